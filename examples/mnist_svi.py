@@ -1,0 +1,148 @@
+"""Train a variational autoencoder on MNIST with SVI, and say how good it is.
+
+Trains on dynamically binarized images; then, on a fixed binarization of the 10000 test images, prints the ELBO by four
+estimators and log p(x) by importance sampling. Writes metrics.json, weights.pt and pictures to the folder --out.
+"""
+
+import argparse
+import json
+import sys
+import time
+
+import pyro
+import torch
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.table import Table
+
+from pyro_vae import VAE, data, evidence, likelihoods, nn, plots, posteriors, priors
+from pyro_vae.devices import choose_device
+from pyro_vae.folders import writable_folder
+
+LOSSES = {"trace": Trace_ELBO, "meanfield": TraceMeanField_ELBO}
+
+
+def build(latent_dim: int, hidden_dim: int) -> VAE:
+    """To swap a part is to pass another module that returns a distribution."""
+    image = (1, 28, 28)
+    return VAE(
+        prior=priors.StandardNormal(latent_dim),
+        likelihood=likelihoods.Bernoulli(nn.mlp(latent_dim, [hidden_dim], image)),
+        posterior=posteriors.Normal(nn.mlp(image, [hidden_dim], 2 * latent_dim)),
+    )
+
+
+def train(vae: VAE, images: torch.Tensor, valid: torch.Tensor, args: argparse.Namespace) -> dict[str, list[float]]:
+    """Minimizes the negative ELBO. Returns its mean over the images, in nats, for every epoch."""
+    batches = data.Batches(images, args.batch_size, transform=data.binarize.dynamic)
+    adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": args.lr, "fused": True}}
+    decay = {"start_factor": 1.0, "end_factor": 1 / args.epochs, "total_iters": args.epochs - 1}
+    optimizer = pyro.optim.LinearLR({**adam, **decay})
+    svi = SVI(vae.model, vae.guide, optimizer, loss=LOSSES[args.elbo]())
+    history = {"train": [], "valid": []}
+    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    with Progress(*columns) as progress, pyro.validation_enabled(False):
+        task = progress.add_task("training", total=args.epochs * len(batches))
+        for epoch in range(1, args.epochs + 1):
+            loss, seen, start = 0.0, 0, time.perf_counter()
+            for x in batches:
+                loss += svi.step(x)
+                seen += len(x)
+                speed = seen / (time.perf_counter() - start)
+                status = f"epoch {epoch}/{args.epochs}  loss {loss / seen:.2f}  {speed:,.0f} images/s"
+                progress.update(task, advance=1, description=status)
+            optimizer.step()  # the learning rate of the next epoch
+            history["train"].append(loss / seen)
+            history["valid"].append(svi.evaluate_loss(valid) / len(valid))
+    return history
+
+
+def evaluate(vae: VAE, test: torch.Tensor, num_samples: int) -> dict[str, float]:
+    """Prints what there is to know of p(x) on test images, and returns it."""
+    programs = vae.model, vae.guide
+    elbo = evidence.check_elbo(*programs, test, progress=lambda blocks: track(blocks, "ELBO, by four estimators"))
+    log_px = evidence.importance(
+        *programs, test, num_samples=num_samples, progress=lambda blocks: track(blocks, "importance sampling")
+    )
+    table = Table("on the test images", "nats per image", "standard error")
+    rows = {f"ELBO, {name}": estimate for name, estimate in elbo.estimates.items()}
+    rows["log p(x), importance sampling"] = log_px.mean, log_px.mean_std_error
+    for name, (value, std_error) in rows.items():
+        table.add_row(name, f"{value:.3f}", f"{std_error:.3f}")
+    console = Console(highlight=False)
+    console.print(table, elbo.verdict, log_px.summary(), sep="\n")
+    return {
+        "test_elbo_trace": elbo.trace.value,
+        "test_elbo_trace_se": elbo.trace.std_error,
+        "test_elbo_log_weights": elbo.log_weights.value,
+        "test_elbo_log_weights_se": elbo.log_weights.std_error,
+        "test_elbo_meanfield": elbo.mean_field.value,
+        "test_elbo_meanfield_se": elbo.mean_field.std_error,
+        "test_elbo_analytic": elbo.analytic.value,
+        "test_elbo_analytic_se": elbo.analytic.std_error,
+        "test_elbos_agree": elbo.agree,
+        "test_log_px": log_px.mean,
+        "test_log_px_se": log_px.mean_std_error,
+        "test_log_px_bias": log_px.mean_bias,
+        "pareto_k_max": log_px.pareto_k.max().item(),
+        "pareto_k_above_0.7": (log_px.pareto_k > 0.7).double().mean().item(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=positive, default=20, help="passes over the 50000 training images")
+    parser.add_argument("--batch-size", type=positive, default=128, help="images in a step")
+    parser.add_argument("--lr", type=float, default=4e-3, help="learning rate of Adam, falling linearly to 0")
+    parser.add_argument("--latent-dim", type=positive, default=50, help="with 2, also draws the latent manifold")
+    parser.add_argument("--hidden-dim", type=positive, default=400, help="width of the hidden layers")
+    parser.add_argument(
+        "--elbo", choices=LOSSES, default="meanfield", help="sampled (trace) or analytic KL (meanfield)"
+    )
+    parser.add_argument("--num-samples", type=positive, default=500, help="importance samples for each test image")
+    parser.add_argument("--seed", type=int, default=0, help="on a CPU, repeats a run to the last bit")
+    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
+    parser.add_argument("--out", default="results/mnist_svi", help="folder to write to")
+    args = parser.parse_args()
+    try:  # before any work that could be lost
+        device, out = choose_device(args.device), writable_folder(args.out)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+    torch.manual_seed(args.seed)
+    mnist = data.load("mnist")
+    images = mnist.train.to(device)
+    valid, test = (data.binarize.fixed(x).to(device) for x in (mnist.valid, mnist.test))
+    vae = build(args.latent_dim, args.hidden_dim).to(device)
+    start = time.perf_counter()
+    history = train(vae, images, valid, args)
+    metrics = {"seconds_train": time.perf_counter() - start, **evaluate(vae, test, args.num_samples)}
+
+    torch.save(vae.state_dict(), out / "weights.pt")
+    (out / "metrics.json").write_text(json.dumps({**metrics, "settings": vars(args), "history": history}, indent=2))
+    figures = {
+        "loss": plots.curves(history),
+        "reconstructions": plots.reconstructions(test[:50], vae.reconstruct(test[:50])),
+        "samples": plots.image_grid(vae.likelihood(vae.prior().sample((100,))).mean),
+    }
+    if args.latent_dim == 2:
+        figures["manifold"] = plots.manifold(vae.likelihood)
+        figures["codes"] = plots.codes(vae.encode(test), mnist.test_labels)
+    for name, figure in figures.items():
+        figure.savefig(out / f"{name}.png", dpi=150)
+    print(f"wrote metrics.json, weights.pt and {', '.join(f'{name}.png' for name in figures)} to {out}/")
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
+    return value
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted")

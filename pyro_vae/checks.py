@@ -1,0 +1,127 @@
+"""Early checks: that parts fit together and that data can be taken, each with one clear sentence when not."""
+
+from __future__ import annotations
+
+import torch
+from torch import Size, Tensor, nn
+from torch.distributions import Distribution, constraints
+
+__all__ = ["check_count", "check_data", "check_parts", "check_rows"]
+
+
+def check_count(name: str, value: int, least: int = 1) -> int:
+    """Returns the value if it is an integer of at least ``least``.
+
+    Raises:
+        ValueError: If not; the message has the name.
+    """
+    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+        raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
+    return value
+
+
+def check_rows(x: Tensor, event: str = "*event") -> Tensor:
+    """Returns x if it is a tensor ``[n, *event]`` with at least one row.
+
+    Raises:
+        TypeError: If x is not a tensor.
+        ValueError: If it has no rows.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"x is of type {type(x).__name__}; expected a tensor of shape [n, {event}]")
+    if x.ndim == 0 or x.shape[0] == 0:
+        raise ValueError(f"x has shape {list(x.shape)}; expected [n, {event}] with at least one datapoint")
+    return x
+
+
+@torch.no_grad()
+def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> tuple[Size, Size]:
+    """Runs the three parts once, on one draw from the prior, and checks that they fit together.
+
+    Random generators and training modes are left as they were. Parameters that a part creates lazily exist afterwards.
+
+    Returns:
+        The shape of one latent, ``[latent]``, and of one datapoint, ``[*event]``.
+
+    Raises:
+        TypeError: If a part is not a module or does not return a distribution.
+        ValueError: If a part does not accept what another gives.
+    """
+    parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior}
+    for name, part in parts.items():
+        if not isinstance(part, nn.Module):
+            raise TypeError(f"{name} is of type {type(part).__name__}; a part is an nn.Module returning a distribution")
+    training = [module for part in parts.values() for module in part.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False  # no batch statistics from a batch of one
+        with torch.random.fork_rng():
+            p_z = _call("prior()", prior)
+            z = p_z.sample((1,))
+            p_x = _call(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, z)
+            x = p_x.sample()
+            q_z = _call(f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, x)
+    finally:
+        for module in training:
+            module.training = True
+    if p_z.batch_shape:
+        raise ValueError(
+            f"prior() has batch shape {list(p_z.batch_shape)} and event shape {list(p_z.event_shape)}; expected an "
+            "empty batch shape (.to_event(1) makes independent dimensions one event)"
+        )
+    for name, distribution in (("likelihood(z)", p_x), ("posterior(x)", q_z)):
+        if distribution.batch_shape != (1,):
+            raise ValueError(
+                f"{name} has batch shape {list(distribution.batch_shape)} for a batch of one, and event shape "
+                f"{list(distribution.event_shape)}; expected batch shape [1], all other dimensions in the event"
+            )
+    if q_z.event_shape != p_z.event_shape:
+        raise ValueError(
+            f"latent sizes do not match: prior() has event shape {list(p_z.event_shape)}, "
+            f"posterior(x) has {list(q_z.event_shape)}"
+        )
+    return p_z.event_shape, p_x.event_shape
+
+
+def _call(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
+    try:
+        distribution = part(*inputs)
+    except (RuntimeError, ValueError, IndexError) as error:
+        raise ValueError(f"{name} failed, so the parts do not fit together: {error}") from error
+    if not isinstance(distribution, Distribution):
+        raise TypeError(f"{name} returned a {type(distribution).__name__}; expected a distribution")
+    return distribution
+
+
+def check_data(x: Tensor, event_shape: Size, likelihood: Distribution, like: Tensor | None) -> None:
+    """Checks that x ``[n, *event]`` is data that the likelihood can score.
+
+    Args:
+        x: The data.
+        event_shape: The shape of one datapoint.
+        likelihood: p(x given z) at any z; its support says which values are possible.
+        like: A parameter, whose dtype and device x must share, if there is one.
+
+    Raises:
+        TypeError: If x is not a tensor or has the wrong dtype.
+        ValueError: If x is misshapen, empty, on another device, or outside the support.
+    """
+    event = ", ".join(map(str, event_shape))
+    check_rows(x, event)
+    if x.shape[1:] != event_shape:
+        raise ValueError(f"x has shape {list(x.shape)}; expected [n, {event}]")
+    dtype = torch.get_default_dtype() if like is None else like.dtype
+    if x.dtype != dtype:
+        raise TypeError(f"x has dtype {x.dtype}; expected {dtype}, the dtype of the parameters")
+    if like is not None and x.device != like.device:
+        raise ValueError(f"x is on device {x.device}; expected {like.device}, where the parameters are")
+    support = likelihood.support
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint  # to name the value, rather than the datapoint
+    outside = ~support.check(x)
+    if outside.any():
+        index = tuple(outside.nonzero()[0].tolist())
+        raise ValueError(
+            f"x has {int(outside.sum())} values outside the support of the likelihood, {support}: "
+            f"the first is x{list(index)} = {x[index].tolist()}"
+        )

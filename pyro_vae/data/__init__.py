@@ -1,0 +1,14 @@
+"""Data sets as tensors, ways to binarize them, and minibatches.
+
+mnist = data.load("mnist")  # grey in [0, 1]; no network needed
+test = data.binarize.fixed(mnist.test, seed=0)
+for x in data.Batches(mnist.train, 128, transform=data.binarize.dynamic):
+    ...
+"""
+
+from pyro_vae.data import binarize
+from pyro_vae.data.batches import Batches
+from pyro_vae.data.load import load
+from pyro_vae.data.splits import Splits
+
+__all__ = ["Batches", "Splits", "binarize", "load"]

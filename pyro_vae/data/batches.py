@@ -1,0 +1,41 @@
+"""Minibatches of a tensor that is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import check_count, check_rows
+
+__all__ = ["Batches"]
+
+
+class Batches:
+    """Minibatches ``[batch_size, *event]`` of a tensor, in a new random order at every pass.
+
+    Unlike a ``DataLoader`` it gathers a batch by one indexing operation on the tensor's own device.
+
+    Args:
+        x: The data, ``[n, *event]``.
+        batch_size: The number of datapoints in a batch; the last batch of a pass may be smaller.
+        transform: Applied to every batch, at every visit; ``binarize.dynamic``, for one.
+
+    Raises:
+        TypeError: If x is not a tensor.
+        ValueError: If x is empty or ``batch_size`` is not a positive integer.
+    """
+
+    def __init__(self, x: Tensor, batch_size: int, transform: Callable[[Tensor], Tensor] | None = None) -> None:
+        self.x = check_rows(x)
+        self.batch_size = check_count("batch_size", batch_size)
+        self.transform = transform
+
+    def __len__(self) -> int:
+        return -(-len(self.x) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        for index in torch.randperm(len(self.x), device=self.x.device).split(self.batch_size):
+            batch = self.x[index]
+            yield batch if self.transform is None else self.transform(batch)

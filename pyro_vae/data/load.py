@@ -1,0 +1,44 @@
+"""Data sets by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyro_vae.data.binarized_mnist import load_binarized_mnist
+from pyro_vae.data.from_torchvision import TORCHVISION_NAMES, load_from_torchvision
+from pyro_vae.data.mnist import load_mnist
+from pyro_vae.data.splits import Splits
+
+__all__ = ["load"]
+
+
+def load(name: str, root: str | Path | None = None, *, num_valid: int = 10_000, download: bool = True) -> Splits:
+    """Loads a data set.
+
+    ============================================  ====================================================================
+    ``mnist``                                     embedded in the package: needs no network and no root
+    ``binarized_mnist``                           the literature's fixed binarization, read from the folder ``root``
+    ``fashion_mnist``, ``kmnist``, ``emnist``     through torchvision, downloaded to ``root`` at first use
+    ============================================  ====================================================================
+
+    Args:
+        name: The name of the data set.
+        root: A folder; by default ``~/.cache/pyro_vae`` for what torchvision downloads.
+        num_valid: How many training images, the last ones, to set aside (``binarized_mnist`` comes split).
+        download: Whether torchvision may download what is not in the folder yet.
+
+    Returns:
+        Images in [0, 1], ``[n, 1, 28, 28]``: grey, but for ``binarized_mnist``; see :mod:`pyro_vae.data.binarize`.
+
+    Raises:
+        ValueError: If the name is not known or ``num_valid`` leaves nothing to train on.
+        FileNotFoundError: If a file is not there; the message says where it can be had.
+    """
+    if name == "mnist":
+        return load_mnist(num_valid)
+    if name == "binarized_mnist":
+        return load_binarized_mnist(root)
+    if name in TORCHVISION_NAMES:
+        return load_from_torchvision(name, root, num_valid, download)
+    known = ", ".join(["mnist", "binarized_mnist", *TORCHVISION_NAMES])
+    raise ValueError(f"name is {name!r}; the data sets are {known}")

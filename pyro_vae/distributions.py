@@ -1,0 +1,43 @@
+"""Distributions as Pyro wants them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import distributions as dist
+from pyro.contrib.zuko import ZukoToPyro
+from torch.distributions import kl_divergence, register_kl
+
+__all__ = ["as_pyro"]
+
+
+def as_pyro(distribution: torch.distributions.Distribution) -> Any:
+    """Returns the distribution itself if it is one of Pyro's, else (torch's own, zuko's flows) wrapped as one.
+
+    Raises:
+        TypeError: If it is not a distribution.
+    """
+    if isinstance(distribution, dist.torch_distribution.TorchDistributionMixin):
+        return distribution
+    if isinstance(distribution, torch.distributions.Distribution):
+        return ZukoToPyro(distribution)
+    raise TypeError(f"expected a distribution, got {type(distribution).__name__}")
+
+
+# An analytic KL divergence survives the wrapping, so that Pyro's TraceMeanField_ELBO finds it.
+
+
+@register_kl(ZukoToPyro, ZukoToPyro)
+def _kl_wrapped_wrapped(q: ZukoToPyro, p: ZukoToPyro) -> torch.Tensor:
+    return kl_divergence(q.dist, p.dist)
+
+
+@register_kl(ZukoToPyro, torch.distributions.Distribution)
+def _kl_wrapped_any(q: ZukoToPyro, p: torch.distributions.Distribution) -> torch.Tensor:
+    return kl_divergence(q.dist, p)
+
+
+@register_kl(torch.distributions.Distribution, ZukoToPyro)
+def _kl_any_wrapped(q: torch.distributions.Distribution, p: ZukoToPyro) -> torch.Tensor:
+    return kl_divergence(q, p.dist)

@@ -1,0 +1,229 @@
+"""The evidence lower bound by four ways that must agree."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import pyro
+import torch
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.distributions.util import scale_and_mask
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from pyro_vae.checks import check_count, check_rows
+from pyro_vae.evidence.chunks import choose_chunk_size
+from pyro_vae.weights import Layout, Program, find_layout, sum_out, terms_of, trace_pair
+
+__all__ = ["ElboCheck", "Estimate", "check_elbo"]
+
+# Two-sided tail probability of a normal beyond this: 6e-5, the false-alarm rate of the statistical comparison.
+MAX_STANDARD_ERRORS = 4
+
+
+class Estimate(NamedTuple):
+    """An estimate of the ELBO, the mean over the datapoints in nats, and its Monte Carlo standard error."""
+
+    value: float
+    std_error: float
+
+
+@dataclass(frozen=True)
+class ElboCheck:
+    """The ELBO by four ways, on the same noise.
+
+    Attributes:
+        trace: Pyro's ``Trace_ELBO``: log p(x, z) - log q(z given x) at sampled z.
+        log_weights: The mean log-weight: the same terms, computed by ``pyro_vae.weights``.
+        mean_field: Pyro's ``TraceMeanField_ELBO``: analytic KL where torch knows one, else as ``trace``.
+        analytic: log p(x given z) at sampled z, minus the closed-form Gaussian KL computed here; None where prior and
+            posterior of some site are not both Gaussian.
+        disagreements: A sentence for each pair that does not agree; empty if all is well.
+    """
+
+    trace: Estimate
+    log_weights: Estimate
+    mean_field: Estimate
+    analytic: Estimate | None
+    disagreements: tuple[str, ...]
+
+    @property
+    def agree(self) -> bool:
+        """Whether all estimates agree: to rounding where they have the same terms, else within standard errors."""
+        return not self.disagreements
+
+    @property
+    def estimates(self) -> dict[str, Estimate]:
+        """The estimates that there are, by name."""
+        rows = {
+            "Pyro Trace_ELBO": self.trace,
+            "mean log-weight": self.log_weights,
+            "Pyro TraceMeanField_ELBO": self.mean_field,
+            "analytic KL": self.analytic,
+        }
+        return {name: row for name, row in rows.items() if row is not None}
+
+    @property
+    def verdict(self) -> str:
+        """Whether they agree, in words."""
+        return "\n".join(self.disagreements or ("All estimates of the ELBO agree.",))
+
+    def summary(self) -> str:
+        """The numbers and the verdict."""
+        lines = [f"{name:<26}{value:.4f} +- {error:.4f}" for name, (value, error) in self.estimates.items()]
+        return "\n".join([*lines, self.verdict])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+@torch.no_grad()
+def check_elbo(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_particles: int = 16,
+    chunk_size: int | None = None,
+    progress: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter,
+) -> ElboCheck:
+    """Computes the ELBO in four ways on the same noise and says whether they agree.
+
+    ``Trace_ELBO`` and the mean log-weight have the same terms, as have ``TraceMeanField_ELBO`` and the analytic ELBO:
+    each pair must agree to rounding. The pairs differ by a sampled against an analytic KL divergence, whose mean
+    difference must be zero within 4 standard errors (of the paired difference; false alarms: 6e-5).
+
+    Args:
+        model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
+        guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
+        x: Data, ``[n, *event]``.
+        num_particles: Particles for each datapoint, at least 2 (for the standard error).
+        chunk_size: The number of (particle, datapoint) pairs to compute at once; by default what suits the device.
+        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does.
+
+    Raises:
+        ValueError: As :func:`pyro_vae.evidence.importance`.
+    """
+    check_count("num_particles", num_particles, least=2)
+    chunk_size = choose_chunk_size(check_rows(x), chunk_size)
+    blocks = x.split(max(1, chunk_size // num_particles))
+    layouts = [find_layout(model, guide, block) for block in blocks]
+    layout = layouts[0]
+    options = {"vectorize_particles": True, "max_plate_nesting": -layout.particle_dim - 1}
+    trace, mean_field = (elbo(num_particles, **options) for elbo in (Trace_ELBO, TraceMeanField_ELBO))
+    trace_total, mean_field_total = 0.0, 0.0
+    sampled, analytic, difference = _Mean(), _Mean(), _Mean()
+    with pyro.validation_enabled(False):
+        for block in progress(blocks):
+            seed = int(torch.randint(2**63 - 1, ()))
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                trace_total -= trace.loss(model, guide, block)
+                torch.manual_seed(seed)
+                mean_field_total -= mean_field.loss(model, guide, block)
+                torch.manual_seed(seed)
+                traces = trace_pair(model, guide, block, num_particles, layout)
+            terms, kl = terms_of(*traces, layout), _gaussian_kl(*traces, layout)
+            sampled.update(terms.log_weights)
+            if kl is not None:
+                analytic.update(terms.log_likelihood - kl)
+                difference.update(terms.log_prior - terms.log_posterior + kl)
+    n = len(x)
+    has_analytic = analytic.count == n
+    return _verdict(
+        # Pyro gives one number without an error: it is that of the estimate with the same terms.
+        trace=Estimate(trace_total / n, sampled.estimate.std_error),
+        log_weights=sampled.estimate,
+        mean_field=Estimate(mean_field_total / n, (analytic if has_analytic else sampled).estimate.std_error),
+        analytic=analytic.estimate if has_analytic else None,
+        difference=difference.estimate if has_analytic else None,
+        precision=torch.finfo(terms.log_weights.dtype).eps,
+    )
+
+
+def _verdict(
+    trace: Estimate,
+    log_weights: Estimate,
+    mean_field: Estimate,
+    analytic: Estimate | None,
+    difference: Estimate | None,
+    precision: float,
+) -> ElboCheck:
+    names = {  # by identity, since two estimates may be equal
+        id(trace): "Pyro's Trace_ELBO",
+        id(log_weights): "the mean log-weight",
+        id(mean_field): "Pyro's TraceMeanField_ELBO",
+        id(analytic): "the analytic-KL ELBO",
+    }
+    pairs = [(trace, log_weights, 0.0)]
+    if analytic is None:
+        # How much Pyro's own KL differs is not known here: at most about as much as two estimates would.
+        pairs.append((mean_field, log_weights, math.hypot(mean_field.std_error, log_weights.std_error)))
+    else:
+        pairs += [(mean_field, analytic, 0.0), (log_weights, analytic, difference.std_error)]
+    # Two sums of the same float terms, in different orders.
+    rounding = 16 * precision * max(1.0, abs(log_weights.value))
+    disagreements = tuple(
+        f"DISAGREEMENT: {names[id(a)]} is {a.value:.6f}, {names[id(b)]} is {b.value:.6f}; "
+        f"expected a difference of at most {allowed:.2g}"
+        for a, b, std_error in pairs
+        if not abs(a.value - b.value) <= (allowed := MAX_STANDARD_ERRORS * std_error + rounding)
+    )
+    return ElboCheck(trace, log_weights, mean_field, analytic, disagreements)
+
+
+class _Mean:
+    """The mean over particles and datapoints, and the standard error that the particles give it."""
+
+    def __init__(self) -> None:
+        self.total, self.variance, self.count = 0.0, 0.0, 0
+
+    def update(self, values: Tensor) -> None:
+        """Takes in values ``[particles, n]``."""
+        values = values.double()
+        self.total += values.mean(0).sum().item()
+        self.variance += (values.var(0) / values.shape[0]).sum().item()
+        self.count += values.shape[1]
+
+    @property
+    def estimate(self) -> Estimate:
+        return Estimate(self.total / self.count, math.sqrt(self.variance) / self.count)
+
+
+def _gaussian_kl(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Tensor | None:
+    """The sum over latent sites of KL(q || p), ``[particles, n]``; None unless every site has two Gaussians."""
+    total = 0.0
+    for name, site in guide_trace.nodes.items():
+        if site["type"] != "sample":
+            continue
+        q = _as_normal(site["fn"])
+        p = _as_normal(model_trace.nodes[name]["fn"]) if name in model_trace.nodes else None
+        if q is None or p is None:
+            return None
+        (q, event_dims), (p, _) = q, p
+        # Kingma & Welling 2013, appendix B, for a normal prior of any location and scale.
+        ratio, shift = (q.scale / p.scale).square(), ((q.loc - p.loc) / p.scale).square()
+        kl = 0.5 * (ratio + shift - 1 - ratio.log())
+        kl = kl.sum(tuple(range(-event_dims, 0))) if event_dims else kl
+        total = total + sum_out(scale_and_mask(kl, mask=site["mask"]), layout, name)
+    return total
+
+
+def _as_normal(distribution: Distribution) -> tuple[Normal, int] | None:
+    """The normal that a distribution consists of and the number of its event dimensions, or None."""
+    event_dims = 0
+    while True:
+        if isinstance(distribution, Normal):
+            return distribution, event_dims
+        if isinstance(distribution, ZukoToPyro):
+            distribution = distribution.dist
+        elif isinstance(distribution, Independent):
+            event_dims += distribution.reinterpreted_batch_ndims
+            distribution = distribution.base_dist
+        else:
+            return None

@@ -1,0 +1,69 @@
+"""What importance sampling needs to remember of its weights: a few sums and the largest ones."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evidence.pareto import pareto_k, tail_length
+
+__all__ = ["RunningWeights"]
+
+
+class RunningWeights:
+    """Running sums, in float64 and log space, over the log-weights of n datapoints.
+
+    Memory grows with n and with the square root of the number of samples (the tail that the Pareto fit needs).
+
+    Args:
+        num_samples: The number of samples that will have come for each datapoint in the end.
+    """
+
+    def __init__(self, num_samples: int) -> None:
+        self.count = 0
+        self.total = self.log_sum = self.log_sum_squares = self.tail = None
+        self.kept = tail_length(num_samples) + 1  # the tail, and the value it begins after
+        self.precision = 0.0
+
+    def update(self, log_weights: Tensor) -> None:
+        """Takes in log-weights ``[particles, n]``."""
+        self.precision = torch.finfo(log_weights.dtype).eps
+        log_weights = log_weights.double()
+        total, log_sum = log_weights.sum(0), log_weights.logsumexp(0)
+        log_sum_squares = (2 * log_weights).logsumexp(0)
+        if self.count:
+            total = self.total + total
+            log_sum = torch.logaddexp(self.log_sum, log_sum)
+            log_sum_squares = torch.logaddexp(self.log_sum_squares, log_sum_squares)
+            log_weights = torch.cat([self.tail, log_weights])
+        self.count += log_weights.shape[0] - (0 if self.tail is None else self.tail.shape[0])
+        self.total, self.log_sum, self.log_sum_squares = total, log_sum, log_sum_squares
+        self.tail = log_weights.topk(min(self.kept, log_weights.shape[0]), dim=0).values
+
+    @property
+    def log_mean(self) -> Tensor:
+        """The log of the mean weight, ``[n]``."""
+        return self.log_sum - math.log(self.count)
+
+    @property
+    def mean_log(self) -> Tensor:
+        """The mean of the log-weights, ``[n]``."""
+        return self.total / self.count
+
+    @property
+    def ess(self) -> Tensor:
+        """The effective sample size (sum w)^2 / sum w^2, ``[n]`` (Kong 1992)."""
+        return (2 * self.log_sum - self.log_sum_squares).exp()
+
+    @property
+    def std_error(self) -> Tensor:
+        """The standard error of :attr:`log_mean`, ``[n]``: that of the mean weight, relative to it (delta method)."""
+        relative_variance = (1 / self.ess - 1 / self.count).clamp_min(0)
+        return (relative_variance * self.count / max(self.count - 1, 1)).sqrt()
+
+    @property
+    def pareto_k(self) -> Tensor:
+        """The shape of a generalized Pareto distribution fitted to the largest weights, ``[n]``."""
+        return pareto_k(self.tail, precision=self.precision)

@@ -1,0 +1,90 @@
+"""Pictures. Each function returns a matplotlib figure; ``figure.savefig(path)`` writes it. No display is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+__all__ = ["codes", "curves", "image_grid", "manifold", "reconstructions"]
+
+
+def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (nats per datapoint)") -> Figure:
+    """Draws one line for each name against the epoch, from 1."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
+    for name, values in lines.items():
+        epochs = range(1, len(values) + 1)
+        axes.plot(epochs, values, marker="." if len(values) < 50 else None, label=name)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend()
+    return figure
+
+
+def image_grid(images: Tensor, columns: int = 10, title: str | None = None) -> Figure:
+    """Draws images ``[n, channels, height, width]`` in [0, 1] (1 or 3 channels), row by row; grey 0 is white."""
+    figure = Figure(figsize=(columns * 0.6, -(-len(images) // columns) * 0.6 + (0.4 if title else 0)))
+    axes = figure.add_axes((0, 0, 1, 0.9 if title else 1))
+    mosaic = _mosaic(images.detach().cpu(), columns)
+    axes.imshow(mosaic.squeeze(-1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.set_axis_off()
+    if title:
+        figure.suptitle(title)
+    return figure
+
+
+def reconstructions(originals: Tensor, reconstructed: Tensor, columns: int = 10) -> Figure:
+    """Draws originals ``[n, channels, height, width]``, and below each its reconstruction."""
+    pairs = zip(originals.split(columns), reconstructed.split(columns), strict=True)
+    rows = [_pad(part, columns) for pair in pairs for part in pair]
+    return image_grid(torch.cat(rows), columns, title="rows 1, 3, ...: originals; rows 2, 4, ...: reconstructions")
+
+
+@torch.no_grad()
+def manifold(likelihood: nn.Module, columns: int = 20) -> Figure:
+    """Decodes a grid of two-dimensional latents at equal steps of probability under a standard normal prior.
+
+    After Kingma & Welling 2013, figure 4: the coordinates are its quantiles, z1 to the right and z2 upwards.
+
+    Args:
+        likelihood: Called with latents ``[columns^2, 2]``; the means of what it returns are drawn.
+        columns: The number of images in a row and in a column.
+    """
+    reference = next(likelihood.parameters())
+    steps = (torch.arange(columns, device=reference.device, dtype=reference.dtype) + 0.5) / columns
+    quantiles = Normal(0.0, 1.0).icdf(steps)
+    upwards, rightwards = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")
+    latents = torch.stack([rightwards, upwards], dim=-1).reshape(-1, 2)
+    return image_grid(likelihood(latents).mean, columns)
+
+
+def codes(z: Tensor, labels: Tensor | None = None) -> Figure:
+    """Scatters two-dimensional codes ``[n, 2]``, coloured by label ``[n]`` where there is one."""
+    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
+    z = z.detach().cpu()
+    if labels is None:
+        axes.scatter(z[:, 0], z[:, 1], s=2)
+        return figure
+    labels = labels.cpu()
+    for label in labels.unique().tolist():
+        chosen = z[labels == label]
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=2, color=f"C{label % 10}", label=str(label))
+    axes.legend(markerscale=5, ncols=2)
+    return figure
+
+
+def _mosaic(images: Tensor, columns: int) -> Tensor:
+    images = _pad(images, columns)
+    n, channels, height, width = images.shape
+    grid = images.reshape(n // columns, columns, channels, height, width).permute(0, 3, 1, 4, 2)
+    return grid.reshape(n // columns * height, columns * width, channels)
+
+
+def _pad(images: Tensor, columns: int) -> Tensor:
+    missing = -len(images) % columns
+    return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images

@@ -1,0 +1,37 @@
+"""Priors p(z): modules that take nothing and return a distribution over one latent vector.
+
+A prior is any ``nn.Module`` whose ``prior()`` returns a distribution with an empty batch shape and an event shape
+``[latent]``. A zuko flow is one as it stands. The data plate expands it over datapoints and particles.
+"""
+
+from __future__ import annotations
+
+import torch
+from pyro import distributions as dist
+from torch import nn
+
+from pyro_vae.checks import check_count
+
+__all__ = ["StandardNormal"]
+
+
+class StandardNormal(nn.Module):
+    """p(z) = N(0, I) (Kingma & Welling 2013, section 3).
+
+    Args:
+        latent_dim: The number of latent dimensions, at least 1.
+
+    Raises:
+        ValueError: If ``latent_dim`` is not a positive integer.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        check_count("latent_dim", latent_dim)
+        # Buffers, so that .to(device) and .to(dtype) carry the prior along; not saved, since they hold nothing learned.
+        self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
+
+    def forward(self) -> dist.TorchDistribution:
+        """Returns p(z), with event shape ``[latent]``."""
+        return dist.Normal(self.loc, self.scale).to_event(1)

@@ -1,0 +1,218 @@
+"""The primitive: log-weights, per particle and per datapoint, of any model and guide that share a data plate.
+
+    log w[k, n] = log p(x_n, z_kn) - log q(z_kn given x_n),    z_kn ~ q(z given x_n)
+
+Their mean over k is the ELBO, their log-mean-exp the importance-weighted bound (Burda et al. 2015, section 3), and
+with many particles that is log p(x_n). Everything that this library estimates or trains is a function of them.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.util import check_site_shape
+from torch import Tensor
+
+from pyro_vae.checks import check_count, check_rows
+
+__all__ = ["Layout", "Terms", "find_layout", "log_weights", "sum_out", "terms", "terms_of", "trace_pair"]
+
+Program = Callable[..., Any]
+
+
+class Terms(NamedTuple):
+    """The log-densities that make up the log-weights, in nats, each ``[particles, n]``.
+
+    Scales (of ``poutine.scale`` or a subsampled plate) are left out: they weigh a loss, and are no part of p or q.
+    """
+
+    log_likelihood: Tensor  #: log p(x given z): the observed sites of the model.
+    log_prior: Tensor  #: log p(z): the latent sites of the model.
+    log_posterior: Tensor  #: log q(z given x): the sites of the guide.
+
+    @property
+    def log_weights(self) -> Tensor:
+        """log p(x, z) - log q(z given x), ``[particles, n]``."""
+        return self.log_likelihood + self.log_prior - self.log_posterior
+
+
+class Layout(NamedTuple):
+    """Where datapoints and particles lie among the batch dimensions of the sites of two programs."""
+
+    data_plate: str  #: The name of the plate over datapoints.
+    data_dim: int  #: Its dimension, negative.
+    particle_dim: int  #: The free dimension for particles, to the left of all plates.
+
+
+def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 1) -> Tensor:
+    """Draws particles from the guide and weighs them: log p(x_n, z_kn) - log q(z_kn given x_n).
+
+    The result is differentiable wherever the programs are.
+
+    Args:
+        model: A Pyro program called as ``model(x)``, with a vectorized ``pyro.plate`` over the rows of x.
+        guide: A Pyro program called as ``guide(x)``, with the model's latent sites in a plate of the same name.
+        x: Data, ``[n, *event]``.
+        num_particles: The number of draws for each datapoint, at least 1. They are drawn at once, under a further plate
+            to the left of the programs' own; the programs must broadcast over it.
+
+    Returns:
+        Log-weights in nats, ``[num_particles, n]``.
+
+    Raises:
+        ValueError: If the programs share no data plate, a site lies outside of it, or their sites do not match.
+    """
+    check_rows(x)
+    check_count("num_particles", num_particles)
+    return terms(model, guide, x, num_particles, find_layout(model, guide, x)).log_weights
+
+
+def terms(model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> Terms:
+    """The parts of :func:`log_weights`, for programs whose layout :func:`find_layout` has found."""
+    return terms_of(*trace_pair(model, guide, x, num_particles, layout), layout)
+
+
+def terms_of(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Terms:
+    """The parts of the log-weights, from traces under a plate of particles."""
+    totals = {"observed": 0.0, "latent": 0.0, "guide": 0.0}
+    for kind, trace in (("model", model_trace), ("guide", guide_trace)):
+        for name, site in trace.nodes.items():
+            if site["type"] != "sample":
+                continue
+            part = "guide" if kind == "guide" else "observed" if site["is_observed"] else "latent"
+            totals[part] = totals[part] + sum_out(_log_prob(site), layout, name)
+    return Terms(totals["observed"], totals["latent"], totals["guide"])
+
+
+def _log_prob(site: dict[str, Any]) -> Tensor:
+    return scale_and_mask(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), mask=site["mask"])
+
+
+def trace_pair(
+    model: Program, guide: Program, x: Tensor, num_particles: int | None = None, layout: Layout | None = None
+) -> tuple[Trace, Trace]:
+    """Runs the guide, then the model on the guide's draws.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        x: Data, ``[n, *event]``.
+        num_particles: If given, both run under a plate of so many particles, at the layout's particle dimension.
+        layout: Where the particles go.
+
+    Returns:
+        The traces of model and guide, without the bookkeeping sites of subsampled plates.
+    """
+    if num_particles is not None:
+        # Named and placed as in Pyro's vectorized ELBOs, so that on the same seed it draws the same noise.
+        model, guide = (
+            pyro.plate("num_particles_vectorized", num_particles, dim=layout.particle_dim)(program)
+            for program in (model, guide)
+        )
+    guide_trace = poutine.trace(guide).get_trace(x)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+    return poutine.util.prune_subsample_sites(model_trace), poutine.util.prune_subsample_sites(guide_trace)
+
+
+@torch.no_grad()
+def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
+    """Runs both programs once, with Pyro's validation on, and finds their data plate.
+
+    Random generators are left as they were.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        x: Data, ``[n, *event]``.
+
+    Raises:
+        ValueError: If the programs share no data plate, a site lies outside of it, their sites do not match, or a
+            log-density is NaN.
+    """
+    with torch.random.fork_rng(), pyro.validation_enabled():
+        traces = dict(zip(("model", "guide"), trace_pair(model, guide, x), strict=True))
+        sites = [
+            (program, name, site)
+            for program, trace in traces.items()
+            for name, site in trace.nodes.items()
+            if site["type"] == "sample"
+        ]
+        _check_latents_match(traces["model"], traces["guide"])
+        frames = {(p, name): [f for f in site["cond_indep_stack"] if f.vectorized] for p, name, site in sites}
+        data = _data_frame(frames, x)
+        for program, name, site in sites:
+            site["log_prob"] = _log_prob(site)
+            check_site_shape(site, max_plate_nesting=float("inf"))
+            if site["log_prob"].isnan().any():
+                raise ValueError(f"site {name!r} of the {program} has a log-density that is NaN")
+    leftmost = min(frame.dim for stack in frames.values() for frame in stack)
+    return Layout(data.name, data.dim, leftmost - 1)
+
+
+def _check_latents_match(model_trace: Trace, guide_trace: Trace) -> None:
+    latent = [name for name, site in model_trace.nodes.items() if site["type"] == "sample" and not site["is_observed"]]
+    guided = [name for name, site in guide_trace.nodes.items() if site["type"] == "sample"]
+    for name in latent:
+        if name not in guided:
+            raise ValueError(f"latent site {name!r} of the model is not in the guide, which has {guided}")
+    for name in guided:
+        if name not in latent and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):
+            raise ValueError(f"site {name!r} of the guide is not a latent site of the model, which has {latent}")
+
+
+def _data_frame(frames: dict[tuple[str, str], list[CondIndepStackFrame]], x: Tensor) -> CondIndepStackFrame:
+    """The outermost plate that has a row of x for each index and encloses every site."""
+    n = x.shape[0]
+    counts = Counter(frame.name for stack in frames.values() for frame in stack)
+    plates = {frame.name: frame for stack in frames.values() for frame in reversed(stack)}
+    if not plates:
+        program, name = next(iter(frames))
+        raise ValueError(
+            "there is no data plate: in both programs wrap every site, "
+            f"such as {name!r} of the {program}, in 'with pyro.plate(\"data\", x.shape[0]):'"
+        )
+    candidates = [name for name in plates if plates[name].size == n]
+    if not candidates:
+        sizes = ", ".join(f"{name!r} of size {frame.size}" for name, frame in plates.items())
+        raise ValueError(f"there is no plate with a place for each of the {n} rows of x, only {sizes}")
+    # Ties go to the outermost plate, which comes first in every stack.
+    order = [frame.name for stack in frames.values() for frame in stack]
+    name = max(candidates, key=lambda name: (counts[name], -order.index(name)))
+    for (program, site), stack in frames.items():
+        dims = [frame.dim for frame in stack if frame.name == name]
+        if not dims:
+            raise ValueError(
+                f"site {site!r} of the {program} lies outside of the data plate {name!r}, "
+                "so the log-weights do not fall apart into one for each datapoint"
+            )
+        if dims != [plates[name].dim]:
+            raise ValueError(
+                f"the data plate {name!r} is at dim {dims[0]} for site {site!r} of the {program}, "
+                f"elsewhere at dim {plates[name].dim}; expected one place for it"
+            )
+    return plates[name]
+
+
+def sum_out(values: Tensor, layout: Layout, name: str = "") -> Tensor:
+    """Sums values of a site, ``[*batch]``, over all dimensions but the particles' and the datapoints'.
+
+    Returns:
+        A tensor ``[particles, n]``.
+    """
+    missing = -layout.particle_dim - values.ndim
+    if missing > 0:
+        raise ValueError(
+            f"site {name!r} has a log-density of shape {list(values.shape)}, too few dimensions for the plate of "
+            f"particles at dim {layout.particle_dim}: declare its dimensions by plates or .to_event"
+        )
+    particle, data = values.ndim + layout.particle_dim, values.ndim + layout.data_dim
+    others = [dim for dim in range(values.ndim) if dim not in (particle, data)]
+    return values.sum(others) if others else values

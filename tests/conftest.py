@@ -1,0 +1,52 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pyro
+import pytest
+import torch
+
+from pyro_vae import VAE, likelihoods, nn, posteriors, priors
+
+EVENT = (1, 4, 4)
+LATENT = 2
+
+
+@pytest.fixture(autouse=True)
+def _same_start():
+    """Every test begins with the same random state, an empty parameter store and Pyro's default validation."""
+    torch.manual_seed(0)
+    pyro.clear_param_store()
+    with pyro.validation_enabled():
+        yield
+
+
+@pytest.fixture
+def vae() -> VAE:
+    return small_vae()
+
+
+@pytest.fixture
+def x() -> torch.Tensor:
+    return torch.rand(7, *EVENT).bernoulli()
+
+
+def small_vae(latent: int = LATENT) -> VAE:
+    return VAE(
+        priors.StandardNormal(latent),
+        likelihoods.Bernoulli(nn.mlp(latent, [8], EVENT)),
+        posteriors.Normal(nn.mlp(EVENT, [8], 2 * latent)),
+    )
+
+
+@pytest.fixture
+def literature_data() -> Path:
+    """The folder with the literature's data sets, which are not part of the project."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "data"
+    folder = Path(os.environ.get("PYRO_VAE_DATA", beside))
+    if not (folder / "binarized_mnist.npz").is_file():
+        pytest.skip(f"no binarized_mnist.npz in {folder}; set PYRO_VAE_DATA to the folder that holds it")
+    return folder

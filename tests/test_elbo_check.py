@@ -1,0 +1,158 @@
+"""Four ways to the ELBO agree where they should, and the check says so where they do not."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+from linear_gaussian import LinearLikelihood, exact_log_evidence, exact_posterior, random_instance
+from pyro import distributions as dist
+from pyro import poutine
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from torch import nn as torch_nn
+from torch.distributions import kl_divergence
+
+from pyro_vae import VAE, evidence, priors
+
+
+def test_neural_vae(vae, x):
+    check = evidence.check_elbo(vae.model, vae.guide, x, num_particles=50)
+    assert check.agree, check.summary()
+    # The same terms on the same noise: to float32 rounding of numbers near 12.
+    assert abs(check.trace.value - check.log_weights.value) < 5e-6
+    assert abs(check.mean_field.value - check.analytic.value) < 5e-6
+    # A sampled KL is not an analytic one.
+    assert abs(check.trace.value - check.mean_field.value) > 1e-4
+    assert check.analytic.std_error > 0
+    assert set(check.estimates) == {"Pyro Trace_ELBO", "mean log-weight", "Pyro TraceMeanField_ELBO", "analytic KL"}
+
+
+def test_chunks_do_not_matter():
+    vae, x = random_instance(seed=1, latent=2, event=3, n=40)
+    for chunk_size in (2, 100, 10_000):
+        check = evidence.check_elbo(vae.model, vae.guide, x, num_particles=8, chunk_size=chunk_size)
+        assert check.agree, check.summary()
+        # Nothing is left to chance at the exact posterior.
+        assert check.log_weights.value == pytest.approx(exact_log_evidence(vae.likelihood, x).mean().item(), rel=1e-9)
+
+
+class _DiagonalPosterior(torch_nn.Module):
+    """The exact posterior where the columns of W are orthogonal: a diagonal normal."""
+
+    def __init__(self, likelihood):
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, x):
+        exact = exact_posterior(self.likelihood, x)
+        scale = exact.scale_tril.diagonal(dim1=-2, dim2=-1)
+        return dist.Normal(exact.loc, scale).to_event(1)
+
+
+def orthogonal_instance():
+    weight = torch.linalg.qr(torch.randn(5, 3, dtype=torch.float64)).Q * torch.tensor([0.5, 1.0, 2.0]).double()
+    likelihood = LinearLikelihood(weight, torch.randn(5, dtype=torch.float64), 0.7)
+    vae = VAE(priors.StandardNormal(3).double(), likelihood, _DiagonalPosterior(likelihood))
+    return vae, vae.sample(20)
+
+
+def test_every_elbo_is_the_evidence_at_the_exact_posterior():
+    vae, x = orthogonal_instance()
+    exact = exact_log_evidence(vae.likelihood, x).sum().item()
+    for elbo in (
+        Trace_ELBO(),
+        Trace_ELBO(5, vectorize_particles=True, max_plate_nesting=1),
+        RenyiELBO(alpha=0.5, num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+    ):
+        assert -elbo.loss(vae.model, vae.guide, x) == pytest.approx(exact, rel=1e-9)
+    # With an analytic KL the bound is the evidence on average, but its likelihood term still varies.
+    check = evidence.check_elbo(vae.model, vae.guide, x, num_particles=2000)
+    assert check.agree, check.summary()
+    assert check.analytic.std_error > 1e-4
+    for estimate in (check.mean_field, check.analytic):
+        assert abs(estimate.value - exact / len(x)) < 5 * estimate.std_error
+
+
+def test_evidence_is_elbo_plus_divergence_from_the_posterior():
+    """log p(x) = ELBO + KL(q || p(z given x)), with the divergence in closed form."""
+    vae, x = random_instance(seed=4, latent=3, event=4, n=15, shift=0.5, widen=0.8)
+    divergence = kl_divergence(vae.posterior(x), exact_posterior(vae.likelihood, x)).mean().item()
+    exact = exact_log_evidence(vae.likelihood, x).mean().item()
+    check = evidence.check_elbo(vae.model, vae.guide, x, num_particles=4000)
+    assert divergence > 0.3
+    assert check.log_weights.std_error < 0.01
+    assert abs(check.log_weights.value + divergence - exact) < 5 * check.log_weights.std_error
+    assert check.analytic is None  # a full covariance is beyond the closed form here
+    assert check.agree, check.summary()
+
+
+def test_a_scaled_model_is_noticed(vae, x):
+    def scaled(x):
+        with poutine.scale(scale=1.01):
+            vae.model(x)
+
+    check = evidence.check_elbo(scaled, vae.guide, x)
+    assert not check.agree
+    assert "Pyro's Trace_ELBO is" in check.verdict
+
+
+def _hierarchy(x):
+    with pyro.plate("data", len(x)):
+        top = pyro.sample("top", dist.Normal(0.0, 1.0))
+        bottom = pyro.sample("bottom", dist.Normal(top, 1.0))
+        pyro.sample("x", dist.Normal(bottom, 1.0), obs=x)
+
+
+def _upside_down(x):
+    """In the model bottom depends on top, here top on bottom: the mean-field estimate is then wrong."""
+    with pyro.plate("data", len(x)):
+        bottom = pyro.sample("bottom", dist.Normal(x, 1.0))
+        pyro.sample("top", dist.Normal(bottom, 1.0))
+
+
+@pytest.mark.filterwarnings("ignore:Failed to verify mean field restriction")
+def test_where_the_mean_field_condition_fails_it_is_noticed():
+    check = evidence.check_elbo(_hierarchy, _upside_down, torch.randn(50), num_particles=200)
+    assert not check.agree
+    assert "the mean log-weight is" in check.verdict
+    # It is Pyro's estimate that is off, and ours with the same terms equals it.
+    assert check.mean_field.value == pytest.approx(check.analytic.value, rel=1e-5)
+    assert check.trace.value == pytest.approx(check.log_weights.value, rel=1e-5)
+
+
+def test_a_right_check_rarely_cries_wolf():
+    """At 4 standard errors, 6 in 10^5; with these fixed seeds, never."""
+    vae, x = orthogonal_instance()
+    for seed in range(50):
+        torch.manual_seed(seed)
+        assert evidence.check_elbo(vae.model, vae.guide, x, num_particles=16).agree
+
+
+def test_it_is_repeatable_and_independent_between_calls(vae, x):
+    torch.manual_seed(5)
+    first, second = (evidence.check_elbo(vae.model, vae.guide, x) for _ in range(2))
+    torch.manual_seed(5)
+    again = evidence.check_elbo(vae.model, vae.guide, x)
+    assert first == again
+    assert first.log_weights != second.log_weights
+
+
+def test_standard_error_is_that_of_repetition(vae, x):
+    """The spread of 200 repetitions is the standard error they report: within 25%, five times its own error."""
+    checks = [evidence.check_elbo(vae.model, vae.guide, x, num_particles=4) for _ in range(200)]
+    for name in ("log_weights", "analytic"):
+        values = torch.tensor([getattr(check, name).value for check in checks], dtype=torch.float64)
+        reported = torch.tensor([getattr(check, name).std_error for check in checks]).square().mean().sqrt()
+        assert values.std().item() == pytest.approx(reported.item(), rel=0.25)
+
+
+def test_one_particle_has_no_standard_error(vae, x):
+    with pytest.raises(ValueError, match="num_particles is 1; expected an integer of at least 2"):
+        evidence.check_elbo(vae.model, vae.guide, x, num_particles=1)
+
+
+def test_mean_field_is_pyros_own(vae, x):
+    check = evidence.check_elbo(vae.model, vae.guide, x, num_particles=5000)
+    loss = sum(TraceMeanField_ELBO().loss(vae.model, vae.guide, x) for _ in range(2000)) / 2000
+    joint = check.mean_field.std_error * (1 + 5000 / 2000) ** 0.5
+    assert abs(-loss / len(x) - check.mean_field.value) < 5 * joint

@@ -1,0 +1,187 @@
+"""log p(x) by importance sampling against exact answers, and its diagnostics against theory."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from linear_gaussian import exact_log_evidence, random_instance
+from pyro import distributions as dist
+from scipy.stats import binom
+from torch import nn as torch_nn
+from torch.testing import assert_close
+
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+
+
+@given(seed=st.integers(0, 2**31), latent=st.integers(1, 6), event=st.integers(1, 8))
+@settings(max_examples=20, deadline=None)
+def test_exact_at_the_exact_posterior(seed, latent, event):
+    vae, x = random_instance(seed, latent, event, n=4)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=30)
+    exact = exact_log_evidence(vae.likelihood, x)
+    assert_close(result.log_prob, exact, rtol=1e-9, atol=1e-9)
+    assert_close(result.elbo, exact, rtol=1e-9, atol=1e-9)
+    assert (result.std_error < 1e-6).all()
+    assert_close(result.ess, torch.full_like(exact, 30.0))
+    assert (result.pareto_k == 0).all()
+    assert "WARNING" not in result.summary()
+
+
+@given(seed=st.integers(0, 2**31), latent=st.integers(1, 5), event=st.integers(1, 8))
+@settings(max_examples=30, deadline=None)
+def test_converges_within_its_own_error_bars(seed, latent, event):
+    """With q too wide the weights are bounded, so the error is normal: beyond 6 standard errors once in 10^9."""
+    vae, x = random_instance(seed, latent, event, n=6, shift=0.3, widen=1.3)
+    torch.manual_seed(seed)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=2000)
+    exact = exact_log_evidence(vae.likelihood, x)
+    error = result.log_prob - exact
+    assert (error.abs() <= 6 * result.std_error).all()
+    assert (result.std_error < 0.2).all()
+    assert abs(result.mean - exact.mean().item()) <= 6 * result.mean_std_error + abs(result.mean_bias)
+    assert (result.elbo < exact).all()
+
+
+def test_error_bars_cover_as_often_as_they_say():
+    vae, x = random_instance(seed=11, latent=3, event=5, n=1000, shift=0.3, widen=1.3)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=1000)
+    outside = (result.log_prob - exact_log_evidence(vae.likelihood, x)).abs() > 1.96 * result.std_error
+    low, high = binom.ppf([5e-5, 1 - 5e-5], len(x), 0.05)  # false alarm: 1 in 10^4
+    assert low <= outside.sum().item() <= high
+
+
+@pytest.mark.parametrize(("widen", "k"), [(0.3, 0.91), (0.5, 0.75), (0.8, 0.36)])
+def test_k_hat_of_a_narrow_guide_is_what_theory_says(widen, k):
+    """For one latent and q narrower by a factor a, the weights have a Pareto tail with k = 1 - a^2 (to log factors)."""
+    vae, x = random_instance(seed=2, latent=1, event=3, n=10, widen=widen)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=20_000)
+    assert result.pareto_k.mean().item() == pytest.approx(k, abs=0.12)
+    assert ("WARNING" in result.summary()) == bool((result.pareto_k > 0.7).any())
+
+
+def two_dimensional_vae() -> VAE:
+    torch.manual_seed(7)
+    decoder, encoder = nn.mlp(2, [16], (1, 4, 4)), nn.mlp((1, 4, 4), [16], 4)
+    with torch.no_grad():
+        decoder[0].weight.mul_(3)  # a curved posterior, far from normal
+        encoder[-1].bias[2:] = 1.0  # with a guide that is wide enough to cover it
+    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(decoder), posteriors.Normal(encoder))
+
+
+def quadrature(vae: VAE, x: torch.Tensor, half_width: float = 8.0, steps: int = 801) -> torch.Tensor:
+    """log p(x) by the trapezoidal rule, of which the error falls exponentially for a density that is analytic."""
+    line = torch.linspace(-half_width, half_width, steps, dtype=x.dtype)
+    z = torch.cartesian_prod(line, line)
+    log_joint = vae.prior().log_prob(z) + torch.stack([vae.likelihood(z).log_prob(row) for row in x])
+    return log_joint.logsumexp(1) + 2 * (line[1] - line[0]).log()
+
+
+@torch.no_grad()
+def test_neural_decoder_against_quadrature():
+    vae = two_dimensional_vae().double()
+    x = vae.sample(12)
+    exact = quadrature(vae, x)
+    assert_close(quadrature(vae, x, steps=401), exact, rtol=1e-9, atol=1e-9)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=20_000)
+    assert (result.pareto_k < 0.7).all()
+    assert (result.std_error < 0.05).all()
+    assert ((result.log_prob - exact).abs() <= 5 * result.std_error).all()  # false alarm: 7 in 10^6
+    assert (result.elbo < exact).all()
+
+
+class _Spy(torch_nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network, self.largest = network, 0
+
+    def forward(self, z):
+        self.largest = max(self.largest, z[..., 0].numel())
+        return self.network(z)
+
+
+@pytest.mark.parametrize("num_samples", [1, 10, 1000])
+def test_never_more_at_once_than_asked_for(vae, x, num_samples):
+    spy = vae.likelihood.network = _Spy(vae.likelihood.network)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=num_samples, chunk_size=20)
+    assert spy.largest <= 20
+    assert result.log_prob.shape == x.shape[:1]
+    assert result.num_samples == num_samples
+
+
+def test_float32_and_float64_agree():
+    single = two_dimensional_vae()
+    x = single.sample(5)
+    low = evidence.importance(single.model, single.guide, x, num_samples=20_000)
+    double = single.double()
+    high = evidence.importance(double.model, double.guide, x.double(), num_samples=20_000)
+    assert low.log_prob.dtype == high.log_prob.dtype == torch.float64
+    joint = (low.std_error.square() + high.std_error.square()).sqrt()
+    assert ((low.log_prob - high.log_prob).abs() < 5 * joint).all()
+
+
+def test_same_seed_same_result(vae, x):
+    results = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        results.append(evidence.importance(vae.model, vae.guide, x, num_samples=50))
+    assert torch.equal(results[0].log_prob, results[1].log_prob)
+    assert torch.equal(results[0].pareto_k, results[1].pareto_k)
+
+
+def test_progress_wraps_the_blocks(vae):
+    seen = []
+
+    def progress(blocks):
+        for block in blocks:
+            seen.append(len(block))
+            yield block
+
+    evidence.importance(vae.model, vae.guide, torch.zeros(300, 1, 4, 4), num_samples=2, progress=progress)
+    assert sum(seen) == 300
+    assert len(seen) > 1
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.nan, "site 'broken' of the model has a log-density that is NaN"),
+        (torch.inf, "datapoint 200 has a weight that is NaN or infinite"),
+        (-torch.inf, "datapoint 200 has weight zero for all of its 3 samples"),
+    ],
+)
+def test_weights_that_cannot_be_used(value, message):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+            pyro.factor("broken", torch.where(x == 9, value, 0.0))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 1.0))
+
+    x = torch.randn(300)
+    assert evidence.importance(model, guide, x, num_samples=3).log_prob.isfinite().all()
+    x[200] = 9
+    with pytest.raises(ValueError, match=message):
+        evidence.importance(model, guide, x, num_samples=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        (lambda x: x, {"num_samples": 0}, ValueError, "num_samples is 0"),
+        (lambda x: x, {"chunk_size": 0}, ValueError, "chunk_size is 0"),
+        (lambda x: x[:0], {}, ValueError, "at least one datapoint"),
+        (lambda x: x.tolist(), {}, TypeError, "x is of type list"),
+        (lambda x: x.double(), {}, TypeError, "x has dtype torch.float64"),
+        (lambda x: x[:, :, :3], {}, ValueError, r"expected \[n, 1, 4, 4\]"),
+        (lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), {}, ValueError, r"x\[5, 0, 0, 0\] = nan"),
+        (lambda x: x + 0.5, {}, ValueError, "outside the support"),
+    ],
+)
+def test_bad_input_is_named_even_with_validation_off(vae, x, change, options, error, message):
+    with pyro.validation_enabled(False), pytest.raises(error, match=message):
+        evidence.importance(vae.model, vae.guide, change(x), **options)

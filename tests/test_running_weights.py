@@ -1,0 +1,53 @@
+"""The running sums equal what the whole sample gives, however it is cut."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch.testing import assert_close
+
+from pyro_vae.evidence.pareto import tail_length
+from pyro_vae.evidence.running_weights import RunningWeights
+
+
+@given(
+    seed=st.integers(0, 2**31),
+    sizes=st.lists(st.integers(1, 40), min_size=1, max_size=6),
+    offset=st.sampled_from([-1e4, 0.0, 1e4]),
+)
+def test_they_equal_the_whole_sample(seed, sizes, offset):
+    total = sum(sizes)
+    generator = torch.Generator().manual_seed(seed)
+    log_w = offset + 3 * torch.randn(total, 4, dtype=torch.float64, generator=generator)
+    running = RunningWeights(total)
+    for part in log_w.split(sizes):
+        running.update(part)
+    weights = (log_w - offset).exp()
+    mean = weights.mean(0)
+    assert running.count == total
+    assert_close(running.log_mean, mean.log() + offset)
+    assert_close(running.mean_log, log_w.mean(0))
+    assert_close(running.ess, weights.sum(0).square() / weights.square().sum(0))
+    if total > 1:
+        assert_close(running.std_error, weights.std(0) / mean / math.sqrt(total), rtol=1e-5, atol=1e-7)
+    assert_close(running.tail, log_w.sort(0, descending=True).values[: tail_length(total) + 1])
+
+
+def test_they_remember_the_square_root_of_the_sample():
+    running = RunningWeights(40_000)
+    for _ in range(40):
+        running.update(torch.randn(1000, 2))
+    kept = sum(value.numel() for value in vars(running).values() if isinstance(value, torch.Tensor))
+    assert kept <= 2 * (3 * 200 + 1 + 3)
+
+
+def test_weights_of_zero_count():
+    running = RunningWeights(4)
+    running.update(torch.tensor([[0.0], [-torch.inf], [0.0], [-torch.inf]]))
+    assert running.log_mean.item() == pytest.approx(math.log(0.5))
+    assert running.ess.item() == pytest.approx(2.0)
+    assert running.std_error.item() == pytest.approx(math.sqrt(1 / 3))
