@@ -30,7 +30,7 @@ def image_grid(images: Tensor, columns: int = 10, title: str | None = None) -> F
     figure = Figure(figsize=(columns * 0.6, -(-len(images) // columns) * 0.6 + (0.4 if title else 0)))
     axes = figure.add_axes((0, 0, 1, 0.9 if title else 1))
     mosaic = _mosaic(images.detach().cpu(), columns)
-    axes.imshow(mosaic.squeeze(-1), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+    axes.imshow(mosaic.squeeze(-1).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     axes.set_axis_off()
     if title:
         figure.suptitle(title)
@@ -66,12 +66,12 @@ def codes(z: Tensor, labels: Tensor | None = None) -> Figure:
     """Scatters two-dimensional codes ``[n, 2]``, coloured by label ``[n]`` where there is one."""
     figure = Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    z = z.detach().cpu()
+    z = z.detach().cpu().numpy()
     if labels is None:
         axes.scatter(z[:, 0], z[:, 1], s=2)
         return figure
-    labels = labels.cpu()
-    for label in labels.unique().tolist():
+    labels = labels.cpu().numpy()
+    for label in sorted(set(labels.tolist())):
         chosen = z[labels == label]
         axes.scatter(chosen[:, 0], chosen[:, 1], s=2, color=f"C{label % 10}", label=str(label))
     axes.legend(markerscale=5, ncols=2)

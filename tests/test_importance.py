@@ -155,8 +155,9 @@ def test_progress_wraps_the_blocks(vae):
 def test_weights_that_cannot_be_used(value, message):
     def model(x):
         with pyro.plate("data", len(x)):
-            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
-            pyro.factor("broken", torch.where(x == 9, value, 0.0))
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("broken", dist.Unit(torch.where(x == 9, value, 0.0), validate_args=False), obs=x.new_empty(0))
 
     def guide(x):
         with pyro.plate("data", len(x)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -33,11 +34,7 @@ def load_binarized_mnist(root: str | Path | None) -> Splits:
     packed = root / "binarized_mnist.npz"
     texts = {split: root / f"binarized_mnist_{split}.amat" for split in ("train", "valid", "test")}
     if packed.is_file():
-        with np.load(packed, allow_pickle=False) as arrays:
-            missing = set(texts) - set(arrays.files)
-            if missing:
-                raise ValueError(f"{packed} has no array {sorted(missing)[0]!r}, only {arrays.files}")
-            bits = {split: _unpack(packed, arrays[split]) for split in texts}
+        bits = {split: _unpack(packed, split) for split in texts}
     elif all(path.is_file() for path in texts.values()):
         bits = {split: _parse(path) for split, path in texts.items()}
     else:
@@ -48,9 +45,14 @@ def load_binarized_mnist(root: str | Path | None) -> Splits:
     return Splits(**{split: _images(array) for split, array in bits.items()})
 
 
-def _unpack(path: Path, packed: np.ndarray) -> np.ndarray:
+def _unpack(path: Path, split: str) -> np.ndarray:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            packed = arrays[split]
+    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        raise ValueError(f"array {split!r} of {path} cannot be read: {error}") from error
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != 98:
-        raise ValueError(f"{path} has an array of {packed.dtype} {list(packed.shape)}; expected uint8 [n, 98]")
+        raise ValueError(f"array {split!r} of {path} is {packed.dtype} {list(packed.shape)}; expected uint8 [n, 98]")
     return np.unpackbits(packed, axis=1)
 
 

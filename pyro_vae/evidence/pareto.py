@@ -19,7 +19,7 @@ def tail_length(num_samples: int) -> int:
     return math.ceil(min(num_samples / 5, 3 * math.sqrt(num_samples)))
 
 
-def pareto_k(tail: Tensor, precision: float = 0.0) -> Tensor:
+def pareto_k(tail: Tensor) -> Tensor:
     """Fits a generalized Pareto distribution to the largest weights (Vehtari et al. 2024).
 
     Below 0.5 the weights have a finite variance; up to 0.7 importance sampling works in practice; above, neither its
@@ -27,16 +27,14 @@ def pareto_k(tail: Tensor, precision: float = 0.0) -> Tensor:
 
     Args:
         tail: The largest log-weights, ``[tail + 1, n]``; the smallest of them is the threshold the tail begins after.
-        precision: The rounding error of the log-weights, relative to their size.
 
     Returns:
-        k-hat, ``[n]``: 0 where all weights of the tail are equal to rounding, infinity where the tail has fewer than
-        5 weights, too few to tell.
+        k-hat, ``[n]``: 0 where the weights of the tail lie within 0.1% of each other (with the exact posterior as the
+        guide nothing but rounding is left to fit), infinity where there are fewer than 5 of them, too few to tell.
     """
     tail = tail.detach().cpu().double()
     length = tail.shape[0] - 1
-    spread = tail.max(0).values - tail.min(0).values
-    constant = spread <= 64 * precision * tail.abs().max(0).values.clamp_min(1)
+    constant = tail.max(0).values - tail.min(0).values < 1e-3
     k = torch.where(constant, 0.0, torch.inf).double()
     if length >= 5 and not constant.all():
         varying = ~constant

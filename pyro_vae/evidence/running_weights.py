@@ -25,11 +25,9 @@ class RunningWeights:
         self.count = 0
         self.total = self.log_sum = self.log_sum_squares = self.tail = None
         self.kept = tail_length(num_samples) + 1  # the tail, and the value it begins after
-        self.precision = 0.0
 
     def update(self, log_weights: Tensor) -> None:
         """Takes in log-weights ``[particles, n]``."""
-        self.precision = torch.finfo(log_weights.dtype).eps
         log_weights = log_weights.double()
         total, log_sum = log_weights.sum(0), log_weights.logsumexp(0)
         log_sum_squares = (2 * log_weights).logsumexp(0)
@@ -66,4 +64,4 @@ class RunningWeights:
     @property
     def pareto_k(self) -> Tensor:
         """The shape of a generalized Pareto distribution fitted to the largest weights, ``[n]``."""
-        return pareto_k(self.tail, precision=self.precision)
+        return pareto_k(self.tail)

@@ -1,0 +1,244 @@
+"""Data sets, binarizations and minibatches."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import subprocess
+import sys
+from importlib import resources
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_vae import data
+from pyro_vae.data.mnist import read_idx
+
+MD5 = {
+    "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
+    "train-labels-idx1-ubyte": "a25bea736e30d166cdddb491f175f624",
+    "t10k-images-idx3-ubyte": "2646ac647ad5339dbf082846283269ea",
+    "t10k-labels-idx1-ubyte": "27ae3e4e09519cfbb04c329615203637",
+}
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    return data.load("mnist")
+
+
+@pytest.mark.parametrize("file", MD5)
+def test_embedded_mnist_is_the_original(file):
+    content = gzip.decompress((resources.files("pyro_vae.data") / "embedded" / "mnist" / f"{file}.gz").read_bytes())
+    assert hashlib.md5(content).hexdigest() == MD5[file]
+
+
+def test_mnist(mnist):
+    for name, size in (("train", 50_000), ("valid", 10_000), ("test", 10_000)):
+        images, labels = getattr(mnist, name), getattr(mnist, f"{name}_labels")
+        assert images.shape == (size, 1, 28, 28)
+        assert images.dtype == torch.float32
+        assert (images.min(), images.max()) == (0, 1)
+        assert labels.shape == (size,)
+        assert labels.unique().tolist() == list(range(10))
+    # Pixel for pixel against an independent reading of the file.
+    raw = gzip.decompress((resources.files("pyro_vae.data") / "embedded/mnist/t10k-images-idx3-ubyte.gz").read_bytes())
+    assert (mnist.test * 255).round().to(torch.uint8).numpy().tobytes() == raw[16:]
+    assert mnist.test_labels.bincount().tolist() == [980, 1135, 1032, 1010, 982, 892, 958, 1028, 974, 1009]
+
+
+def test_the_split_is_the_callers_to_choose(mnist):
+    whole = data.load("mnist", num_valid=0)
+    assert len(whole.train) == 60_000
+    assert len(whole.valid) == 0
+    assert torch.equal(whole.train[50_000:], mnist.valid)
+    assert torch.equal(whole.train_labels[:50_000], mnist.train_labels)
+    for num_valid in (-1, 60_000, 2.5):
+        with pytest.raises(ValueError, match="num_valid is"):
+            data.load("mnist", num_valid=num_valid)
+
+
+def test_dynamic_binarization_is_drawn_anew_with_the_right_probability():
+    x = torch.linspace(0, 1, 11).expand(20_000, 11)
+    first, second = data.binarize.dynamic(x), data.binarize.dynamic(x)
+    assert not torch.equal(first, second)
+    assert set(first.unique().tolist()) == {0, 1}
+    # Beyond 5 standard errors: 6 in 10^6 for each of 9 columns.
+    assert ((first.mean(0) - x[0]).abs() <= 5 * (x[0] * (1 - x[0]) / len(x)).sqrt()).all()
+
+
+def test_fixed_binarization_is_fixed_by_its_seed_alone():
+    x = torch.rand(100, 50)
+    state = torch.get_rng_state()
+    first = data.binarize.fixed(x, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+    torch.manual_seed(99)
+    assert torch.equal(first, data.binarize.fixed(x, seed=1))
+    assert not torch.equal(first, data.binarize.fixed(x, seed=2))
+    assert set(first.unique().tolist()) == {0, 1}
+    assert ((first - x).mean().abs() < 5 * 0.5 / 5000**0.5).item()
+
+
+def test_threshold():
+    x = torch.tensor([0.0, 0.5, 0.500001, 1.0])
+    assert data.binarize.threshold(x).tolist() == [0, 0, 1, 1]
+    assert data.binarize.threshold(x, 0.6).tolist() == [0, 0, 0, 1]
+
+
+def test_literature_binarization_is_one_of_mnist(literature_data, mnist):
+    fixed = data.load("binarized_mnist", literature_data)
+    assert [len(part) for part in (fixed.train, fixed.valid, fixed.test)] == [50_000, 10_000, 10_000]
+    assert fixed.test.shape == (10_000, 1, 28, 28)
+    assert fixed.train.unique().tolist() == [0, 1]
+    assert fixed.train_labels is None
+    # Its rows are in another order, but the same images: the mean image is MNIST's, to the noise of binarization.
+    noise = (mnist.test * (1 - mnist.test)).sum(0).sqrt() / len(mnist.test)
+    assert ((fixed.test.mean(0) - mnist.test.mean(0)).abs() <= 6 * noise + 1e-7).all()
+
+
+def small_bits():
+    return {
+        name: np.random.default_rng(i).integers(0, 2, (3 + i, 784), np.uint8)
+        for i, name in enumerate(("train", "valid", "test"))
+    }
+
+
+def write_npz(folder, bits):
+    np.savez_compressed(
+        folder / "binarized_mnist.npz", **{name: np.packbits(rows, axis=1) for name, rows in bits.items()}
+    )
+
+
+def write_amat(folder, bits):
+    for name, rows in bits.items():
+        lines = [" ".join(map(str, row)) + " \n" for row in rows]
+        (folder / f"binarized_mnist_{name}.amat").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("write", [write_npz, write_amat])
+def test_both_formats_of_the_literature_binarization(tmp_path, write):
+    bits = small_bits()
+    write(tmp_path, bits)
+    splits = data.load("binarized_mnist", str(tmp_path))
+    for name, rows in bits.items():
+        assert torch.equal(getattr(splits, name), torch.from_numpy(rows).float().reshape(-1, 1, 28, 28))
+
+
+def test_literature_binarization_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"root=.*http://www.cs.toronto.edu/~larocheh"):
+        data.load("binarized_mnist")
+    write_amat(tmp_path, {"train": small_bits()["train"]})
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} holds neither .*http://www.cs.toronto.edu/~larocheh"):
+        data.load("binarized_mnist", tmp_path)
+
+
+def test_literature_binarization_that_is_damaged(tmp_path):
+    bits = small_bits()
+    write_amat(tmp_path, bits)
+    path = tmp_path / "binarized_mnist_valid.amat"
+    path.write_text(path.read_text()[:-3])
+    with pytest.raises(ValueError, match=r"valid.amat does not consist of lines of 784 zeros and ones"):
+        data.load("binarized_mnist", tmp_path)
+    npz = tmp_path / "binarized_mnist.npz"
+    write_npz(tmp_path, {name: bits[name] for name in ("train", "valid")})
+    with pytest.raises(ValueError, match=r"array 'test' of .* cannot be read"):
+        data.load("binarized_mnist", tmp_path)
+    np.savez(npz, **bits)
+    with pytest.raises(ValueError, match=r"uint8 \[3, 784\]; expected uint8 \[n, 98\]"):
+        data.load("binarized_mnist", tmp_path)
+    npz.write_bytes(npz.read_bytes()[:500])
+    with pytest.raises(ValueError, match="cannot be read"):
+        data.load("binarized_mnist", tmp_path)
+
+
+def idx(array: np.ndarray) -> bytes:
+    header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
+    return header + array.astype(np.uint8).tobytes()
+
+
+def test_idx_files():
+    array = np.arange(24).reshape(2, 3, 4)
+    assert read_idx(idx(array)).tolist() == array.tolist()
+    for damaged in (b"", b"\0\0", idx(array)[:-1], idx(array) + b"\0", b"\0\0\x0d" + idx(array)[3:]):
+        with pytest.raises(ValueError, match="not an IDX file"):
+            read_idx(damaged)
+
+
+FOLDERS = {
+    "fashion_mnist": ("FashionMNIST", "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte", "t10k"),
+    "kmnist": ("KMNIST", "{}-images-idx3-ubyte", "{}-labels-idx1-ubyte", "t10k"),
+    "emnist": ("EMNIST", "emnist-balanced-{}-images-idx3-ubyte", "emnist-balanced-{}-labels-idx1-ubyte", "test"),
+}
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_sets_of_torchvision(tmp_path, name):
+    try:
+        import torchvision  # noqa: F401
+    except (ImportError, RuntimeError) as error:
+        pytest.skip(f"torchvision cannot be imported: {error}")
+    folder, images_file, labels_file, test_name = FOLDERS[name]
+    raw = tmp_path / folder / "raw"
+    raw.mkdir(parents=True)
+    random = np.random.default_rng(0)
+    written = {}
+    for part, size in (("train", 8), (test_name, 3)):
+        images, labels = random.integers(0, 256, (size, 28, 28)), random.integers(0, 10, size)
+        (raw / images_file.format(part)).write_bytes(idx(images))
+        (raw / labels_file.format(part)).write_bytes(idx(labels))
+        written[part] = torch.from_numpy(images).unsqueeze(1), torch.from_numpy(labels)
+    splits = data.load(name, tmp_path, num_valid=2, download=False)
+    assert [len(part) for part in (splits.train, splits.valid, splits.test)] == [6, 2, 3]
+    images, labels = written["train"]
+    if name == "emnist":  # its files hold the images with rows and columns exchanged
+        images = images.mT
+    assert torch.equal((torch.cat([splits.train, splits.valid]) * 255).round().long(), images)
+    assert torch.equal(torch.cat([splits.train_labels, splits.valid_labels]), labels)
+    assert torch.equal(splits.test_labels, written[test_name][1])
+    with pytest.raises(FileNotFoundError, match=f"{name} is not in .*nowhere"):
+        data.load(name, tmp_path / "nowhere", download=False)
+
+
+def test_torchvision_that_cannot_be_imported(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchvision", None)
+    with pytest.raises(ImportError, match="kmnist comes through torchvision, which cannot be imported"):
+        data.load("kmnist")
+
+
+def test_importing_and_mnist_need_neither_torchvision_nor_arviz():
+    code = (
+        "import sys, pyro_vae; pyro_vae.data.load('mnist'); print('torchvision' in sys.modules, 'arviz' in sys.modules)"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["False", "False"]
+
+
+def test_unknown_name():
+    with pytest.raises(ValueError, match="name is 'cifar'; the data sets are mnist, binarized_mnist"):
+        data.load("cifar")
+
+
+@pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (9, 3), (2, 5)])
+def test_batches_visit_every_row_once_in_a_new_order(n, batch_size):
+    x = torch.arange(n).unsqueeze(1)
+    batches = data.Batches(x, batch_size)
+    passes = [list(batches) for _ in range(4)]
+    for one in passes:
+        assert len(one) == len(batches)
+        assert [len(batch) for batch in one[:-1]] == [batch_size] * (len(one) - 1)
+        assert torch.cat(one).flatten().sort().values.tolist() == list(range(n))
+    assert n == 2 or len({tuple(torch.cat(one).flatten().tolist()) for one in passes}) > 1
+
+
+def test_batches_transform_at_every_visit():
+    batches = data.Batches(torch.full((50, 20), 0.5), 50, transform=data.binarize.dynamic)
+    (first,), (second,) = batches, batches
+    assert not torch.equal(first, second)
+
+
+def test_batches_of_nothing():
+    with pytest.raises(ValueError, match="at least one datapoint"):
+        data.Batches(torch.zeros(0, 3), 2)
+    with pytest.raises(ValueError, match="batch_size is 0"):
+        data.Batches(torch.zeros(4, 3), 0)

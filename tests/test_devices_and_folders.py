@@ -1,0 +1,43 @@
+"""Devices and folders that are not there are named before any work is done."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from pyro_vae.devices import choose_device
+from pyro_vae.folders import writable_folder
+
+
+def test_device_by_default():
+    assert choose_device().type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert choose_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "xpu:7", "gpu", "", "cpu:x"])
+def test_device_that_does_not_exist(name):
+    with pytest.raises(ValueError, match=f"device '{name}' does not exist here: ."):
+        choose_device(name)
+
+
+def test_folder_is_made(tmp_path):
+    folder = writable_folder(tmp_path / "a" / "b")
+    assert folder.is_dir()
+    assert list(folder.iterdir()) == []
+    assert writable_folder(str(folder)) == folder
+
+
+def test_folder_that_is_a_file(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(OSError, match=f"cannot write to the folder '{path}'"):
+            writable_folder(path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_folder_without_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    with pytest.raises(OSError, match=r"cannot write to the folder .*Permission denied"):
+        writable_folder(tmp_path)

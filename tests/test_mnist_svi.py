@@ -1,0 +1,94 @@
+"""The example, as a user runs it, at a small size."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "mnist_svi.py"
+SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden-dim", "32", "--num-samples", "25", "--device", "cpu"]
+
+
+def run(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, EXAMPLE, *map(str, arguments)], capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run") / "made" / "here"
+    result = run(*SMALL, "--latent-dim", 2, "--out", out)
+    assert result.returncode == 0, result.stderr
+    assert "ELBO, Pyro Trace_ELBO" in result.stdout
+    assert "k-hat" in result.stdout
+    return out
+
+
+@pytest.fixture(scope="module")
+def metrics(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_metrics_have_the_keys_of_the_contract(metrics):
+    for key in (
+        "test_elbo_trace", "test_elbo_meanfield", "test_elbo_analytic",
+        "test_log_px", "test_log_px_se", "pareto_k_max", "seconds_train",
+    ):  # fmt: skip
+        assert isinstance(metrics[key], float), key
+
+
+def test_bounds_agree_and_lie_below_log_px(metrics):
+    bounds = {
+        name: (metrics[f"test_elbo_{name}"], metrics[f"test_elbo_{name}_se"])
+        for name in ("trace", "meanfield", "analytic")
+    }
+    for a, a_error in bounds.values():
+        assert a < metrics["test_log_px"]
+        for b, b_error in bounds.values():
+            assert abs(a - b) <= 3 * (a_error**2 + b_error**2) ** 0.5
+    assert metrics["test_elbos_agree"] is True
+
+
+def test_it_learns(metrics):
+    """A Bernoulli with the mean image alone has a log-likelihood of about -206 nats; so has a VAE that ignores z."""
+    assert -200 < metrics["test_log_px"] < -80
+    assert metrics["history"]["train"][1] < metrics["history"]["train"][0]
+    assert metrics["history"]["valid"][1] < metrics["history"]["valid"][0]
+
+
+@pytest.mark.parametrize("name", ["loss", "reconstructions", "samples", "manifold", "codes"])
+def test_pictures_are_drawn(folder, name):
+    assert (folder / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(folder, metrics, tmp_path):
+    weights = torch.load(folder / "weights.pt", weights_only=True)
+    for seed, same in ((0, True), (1, False)):
+        result = run(*SMALL, "--latent-dim", 2, "--out", tmp_path, "--seed", seed)
+        assert result.returncode == 0, result.stderr
+        again = torch.load(tmp_path / "weights.pt", weights_only=True)
+        assert all(torch.equal(again[name], weights[name]) for name in weights) == same
+        numbers = json.loads((tmp_path / "metrics.json").read_text())
+        differ = {key for key in metrics if metrics[key] != numbers[key]}
+        assert (differ <= {"seconds_train", "settings"}) == same
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--device", "cuda:99"], "device 'cuda:99' does not exist here"),
+        (["--out", EXAMPLE], "cannot write to the folder"),
+        (["--epochs", "0"], "0 is not at least 1"),
+        (["--latent-dim", "two"], "invalid"),
+        (["--elbo", "other"], "invalid choice: 'other'"),
+    ],
+)
+def test_bad_arguments_end_it_at_once_with_one_line(arguments, message):
+    result = run(*arguments)
+    assert result.returncode == 2
+    assert message in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
