@@ -8,8 +8,13 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
+from hypothesis import settings
 
 from pyro_vae import VAE, likelihoods, nn, posteriors, priors
+
+# The machines that run this are shared and noisy: no test may depend on the time it takes.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 EVENT = (1, 4, 4)
 LATENT = 2

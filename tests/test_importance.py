@@ -17,7 +17,7 @@ from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
 
 
 @given(seed=st.integers(0, 2**31), latent=st.integers(1, 6), event=st.integers(1, 8))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_exact_at_the_exact_posterior(seed, latent, event):
     vae, x = random_instance(seed, latent, event, n=4)
     result = evidence.importance(vae.model, vae.guide, x, num_samples=30)
@@ -31,7 +31,7 @@ def test_exact_at_the_exact_posterior(seed, latent, event):
 
 
 @given(seed=st.integers(0, 2**31), latent=st.integers(1, 5), event=st.integers(1, 8))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_converges_within_its_own_error_bars(seed, latent, event):
     """With q too wide the weights are bounded, so the error is normal: beyond 6 standard errors once in 10^9."""
     vae, x = random_instance(seed, latent, event, n=6, shift=0.3, widen=1.3)

@@ -19,7 +19,7 @@ instances = given(seed=st.integers(0, 2**31), latent=st.integers(1, 6), event=st
 
 
 @instances
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_weight_is_the_evidence_at_the_exact_posterior(seed, latent, event):
     vae, x = random_instance(seed, latent, event, n=5)
     log_w = weights.log_weights(vae.model, vae.guide, x, 3)
@@ -28,7 +28,7 @@ def test_every_weight_is_the_evidence_at_the_exact_posterior(seed, latent, event
 
 
 @instances
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_weight_over_evidence_is_exact_over_approximate_posterior(seed, latent, event):
     """p(x, z) / q(z given x) = p(x) p(z given x) / q(z given x), draw by draw, for any q."""
     vae, x = random_instance(seed, latent, event, n=4, shift=0.7, widen=1.4)

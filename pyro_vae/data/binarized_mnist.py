@@ -47,7 +47,7 @@ def load_binarized_mnist(root: str | Path | None) -> Splits:
 
 def _unpack(path: Path, split: str) -> np.ndarray:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             packed = arrays[split]
     except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
         raise ValueError(f"array {split!r} of {path} cannot be read: {error}") from error
