@@ -23,13 +23,13 @@ from pyro_vae.folders import writable_folder
 LOSSES = {"trace": Trace_ELBO, "meanfield": TraceMeanField_ELBO}
 
 
-def build(latent_dim: int, hidden_dim: int) -> VAE:
+def build(latent_dim: int, hidden: list[int]) -> VAE:
     """To swap a part is to pass another module that returns a distribution."""
     image = (1, 28, 28)
     return VAE(
         prior=priors.StandardNormal(latent_dim),
-        likelihood=likelihoods.Bernoulli(nn.mlp(latent_dim, [hidden_dim], image)),
-        posterior=posteriors.Normal(nn.mlp(image, [hidden_dim], 2 * latent_dim)),
+        likelihood=likelihoods.Bernoulli(nn.mlp(latent_dim, hidden[::-1], image)),
+        posterior=posteriors.Normal(nn.mlp(image, hidden, 2 * latent_dim)),
     )
 
 
@@ -70,8 +70,8 @@ def evaluate(vae: VAE, test: torch.Tensor, num_samples: int) -> dict[str, float]
     rows["log p(x), importance sampling"] = log_px.mean, log_px.mean_std_error
     for name, (value, std_error) in rows.items():
         table.add_row(name, f"{value:.3f}", f"{std_error:.3f}")
-    console = Console(highlight=False)
-    console.print(table, elbo.verdict, log_px.summary(), sep="\n")
+    Console().print(table)
+    print(elbo.verdict, log_px.summary(), sep="\n")
     return {
         "test_elbo_trace": elbo.trace.value,
         "test_elbo_trace_se": elbo.trace.std_error,
@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=positive, default=128, help="images in a step")
     parser.add_argument("--lr", type=float, default=4e-3, help="learning rate of Adam, falling linearly to 0")
     parser.add_argument("--latent-dim", type=positive, default=50, help="with 2, also draws the latent manifold")
-    parser.add_argument("--hidden-dim", type=positive, default=400, help="width of the hidden layers")
+    parser.add_argument("--hidden", type=positive, nargs="*", default=[400], help="widths of the hidden layers")
     parser.add_argument(
         "--elbo", choices=LOSSES, default="meanfield", help="sampled (trace) or analytic KL (meanfield)"
     )
@@ -114,7 +114,7 @@ def main() -> None:
     mnist = data.load("mnist")
     images = mnist.train.to(device)
     valid, test = (data.binarize.fixed(x).to(device) for x in (mnist.valid, mnist.test))
-    vae = build(args.latent_dim, args.hidden_dim).to(device)
+    vae = build(args.latent_dim, args.hidden).to(device)
     start = time.perf_counter()
     history = train(vae, images, valid, args)
     metrics = {"seconds_train": time.perf_counter() - start, **evaluate(vae, test, args.num_samples)}

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "mnist_svi.py"
-SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden-dim", "32", "--num-samples", "25", "--device", "cpu"]
+SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--num-samples", "25", "--device", "cpu"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:

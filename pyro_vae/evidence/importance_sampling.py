@@ -66,17 +66,17 @@ class Evidence:
         """The result in words, with a warning where it should not be believed."""
         doubtful = (self.pareto_k > 0.7).double().mean().item()
         lines = [
-            f"log p(x) = {self.mean:.3f} +- {self.mean_std_error:.3f} nats, mean of {len(self.log_prob)} datapoints",
-            f"  importance sampling with {self.num_samples} samples each; the error is that of Monte Carlo, "
-            f"the bias about {self.mean_bias:.3f}",
-            f"  ELBO {self.elbo.mean().item():.3f}; effective sample size at least {self.ess.min().item():.1f}, "
-            f"median {self.ess.median().item():.1f}",
-            f"  Pareto k-hat at most {self.pareto_k.max().item():.2f}, above 0.7 for {doubtful:.1%} of the datapoints",
+            f"log p(x) = {self.mean:.3f} +- {self.mean_std_error:.3f} nats (Monte Carlo; bias {self.mean_bias:.3f})",
+            f"  mean over {len(self.log_prob)} datapoints, with {self.num_samples} importance samples each",
+            f"  ELBO {self.elbo.mean().item():.3f}",
+            f"  effective sample size: median {self.ess.median().item():.1f}, least {self.ess.min().item():.1f}",
+            f"  Pareto k-hat: at most {self.pareto_k.max().item():.2f}, above 0.7 for {doubtful:.1%} of the datapoints",
         ]
         if doubtful > 0:
             lines.append(
-                "  WARNING: where k-hat is above 0.7 the guide misses much of the posterior; there the estimate is "
-                "probably too low and its standard error too small. More samples or a better guide are needed."
+                "  WARNING: where k-hat is above 0.7 the guide misses much of the posterior;\n"
+                "  the estimate is then probably too low, and its error larger than it says. On\n"
+                "  average it is still a lower bound. Use more samples or a better guide."
             )
         return "\n".join(lines)
 
