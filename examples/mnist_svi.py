@@ -117,10 +117,11 @@ def main() -> None:
     vae = build(args.latent_dim, args.hidden).to(device)
     start = time.perf_counter()
     history = train(vae, images, valid, args)
-    metrics = {"seconds_train": time.perf_counter() - start, **evaluate(vae, test, args.num_samples)}
-
+    seconds_train = time.perf_counter() - start
     torch.save(vae.state_dict(), out / "weights.pt")
-    (out / "metrics.json").write_text(json.dumps({**metrics, "settings": vars(args), "history": history}, indent=2))
+    results = {"seconds_train": seconds_train, **evaluate(vae, test, args.num_samples)}
+    metrics = {**results, "settings": vars(args), "history": history}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     figures = {
         "loss": plots.curves(history),
         "reconstructions": plots.reconstructions(test[:50], vae.reconstruct(test[:50])),
@@ -145,4 +146,5 @@ if __name__ == "__main__":
     try:
         main()
     except KeyboardInterrupt:
-        sys.exit("interrupted")
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

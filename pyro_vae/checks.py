@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Size, Tensor, nn
 from torch.distributions import Distribution, constraints
+
+from pyro_vae.randomness import generators_kept
 
 __all__ = ["check_count", "check_data", "check_parts", "check_rows"]
 
@@ -51,11 +55,13 @@ def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -
     for name, part in parts.items():
         if not isinstance(part, nn.Module):
             raise TypeError(f"{name} is of type {type(part).__name__}; a part is an nn.Module returning a distribution")
+    tensors = (tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers()))
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
     training = [module for part in parts.values() for module in part.modules() if module.training]
     try:
         for module in training:
             module.training = False  # no batch statistics from a batch of one
-        with torch.random.fork_rng():
+        with generators_kept(device):
             p_z = _call("prior()", prior)
             z = p_z.sample((1,))
             p_x = _call(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, z)
@@ -115,7 +121,7 @@ def check_data(x: Tensor, event_shape: Size, likelihood: Distribution, like: Ten
         raise TypeError(f"x has dtype {x.dtype}; expected {dtype}, the dtype of the parameters")
     if like is not None and x.device != like.device:
         raise ValueError(f"x is on device {x.device}; expected {like.device}, where the parameters are")
-    support = likelihood.support
+    support: Any = likelihood.support
     while isinstance(support, constraints.independent):
         support = support.base_constraint  # to name the value, rather than the datapoint
     outside = ~support.check(x)

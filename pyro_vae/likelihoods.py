@@ -7,6 +7,8 @@ returns a distribution with batch shape ``[*batch]`` and the event shape of one 
 
 from __future__ import annotations
 
+import warnings
+
 from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import constraints
@@ -31,6 +33,22 @@ class Bernoulli(nn.Module):
         return _Pixels(logits=logits, validate_args=False).to_event(logits.ndim - (z.ndim - 1))
 
 
+class _Binary(constraints.Constraint):
+    """0 and 1; what lies between passes, as it does in much of the literature, but not in silence."""
+
+    def check(self, value: Tensor) -> Tensor:
+        inside = constraints.unit_interval.check(value)
+        if inside.all() and ((value != 0) & (value != 1)).any():
+            warnings.warn(
+                "x has grey values, for which a Bernoulli gives a cross-entropy and not a log-probability; "
+                "binarize them (pyro_vae.data.binarize) where log p(x) is wanted",
+                stacklevel=2,
+            )
+        return inside
+
+    def __repr__(self) -> str:
+        return "[0, 1]"
+
+
 class _Pixels(dist.Bernoulli):
-    # Grey pixels are accepted as they are in the literature (the log-density is then a cross-entropy, linear in x).
-    support = constraints.unit_interval
+    support = _Binary()

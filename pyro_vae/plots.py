@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torch.distributions import Normal
 
@@ -19,7 +20,7 @@ def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (n
     for name, values in lines.items():
         epochs = range(1, len(values) + 1)
         axes.plot(epochs, values, marker="." if len(values) < 50 else None, label=name)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -66,14 +67,14 @@ def codes(z: Tensor, labels: Tensor | None = None) -> Figure:
     """Scatters two-dimensional codes ``[n, 2]``, coloured by label ``[n]`` where there is one."""
     figure = Figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    z = z.detach().cpu().numpy()
+    points = z.detach().cpu().numpy()
     if labels is None:
-        axes.scatter(z[:, 0], z[:, 1], s=2)
+        axes.scatter(points[:, 0], points[:, 1], s=2)
         return figure
-    labels = labels.cpu().numpy()
-    for label in sorted(set(labels.tolist())):
-        chosen = z[labels == label]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=2, color=f"C{label % 10}", label=str(label))
+    kinds = labels.cpu().numpy()
+    for kind in sorted(set(kinds.tolist())):
+        chosen = points[kinds == kind]
+        axes.scatter(chosen[:, 0], chosen[:, 1], s=2, color=f"C{kind % 10}", label=str(kind))
     axes.legend(markerscale=5, ncols=2)
     return figure
 

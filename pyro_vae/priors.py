@@ -25,6 +25,9 @@ class StandardNormal(nn.Module):
         ValueError: If ``latent_dim`` is not a positive integer.
     """
 
+    loc: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)

@@ -100,8 +100,8 @@ class VAE(PyroModule):
 
     def _likelihood_at_zero(self) -> dist.TorchDistribution:
         reference = self._any_tensor()
-        options = {} if reference is None else {"dtype": reference.dtype, "device": reference.device}
-        return self.likelihood(torch.zeros(1, *self.latent_shape, **options))
+        reference = torch.empty(0) if reference is None else reference
+        return self.likelihood(reference.new_zeros(1, *self.latent_shape))
 
     def _any_tensor(self) -> Tensor | None:
         tensors = (*self.parameters(), *self.buffers())

@@ -8,6 +8,7 @@ with many particles that is log p(x_n). Everything that this library estimates o
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -17,13 +18,24 @@ import torch
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
-from pyro.poutine.indep_messenger import CondIndepStackFrame
 from pyro.util import check_site_shape
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.randomness import generators_kept
 
-__all__ = ["Layout", "Terms", "find_layout", "log_weights", "sum_out", "terms", "terms_of", "trace_pair"]
+__all__ = [
+    "Layout",
+    "Terms",
+    "find_layout",
+    "log_weights",
+    "sample_sites",
+    "sum_out",
+    "terms",
+    "terms_of",
+    "trace_pair",
+    "vectorized_trace_pair",
+]
 
 Program = Callable[..., Any]
 
@@ -55,7 +67,8 @@ class Layout(NamedTuple):
 def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 1) -> Tensor:
     """Draws particles from the guide and weighs them: log p(x_n, z_kn) - log q(z_kn given x_n).
 
-    The result is differentiable wherever the programs are.
+    The result is differentiable wherever the programs are. To call it often on the same programs, call
+    :func:`find_layout` once, which runs them an extra time, and then :func:`terms`.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a vectorized ``pyro.plate`` over the rows of x.
@@ -77,49 +90,54 @@ def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 
 
 def terms(model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> Terms:
     """The parts of :func:`log_weights`, for programs whose layout :func:`find_layout` has found."""
-    return terms_of(*trace_pair(model, guide, x, num_particles, layout), layout)
+    return terms_of(*vectorized_trace_pair(model, guide, x, num_particles, layout), layout)
 
 
 def terms_of(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Terms:
-    """The parts of the log-weights, from traces under a plate of particles."""
-    totals = {"observed": 0.0, "latent": 0.0, "guide": 0.0}
-    for kind, trace in (("model", model_trace), ("guide", guide_trace)):
-        for name, site in trace.nodes.items():
-            if site["type"] != "sample":
-                continue
-            part = "guide" if kind == "guide" else "observed" if site["is_observed"] else "latent"
-            totals[part] = totals[part] + sum_out(_log_prob(site), layout, name)
-    return Terms(totals["observed"], totals["latent"], totals["guide"])
+    """The parts of the log-weights, from the traces that :func:`vectorized_trace_pair` gives."""
+    log_likelihood = log_prior = log_posterior = torch.zeros(())
+    for name, site in sample_sites(model_trace):
+        if site["is_observed"]:
+            log_likelihood = log_likelihood + sum_out(_log_prob(site), layout, name)
+        else:
+            log_prior = log_prior + sum_out(_log_prob(site), layout, name)
+    for name, site in sample_sites(guide_trace):
+        log_posterior = log_posterior + sum_out(_log_prob(site), layout, name)
+    return Terms(log_likelihood, log_prior, log_posterior)
 
 
-def _log_prob(site: dict[str, Any]) -> Tensor:
+def sample_sites(trace: Trace) -> list[tuple[str, Any]]:
+    """The names and sites of the sample statements of a trace, observed ones included."""
+    return [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
+
+
+def _log_prob(site: Any) -> Tensor:
     return scale_and_mask(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), mask=site["mask"])
 
 
-def trace_pair(
-    model: Program, guide: Program, x: Tensor, num_particles: int | None = None, layout: Layout | None = None
-) -> tuple[Trace, Trace]:
+def trace_pair(model: Program, guide: Program, x: Tensor) -> tuple[Trace, Trace]:
     """Runs the guide, then the model on the guide's draws.
-
-    Args:
-        model: The model.
-        guide: The guide.
-        x: Data, ``[n, *event]``.
-        num_particles: If given, both run under a plate of so many particles, at the layout's particle dimension.
-        layout: Where the particles go.
 
     Returns:
         The traces of model and guide, without the bookkeeping sites of subsampled plates.
     """
-    if num_particles is not None:
-        # Named and placed as in Pyro's vectorized ELBOs, so that on the same seed it draws the same noise.
-        model, guide = (
-            pyro.plate("num_particles_vectorized", num_particles, dim=layout.particle_dim)(program)
-            for program in (model, guide)
-        )
     guide_trace = poutine.trace(guide).get_trace(x)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
     return poutine.util.prune_subsample_sites(model_trace), poutine.util.prune_subsample_sites(guide_trace)
+
+
+def vectorized_trace_pair(
+    model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout
+) -> tuple[Trace, Trace]:
+    """Runs the guide, then the model on the guide's draws, both under a plate of particles.
+
+    The plate is named and placed as in Pyro's vectorized ELBOs, so that on the same seed it draws the same noise.
+    """
+
+    def vectorized(program: Program) -> Program:
+        return pyro.plate("num_particles_vectorized", num_particles, dim=layout.particle_dim)(program)
+
+    return trace_pair(vectorized(model), vectorized(guide), x)
 
 
 @torch.no_grad()
@@ -137,20 +155,18 @@ def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
         ValueError: If the programs share no data plate, a site lies outside of it, their sites do not match, or a
             log-density is NaN.
     """
-    with torch.random.fork_rng(), pyro.validation_enabled():
-        traces = dict(zip(("model", "guide"), trace_pair(model, guide, x), strict=True))
-        sites = [
-            (program, name, site)
-            for program, trace in traces.items()
-            for name, site in trace.nodes.items()
-            if site["type"] == "sample"
-        ]
-        _check_latents_match(traces["model"], traces["guide"])
-        frames = {(p, name): [f for f in site["cond_indep_stack"] if f.vectorized] for p, name, site in sites}
+    with generators_kept(x.device), pyro.validation_enabled():
+        model_trace, guide_trace = trace_pair(model, guide, x)
+        _check_latents_match(model_trace, guide_trace)
+        sites = [("model", *named) for named in sample_sites(model_trace)]
+        sites += [("guide", *named) for named in sample_sites(guide_trace)]
+        frames = {
+            (program, name): [f for f in site["cond_indep_stack"] if f.vectorized] for program, name, site in sites
+        }
         data = _data_frame(frames, x)
         for program, name, site in sites:
             site["log_prob"] = _log_prob(site)
-            check_site_shape(site, max_plate_nesting=float("inf"))
+            check_site_shape(site, max_plate_nesting=math.inf)  # type: ignore[arg-type]
             if site["log_prob"].isnan().any():
                 raise ValueError(f"site {name!r} of the {program} has a log-density that is NaN")
     leftmost = min(frame.dim for stack in frames.values() for frame in stack)
@@ -158,17 +174,17 @@ def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
 
 
 def _check_latents_match(model_trace: Trace, guide_trace: Trace) -> None:
-    latent = [name for name, site in model_trace.nodes.items() if site["type"] == "sample" and not site["is_observed"]]
-    guided = [name for name, site in guide_trace.nodes.items() if site["type"] == "sample"]
+    latent = [name for name, site in sample_sites(model_trace) if not site["is_observed"]]
+    guided = dict(sample_sites(guide_trace))
     for name in latent:
         if name not in guided:
-            raise ValueError(f"latent site {name!r} of the model is not in the guide, which has {guided}")
-    for name in guided:
-        if name not in latent and not guide_trace.nodes[name]["infer"].get("is_auxiliary"):
+            raise ValueError(f"latent site {name!r} of the model is not in the guide, which has {list(guided)}")
+    for name, site in guided.items():
+        if name not in latent and not site["infer"].get("is_auxiliary"):
             raise ValueError(f"site {name!r} of the guide is not a latent site of the model, which has {latent}")
 
 
-def _data_frame(frames: dict[tuple[str, str], list[CondIndepStackFrame]], x: Tensor) -> CondIndepStackFrame:
+def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor) -> Any:
     """The outermost plate that has a row of x for each index and encloses every site."""
     n = x.shape[0]
     counts = Counter(frame.name for stack in frames.values() for frame in stack)

@@ -23,7 +23,7 @@ def test_they_equal_the_whole_sample(seed, sizes, offset):
     total = sum(sizes)
     generator = torch.Generator().manual_seed(seed)
     log_w = offset + 3 * torch.randn(total, 4, dtype=torch.float64, generator=generator)
-    running = RunningWeights(total)
+    running = RunningWeights(4, total)
     for part in log_w.split(sizes):
         running.update(part)
     weights = (log_w - offset).exp()
@@ -38,7 +38,7 @@ def test_they_equal_the_whole_sample(seed, sizes, offset):
 
 
 def test_they_remember_the_square_root_of_the_sample():
-    running = RunningWeights(40_000)
+    running = RunningWeights(2, 40_000)
     for _ in range(40):
         running.update(torch.randn(1000, 2))
     kept = sum(value.numel() for value in vars(running).values() if isinstance(value, torch.Tensor))
@@ -46,7 +46,7 @@ def test_they_remember_the_square_root_of_the_sample():
 
 
 def test_weights_of_zero_count():
-    running = RunningWeights(4)
+    running = RunningWeights(1, 4)
     running.update(torch.tensor([[0.0], [-torch.inf], [0.0], [-torch.inf]]))
     assert running.log_mean.item() == pytest.approx(math.log(0.5))
     assert running.ess.item() == pytest.approx(2.0)

@@ -33,7 +33,7 @@ def test_weight_over_evidence_is_exact_over_approximate_posterior(seed, latent, 
     """p(x, z) / q(z given x) = p(x) p(z given x) / q(z given x), draw by draw, for any q."""
     vae, x = random_instance(seed, latent, event, n=4, shift=0.7, widen=1.4)
     layout = weights.find_layout(vae.model, vae.guide, x)
-    model_trace, guide_trace = weights.trace_pair(vae.model, vae.guide, x, 3, layout)
+    model_trace, guide_trace = weights.vectorized_trace_pair(vae.model, vae.guide, x, 3, layout)
     z = guide_trace.nodes["z"]["value"]
     log_ratio = exact_posterior(vae.likelihood, x).log_prob(z) - vae.posterior(x).log_prob(z)
     log_w = weights.terms_of(model_trace, guide_trace, layout).log_weights
@@ -60,7 +60,7 @@ def test_their_mean_is_pyros_elbo_on_the_same_noise_value_and_gradient(vae, x, n
 
 def test_terms_are_the_log_densities(vae, x):
     layout = weights.find_layout(vae.model, vae.guide, x)
-    model_trace, guide_trace = weights.trace_pair(vae.model, vae.guide, x, 3, layout)
+    model_trace, guide_trace = weights.vectorized_trace_pair(vae.model, vae.guide, x, 3, layout)
     z = guide_trace.nodes["z"]["value"]
     terms = weights.terms_of(model_trace, guide_trace, layout)
     assert z.shape == (3, 7, 2)

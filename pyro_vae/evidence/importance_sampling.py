@@ -114,11 +114,11 @@ def importance(
     check_count("num_samples", num_samples)
     chunk_size = choose_chunk_size(check_rows(x), chunk_size)
     layouts = [find_layout(model, guide, block) for block in x.split(chunk_size)]
-    parts = []
+    parts: list[tuple[Tensor, ...]] = []
     with pyro.validation_enabled(False):
         blocks = x.split(min(DATAPOINTS_AT_ONCE, chunk_size))
         for block in progress(blocks):
-            running = RunningWeights(num_samples)
+            running = RunningWeights(len(block), num_samples, x.device)
             while running.count < num_samples:
                 num_particles = min(max(1, chunk_size // len(block)), num_samples - running.count)
                 running.update(terms(model, guide, block, num_particles, layouts[0]).log_weights)
@@ -130,8 +130,8 @@ def importance(
 
 def _check_weights(running: RunningWeights, first: int) -> None:
     for bad, what in (
-        (running.log_sum.isnan() | (running.log_sum == torch.inf), "a weight that is NaN or infinite"),
-        (running.log_sum == -torch.inf, f"weight zero for all of its {running.count} samples"),
+        (running.log_sum.isnan() | running.log_sum.isposinf(), "a weight that is NaN or infinite"),
+        (running.log_sum.isneginf(), f"weight zero for all of its {running.count} samples"),
     ):
         if bad.any():
             index = first + int(bad.nonzero()[0])

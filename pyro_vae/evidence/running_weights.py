@@ -18,27 +18,28 @@ class RunningWeights:
     Memory grows with n and with the square root of the number of samples (the tail that the Pareto fit needs).
 
     Args:
+        n: The number of datapoints.
         num_samples: The number of samples that will have come for each datapoint in the end.
+        device: Where the log-weights are.
     """
 
-    def __init__(self, num_samples: int) -> None:
+    def __init__(self, n: int, num_samples: int, device: torch.device | None = None) -> None:
         self.count = 0
-        self.total = self.log_sum = self.log_sum_squares = self.tail = None
+        self.total = torch.zeros(n, dtype=torch.float64, device=device)
+        self.log_sum = torch.full_like(self.total, -torch.inf)
+        self.log_sum_squares = torch.full_like(self.total, -torch.inf)
+        self.tail = self.total.new_empty(0, n)
         self.kept = tail_length(num_samples) + 1  # the tail, and the value it begins after
 
     def update(self, log_weights: Tensor) -> None:
         """Takes in log-weights ``[particles, n]``."""
         log_weights = log_weights.double()
-        total, log_sum = log_weights.sum(0), log_weights.logsumexp(0)
-        log_sum_squares = (2 * log_weights).logsumexp(0)
-        if self.count:
-            total = self.total + total
-            log_sum = torch.logaddexp(self.log_sum, log_sum)
-            log_sum_squares = torch.logaddexp(self.log_sum_squares, log_sum_squares)
-            log_weights = torch.cat([self.tail, log_weights])
-        self.count += log_weights.shape[0] - (0 if self.tail is None else self.tail.shape[0])
-        self.total, self.log_sum, self.log_sum_squares = total, log_sum, log_sum_squares
-        self.tail = log_weights.topk(min(self.kept, log_weights.shape[0]), dim=0).values
+        self.count += log_weights.shape[0]
+        self.total += log_weights.sum(0)
+        self.log_sum = torch.logaddexp(self.log_sum, log_weights.logsumexp(0))
+        self.log_sum_squares = torch.logaddexp(self.log_sum_squares, (2 * log_weights).logsumexp(0))
+        largest = torch.cat([self.tail, log_weights])
+        self.tail = largest.topk(min(self.kept, largest.shape[0]), dim=0).values
 
     @property
     def log_mean(self) -> Tensor:
