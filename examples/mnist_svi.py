@@ -6,8 +6,10 @@ estimators and log p(x) by importance sampling. Writes metrics.json, weights.pt 
 
 import argparse
 import json
+import math
 import sys
 import time
+from collections.abc import Callable
 
 import pyro
 import torch
@@ -71,6 +73,7 @@ def evaluate(vae: VAE, test: torch.Tensor, num_samples: int) -> dict[str, float]
     for name, (value, std_error) in rows.items():
         table.add_row(name, f"{value:.3f}", f"{std_error:.3f}")
     Console().print(table)
+    k_max = log_px.pareto_k.max().item()
     print(elbo.verdict, log_px.summary(), sep="\n")
     return {
         "test_elbo_trace": elbo.trace.value,
@@ -85,22 +88,22 @@ def evaluate(vae: VAE, test: torch.Tensor, num_samples: int) -> dict[str, float]
         "test_log_px": log_px.mean,
         "test_log_px_se": log_px.mean_std_error,
         "test_log_px_bias": log_px.mean_bias,
-        "pareto_k_max": log_px.pareto_k.max().item(),
+        "pareto_k_max": k_max if math.isfinite(k_max) else None,  # infinite where there are too few samples to tell
         "pareto_k_above_0.7": (log_px.pareto_k > 0.7).double().mean().item(),
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=positive, default=20, help="passes over the 50000 training images")
-    parser.add_argument("--batch-size", type=positive, default=128, help="images in a step")
-    parser.add_argument("--lr", type=float, default=4e-3, help="learning rate of Adam, falling linearly to 0")
-    parser.add_argument("--latent-dim", type=positive, default=50, help="with 2, also draws the latent manifold")
-    parser.add_argument("--hidden", type=positive, nargs="*", default=[400], help="widths of the hidden layers")
+    parser.add_argument("--epochs", type=positive(int), default=20, help="passes over the 50000 training images")
+    parser.add_argument("--batch-size", type=positive(int), default=128, help="images in a step")
+    parser.add_argument("--lr", type=positive(float), default=4e-3, help="learning rate of Adam, falling linearly to 0")
+    parser.add_argument("--latent-dim", type=positive(int), default=50, help="with 2, also draws the latent manifold")
+    parser.add_argument("--hidden", type=positive(int), nargs="+", default=[400], help="widths of the hidden layers")
     parser.add_argument(
         "--elbo", choices=LOSSES, default="meanfield", help="sampled (trace) or analytic KL (meanfield)"
     )
-    parser.add_argument("--num-samples", type=positive, default=500, help="importance samples for each test image")
+    parser.add_argument("--num-samples", type=positive(int), default=500, help="importance samples for each test image")
     parser.add_argument("--seed", type=int, default=0, help="on a CPU, repeats a run to the last bit")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     parser.add_argument("--out", default="results/mnist_svi", help="folder to write to")
@@ -135,11 +138,14 @@ def main() -> None:
     print(f"wrote metrics.json, weights.pt and {', '.join(f'{name}.png' for name in figures)} to {out}/")
 
 
-def positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not at least 1")
-    return value
+def positive(kind: type) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        value = kind(text)
+        if not 0 < value < float("inf"):
+            raise argparse.ArgumentTypeError(f"{text} is not positive")
+        return value
+
+    return parse
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "mnist_svi.py"
-SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--num-samples", "25", "--device", "cpu"]
+SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--num-samples", "30", "--device", "cpu"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -82,7 +82,9 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(folder, metrics,
     [
         (["--device", "cuda:99"], "device 'cuda:99' does not exist here"),
         (["--out", EXAMPLE], "cannot write to the folder"),
-        (["--epochs", "0"], "0 is not at least 1"),
+        (["--epochs", "0"], "0 is not positive"),
+        (["--lr", "nan"], "nan is not positive"),
+        (["--hidden"], "expected at least one argument"),
         (["--latent-dim", "two"], "invalid"),
         (["--elbo", "other"], "invalid choice: 'other'"),
     ],

@@ -58,4 +58,7 @@ def test_equal_weights_have_k_zero():
 
 def test_too_few_to_tell():
     assert pareto.pareto_k(_tail(torch.randn(20, 1))).item() == torch.inf
-    assert pareto.pareto_k(_tail(torch.randn(25, 1))).isfinite().item()
+    assert pareto.pareto_k(_tail(torch.randn(30, 1))).isfinite().item()
+    tied = torch.zeros(1000, 1)
+    tied[:3] = torch.tensor([[1.0], [2.0], [3.0]])
+    assert pareto.pareto_k(_tail(tied)).item() == torch.inf

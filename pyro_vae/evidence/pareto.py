@@ -30,7 +30,7 @@ def pareto_k(tail: Tensor) -> Tensor:
 
     Returns:
         k-hat, ``[n]``: 0 where the weights of the tail lie within 0.1% of each other (with the exact posterior as the
-        guide nothing but rounding is left to fit), infinity where there are fewer than 5 of them, too few to tell.
+        guide nothing but rounding is left to fit), infinity where there are too few to tell, or too many equal ones.
     """
     tail = tail.detach().cpu().double()
     length = tail.shape[0] - 1
@@ -42,7 +42,8 @@ def pareto_k(tail: Tensor) -> Tensor:
         # no influence, instead of the whole sample, and whatever the size of that, it is the tail that is fitted.
         filler = tail[:, varying].min(0).values.expand(4 * length - 1, -1)
         padded = torch.cat([tail[:, varying], filler]).T.contiguous().numpy()
-        k[varying] = torch.from_numpy(np.atleast_1d(_arviz_pareto_k()(padded))).double()
+        fitted = torch.from_numpy(np.atleast_1d(_arviz_pareto_k()(padded))).double()
+        k[varying] = fitted.masked_fill(fitted.isnan(), torch.inf)
     return k
 
 
