@@ -17,7 +17,7 @@ from pyro_vae.weights import Program, find_layout, terms
 
 __all__ = ["Evidence", "importance"]
 
-DATAPOINTS_AT_ONCE = 128
+DATAPOINTS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
