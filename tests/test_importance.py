@@ -13,7 +13,7 @@ from scipy.stats import binom
 from torch import nn as torch_nn
 from torch.testing import assert_close
 
-from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors, weights
 
 
 @given(seed=st.integers(0, 2**31), latent=st.integers(1, 6), event=st.integers(1, 8))
@@ -92,13 +92,30 @@ def test_neural_decoder_against_quadrature():
     assert (result.elbo < exact).all()
 
 
+def test_error_and_bias_of_the_mean_are_those_of_repetition():
+    """Over 500 repetitions: their spread within 20%, six times its own error; their mean within 5 standard errors."""
+    vae, x = random_instance(seed=8, latent=2, event=4, n=50, shift=0.3, widen=1.3)
+    many = evidence.importance(vae.model, vae.guide, x.repeat(500, 1), num_samples=40)
+    means = many.log_prob.reshape(500, 50).mean(1)
+    one = evidence.importance(vae.model, vae.guide, x, num_samples=40)
+    reported = many.std_error.reshape(500, 50).square().mean(0)
+    assert means.std().item() == pytest.approx(reported.sum().sqrt().item() / 50, rel=0.2)
+    assert one.mean_std_error == pytest.approx(means.std().item(), rel=0.2)
+    bias = means.mean().item() - exact_log_evidence(vae.likelihood, x).mean().item()
+    error = means.std().item() / 500**0.5
+    assert bias < -5 * error  # there is one,
+    assert many.mean_bias == pytest.approx(bias, abs=5 * error, rel=0.1)  # and this is it
+    assert one.population_std_error == pytest.approx(one.log_prob.std().item() / 50**0.5)
+
+
 class _Spy(torch_nn.Module):
     def __init__(self, network):
         super().__init__()
-        self.network, self.largest = network, 0
+        self.network, self.largest, self.total = network, 0, 0
 
     def forward(self, z):
-        self.largest = max(self.largest, z[..., 0].numel())
+        count = z[..., 0].numel()
+        self.largest, self.total = max(self.largest, count), self.total + count
         return self.network(z)
 
 
@@ -107,6 +124,11 @@ def test_never_more_at_once_than_asked_for(vae, x, num_samples):
     spy = vae.likelihood.network = _Spy(vae.likelihood.network)
     result = evidence.importance(vae.model, vae.guide, x, num_samples=num_samples, chunk_size=20)
     assert spy.largest <= 20
+    # Each datapoint has as many samples as it should; the rest is the check of the data beforehand.
+    evidence_only = spy.total
+    spy.total = 0
+    weights.find_layout(vae.model, vae.guide, x)
+    assert evidence_only - spy.total == num_samples * len(x)
     assert result.log_prob.shape == x.shape[:1]
     assert result.num_samples == num_samples
 

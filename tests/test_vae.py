@@ -126,6 +126,7 @@ def test_frozen_parameters_stay(vae, x):
     for name, value in vae.state_dict().items():
         assert torch.equal(value, before[name]) == name.startswith("likelihood")
     assert not any(parameter.requires_grad for parameter in vae.likelihood.parameters())
+    assert poutine.trace(vae.model).get_trace(x).param_nodes == []
 
 
 def test_a_shared_part_is_declared_once(x):
