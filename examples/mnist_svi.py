@@ -62,6 +62,7 @@ def train(vae: VAE, images: torch.Tensor, valid: torch.Tensor, args: argparse.Na
 
 def evaluate(vae: VAE, test: torch.Tensor, num_samples: int) -> dict[str, float]:
     """Prints what there is to know of p(x) on test images, and returns it."""
+    vae.eval()
     programs = vae.model, vae.guide
     elbo = evidence.check_elbo(*programs, test, progress=lambda blocks: track(blocks, "ELBO, by four estimators"))
     log_px = evidence.importance(
@@ -118,6 +119,7 @@ def main() -> None:
     images = mnist.train.to(device)
     valid, test = (data.binarize.fixed(x).to(device) for x in (mnist.valid, mnist.test))
     vae = build(args.latent_dim, args.hidden).to(device)
+    vae.check(test)
     start = time.perf_counter()
     history = train(vae, images, valid, args)
     seconds_train = time.perf_counter() - start

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from numbers import Integral
 from typing import Any
 
 import torch
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from pyro_vae.randomness import generators_kept
@@ -19,9 +21,9 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     Raises:
         ValueError: If not; the message has the name.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
-    return value
+    return int(value)
 
 
 def check_rows(x: Tensor, event: str = "*event") -> Tensor:
@@ -39,13 +41,13 @@ def check_rows(x: Tensor, event: str = "*event") -> Tensor:
 
 
 @torch.no_grad()
-def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> tuple[Size, Size]:
+def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> tuple[Tensor, Tensor, Any]:
     """Runs the three parts once, on one draw from the prior, and checks that they fit together.
 
     Random generators and training modes are left as they were. Parameters that a part creates lazily exist afterwards.
 
     Returns:
-        The shape of one latent, ``[latent]``, and of one datapoint, ``[*event]``.
+        The draws, z ``[1, latent]`` and x ``[1, *event]``, and the support of the likelihood.
 
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
@@ -66,6 +68,7 @@ def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -
             z = p_z.sample((1,))
             p_x = _call(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, z)
             x = p_x.sample()
+            _warn_unless_broadcasting(likelihood, z)
             q_z = _call(f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, x)
     finally:
         for module in training:
@@ -86,7 +89,21 @@ def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -
             f"latent sizes do not match: prior() has event shape {list(p_z.event_shape)}, "
             f"posterior(x) has {list(q_z.event_shape)}"
         )
-    return p_z.event_shape, p_x.event_shape
+    return z, x, p_x.support
+
+
+def _warn_unless_broadcasting(likelihood: nn.Module, z: Tensor) -> None:
+    try:
+        broadcasts = likelihood(z.expand(2, *z.shape)).batch_shape == (2, 1)
+    except (RuntimeError, ValueError, IndexError):
+        broadcasts = False
+    if not broadcasts:
+        warnings.warn(
+            "likelihood(z) does not broadcast over a leading dimension of z: it can be trained with one particle, but "
+            "everything with several particles at once will fail, log p(x) by importance sampling included. Networks "
+            "for vectors or images can flatten z.shape[:-1] first and restore it last.",
+            stacklevel=4,
+        )
 
 
 def _call(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
@@ -99,29 +116,26 @@ def _call(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
     return distribution
 
 
-def check_data(x: Tensor, event_shape: Size, likelihood: Distribution, like: Tensor | None) -> None:
-    """Checks that x ``[n, *event]`` is data that the likelihood can score.
+def check_data(x: Tensor, example: Tensor, support: Any) -> None:
+    """Checks that x ``[n, *event]`` is data that a likelihood can score.
 
     Args:
         x: The data.
-        event_shape: The shape of one datapoint.
-        likelihood: p(x given z) at any z; its support says which values are possible.
-        like: A parameter, whose dtype and device x must share, if there is one.
+        example: A draw from the likelihood, ``[1, *event]``, of which x must have the event shape, dtype and device.
+        support: The constraint that says which values are possible.
 
     Raises:
         TypeError: If x is not a tensor or has the wrong dtype.
         ValueError: If x is misshapen, empty, on another device, or outside the support.
     """
-    event = ", ".join(map(str, event_shape))
+    event = ", ".join(map(str, example.shape[1:]))
     check_rows(x, event)
-    if x.shape[1:] != event_shape:
+    if x.shape[1:] != example.shape[1:]:
         raise ValueError(f"x has shape {list(x.shape)}; expected [n, {event}]")
-    dtype = torch.get_default_dtype() if like is None else like.dtype
-    if x.dtype != dtype:
-        raise TypeError(f"x has dtype {x.dtype}; expected {dtype}, the dtype of the parameters")
-    if like is not None and x.device != like.device:
-        raise ValueError(f"x is on device {x.device}; expected {like.device}, where the parameters are")
-    support: Any = likelihood.support
+    if x.dtype != example.dtype:
+        raise TypeError(f"x has dtype {x.dtype}; expected {example.dtype}, as the likelihood draws it")
+    if x.device != example.device:
+        raise ValueError(f"x is on device {x.device}; expected {example.device}, where the VAE is")
     while isinstance(support, constraints.independent):
         support = support.base_constraint  # to name the value, rather than the datapoint
     outside = ~support.check(x)

@@ -17,7 +17,7 @@ def choose_device(name: str | None = None) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device)  # a device may be known to torch and not be there
+        torch.zeros(1, device=device).cpu()  # a device may be known to torch and not be there
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"device {name!r} does not exist here: {reason}") from error

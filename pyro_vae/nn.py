@@ -15,7 +15,7 @@ __all__ = ["mlp"]
 
 def mlp(
     inputs: int | Sequence[int],
-    hidden: Sequence[int],
+    hidden: int | Sequence[int],
     outputs: int | Sequence[int],
     activation: Callable[[], nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
@@ -23,7 +23,7 @@ def mlp(
 
     Args:
         inputs: The shape of one input, an integer for a vector; arrays are flattened.
-        hidden: The width of each hidden layer.
+        hidden: The width of each hidden layer; none for a linear map.
         outputs: The shape of one output, an integer for a vector.
         activation: Makes the nonlinearity after each hidden layer.
 
@@ -31,7 +31,7 @@ def mlp(
         ValueError: If a size is not a positive integer.
     """
     in_shape, out_shape = (_shape(name, sizes) for name, sizes in (("inputs", inputs), ("outputs", outputs)))
-    widths = [prod(in_shape), *(check_count("hidden", width) for width in hidden), prod(out_shape)]
+    widths = [prod(in_shape), *_shape("hidden", hidden, least=0), prod(out_shape)]
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise(widths):
         layers += [nn.Linear(fan_in, fan_out), activation()]
@@ -43,8 +43,8 @@ def mlp(
     return nn.Sequential(*layers)
 
 
-def _shape(name: str, sizes: int | Sequence[int]) -> tuple[int, ...]:
+def _shape(name: str, sizes: int | Sequence[int], least: int = 1) -> tuple[int, ...]:
     shape = (sizes,) if isinstance(sizes, int) else tuple(sizes)
-    if not shape:
+    if len(shape) < least:
         raise ValueError(f"{name} is {sizes!r}; expected an integer or a sequence of at least one")
     return tuple(check_count(name, size) for size in shape)

@@ -27,7 +27,15 @@ def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (n
 
 
 def image_grid(images: Tensor, columns: int = 10, title: str | None = None) -> Figure:
-    """Draws images ``[n, channels, height, width]`` in [0, 1] (1 or 3 channels), row by row; grey 0 is white."""
+    """Draws images ``[n, channels, height, width]`` in [0, 1] (1 or 3 channels), row by row; grey 0 is white.
+
+    Raises:
+        ValueError: If the images have another shape.
+    """
+    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"images have shape {list(images.shape)}; expected [n, 1 or 3, height, width] with n at least 1"
+        )
     figure = Figure(figsize=(columns * 0.6, -(-len(images) // columns) * 0.6 + (0.4 if title else 0)))
     axes = figure.add_axes((0, 0, 1, 0.9 if title else 1))
     mosaic = _mosaic(images.detach().cpu(), columns)
@@ -55,7 +63,7 @@ def manifold(likelihood: nn.Module, columns: int = 20) -> Figure:
         likelihood: Called with latents ``[columns^2, 2]``; the means of what it returns are drawn.
         columns: The number of images in a row and in a column.
     """
-    reference = next(likelihood.parameters())
+    reference = next(likelihood.parameters(), torch.empty(0))
     steps = (torch.arange(columns, device=reference.device, dtype=reference.dtype) + 0.5) / columns
     quantiles = Normal(0.0, 1.0).icdf(steps)
     upwards, rightwards = torch.meshgrid(quantiles.flip(0), quantiles, indexing="ij")

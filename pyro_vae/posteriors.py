@@ -17,8 +17,9 @@ __all__ = ["Normal"]
 class Normal(nn.Module):
     """q(z given x) = N(loc(x), diag(scale(x)^2)) (Kingma & Welling 2013, equation 9).
 
-    The scale is softplus(raw) + sqrt(eps), with eps the precision of the dtype. It never overflows (linear above), and
-    never falls so low that z - loc, of which log q is computed, loses more than half of its digits to rounding.
+    The scale is softplus(raw) + sqrt(eps), with eps the precision of the dtype. It does not overflow (it is linear
+    above), and for locations of order 1, as under a standard normal prior, it does not fall so low that z - loc, of
+    which log q is computed, loses more than half of its digits to rounding.
 
     Args:
         network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent]``: the locations, then the raw scales.

@@ -6,7 +6,6 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import distributions as dist
 from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
 from torch import Tensor, nn
@@ -34,18 +33,20 @@ class VAE(PyroModule):
         likelihood: ``likelihood(z)`` returns p(x given z), with the batch shape of z.
         posterior: ``posterior(x)`` returns q(z given x), with the batch shape of x and event shape ``[latent]``.
 
-    Attributes:
-        event_shape: The shape of one datapoint, ``[*event]``.
-        latent_shape: The shape of one latent, ``[latent]``.
-
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
     """
 
+    _example_z: Tensor
+    _example_x: Tensor
+
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> None:
         super().__init__()
-        self.latent_shape, self.event_shape = check_parts(prior, likelihood, posterior)
+        z, x, self._support = check_parts(prior, likelihood, posterior)
+        # What latents and data look like; they follow .to(device) and .to(dtype), and are not saved.
+        self.register_buffer("_example_z", z, persistent=False)
+        self.register_buffer("_example_x", x, persistent=False)
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior
@@ -78,9 +79,17 @@ class VAE(PyroModule):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """The codes of x ``[n, *event]``: the means of q(z given x), ``[n, latent]``."""
+        """The codes of x ``[n, *event]``: the means of q(z given x), ``[n, latent]``.
+
+        Raises:
+            NotImplementedError: If the distribution that the posterior returns has no mean in closed form.
+        """
         self.check(x)
-        return self.posterior(x).mean
+        q = self.posterior(x)
+        try:
+            return q.mean
+        except NotImplementedError as error:
+            raise NotImplementedError(f"{type(q).__name__} has no mean; draw codes from vae.posterior(x)") from error
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -92,20 +101,21 @@ class VAE(PyroModule):
         """Checks that x ``[n, *event]`` is data this VAE can take; cheap, and draws no random numbers.
 
         Raises:
-            TypeError: If x is not a tensor or its dtype is not that of the parameters.
+            TypeError: If x is not a tensor or its dtype is not that of draws from the likelihood.
             ValueError: If x is empty, misshapen, on another device, or outside the support of the likelihood
                 (NaN is outside of every support).
         """
-        check_data(x, self.event_shape, self._likelihood_at_zero(), like=self._any_tensor())
+        check_data(x, self._example_x, self._support)
 
-    def _likelihood_at_zero(self) -> dist.TorchDistribution:
-        reference = self._any_tensor()
-        reference = torch.empty(0) if reference is None else reference
-        return self.likelihood(reference.new_zeros(1, *self.latent_shape))
+    @property
+    def latent_shape(self) -> torch.Size:
+        """The shape of one latent, ``[latent]``."""
+        return self._example_z.shape[1:]
 
-    def _any_tensor(self) -> Tensor | None:
-        tensors = (*self.parameters(), *self.buffers())
-        return next((tensor for tensor in tensors if tensor.is_floating_point()), None)
+    @property
+    def event_shape(self) -> torch.Size:
+        """The shape of one datapoint, ``[*event]``."""
+        return self._example_x.shape[1:]
 
     def __getstate__(self) -> dict[str, Any]:
         # Pyro hangs a weak reference on every parameter it has seen, and those cannot be pickled.

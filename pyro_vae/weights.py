@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from pyro.util import check_site_shape
@@ -24,20 +25,9 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.randomness import generators_kept
 
-__all__ = [
-    "Layout",
-    "Terms",
-    "find_layout",
-    "log_weights",
-    "sample_sites",
-    "sum_out",
-    "terms",
-    "terms_of",
-    "trace_pair",
-    "vectorized_trace_pair",
-]
+__all__ = ["Layout", "Program", "Terms", "find_layout", "log_weights", "terms"]
 
-Program = Callable[..., Any]
+Program = Callable[..., Any]  #: Anything with Pyro statements that can be called with data.
 
 
 class Terms(NamedTuple):
@@ -103,7 +93,7 @@ def terms_of(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Terms:
             log_prior = log_prior + sum_out(_log_prob(site), layout, name)
     for name, site in sample_sites(guide_trace):
         log_posterior = log_posterior + sum_out(_log_prob(site), layout, name)
-    return Terms(log_likelihood, log_prior, log_posterior)
+    return Terms(*torch.broadcast_tensors(log_likelihood, log_prior, log_posterior))
 
 
 def sample_sites(trace: Trace) -> list[tuple[str, Any]]:
@@ -137,7 +127,14 @@ def vectorized_trace_pair(
     def vectorized(program: Program) -> Program:
         return pyro.plate("num_particles_vectorized", num_particles, dim=layout.particle_dim)(program)
 
-    return trace_pair(vectorized(model), vectorized(guide), x)
+    try:
+        return trace_pair(vectorized(model), vectorized(guide), x)
+    except (RuntimeError, ValueError) as error:
+        error.add_note(
+            f"This happened with {num_particles} particles at once, under a plate to the left of the programs' own: "
+            "networks in them must broadcast over a leading dimension (reshape with z.shape[:-1], not with -1)."
+        )
+        raise
 
 
 @torch.no_grad()
@@ -174,21 +171,35 @@ def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
 
 
 def _check_latents_match(model_trace: Trace, guide_trace: Trace) -> None:
-    latent = [name for name, site in sample_sites(model_trace) if not site["is_observed"]]
+    latent = {name: site for name, site in sample_sites(model_trace) if not site["is_observed"]}
     guided = dict(sample_sites(guide_trace))
-    for name in latent:
+    auxiliary = [name for name, site in guided.items() if site["infer"].get("is_auxiliary")]
+    for name, site in latent.items():
         if name not in guided:
             raise ValueError(f"latent site {name!r} of the model is not in the guide, which has {list(guided)}")
-    for name, site in guided.items():
-        if name not in latent and not site["infer"].get("is_auxiliary"):
-            raise ValueError(f"site {name!r} of the guide is not a latent site of the model, which has {latent}")
+        if _is_delta(guided[name]) and not _is_delta(site) and not auxiliary:
+            raise ValueError(f"site {name!r} of the guide is a point mass, which has no density to weigh by")
+        if auxiliary and not _is_delta(guided[name]):
+            raise ValueError(
+                f"site {name!r} of the guide is random given its auxiliary site {auxiliary[0]!r}; "
+                "its density, with the auxiliary variable integrated out, is not known"
+            )
+    for name in guided:
+        if name not in latent and name not in auxiliary:
+            raise ValueError(f"site {name!r} of the guide is not a latent site of the model, which has {list(latent)}")
+
+
+def _is_delta(site: Any) -> bool:
+    distribution = site["fn"]
+    while hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return isinstance(distribution, Delta)
 
 
 def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor) -> Any:
-    """The outermost plate that has a row of x for each index and encloses every site."""
+    """The plate that has a place for each row of x and encloses every site."""
     n = x.shape[0]
-    counts = Counter(frame.name for stack in frames.values() for frame in stack)
-    plates = {frame.name: frame for stack in frames.values() for frame in reversed(stack)}
+    plates = {frame.name: frame for stack in frames.values() for frame in stack}
     if not plates:
         program, name = next(iter(frames))
         raise ValueError(
@@ -199,9 +210,13 @@ def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor) -> Any:
     if not candidates:
         sizes = ", ".join(f"{name!r} of size {frame.size}" for name, frame in plates.items())
         raise ValueError(f"there is no plate with a place for each of the {n} rows of x, only {sizes}")
-    # Ties go to the outermost plate, which comes first in every stack.
-    order = [frame.name for stack in frames.values() for frame in stack]
-    name = max(candidates, key=lambda name: (counts[name], -order.index(name)))
+    counts = Counter(frame.name for stack in frames.values() for frame in stack)
+    enclosing = [name for name in candidates if counts[name] == len(frames)]
+    if len(enclosing) > 1 and "data" not in enclosing:
+        raise ValueError(
+            f"each of the plates {enclosing} may be that of the {n} rows of x; name the one that is 'data'"
+        )
+    name = "data" if "data" in enclosing else max(enclosing or candidates, key=lambda name: counts[name])
     for (program, site), stack in frames.items():
         dims = [frame.dim for frame in stack if frame.name == name]
         if not dims:

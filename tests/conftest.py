@@ -16,6 +16,9 @@ from pyro_vae import VAE, likelihoods, nn, posteriors, priors
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
 
+# Small tensors gain nothing from threads, which get in each other's way where other programs run too.
+torch.set_num_threads(1)
+
 EVENT = (1, 4, 4)
 LATENT = 2
 

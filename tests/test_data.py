@@ -147,9 +147,14 @@ def test_literature_binarization_that_is_damaged(tmp_path):
     np.savez(npz, **bits)
     with pytest.raises(ValueError, match=r"uint8 \[3, 784\]; expected uint8 \[n, 98\]"):
         data.load("binarized_mnist", tmp_path)
-    npz.write_bytes(npz.read_bytes()[:500])
-    with pytest.raises(ValueError, match="cannot be read"):
-        data.load("binarized_mnist", tmp_path)
+    np.save(tmp_path / "array.npy", bits["train"])
+    write_npz(tmp_path, bits)
+    whole = npz.read_bytes()
+    flipped = whole[:200] + bytes(255 - byte for byte in whole[200:300]) + whole[300:]
+    for damaged in (whole[:500], flipped, b"", (tmp_path / "array.npy").read_bytes()):
+        npz.write_bytes(damaged)
+        with pytest.raises(ValueError, match="cannot be read"):
+            data.load("binarized_mnist", tmp_path)
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -237,7 +242,22 @@ def test_batches_transform_at_every_visit():
     assert not torch.equal(first, second)
 
 
+@pytest.mark.parametrize("binarize", [data.binarize.fixed, data.binarize.threshold])
+def test_binarizing_what_is_not_grey(binarize):
+    for bad in (torch.tensor([0.5, torch.nan]), torch.tensor([0.5, 1.5]), torch.tensor([-0.1, 0.2])):
+        with pytest.raises(ValueError, match="x has 1 values that are NaN or outside of"):
+            binarize(bad)
+
+
+@pytest.mark.parametrize("binarize", [data.binarize.dynamic, data.binarize.fixed, data.binarize.threshold])
+def test_binarizing_bytes(binarize):
+    with pytest.raises(TypeError, match=r"x has dtype torch.uint8; expected grey levels"):
+        binarize(torch.zeros(3, dtype=torch.uint8))
+
+
 def test_batches_of_nothing():
+    with pytest.raises(ValueError, match="x has 2 values that are NaN"):
+        data.Batches(torch.tensor([0.0, torch.nan, torch.nan]), 2)
     with pytest.raises(ValueError, match="at least one datapoint"):
         data.Batches(torch.zeros(0, 3), 2)
     with pytest.raises(ValueError, match="batch_size is 0"):

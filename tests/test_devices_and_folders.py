@@ -16,7 +16,7 @@ def test_device_by_default():
     assert choose_device("cpu") == torch.device("cpu")
 
 
-@pytest.mark.parametrize("name", ["cuda:99", "xpu:7", "gpu", "", "cpu:x"])
+@pytest.mark.parametrize("name", ["cuda:99", "xpu:7", "gpu", "", "cpu:x", "meta"])
 def test_device_that_does_not_exist(name):
     with pytest.raises(ValueError, match=f"device '{name}' does not exist here: ."):
         choose_device(name)

@@ -86,14 +86,64 @@ def test_evidence_is_elbo_plus_divergence_from_the_posterior():
     assert check.agree, check.summary()
 
 
-def test_a_scaled_model_is_noticed(vae, x):
-    def scaled(x):
-        with poutine.scale(scale=1.01):
-            vae.model(x)
+def test_scales_are_left_out():
+    """Of poutine.scale, and of a plate of which x is a subsample, as in training on minibatches."""
 
-    check = evidence.check_elbo(scaled, vae.guide, x)
-    assert not check.agree
-    assert "Pyro's Trace_ELBO is" in check.verdict
+    def model(x):
+        with poutine.scale(scale=2.0), pyro.plate("data", 1000, subsample=x):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.Normal(0.0, 1.0)), 1.0), obs=x)
+
+    def guide(x):
+        with poutine.scale(scale=2.0), pyro.plate("data", 1000, subsample=x):
+            pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+    data = torch.randn(20)
+    check = evidence.check_elbo(model, guide, data)
+    assert check.agree, check.summary()
+    assert check.trace.value == pytest.approx(dist.Normal(0.0, 2**0.5).log_prob(data).mean().item(), abs=1e-5)
+
+
+def test_an_estimate_that_is_off_is_noticed(vae, x, monkeypatch):
+    """By little, in each of Pyro's two losses."""
+    for elbo, name in ((Trace_ELBO, "Trace_ELBO"), (TraceMeanField_ELBO, "TraceMeanField_ELBO")):
+        with monkeypatch.context() as patch:
+            loss = elbo.loss
+            patch.setattr(elbo, "loss", lambda *args, loss=loss: 1.00002 * loss(*args))
+            check = evidence.check_elbo(vae.model, vae.guide, x)
+        assert not check.agree
+        assert f"DISAGREEMENT: Pyro's {name} is" in check.verdict
+
+
+def test_an_elbo_of_minus_infinity():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.factor("positive", torch.where(z > 0, 0.0, -torch.inf))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 1.0))
+
+    with pyro.validation_enabled(False):  # Pyro's factor refuses infinities
+        check = evidence.check_elbo(model, guide, torch.zeros(5))
+    assert check.trace.value == check.log_weights.value == -torch.inf
+    assert check.agree
+
+
+def test_a_model_without_latents():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(0.0, 1.0), obs=x)
+
+    def guide(x):
+        pass
+
+    x = torch.randn(5)
+    exact = dist.Normal(0.0, 1.0).log_prob(x).mean().item()
+    check = evidence.check_elbo(model, guide, x)
+    assert check.log_weights.value == pytest.approx(exact, rel=1e-6)
+    assert evidence.importance(model, guide, x, num_samples=30).mean == pytest.approx(exact, rel=1e-6)
 
 
 def _hierarchy(x):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -122,7 +123,7 @@ class _Spy(torch_nn.Module):
 @pytest.mark.parametrize("num_samples", [1, 10, 1000])
 def test_never_more_at_once_than_asked_for(vae, x, num_samples):
     spy = vae.likelihood.network = _Spy(vae.likelihood.network)
-    result = evidence.importance(vae.model, vae.guide, x, num_samples=num_samples, chunk_size=20)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=np.int64(num_samples), chunk_size=20)
     assert spy.largest <= 20
     # Each datapoint has as many samples as it should; the rest is the check of the data beforehand.
     evidence_only = spy.total
@@ -131,6 +132,15 @@ def test_never_more_at_once_than_asked_for(vae, x, num_samples):
     assert evidence_only - spy.total == num_samples * len(x)
     assert result.log_prob.shape == x.shape[:1]
     assert result.num_samples == num_samples
+
+
+def test_a_single_sample_claims_nothing(vae, x):
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=1)
+    assert_close(result.log_prob, result.elbo)
+    assert (result.std_error == torch.inf).all()
+    assert (result.pareto_k == torch.inf).all()
+    assert "+- inf" in result.summary()
+    assert "WARNING" in result.summary()
 
 
 def test_float32_and_float64_agree():

@@ -59,6 +59,12 @@ def test_curves_start_at_epoch_one():
     assert [line.get_xydata().tolist() for line in axes.lines] == [[[1, 3], [2, 2]], [[1, 4], [2, 3]]]
 
 
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (3, 2, 2, 2), (4, 4)])
+def test_images_of_another_shape(shape):
+    with pytest.raises(ValueError, match="images have shape"):
+        plots.image_grid(torch.zeros(shape))
+
+
 def test_they_can_be_written(tmp_path):
     vae: VAE = small_vae()
     x = vae.sample(5)

@@ -8,8 +8,10 @@ import io
 import pyro
 import pytest
 import torch
+import zuko
 from conftest import EVENT, LATENT, small_vae
 from linear_gaussian import exact_log_evidence, exact_posterior, random_instance
+from pyro import distributions as dist
 from pyro import poutine
 from pyro.infer import (
     MCMC,
@@ -178,17 +180,28 @@ def test_nuts_finds_the_exact_posterior():
     assert ((z.std(0) / exact.stddev[0]).log().abs() < 0.4).all()
 
 
-def test_construction_leaves_random_state_and_training_modes_alone():
-    decoder = torch_nn.Sequential(nn.mlp(LATENT, [8], 16), torch_nn.Dropout(), torch_nn.BatchNorm1d(16))
-    decoder[1].eval()
-    statistics = copy.deepcopy(decoder[2].state_dict())
-    likelihood = likelihoods.Bernoulli(torch_nn.Sequential(decoder, torch_nn.Unflatten(-1, EVENT)))
-    prior, posterior = priors.StandardNormal(LATENT), posteriors.Normal(nn.mlp(EVENT, [8], 4))
+class Rows(torch_nn.Module):
+    """A network of dropout and batch statistics, for any leading dimensions."""
+
+    def __init__(self):
+        super().__init__()
+        self.network = torch_nn.Sequential(torch_nn.Linear(2, 16), torch_nn.Dropout(), torch_nn.BatchNorm1d(16))
+
+    def forward(self, z):
+        return self.network(z.reshape(-1, 2)).reshape(*z.shape[:-1], *EVENT)
+
+
+def test_construction_and_checks_leave_random_state_training_modes_and_statistics_alone(x):
+    decoder, posterior = Rows(), posteriors.Normal(nn.mlp(EVENT, [8], 4))
+    decoder.network[1].eval()
+    statistics = copy.deepcopy(decoder.state_dict())
     state = torch.get_rng_state()
-    VAE(prior, likelihood, posterior)
+    vae = VAE(priors.StandardNormal(LATENT), likelihoods.Bernoulli(decoder), posterior)
+    vae.check(x)
     assert torch.equal(torch.get_rng_state(), state)
-    assert [module.training for module in decoder] == [True, False, True]
-    assert_close(decoder[2].state_dict(), statistics)
+    assert [module.training for module in decoder.network] == [True, False, True]
+    assert_close(decoder.state_dict(), statistics)
+    SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(x)
 
 
 def test_lazy_parameters_exist_after_construction():
@@ -252,6 +265,47 @@ def test_grey_images_are_accepted_with_a_warning(vae, x):
     assert_close(vae.likelihood(torch.zeros(7, LATENT)).log_prob(grey), expected)
     with pytest.warns(UserWarning, match="x has grey values, .* not a log-probability"):
         vae.check(grey)
+
+
+def test_latents_and_data_of_any_kind():
+    """A latent that must be positive, and data that are integers."""
+
+    class Prior(torch_nn.Module):
+        def forward(self):
+            return dist.LogNormal(torch.zeros(2), 1.0).to_event(1)
+
+    class Likelihood(torch_nn.Module):
+        def forward(self, z):
+            return dist.Categorical(dist.Dirichlet(z).mean.unsqueeze(-2).expand(*z.shape[:-1], 3, 2)).to_event(1)
+
+    class Posterior(torch_nn.Module):
+        def forward(self, x):
+            return dist.LogNormal(x[..., :2].float(), 1.0).to_event(1)
+
+    vae = VAE(Prior(), Likelihood(), Posterior())
+    x = vae.sample(4)
+    assert x.dtype == torch.int64
+    assert weights.log_weights(vae.model, vae.guide, x, 3).shape == (3, 4)
+    with pytest.raises(TypeError, match=r"x has dtype torch.float32; expected torch.int64"):
+        vae.check(x.float())
+    with pytest.raises(ValueError, match=r"the first is x\[0, 0\] = 2"):
+        vae.check(x + 2 * (x == x[0, 0]) - (x[0, 0]))
+
+
+def test_codes_of_a_posterior_without_a_mean(x):
+    flow = zuko.flows.MAF(2, context=16, transforms=1, hidden_features=[8])
+
+    class Posterior(torch_nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flow = flow
+
+        def forward(self, x):
+            return self.flow(x.flatten(-3))
+
+    vae = VAE(priors.StandardNormal(2), likelihoods.Bernoulli(nn.mlp(2, [8], EVENT)), Posterior())
+    with pytest.raises(NotImplementedError, match="NormalizingFlow has no mean"):
+        vae.encode(x)
 
 
 @pytest.mark.parametrize("n", [0, -3, 1.5, None])

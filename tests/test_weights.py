@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 from linear_gaussian import exact_log_evidence, exact_posterior, random_instance
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.infer import Trace_ELBO
+from pyro.infer import SVI, Trace_ELBO
+from torch import nn as torch_nn
 from torch.testing import assert_close
 
-from pyro_vae import weights
+from pyro_vae import VAE, likelihoods, nn, posteriors, priors, weights
 
 instances = given(seed=st.integers(0, 2**31), latent=st.integers(1, 6), event=st.integers(1, 8))
 
@@ -101,6 +102,62 @@ def test_any_programs_with_a_data_plate():
     assert_close(-log_w.mean(0).sum().item(), loss, rtol=1e-6, atol=1e-5)
 
 
+def two_plates(first, second, n):
+    def model(x):
+        with pyro.plate(first, 3, dim=-2), pyro.plate(second, n, dim=-1):
+            _normal("x", _normal("z"), obs=x.expand(3, n))
+
+    def guide(x):  # noqa: ARG001
+        with pyro.plate(first, 3, dim=-2), pyro.plate(second, n, dim=-1):
+            _normal("z")
+
+    return model, guide
+
+
+def test_of_two_plates_of_one_size_the_one_called_data_is_taken():
+    assert weights.find_layout(*two_plates("a", "b", 4), torch.zeros(4)).data_dim == -1
+    assert weights.find_layout(*two_plates("a", "data", 3), torch.zeros(3)).data_dim == -1
+    assert weights.find_layout(*two_plates("data", "b", 3), torch.zeros(3)).data_dim == -2
+    with pytest.raises(ValueError, match=r"each of the plates \['a', 'b'\] may be that of the 3 rows"):
+        weights.find_layout(*two_plates("a", "b", 3), torch.zeros(3))
+
+
+def test_an_auxiliary_variable_that_is_the_latent_in_other_coordinates():
+    """As in Pyro's AutoContinuous guides: here z = exp(u), with a log-normal density."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.sample("z", dist.LogNormal(0.0, 1.0)), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            u = pyro.sample("u", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True})
+            pyro.sample("z", dist.Delta(u.exp(), log_density=-u))
+
+    def direct(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.LogNormal(0.0, 1.0))
+
+    x, log_w = torch.randn(4), []
+    for proposal in (guide, direct):
+        torch.manual_seed(1)
+        log_w.append(weights.log_weights(model, proposal, x, 5))
+    assert_close(*log_w)
+
+
+def test_networks_that_do_not_broadcast_are_explained():
+    class Flattening(torch_nn.Module):
+        def forward(self, z):
+            return z.reshape(-1, 2)
+
+    with pytest.warns(UserWarning, match="does not broadcast over a leading dimension of z"):
+        vae = VAE(priors.StandardNormal(2), likelihoods.Bernoulli(Flattening()), posteriors.Normal(nn.mlp(2, [], 4)))
+    SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(torch.zeros(5, 2))
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        weights.log_weights(vae.model, vae.guide, torch.zeros(5, 2), 3)
+    assert "3 particles at once" in caught.value.__notes__[0]
+
+
 def test_scales_are_left_out_and_masks_kept(vae, x):
     def scaled(x):
         with poutine.scale(scale=10.0):
@@ -164,6 +221,16 @@ def _extra_guide(x):
         _normal("y")
 
 
+def _point_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Delta(x))
+
+
+def _auxiliary_guide(x):
+    with pyro.plate("data", len(x)):
+        _normal("z", pyro.sample("u", dist.Normal(0.0, 1.0), infer={"is_auxiliary": True}))
+
+
 def _no_plate_model(x):
     pyro.sample("x", dist.Normal(_normal("z"), 1.0).expand([len(x)]).to_event(1), obs=x)
 
@@ -210,6 +277,8 @@ def _loop_guide(x):
             _fixed_size_guide,
             "no plate with a place for each of the 3 rows of x, only 'data' of size 9",
         ),
+        (_local_model, _point_guide, "site 'z' of the guide is a point mass"),
+        (_local_model, _auxiliary_guide, "site 'z' of the guide is random given its auxiliary site 'u'"),
         (_local_model, _moved_guide, "the data plate 'data' is at dim"),
     ],
 )
@@ -218,7 +287,7 @@ def test_programs_that_do_not_fit(model, guide, message):
         weights.log_weights(model, guide, torch.zeros(3), 2)
 
 
-@pytest.mark.parametrize("num_particles", [0, -1, 2.5, True])
+@pytest.mark.parametrize("num_particles", [0, -1, 2.5, True, "3"])
 def test_number_of_particles(vae, x, num_particles):
     with pytest.raises(ValueError, match="num_particles is"):
         weights.log_weights(vae.model, vae.guide, x, num_particles)

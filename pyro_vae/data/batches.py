@@ -24,11 +24,13 @@ class Batches:
 
     Raises:
         TypeError: If x is not a tensor.
-        ValueError: If x is empty or ``batch_size`` is not a positive integer.
+        ValueError: If x is empty or has NaN, or ``batch_size`` is not a positive integer.
     """
 
     def __init__(self, x: Tensor, batch_size: int, transform: Callable[[Tensor], Tensor] | None = None) -> None:
         self.x = check_rows(x)
+        if x.isnan().any():
+            raise ValueError(f"x has {int(x.isnan().sum())} values that are NaN")
         self.batch_size = check_count("batch_size", batch_size)
         self.transform = transform
 

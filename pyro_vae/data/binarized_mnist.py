@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -47,9 +48,9 @@ def load_binarized_mnist(root: str | Path | None) -> Splits:
 
 def _unpack(path: Path, split: str) -> np.ndarray:
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            packed = arrays[split]
-    except (OSError, EOFError, ValueError, KeyError, BadZipFile) as error:
+        with path.open("rb") as file:
+            packed = np.load(file, allow_pickle=False)[split]
+    except (OSError, EOFError, ValueError, LookupError, BadZipFile, zlib.error) as error:
         raise ValueError(f"array {split!r} of {path} cannot be read: {error}") from error
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != 98:
         raise ValueError(f"array {split!r} of {path} is {packed.dtype} {list(packed.shape)}; expected uint8 [n, 98]")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.chunks import choose_chunk_size
+from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
 from pyro_vae.evidence.running_weights import RunningWeights
 from pyro_vae.weights import Program, find_layout, terms
 
@@ -27,10 +27,10 @@ class Evidence:
     Attributes:
         log_prob: The log of the mean importance weight. Its expectation is below log p(x), by about
             ``std_error ** 2 / 2``.
-        std_error: The Monte Carlo standard error of ``log_prob``.
+        std_error: The Monte Carlo standard error of ``log_prob``; infinite for a single sample.
         ess: The effective sample size.
         pareto_k: The Pareto k-hat of the weights. Above 0.7, neither ``log_prob`` nor ``std_error`` is to be believed;
-            infinite where there are too few samples to tell.
+            infinite where there are too few samples to tell, 0 where all weights are equal.
         elbo: The mean log-weight: the ELBO of each datapoint, from the same samples.
         num_samples: The number of samples for each datapoint.
     """
@@ -96,8 +96,9 @@ def importance(
 ) -> Evidence:
     """Estimates log p(x) with the guide as the proposal (Rezende et al. 2014, appendix E).
 
-    The data are checked first, all of them. Memory does not grow with ``num_samples`` (but for the k-hat's tail of the
-    largest weights, which grows with its square root).
+    The data are checked first, all of them, by running the programs once. Memory does not grow with ``num_samples``
+    (but for the k-hat's tail of the largest weights, which grows with its square root). Datapoints are taken in blocks,
+    unless the programs treat them differently then, as with parameters for each datapoint or batch statistics.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x; ``vae.model``, for one.
@@ -108,20 +109,20 @@ def importance(
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does.
 
     Raises:
+        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, or a datapoint has weights that are NaN, or zero for all samples.
     """
     check_count("num_samples", num_samples)
     chunk_size = choose_chunk_size(check_rows(x), chunk_size)
-    layouts = [find_layout(model, guide, block) for block in x.split(chunk_size)]
+    layout = find_layout(model, guide, x)
     parts: list[tuple[Tensor, ...]] = []
     with pyro.validation_enabled(False):
-        blocks = x.split(min(DATAPOINTS_AT_ONCE, chunk_size))
-        for block in progress(blocks):
+        for block in progress(split_rows(model, guide, x, layout, min(DATAPOINTS_AT_ONCE, chunk_size))):
             running = RunningWeights(len(block), num_samples, x.device)
             while running.count < num_samples:
                 num_particles = min(max(1, chunk_size // len(block)), num_samples - running.count)
-                running.update(terms(model, guide, block, num_particles, layouts[0]).log_weights)
+                running.update(terms(model, guide, block, num_particles, layout).log_weights)
             _check_weights(running, first=sum(len(part[0]) for part in parts))
             parts.append((running.log_mean, running.std_error, running.ess, running.pareto_k, running.mean_log))
     log_prob, std_error, ess, k, elbo = (torch.cat(column).cpu() for column in zip(*parts, strict=True))

@@ -15,7 +15,7 @@ __all__ = ["pareto_k", "tail_length"]
 
 
 def tail_length(num_samples: int) -> int:
-    """The number of largest weights that k-hat is fitted to (Vehtari et al. 2024, section 6)."""
+    """The number of largest weights that k-hat is fitted to (Vehtari et al. 2024)."""
     return math.ceil(min(num_samples / 5, 3 * math.sqrt(num_samples)))
 
 
@@ -34,9 +34,11 @@ def pareto_k(tail: Tensor) -> Tensor:
     """
     tail = tail.detach().cpu().double()
     length = tail.shape[0] - 1
+    if length < 5:
+        return tail.new_full(tail.shape[1:], torch.inf)
     constant = tail.max(0).values - tail.min(0).values < 1e-3
-    k = torch.where(constant, 0.0, torch.inf).double()
-    if length >= 5 and not constant.all():
+    k = tail.new_zeros(tail.shape[1:])
+    if not constant.all():
         varying = ~constant
         # ArviZ fits to the fifth of its input that is largest: so the tail goes in with four times as many values of
         # no influence, instead of the whole sample, and whatever the size of that, it is the tail that is fitted.

@@ -58,9 +58,14 @@ class RunningWeights:
 
     @property
     def std_error(self) -> Tensor:
-        """The standard error of :attr:`log_mean`, ``[n]``: that of the mean weight, relative to it (delta method)."""
+        """The standard error of :attr:`log_mean`, ``[n]``: that of the mean weight, relative to it (delta method).
+
+        Infinite for a single sample, which says nothing of it.
+        """
+        if self.count == 1:
+            return torch.full_like(self.log_sum, torch.inf)
         relative_variance = (1 / self.ess - 1 / self.count).clamp_min(0)
-        return (relative_variance * self.count / max(self.count - 1, 1)).sqrt()
+        return (relative_variance * self.count / (self.count - 1)).sqrt()
 
     @property
     def pareto_k(self) -> Tensor:
