@@ -96,7 +96,7 @@ def evaluate(vae: VAE, test: torch.Tensor, num_samples: int) -> dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=positive(int), default=20, help="passes over the 50000 training images")
+    parser.add_argument("--epochs", type=positive(int), default=15, help="passes over the 50000 training images")
     parser.add_argument("--batch-size", type=positive(int), default=128, help="images in a step")
     parser.add_argument("--lr", type=positive(float), default=4e-3, help="learning rate of Adam, falling linearly to 0")
     parser.add_argument("--latent-dim", type=positive(int), default=50, help="with 2, also draws the latent manifold")
