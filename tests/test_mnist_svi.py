@@ -36,9 +36,11 @@ def metrics(folder):
 def test_metrics_have_the_keys_of_the_contract(metrics):
     for key in (
         "test_elbo_trace", "test_elbo_meanfield", "test_elbo_analytic",
-        "test_log_px", "test_log_px_se", "pareto_k_max", "seconds_train",
+        "test_log_px", "test_log_px_se", "seconds_train",
     ):  # fmt: skip
         assert isinstance(metrics[key], float), key
+    # Infinite, so null in JSON, where one of so few weights outweighs all others by more than floats can tell.
+    assert metrics["pareto_k_max"] is None or isinstance(metrics["pareto_k_max"], float)
 
 
 def test_bounds_agree_and_lie_below_log_px(metrics):
