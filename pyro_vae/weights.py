@@ -71,6 +71,7 @@ def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 
         Log-weights in nats, ``[num_particles, n]``.
 
     Raises:
+        TypeError: If x is not a tensor.
         ValueError: If the programs share no data plate, a site lies outside of it, or their sites do not match.
     """
     check_rows(x)
