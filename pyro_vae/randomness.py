@@ -1,4 +1,4 @@
-"""Random draws that leave no trace in torch's generators."""
+"""The states of torch's generators: draws that leave no trace, and runs that go on where they stopped."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+from torch import Tensor
 
-__all__ = ["generators_kept", "reseed"]
+__all__ = ["generators_kept", "get_generators", "reseed", "set_generators"]
 
 
 @contextmanager
@@ -23,3 +24,16 @@ def reseed(seed: int, device: torch.device) -> None:
     if device.type == "cuda":
         with torch.cuda.device(device):
             torch.cuda.manual_seed(seed)
+
+
+def get_generators(device: torch.device) -> dict[str, Tensor]:
+    """The states of the generators of the CPU and of the device."""
+    states = {"cpu": torch.get_rng_state()}
+    return states | {"cuda": torch.cuda.get_rng_state(device)} if device.type == "cuda" else states
+
+
+def set_generators(states: dict[str, Tensor], device: torch.device) -> None:
+    """Restores the states that :func:`get_generators` returned."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro
@@ -31,7 +32,7 @@ Program = Callable[..., Any]  #: Anything with Pyro statements that can be calle
 
 
 class Terms(NamedTuple):
-    """The log-densities that make up the log-weights, in nats, each ``[particles, n]``.
+    """The log-densities that make up the log-weights, in nats, each ``[particles, n]``, and the latents they are of.
 
     Scales (of ``poutine.scale`` or a subsampled plate) are left out: they weigh a loss, and are no part of p or q.
     """
@@ -39,6 +40,7 @@ class Terms(NamedTuple):
     log_likelihood: Tensor  #: log p(x given z): the observed sites of the model.
     log_prior: Tensor  #: log p(z): the latent sites of the model.
     log_posterior: Tensor  #: log q(z given x): the sites of the guide.
+    latents: dict[str, Tensor]  #: z, by site of the guide, with all the dimensions that it has there.
 
     @property
     def log_weights(self) -> Tensor:
@@ -52,6 +54,14 @@ class Layout(NamedTuple):
     data_plate: str  #: The name of the plate over datapoints.
     data_dim: int  #: Its dimension, negative.
     particle_dim: int  #: The free dimension for particles, to the left of all plates.
+
+    def rows_second(self, value: Tensor) -> Tensor:
+        """Views the value of a site as ``[particles, n, ...]``: the other plates' dimensions come next, then its own."""
+        return value.movedim(self.data_dim - self.particle_dim, 1)
+
+    def rows_back(self, value: Tensor) -> Tensor:
+        """The reverse of :meth:`rows_second`."""
+        return value.movedim(1, self.data_dim - self.particle_dim)
 
 
 def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 1) -> Tensor:
@@ -94,7 +104,8 @@ def terms_of(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Terms:
             log_prior = log_prior + sum_out(_log_prob(site), layout, name)
     for name, site in sample_sites(guide_trace):
         log_posterior = log_posterior + sum_out(_log_prob(site), layout, name)
-    return Terms(*torch.broadcast_tensors(log_likelihood, log_prior, log_posterior))
+    latents = {name: site["value"] for name, site in sample_sites(guide_trace)}
+    return Terms(*torch.broadcast_tensors(log_likelihood, log_prior, log_posterior), latents)
 
 
 def sample_sites(trace: Trace) -> list[tuple[str, Any]]:
@@ -125,11 +136,36 @@ def vectorized_trace_pair(
     The plate is named and placed as in Pyro's vectorized ELBOs, so that on the same seed it draws the same noise.
     """
 
-    def vectorized(program: Program) -> Program:
-        return pyro.plate("num_particles_vectorized", num_particles, dim=layout.particle_dim)(program)
+    with _broadcasting_explained(num_particles):
+        return trace_pair(*(vectorized(program, num_particles, layout) for program in (model, guide)), x)
 
+
+def vectorized(program: Program, num_particles: int, layout: Layout) -> Program:
+    """The program under a plate of particles."""
+    return pyro.plate("num_particles_vectorized", num_particles, dim=layout.particle_dim)(program)
+
+
+def terms_at(
+    model: Program, guide: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout
+) -> Terms:
+    """The parts of the log-weights at given latents, by site, each with all the dimensions it has in the programs."""
+    return terms_of(*traces_at(model, guide, x, latents, num_particles, layout), layout)
+
+
+def traces_at(
+    model: Program, guide: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout
+) -> tuple[Trace, Trace]:
+    """Runs both programs at given latents, as :func:`terms_at`; returns the traces of model and guide."""
+    given = Trace()
+    for name, value in latents.items():
+        given.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
+    return vectorized_trace_pair(model, poutine.replay(guide, trace=given), x, num_particles, layout)
+
+
+@contextmanager
+def _broadcasting_explained(num_particles: int) -> Iterator[None]:
     try:
-        return trace_pair(vectorized(model), vectorized(guide), x)
+        yield
     except (RuntimeError, ValueError) as error:
         error.add_note(
             f"This happened with {num_particles} particles at once, under a plate to the left of the programs' own: "

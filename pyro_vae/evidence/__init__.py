@@ -1,6 +1,21 @@
 """log p(x) with error bars, and checks of every bound on it."""
 
+from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.elbo_check import ElboCheck, Estimate, check_elbo
-from pyro_vae.evidence.importance_sampling import Evidence, importance
+from pyro_vae.evidence.importance_sampling import importance
+from pyro_vae.evidence.progress import Interrupted
+from pyro_vae.evidence.proposals import Proposal, defensive, widened
+from pyro_vae.evidence.result import Evidence
 
-__all__ = ["ElboCheck", "Estimate", "Evidence", "check_elbo", "importance"]
+__all__ = [
+    "ElboCheck",
+    "Estimate",
+    "Evidence",
+    "Interrupted",
+    "Proposal",
+    "check_elbo",
+    "defensive",
+    "importance",
+    "to_arviz",
+    "widened",
+]

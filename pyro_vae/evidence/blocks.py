@@ -2,24 +2,81 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pyro_vae.checks import check_count
 from pyro_vae.randomness import generators_kept
-from pyro_vae.weights import Layout, Program, Terms, sample_sites, terms_of, vectorized_trace_pair
+from pyro_vae.weights import Layout, Program, Terms, terms, terms_of, vectorized_trace_pair
 
-__all__ = ["choose_chunk_size", "split_rows"]
+__all__ = ["choose_chunk_size", "choose_rows", "split_rows"]
+
+# The largest tensor of a chunk stays in the cache of a CPU; with larger ones the time goes into moving memory.
+CPU_BYTES_AT_ONCE = 2**22
+# A GPU is busy with so many pairs; more would only take more memory.
+MOST_AT_ONCE = 2**16
+# An encoder is run for each chunk: with so many particles of a datapoint at once, that costs little.
+PARTICLES_AT_ONCE = 128
 
 
-def choose_chunk_size(x: Tensor, chunk_size: int | None) -> int:
-    """The number of (particle, datapoint) pairs to compute at once: the caller's, or one that suits the device of x."""
-    if chunk_size is None:
-        return 2**12 if x.device.type == "cpu" else 2**16
-    return check_count("chunk_size", chunk_size)
+@torch.no_grad()
+def choose_chunk_size(model: Program, guide: Program, x: Tensor, layout: Layout, chunk_size: int | None) -> int:
+    """The number of (particle, datapoint) pairs to compute at once: the caller's, or what suits programs and device.
+
+    On a CPU the largest tensor of a chunk is to stay in its cache; on a GPU all that a chunk allocates is to fit into a
+    quarter of the memory that is free. What a pair needs is measured on a small run; it is rounded to a power of two,
+    so that the same seed draws the same particles again.
+    """
+    if chunk_size is not None:
+        return check_count("chunk_size", chunk_size)
+    num_particles = -(-64 // len(x))
+    with generators_kept(x.device), pyro.validation_enabled(False), _Allocations() as allocations:
+        terms(model, guide, x, num_particles, layout)
+    pairs = num_particles * len(x)
+    if x.device.type == "cuda":
+        at_once = torch.cuda.mem_get_info(x.device)[0] // 4 * pairs // max(1, allocations.total)
+    else:
+        _keep_freed_memory()
+        at_once = CPU_BYTES_AT_ONCE * pairs // max(1, allocations.largest)
+    return 2 ** (min(max(1, at_once), MOST_AT_ONCE).bit_length() - 1)
+
+
+class _Allocations(TorchDispatchMode):
+    """Adds up the bytes of the tensors that operations make; views and results in place are none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.largest = self.total = 0
+
+    def __torch_dispatch__(  # noqa: D105
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None  # noqa: ARG002
+    ) -> Any:
+        out = func(*args, **(kwargs or {}))
+        known = {leaf.untyped_storage().data_ptr() for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)}
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in known:
+                size = leaf.numel() * leaf.element_size()
+                self.largest, self.total = max(self.largest, size), self.total + size
+        return out
+
+
+def _keep_freed_memory() -> None:
+    # The C library of Linux gives freed memory back to the system beyond a threshold, and to get it again page by page
+    # costs as much as the arithmetic. The threshold follows the largest block it has seen freed, up to 32 MiB. (This
+    # block is never written to, so it takes no memory.)
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
+
+
+def choose_rows(chunk_size: int, num_samples: int) -> int:
+    """The number of datapoints in a block: few, with many particles each."""
+    return max(1, chunk_size // min(num_samples, PARTICLES_AT_ONCE))
 
 
 @torch.no_grad()
@@ -35,18 +92,15 @@ def split_rows(model: Program, guide: Program, x: Tensor, layout: Layout, rows: 
     with generators_kept(x.device):
         model_trace, guide_trace = vectorized_trace_pair(model, guide, x, 1, layout)
         together = terms_of(model_trace, guide_trace, layout)
-        last_values = {name: _last_rows(site, layout, rows) for name, site in sample_sites(guide_trace)}
+        last_values = {
+            name: layout.rows_back(layout.rows_second(value)[:, -rows:]) for name, value in together.latents.items()
+        }
         last_model, last_guide = (poutine.condition(program, data=last_values) for program in (model, guide))
         try:
             alone = terms_of(*vectorized_trace_pair(last_model, last_guide, x[-rows:], 1, layout), layout)
         except (RuntimeError, ValueError, IndexError):
             return (x,)
     return x.split(rows) if _agree(together, alone, rows) else (x,)
-
-
-def _last_rows(site: Any, layout: Layout, rows: int) -> Tensor:
-    dim = site["value"].ndim - site["fn"].event_dim + layout.data_dim
-    return site["value"].narrow(dim, site["value"].shape[dim] - rows, rows)
 
 
 def _agree(together: Terms, alone: Terms, rows: int) -> bool:

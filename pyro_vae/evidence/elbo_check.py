@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from torch.distributions import Independent, Normal
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
+from pyro_vae.evidence.progress import Progress, bar
 from pyro_vae.randomness import generators_kept, reseed
 from pyro_vae.weights import Layout, Program, find_layout, sample_sites, sum_out, terms_of, vectorized_trace_pair
 
@@ -92,7 +92,7 @@ def check_elbo(
     *,
     num_particles: int = 16,
     chunk_size: int | None = None,
-    progress: Callable[[Sequence[Tensor]], Iterable[Tensor]] = iter,
+    progress: Progress = bar,
 ) -> ElboCheck:
     """Computes the ELBO in four ways on the same noise and says whether they agree.
 
@@ -116,8 +116,8 @@ def check_elbo(
             not match.
     """
     check_count("num_particles", num_particles, least=2)
-    chunk_size = choose_chunk_size(check_rows(x), chunk_size)
-    layout = find_layout(model, guide, x)
+    layout = find_layout(model, guide, check_rows(x))
+    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
     options = {"vectorize_particles": True, "max_plate_nesting": -layout.particle_dim - 1}
     trace, mean_field = (elbo(num_particles, **options) for elbo in (Trace_ELBO, TraceMeanField_ELBO))
     trace_total, mean_field_total = 0.0, 0.0

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.pareto import pareto_k, tail_length
+from pyro_vae.evidence.pareto import pareto_smooth, tail_length
 
 __all__ = ["RunningWeights"]
 
@@ -67,7 +67,44 @@ class RunningWeights:
         relative_variance = (1 / self.ess - 1 / self.count).clamp_min(0)
         return (relative_variance * self.count / (self.count - 1)).sqrt()
 
-    @property
-    def pareto_k(self) -> Tensor:
-        """The shape of a generalized Pareto distribution fitted to the largest weights, ``[n]``."""
-        return pareto_k(self.tail)
+    def pareto_smoothed(self) -> tuple[Tensor, Tensor]:
+        """The Pareto k-hat of the weights, and the log of their mean with the largest of them smoothed, each ``[n]``.
+
+        Smoothing replaces the largest weights by quantiles of a generalized Pareto distribution fitted to them
+        (Vehtari et al. 2024): less variance, for a little bias.
+        """
+        k, smoothed = pareto_smooth(self.tail)
+        log_sum = self.log_sum.cpu()
+        if smoothed.shape[0] == 0:
+            return k, self.log_mean.cpu()
+        # What lies below the tail is what remains of the sum without it.
+        tail = self.tail.cpu()[:-1].logsumexp(0).clamp_max(log_sum)
+        below = log_sum + torch.log1p(-(tail - log_sum).exp())
+        return k, torch.logaddexp(below, smoothed[:-1].logsumexp(0)) - math.log(self.count)
+
+    def columns(self, first: int = 0) -> dict[str, Tensor]:
+        """All of this, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``.
+
+        Args:
+            first: The index of the first datapoint, for the error message.
+
+        Raises:
+            ValueError: If a datapoint has a weight that is NaN or infinite, or only weights of zero.
+        """
+        for bad, what in (
+            (self.log_sum.isnan() | self.log_sum.isposinf(), "a weight that is NaN or infinite"),
+            (self.log_sum.isneginf(), f"weight zero for all of its {self.count} samples"),
+        ):
+            if bad.any():
+                index = first + int(bad.nonzero()[0])
+                raise ValueError(f"datapoint {index} has {what}; check the log-densities of model and guide there")
+        k, log_mean_smoothed = self.pareto_smoothed()
+        columns = {
+            "log_prob": self.log_mean,
+            "std_error": self.std_error,
+            "ess": self.ess,
+            "pareto_k": k,
+            "log_prob_psis": log_mean_smoothed,
+            "elbo": self.mean_log,
+        }
+        return {name: column.cpu() for name, column in columns.items()}
