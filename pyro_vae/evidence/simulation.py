@@ -9,7 +9,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.weights import Layout, Program, sample_sites, trace_pair
+from pyro_vae.weights import Layout, Program, sample_sites, trace_pair, vectorized
 
 __all__ = ["Simulation", "simulate"]
 
@@ -41,12 +41,12 @@ def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simul
             raise ValueError(
                 f"the model has the observed sites {observed}; to draw data from it, it must have one, and observe x there"
             )
-        trace = poutine.trace(poutine.uncondition(model)).get_trace(x)
-    drawn = trace.nodes[observed[0]]["value"].to(x.dtype)
+        trace = poutine.trace(vectorized(poutine.uncondition(model), 1, layout)).get_trace(x)
+    drawn = layout.rows_second(trace.nodes[observed[0]]["value"])[0].to(x.dtype)
     if drawn.numel() != x.numel():
         raise ValueError(f"site {observed[0]!r} draws values of shape {list(drawn.shape)}; x has {list(x.shape)}")
     latents = {
-        name: layout.rows_second(trace.nodes[name]["value"][None])[0]
+        name: layout.rows_second(trace.nodes[name]["value"])[0]
         for name, _ in sample_sites(guided)
         if name in trace.nodes
     }
