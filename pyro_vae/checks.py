@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
@@ -12,7 +13,7 @@ from torch.distributions import Distribution, constraints
 
 from pyro_vae.randomness import generators_kept
 
-__all__ = ["check_count", "check_data", "check_parts", "check_rows"]
+__all__ = ["check_choice", "check_count", "check_data", "check_parts", "check_rows"]
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
@@ -24,6 +25,17 @@ def check_count(name: str, value: int, least: int = 1) -> int:
     if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
         raise ValueError(f"{name} is {value!r}; expected an integer of at least {least}")
     return int(value)
+
+
+def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
+    """Returns the value if it is one of the choices.
+
+    Raises:
+        ValueError: If not; the message has the name.
+    """
+    if value not in choices:
+        raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+    return value
 
 
 def check_rows(x: Tensor, event: str = "*event") -> Tensor:

@@ -135,7 +135,6 @@ def vectorized_trace_pair(
 
     The plate is named and placed as in Pyro's vectorized ELBOs, so that on the same seed it draws the same noise.
     """
-
     with _broadcasting_explained(num_particles):
         return trace_pair(*(vectorized(program, num_particles, layout) for program in (model, guide)), x)
 
@@ -159,7 +158,12 @@ def traces_at(
     given = Trace()
     for name, value in latents.items():
         given.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
-    return vectorized_trace_pair(model, poutine.replay(guide, trace=given), x, num_particles, layout)
+    with _broadcasting_explained(num_particles):
+        traces = [
+            poutine.trace(poutine.replay(vectorized(program, num_particles, layout), trace=given)).get_trace(x)
+            for program in (model, guide)
+        ]
+    return poutine.util.prune_subsample_sites(traces[0]), poutine.util.prune_subsample_sites(traces[1])
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """log p(x) with error bars, and checks of every bound on it."""
 
+from pyro_vae.evidence.annealing import annealed
+from pyro_vae.evidence.bidirectional import Sandwich, sandwich
 from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.elbo_check import ElboCheck, Estimate, check_elbo
 from pyro_vae.evidence.importance_sampling import importance
@@ -13,9 +15,12 @@ __all__ = [
     "Evidence",
     "Interrupted",
     "Proposal",
+    "Sandwich",
+    "annealed",
     "check_elbo",
     "defensive",
     "importance",
+    "sandwich",
     "to_arviz",
     "widened",
 ]

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
+from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.result import Evidence
@@ -60,7 +60,7 @@ def importance(
     num_samples = check_count("num_samples", num_samples)
     layout = find_layout(model, guide, check_rows(x))
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
-    run = {"samples": "importance", "num_samples": num_samples, "fingerprint": fingerprint(model, guide, x, layout)}
+    run = {"samples": "importance", "num_samples": num_samples}
 
     def weigh(block: Tensor, first: int) -> dict[str, Tensor]:
         running = RunningWeights(len(block), num_samples, x.device)
@@ -72,7 +72,10 @@ def importance(
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
         known = x[: len(columns["log_prob"])]
-        return Evidence(**columns, num_samples=num_samples, draw=partial(to_arviz, model, guide, known, proposal=proposal))
+        return Evidence(
+            **columns, num_samples=num_samples, draw=partial(to_arviz, model, guide, known, proposal=proposal)
+        )
 
     blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))
-    return over_blocks(weigh, blocks, finish, progress=progress, resume=resume, run=run)
+    known = partial(fingerprint, model, guide, x, layout, proposal)
+    return over_blocks(weigh, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known)

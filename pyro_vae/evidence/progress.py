@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
+from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.randomness import generators_kept, get_generators, reseed, set_generators
 from pyro_vae.weights import Layout, Program, terms
 
@@ -53,7 +54,8 @@ def over_blocks(
     *,
     progress: Progress = bar,
     resume: str | Path | None = None,
-    run: dict[str, Any] | None = None,
+    run: dict[str, Any],
+    fingerprint: Callable[[], Tensor],
 ) -> Result:
     """Computes what is wanted of each block of datapoints, and keeps it.
 
@@ -64,7 +66,8 @@ def over_blocks(
         progress: Wraps the blocks that are left to do.
         resume: A file that what is done is kept in. If there is one, the run goes on from it, to the same numbers as if
             it had never stopped.
-        run: What tells this run from others: the file of another is refused.
+        run: What tells this run from others, by name: the file of another is refused.
+        fingerprint: Makes numbers that tell programs and data from others.
 
     Raises:
         Interrupted: At Ctrl-C, with the result for the blocks that were done; without any, KeyboardInterrupt.
@@ -74,11 +77,13 @@ def over_blocks(
     device, total = blocks[0].device, sum(map(len, blocks))
     kept = _Kept((), get_generators(device))
     path = None if resume is None else Path(resume)
+    if path is not None:
+        run = {**run, "fingerprint": fingerprint()}
     if path is not None and path.exists():
-        kept = _load(path, run or {})
+        kept = _load(path, run)
         set_generators(kept.generators, device)
     elif path is not None:
-        _save(path, run or {}, kept)  # to find out now if it cannot be written
+        _save(path, run, kept)  # to find out now if it cannot be written
     saved = time.monotonic()
     todo = _without(blocks, kept.count)
     try:
@@ -86,19 +91,19 @@ def over_blocks(
             part = {name: column.cpu() for name, column in compute(block, kept.count).items()}
             kept = _Kept((*kept.parts, part), get_generators(device))
             if path is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
-                _save(path, run or {}, kept)
+                _save(path, run, kept)
                 saved = time.monotonic()
     except KeyboardInterrupt as interrupt:
         set_generators(kept.generators, device)
         message = f"{kept.count} of {total} datapoints were done"
         if path is not None:
-            _save(path, run or {}, kept)
+            _save(path, run, kept)
             message += f" and are kept in {str(path)!r}: the same call goes on from there"
         if not kept.parts:
             raise
         raise Interrupted(message, finish(kept.columns)) from interrupt
     if path is not None and todo:
-        _save(path, run or {}, kept)
+        _save(path, run, kept)
     return finish(kept.columns)
 
 
@@ -162,8 +167,8 @@ def _same(a: Any, b: Any) -> bool:
 
 
 @torch.no_grad()
-def fingerprint(model: Program, guide: Program, x: Tensor, layout: Layout) -> Tensor:
+def fingerprint(model: Program, guide: Program, x: Tensor, layout: Layout, proposal: Proposal = terms) -> Tensor:
     """A few numbers that change with the data and with the programs: log-weights on fixed noise, ``[n]``."""
     with generators_kept(x.device), pyro.validation_enabled(False):
         reseed(0, x.device)
-        return terms(model, guide, x, 1, layout).log_weights[0].double().cpu()
+        return proposal(model, guide, x, 1, layout).log_weights[0].double().cpu()

@@ -58,7 +58,9 @@ class _Widened(Messenger):
         while isinstance(support, constraints.independent):
             support = support.base_constraint
         if support not in (constraints.real, constraints.real_vector):
-            raise ValueError(f"site {msg['name']!r} of the guide has support {fn.support}; only a real one can be widened")
+            raise ValueError(
+                f"site {msg['name']!r} of the guide has support {fn.support}; only a real one can be widened"
+            )
         try:
             loc = (1 - self.factor) * fn.mean
         except NotImplementedError as error:
@@ -97,9 +99,7 @@ def defensive(prior_weight: float = 0.1) -> Proposal:
                 choice = is_prior.reshape(*is_prior.shape, *[1] * (drawn.ndim - 2))
                 latents[name] = layout.rows_back(torch.where(choice, other, drawn))
         at = terms_at(model, guide, x, latents, num_particles, layout)
-        density = torch.logaddexp(
-            math.log1p(-prior_weight) + at.log_posterior, math.log(prior_weight) + at.log_prior
-        )
+        density = torch.logaddexp(math.log1p(-prior_weight) + at.log_posterior, math.log(prior_weight) + at.log_prior)
         return at._replace(log_posterior=density)
 
     return proposal

@@ -30,6 +30,7 @@ class Evidence:
         elbo: The mean log-weight: the ELBO of each datapoint under the proposal, from the same samples.
         num_samples: The number of samples for each datapoint.
         samples: What a sample is, in words.
+        acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``; meant to be about 0.65.
         draw: Makes what :meth:`to_arviz` returns.
     """
 
@@ -41,6 +42,7 @@ class Evidence:
     elbo: Tensor
     num_samples: int
     samples: str = "importance samples"
+    acceptance: Tensor | None = None
     draw: Callable[..., Any] | None = field(default=None, repr=False, compare=False)
 
     @property

@@ -1,0 +1,350 @@
+"""Is q(z given x) the posterior? Simulation-based calibration: ranks of true latents among draws from the guide."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import product
+from typing import Any
+
+import pyro
+import torch
+from matplotlib.figure import Figure
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.checks import check_count, check_rows
+from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
+from pyro_vae.evidence.progress import Progress, bar, over_blocks
+from pyro_vae.evidence.simulation import simulate
+from pyro_vae.weights import Program, find_layout, vectorized
+
+__all__ = ["Calibration", "calibrate"]
+
+ORDER = 4  # of the smooth test: shift, width, skewness and tails
+# With fewer datapoints the test sees little, and the chi-square distribution no longer holds in its tail.
+LEAST_DATAPOINTS = 50
+# A departure gets a name if it stands out by so many standard errors.
+NAMED_BEYOND = 3.0
+MOST_LINES = 10
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The ranks of true latents among draws from q(z given x); uniform where q is the posterior.
+
+    Attributes:
+        ranks: By latent site, ``[n, ...]``, int64 on the CPU: how many of the draws lie below the true value, from 0 to
+            ``num_draws``. Ties count as below or above at random.
+        num_draws: The number of draws from the guide for each of the n simulated datapoints.
+    """
+
+    ranks: dict[str, Tensor]
+    num_draws: int
+
+    @property
+    def num_datapoints(self) -> int:
+        """The number of datapoints that were simulated, n."""
+        return len(next(iter(self.ranks.values())))
+
+    @property
+    def p_values(self) -> dict[str, Tensor]:
+        """By latent site, ``[...]``: the p-value of each coordinate, under the hypothesis that its ranks are uniform.
+
+        Neyman's smooth test of order 4 (Rayner, Thas & Best 2009, chapter 4): the four lowest orthonormal polynomials of
+        the rank, each summed over the datapoints; the sum of their squares is chi-square with 4 degrees of freedom. It
+        puts its power where a wrong posterior shows: shift, width, skewness and tails. With 100 datapoints p-values
+        below 1e-4 come up to twice as often as they should, with 1000 as often.
+        """
+        return {name: _smooth_test(ranks, self.num_draws) for name, ranks in self.ranks.items()}
+
+    def calibrated(self, false_alarm: float = 0.01) -> bool:
+        """Whether nothing speaks against q being the posterior.
+
+        Args:
+            false_alarm: The probability of saying no, of all coordinates together (Bonferroni), if q is the posterior.
+
+        Raises:
+            ValueError: If it is not between 0 and 1.
+        """
+        return not self.departures(false_alarm)
+
+    def departures(self, false_alarm: float = 0.01) -> dict[str, str]:
+        """What is wrong with q, in words, by latent coordinate such as ``"z[3]"``; the worst first.
+
+        Args:
+            false_alarm: As of :meth:`calibrated`.
+
+        Raises:
+            ValueError: If it is not between 0 and 1.
+        """
+        if not 0 < false_alarm < 1:
+            raise ValueError(f"false_alarm is {false_alarm!r}; expected a number between 0 and 1")
+        columns = self._columns()
+        return {
+            label: f"{_departure(ranks, self.num_draws)} (p = {p_value:.2g})"
+            for label, (p_value, ranks) in columns.items()
+            if p_value < false_alarm / len(columns)
+        }
+
+    def summary(self, false_alarm: float = 0.01) -> str:
+        """The result in words: whether the ranks are uniform, and if not, what is wrong with q."""
+        departures, columns = self.departures(false_alarm), self._columns()
+        kind = f"{self.num_datapoints} datapoints drawn from the model, ranks among {self.num_draws} draws from the guide"
+        if self.num_datapoints < LEAST_DATAPOINTS:
+            kind += f"\n  WARNING: with fewer than {LEAST_DATAPOINTS} datapoints this says little."
+        if not departures:
+            least = next(iter(columns.values()))[0]
+            return (
+                f"calibrated: nothing speaks against q(z given x) being the posterior\n  {kind}\n"
+                f"  uniform for all {len(columns)} latent coordinates: least p-value {least:.2g}, with false alarms of "
+                f"{false_alarm:.1%} it would have to be below {false_alarm / len(columns):.2g}"
+            )
+        lines = [
+            f"NOT calibrated: q(z given x) is not the posterior\n  {kind}",
+            f"  not uniform for {len(departures)} of {len(columns)} latent coordinates, at false alarms of {false_alarm:.1%}:",
+            *(f"  {label}: {what}" for label, what in list(departures.items())[:MOST_LINES]),
+        ]
+        if len(departures) > MOST_LINES:
+            lines.append(f"  and {len(departures) - MOST_LINES} more")
+        return "\n".join(lines)
+
+    def pit(self) -> dict[str, Tensor]:
+        """By latent site, ``[n, ...]``: probability integral transforms, uniform on [0, 1] if the ranks are uniform.
+
+        A rank stands for an interval of length 1 / (num_draws + 1); the place within it is random, from a generator of
+        its own, so that the values are the same at every call.
+        """
+        generator = torch.Generator().manual_seed(0)
+        return {
+            name: (ranks + torch.rand(ranks.shape, generator=generator, dtype=torch.float64)) / (self.num_draws + 1)
+            for name, ranks in self.ranks.items()
+        }
+
+    def to_arviz(self) -> Any:
+        """The values of :meth:`pit` in the group ``prior_sbc``, where ArviZ looks for them, ``[chain, draw, ...]``.
+
+        Returns:
+            A ``DataTree``, for ``az.plot_ecdf_pit`` as it stands, or an ``InferenceData`` (ArviZ before 1.0). A draw is
+            a simulated datapoint; there is one chain.
+        """
+        arrays = {name: values[None].numpy() for name, values in self.pit().items()}
+        dims = {name: [f"{name}_dim_{i}" for i in range(values.ndim - 2)] for name, values in arrays.items()}
+        return _sbc_data(arrays, dims)
+
+    def plot(self, prob: float = 0.95, max_plots: int = 12) -> Figure:
+        """ArviZ's plot of the ECDF of the ranks minus that of uniform ones, a panel for each latent coordinate.
+
+        The line of a calibrated guide stays in the band. q is too narrow where it rises above the band at the left and
+        falls below it at the right, too wide where it does the reverse; it lies too high where the line is above the
+        band throughout, too low where it is below (Säilynoja et al. 2022, section 2).
+
+        Args:
+            prob: How often a calibrated coordinate stays within its band all along: of 20 panels, one may be outside.
+            max_plots: The largest number of panels; those of the smallest p-values, in the order of the sites.
+
+        Raises:
+            ValueError: If prob is not between 0 and 1, or max_plots not a positive integer.
+        """
+        if not 0 < prob < 1:
+            raise ValueError(f"prob is {prob!r}; expected a number between 0 and 1")
+        worst = set(list(self._columns())[: check_count("max_plots", max_plots)])
+        values = {label: column.numpy() for label, column in _by_coordinate(self.pit()) if label in worst}
+        figure = _draw(values, self.num_draws, prob)
+        figure.suptitle(f"ECDF of ranks minus uniform, {self.num_datapoints} datapoints, {prob:.0%} bands")
+        return figure
+
+    def _columns(self) -> dict[str, tuple[float, Tensor]]:
+        """By latent coordinate: its p-value, and its ranks ``[n]``. The smallest p-value first."""
+        p_values = {name: p_value[None] for name, p_value in self.p_values.items()}
+        columns = {
+            label: (p_value.item(), ranks)
+            for (label, p_value), (_, ranks) in zip(_by_coordinate(p_values), _by_coordinate(self.ranks), strict=True)
+        }
+        return dict(sorted(columns.items(), key=lambda item: item[1][0]))
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+@torch.no_grad()
+def calibrate(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_draws: int = 99,
+    chunk_size: int | None = None,
+    progress: Progress = partial(bar, description="calibration"),
+) -> Calibration:
+    """Simulation-based calibration of the guide (Talts et al. 2018, section 4.1).
+
+    Draws z from the prior and x from the model given z: z is then an exact draw from p(z given x). If q(z given x) is
+    that posterior too, z and draws from q are exchangeable, and the rank of z among them is uniform on 0, ..., num_draws;
+    averaged over the data that the model itself makes, which is not where real data lie if the model is wrong. The test
+    cannot prove that q is right: the prior itself, which ignores x, has uniform ranks too.
+
+    Args:
+        model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site.
+        guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
+        x: Data, ``[n, *event]``, n at least 50. Only their number and kind matter: as many are drawn from the model.
+        num_draws: Draws from the guide for each datapoint, at least 4. With 99 there are 100 ranks.
+        chunk_size: The number of (draw, datapoint) pairs to compute at once; by default what suits the device.
+        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
+
+    Raises:
+        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        ValueError: If x has fewer than 50 rows or is not accepted by the programs, the programs share no data plate,
+            their sites do not match, the model does not observe x at one site, or a draw is NaN.
+        Interrupted: At Ctrl-C, with the result for the datapoints that were done.
+    """
+    num_draws = check_count("num_draws", num_draws, least=ORDER)
+    if len(check_rows(x)) < LEAST_DATAPOINTS:
+        raise ValueError(
+            f"x has {len(x)} datapoints, too few for their ranks to tell; expected at least {LEAST_DATAPOINTS} "
+            "(only their number and kind matter)"
+        )
+    layout = find_layout(model, guide, x)
+    simulation = simulate(model, guide, x, layout)
+    chunk_size = choose_chunk_size(model, guide, simulation.x, layout, chunk_size)
+
+    def rank(block: Tensor, first: int) -> dict[str, Tensor]:
+        true = {name: value[first : first + len(block)] for name, value in simulation.latents.items()}
+        below, ties = ({name: torch.zeros_like(v, dtype=torch.int64) for name, v in true.items()} for _ in range(2))
+        done = 0
+        with pyro.validation_enabled(False):
+            while done < num_draws:
+                num_particles = min(max(1, chunk_size // len(block)), num_draws - done)
+                trace = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(block)
+                for name, value in true.items():
+                    draws = layout.rows_second(trace.nodes[name]["value"])
+                    _check_numbers(name, draws, value, first)
+                    below[name] += (draws < value).sum(0)
+                    ties[name] += (draws == value).sum(0)
+                done += num_particles
+        return {name: below[name] + _uniform_up_to(ties[name]) for name in true}
+
+    blocks = split_rows(model, guide, simulation.x, layout, choose_rows(chunk_size, num_draws))
+    return over_blocks(rank, blocks, partial(Calibration, num_draws=num_draws), progress=progress)
+
+
+def _check_numbers(name: str, draws: Tensor, true: Tensor, first: int) -> None:
+    for values, program in ((draws, "guide"), (true[None], "model")):
+        if values.isnan().any():
+            index = first + int(values.isnan().nonzero()[0, 1])
+            raise ValueError(f"site {name!r} of the {program} draws NaN at simulated datapoint {index}")
+
+
+def _uniform_up_to(ties: Tensor) -> Tensor:
+    """A random integer from 0 to each of these: among equal draws, the true value has any place."""
+    return (torch.rand(ties.shape, device=ties.device, dtype=torch.float64) * (ties + 1)).long()
+
+
+def _smooth_test(ranks: Tensor, num_draws: int) -> Tensor:
+    """The p-values of ranks ``[n, ...]`` under the hypothesis that they are uniform, ``[...]``."""
+    columns = ranks.reshape(len(ranks), -1)
+    counts = columns.new_zeros(num_draws + 1, columns.shape[1]).scatter_add_(0, columns, torch.ones_like(columns))
+    components = _polynomials(num_draws) @ counts.double() / math.sqrt(len(ranks))
+    half = components.square().sum(0) / 2
+    return ((1 + half) * (-half).exp()).reshape(ranks.shape[1:])  # the chi-square survival function for ORDER = 4
+
+
+def _polynomials(num_draws: int) -> Tensor:
+    """Orthonormal polynomials of degree 1 to 4 under the uniform distribution on the ranks, ``[4, num_draws + 1]``."""
+    powers = torch.linspace(-1, 1, num_draws + 1, dtype=torch.float64) ** torch.arange(ORDER + 1)[:, None]
+    return torch.linalg.qr(powers.T).Q.T[1:] * math.sqrt(num_draws + 1)
+
+
+def _departure(ranks: Tensor, num_draws: int) -> str:
+    """How ranks ``[n]`` that are not uniform differ from uniform ones, in words."""
+    root_n = math.sqrt(len(ranks))
+    place = (ranks + 0.5) / (num_draws + 1)
+    above = ((place > 0.5).double() + (place == 0.5).double() / 2).mean().item()
+    within = ((place - 0.5).abs() < 0.25).double().mean().item()
+    expected = ((torch.arange(num_draws + 1) + 0.5) / (num_draws + 1) - 0.5).abs().lt(0.25).double().mean().item()
+    shift = (above - 0.5) * 2 * root_n
+    spread = (expected - within) / math.sqrt(expected * (1 - expected)) * root_n
+    words = []
+    # Ranks that pile up at one end leave the central half as well, though never by more than they leave the middle.
+    if abs(shift) > max(NAMED_BEYOND, abs(spread) / 2):
+        where, side = ("low", "above") if shift > 0 else ("high", "below")
+        words.append(f"q lies too {where}: {max(above, 1 - above):.0%} of the true values are {side} its median")
+    if abs(spread) > NAMED_BEYOND and (spread < 0 or spread > abs(shift)):
+        shape = "narrow (ranks pile up at both ends)" if spread > 0 else "wide (ranks pile up in the middle)"
+        words.append(f"q is too {shape}: its central {expected:.0%} holds {within:.0%} of the true values")
+    return "; ".join(words) or "q has another shape than the posterior, see the plot"
+
+
+def _by_coordinate(sites: dict[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
+    """The coordinates of sites ``[n, ...]``: a label such as ``"z[0, 3]"``, and a column ``[n]``."""
+    for name, values in sites.items():
+        for index in product(*map(range, values.shape[1:])):
+            yield f"{name}[{', '.join(map(str, index))}]" if index else name, values[:, *index]
+
+
+def _arviz() -> tuple[Any, bool]:
+    """The module, and whether it is of version 1 or later."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # arviz 0.23 announces its next version at every import
+        import arviz
+    return arviz, int(arviz.__version__.split(".")[0]) >= 1
+
+
+def _sbc_data(arrays: dict[str, Any], dims: dict[str, list[str]]) -> Any:
+    arviz, is_new = _arviz()
+    if is_new:
+        return arviz.from_dict({"prior_sbc": arrays}, dims=dims)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # the group is not in the schema of before 1.0
+        return arviz.InferenceData(prior_sbc=arviz.dict_to_dataset(arrays, dims=dims))
+
+
+def _draw(values: dict[str, Any], num_draws: int, prob: float) -> Figure:
+    """Draws a panel for each label and array ``[n]`` of values that are to be uniform on [0, 1]."""
+    arviz, is_new = _arviz()
+    columns = min(4, len(values))
+    rows = -(-len(values) // columns)
+    size = (3 * columns + 1, 2.4 * rows + 0.6)
+    if is_new:
+        return _draw_with_collection(arviz, values, prob, size)
+    from scipy.stats import uniform  # ArviZ before 1.0 depends on it
+
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    for axes, (label, column) in zip(panels, values.items(), strict=False):
+        arviz.plot_ecdf(
+            column,
+            eval_points=torch.linspace(0, 1, num_draws + 2)[1:-1].double().numpy(),
+            cdf=uniform.cdf,
+            rvs=uniform.rvs,
+            difference=True,
+            confidence_bands="simulated",
+            ci_prob=prob,
+            num_trials=1000,
+            random_state=0,
+            ax=axes,
+            show=False,
+            backend="matplotlib",
+        )
+        axes.set_title(label)
+    for axes in panels[len(values) :]:
+        axes.set_axis_off()
+    return figure
+
+
+def _draw_with_collection(arviz: Any, values: dict[str, Any], prob: float, size: tuple[float, float]) -> Figure:
+    from matplotlib import pyplot
+
+    data = arviz.from_dict({"prior_sbc": {label: column[None] for label, column in values.items()}})
+    with warnings.catch_warnings(), arviz.rc_context({"plot.max_subplots": len(values)}):
+        # These datapoints are independent, which is what the method that draws bands asks for.
+        warnings.filterwarnings("ignore", message="Method 'envelope'", category=FutureWarning)
+        collection = arviz.plot_ecdf_pit(
+            data, method="envelope", envelope_prob=prob, backend="matplotlib", figure_kwargs={"figsize": size}
+        )
+    figure = collection.viz["figure"].item()
+    pyplot.close(figure)  # or pyplot would keep it
+    return figure
