@@ -56,7 +56,7 @@ class Layout(NamedTuple):
     particle_dim: int  #: The free dimension for particles, to the left of all plates.
 
     def rows_second(self, value: Tensor) -> Tensor:
-        """Views the value of a site as ``[particles, n, ...]``: the other plates' dimensions come next, then its own."""
+        """Views the value of a site as ``[particles, n, ...]``, the dimensions of other plates before its own."""
         return value.movedim(self.data_dim - self.particle_dim, 1)
 
     def rows_back(self, value: Tensor) -> Tensor:
@@ -105,7 +105,8 @@ def terms_of(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Terms:
     for name, site in sample_sites(guide_trace):
         log_posterior = log_posterior + sum_out(_log_prob(site), layout, name)
     latents = {name: site["value"] for name, site in sample_sites(guide_trace)}
-    return Terms(*torch.broadcast_tensors(log_likelihood, log_prior, log_posterior), latents)
+    log_likelihood, log_prior, log_posterior = torch.broadcast_tensors(log_likelihood, log_prior, log_posterior)
+    return Terms(log_likelihood, log_prior, log_posterior, latents)
 
 
 def sample_sites(trace: Trace) -> list[tuple[str, Any]]:
@@ -136,7 +137,7 @@ def vectorized_trace_pair(
     The plate is named and placed as in Pyro's vectorized ELBOs, so that on the same seed it draws the same noise.
     """
     with _broadcasting_explained(num_particles):
-        return trace_pair(*(vectorized(program, num_particles, layout) for program in (model, guide)), x)
+        return trace_pair(vectorized(model, num_particles, layout), vectorized(guide, num_particles, layout), x)
 
 
 def vectorized(program: Program, num_particles: int, layout: Layout) -> Program:

@@ -164,10 +164,48 @@ def _upside_down(x):
 def test_where_the_mean_field_condition_fails_it_is_noticed():
     check = evidence.check_elbo(_hierarchy, _upside_down, torch.randn(50), num_particles=200)
     assert not check.agree
+    assert not check.mean_field_valid
     assert "the mean log-weight is" in check.verdict
+    assert "TraceMeanField_ELBO is not valid for these programs" in check.summary()
     # It is Pyro's estimate that is off, and ours with the same terms equals it.
     assert check.mean_field.value == pytest.approx(check.analytic.value, rel=1e-5)
     assert check.trace.value == pytest.approx(check.log_weights.value, rel=1e-5)
+
+
+def _skewed_hierarchy(x):
+    with pyro.plate("data", len(x)):
+        top = pyro.sample("top", dist.Laplace(0.0, 1.0))
+        bottom = pyro.sample("bottom", dist.Laplace(top, 1.0))
+        pyro.sample("x", dist.Normal(bottom, 1.0), obs=x)
+
+
+def _skewed_upside_down(x):
+    with pyro.plate("data", len(x)):
+        bottom = pyro.sample("bottom", dist.Laplace(x, 1.0))
+        pyro.sample("top", dist.Laplace(bottom, 1.0))
+
+
+def _right_way_up(x):
+    with pyro.plate("data", len(x)):
+        top = pyro.sample("top", dist.Normal(x / 3, 1.0))
+        pyro.sample("bottom", dist.Normal((top + x) / 2, 1.0))
+
+
+@pytest.mark.filterwarnings("ignore:Failed to verify mean field restriction")
+def test_that_is_so_without_a_gaussian_too_and_not_for_a_hierarchy_the_right_way_up():
+    x = torch.randn(50)
+    check = evidence.check_elbo(_skewed_hierarchy, _skewed_upside_down, x, num_particles=400)
+    assert check.analytic is None
+    assert not check.mean_field_valid
+    assert evidence.check_elbo(_hierarchy, _right_way_up, x, num_particles=400).mean_field_valid
+
+
+def test_a_wrong_estimate_is_not_taken_for_an_invalid_one(vae, x, monkeypatch):
+    loss = TraceMeanField_ELBO.loss
+    monkeypatch.setattr(TraceMeanField_ELBO, "loss", lambda *args: 1.01 * loss(*args))
+    check = evidence.check_elbo(vae.model, vae.guide, x)
+    assert not check.agree
+    assert check.mean_field_valid
 
 
 def test_a_right_check_rarely_cries_wolf():

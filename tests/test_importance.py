@@ -173,7 +173,8 @@ def test_progress_wraps_the_blocks(vae):
             seen.append(len(block))
             yield block
 
-    evidence.importance(vae.model, vae.guide, torch.zeros(300, 1, 4, 4), num_samples=2, progress=progress)
+    x = torch.zeros(300, 1, 4, 4)
+    evidence.importance(vae.model, vae.guide, x, num_samples=2, chunk_size=100, progress=progress)
     assert sum(seen) == 300
     assert len(seen) > 1
 

@@ -33,7 +33,7 @@ def test_the_tail_alone_gives_what_arviz_gives_for_the_whole_sample():
 def test_the_tail_alone_gives_what_arviz_stats_gives_for_the_whole_sample(monkeypatch):
     array_stats = pytest.importorskip("arviz_stats.base").array_stats
     expected = array_stats.psislw(-LOG_WEIGHTS.T.numpy())[1]
-    monkeypatch.setattr(pareto, "_arviz_pareto_k", lambda: pareto._arviz_stats_pareto_k)
+    monkeypatch.setattr(pareto, "_arviz_psislw", lambda: pareto._arviz_stats_psislw)
     assert_close(pareto.pareto_k(_tail(LOG_WEIGHTS)).numpy(), np.asarray(expected))
 
 

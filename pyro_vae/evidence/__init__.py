@@ -2,8 +2,10 @@
 
 from pyro_vae.evidence.annealing import annealed
 from pyro_vae.evidence.bidirectional import Sandwich, sandwich
+from pyro_vae.evidence.decomposition import ElboDecomposition, decompose_elbo
 from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.elbo_check import ElboCheck, Estimate, check_elbo
+from pyro_vae.evidence.gaps import InferenceGap, inference_gap
 from pyro_vae.evidence.importance_sampling import importance
 from pyro_vae.evidence.progress import Interrupted
 from pyro_vae.evidence.proposals import Proposal, defensive, widened
@@ -11,15 +13,19 @@ from pyro_vae.evidence.result import Evidence
 
 __all__ = [
     "ElboCheck",
+    "ElboDecomposition",
     "Estimate",
     "Evidence",
+    "InferenceGap",
     "Interrupted",
     "Proposal",
     "Sandwich",
     "annealed",
     "check_elbo",
+    "decompose_elbo",
     "defensive",
     "importance",
+    "inference_gap",
     "sandwich",
     "to_arviz",
     "widened",

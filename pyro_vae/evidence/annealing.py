@@ -6,7 +6,7 @@ import math
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -77,7 +77,7 @@ def annealed(
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_chains = check_count("num_chains", num_chains, least=2)
-    settings = {
+    settings: dict[str, Any] = {
         "num_temperatures": check_count("num_temperatures", num_temperatures),
         "num_leapfrog": check_count("num_leapfrog", num_leapfrog),
         "start": check_choice("start", start, STARTS),
@@ -95,7 +95,7 @@ def annealed(
         return {**running.columns(first), "acceptance": acceptance}
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
-        return Evidence(**columns, num_samples=num_chains, samples="annealed chains")
+        return Evidence(**columns, num_samples=num_chains, samples="annealed chains")  # type: ignore[arg-type]
 
     blocks = split_rows(model, guide, x, layout, max(1, chunk_size // num_chains))
     known = partial(fingerprint, model, guide, x, layout)
@@ -166,7 +166,7 @@ class AnnealedPath:
     def draw_start(self, num_chains: int) -> Tensor:
         """Draws from the density that the path begins with, ``[chains, n, dims]``."""
         program = self.model if self.start == "prior" else self.guide
-        trace = poutine.trace(vectorized(program, num_chains, self.layout)).get_trace(self.x)
+        trace: Any = poutine.trace(vectorized(program, num_chains, self.layout)).get_trace(self.x)
         return self.vectors.to_vectors({name: trace.nodes[name]["value"] for name in self.vectors.transforms})
 
     def log_densities(self, position: Tensor) -> tuple[Tensor, Tensor]:

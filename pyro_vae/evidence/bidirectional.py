@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyro
 from torch import Tensor
@@ -107,7 +108,7 @@ def sandwich(
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_chains = check_count("num_chains", num_chains, least=2)
-    settings = {
+    settings: dict[str, Any] = {
         "num_temperatures": check_count("num_temperatures", num_temperatures),
         "num_leapfrog": check_count("num_leapfrog", num_leapfrog),
         "start": check_choice("start", start, STARTS),

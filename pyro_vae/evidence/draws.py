@@ -105,7 +105,7 @@ def to_arviz(model: Program, guide: Program, x: Tensor, num_draws: int = 500, *,
 
 
 def arviz_data(groups: dict[str, dict[str, np.ndarray]]) -> Any:
-    """What ArviZ makes of groups of arrays, ``[draws, datapoint, ...]``; in a group of data, ``[1, datapoint, ...]``."""
+    """What ArviZ makes of groups of arrays ``[draws, datapoint, ...]``; ``[1, datapoint, ...]`` in groups of data."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # arviz 0.23 announces its next version at every import
         import arviz
@@ -123,5 +123,5 @@ def arviz_data(groups: dict[str, dict[str, np.ndarray]]) -> Any:
         for name, value in arrays.items()
     }
     if int(arviz.__version__.split(".")[0]) < 1:
-        return arviz.from_dict(**shaped, dims=dims)
+        return arviz.from_dict(**shaped, dims=dims)  # type: ignore[arg-type]
     return arviz.from_dict(shaped, dims=dims)

@@ -46,6 +46,9 @@ class ElboCheck:
         analytic: log p(x given z) at sampled z, minus the closed-form Gaussian KL computed here; None where prior and
             posterior of some site are not both Gaussian.
         disagreements: A sentence for each pair that does not agree; empty if all is well.
+        mean_field_valid: Whether ``TraceMeanField_ELBO`` estimates the same bound as the log-weights. It does not where
+            a site's parents in the model are its descendants in the guide, as in some hierarchies: its analytic KL
+            divergences, each given sampled parents, then do not add up to that of all latents.
     """
 
     trace: Estimate
@@ -53,6 +56,7 @@ class ElboCheck:
     mean_field: Estimate
     analytic: Estimate | None
     disagreements: tuple[str, ...]
+    mean_field_valid: bool = True
 
     @property
     def agree(self) -> bool:
@@ -73,7 +77,13 @@ class ElboCheck:
     @property
     def verdict(self) -> str:
         """Whether they agree, in words."""
-        return "\n".join(self.disagreements or ("All estimates of the ELBO agree.",))
+        lines = list(self.disagreements) or ["All estimates of the ELBO agree."]
+        if not self.mean_field_valid:
+            lines.append(
+                "Pyro's TraceMeanField_ELBO is not valid for these programs, as where a site's parents in the\n"
+                "model are its descendants in the guide: it is no bound on log p(x). Use Trace_ELBO."
+            )
+        return "\n".join(lines)
 
     def summary(self) -> str:
         """The numbers and the verdict."""
@@ -173,13 +183,20 @@ def _verdict(
         pairs += [(mean_field, analytic, 0.0), (log_weights, analytic, difference.std_error)]
     # Two sums of the same float terms, in different orders.
     rounding = 16 * precision * max(1.0, abs(log_weights.value))
+    differing = [
+        (a, b, allowed)
+        for a, b, std_error in pairs
+        if a.value != b.value and not abs(a.value - b.value) <= (allowed := MAX_STANDARD_ERRORS * std_error + rounding)
+    ]
     disagreements = tuple(
         f"DISAGREEMENT: {names[id(a)]} is {a.value:.6f}, {names[id(b)]} is {b.value:.6f}; "
         f"expected a difference of at most {allowed:.2g}"
-        for a, b, std_error in pairs
-        if a.value != b.value and not abs(a.value - b.value) <= (allowed := MAX_STANDARD_ERRORS * std_error + rounding)
+        for a, b, allowed in differing
     )
-    return ElboCheck(trace, log_weights, mean_field, analytic, disagreements)
+    # What has the same terms agrees, and yet the analytic KL is not the sampled one.
+    sampled_against_analytic = pairs[-1][:2]
+    mean_field_valid = [pair[:2] for pair in differing] != [sampled_against_analytic]
+    return ElboCheck(trace, log_weights, mean_field, analytic, disagreements, mean_field_valid)
 
 
 class _Unscaled(Messenger):

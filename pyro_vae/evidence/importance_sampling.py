@@ -72,9 +72,8 @@ def importance(
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
         known = x[: len(columns["log_prob"])]
-        return Evidence(
-            **columns, num_samples=num_samples, draw=partial(to_arviz, model, guide, known, proposal=proposal)
-        )
+        draw = partial(to_arviz, model, guide, known, proposal=proposal)
+        return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]
 
     blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))
     known = partial(fingerprint, model, guide, x, layout, proposal)

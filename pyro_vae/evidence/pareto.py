@@ -49,11 +49,11 @@ def pareto_smooth(tail: Tensor) -> tuple[Tensor, Tensor]:
         # ArviZ fits to the fifth of its input that is largest: so the tail goes in with four times as many values of
         # no influence, instead of the whole sample, and whatever the size of that, it is the tail that is fitted.
         filler = tail[-1:, varying].expand(4 * length - 1, -1)
-        log_weights, fitted = _arviz_psislw()(torch.cat([tail[:, varying], filler]).T.contiguous().numpy())
-        fitted = torch.from_numpy(np.atleast_1d(fitted)).double()
+        padded, shape = _arviz_psislw()(torch.cat([tail[:, varying], filler]).T.contiguous().numpy())
+        fitted = torch.from_numpy(np.atleast_1d(shape)).double()
         k[varying] = fitted.masked_fill(fitted.isnan(), torch.inf)
         # They come back normalized; the filler tells by how much.
-        out = torch.from_numpy(np.atleast_2d(log_weights)).double().T
+        out = torch.from_numpy(np.atleast_2d(padded)).double().T
         out = (out + (tail[-1, varying] - out[-1]))[: length + 1].sort(0, descending=True).values
         smoothed[:, varying] = torch.where(fitted.isfinite(), out, tail[:, varying])
     return k, smoothed

@@ -85,17 +85,17 @@ def over_blocks(
     elif path is not None:
         _save(path, run, kept)  # to find out now if it cannot be written
     saved = time.monotonic()
-    todo = _without(blocks, kept.count)
+    todo = _without(blocks, kept.done)
     try:
         for block in progress(todo) if todo else ():
-            part = {name: column.cpu() for name, column in compute(block, kept.count).items()}
+            part = {name: column.cpu() for name, column in compute(block, kept.done).items()}
             kept = _Kept((*kept.parts, part), get_generators(device))
             if path is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
                 _save(path, run, kept)
                 saved = time.monotonic()
     except KeyboardInterrupt as interrupt:
         set_generators(kept.generators, device)
-        message = f"{kept.count} of {total} datapoints were done"
+        message = f"{kept.done} of {total} datapoints were done"
         if path is not None:
             _save(path, run, kept)
             message += f" and are kept in {str(path)!r}: the same call goes on from there"
@@ -114,7 +114,7 @@ class _Kept(NamedTuple):
     generators: dict[str, Tensor]
 
     @property
-    def count(self) -> int:
+    def done(self) -> int:
         return sum(len(next(iter(part.values()))) for part in self.parts)
 
     @property

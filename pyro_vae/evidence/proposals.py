@@ -88,9 +88,8 @@ def defensive(prior_weight: float = 0.1) -> Proposal:
         raise ValueError(f"prior_weight is {prior_weight!r}; expected a number between 0 and 1")
 
     def proposal(model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> Terms:
-        from_guide, from_prior = (
-            poutine.trace(vectorized(program, num_particles, layout)).get_trace(x) for program in (guide, model)
-        )
+        from_guide: Any = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(x)
+        from_prior: Any = poutine.trace(vectorized(model, num_particles, layout)).get_trace(x)
         is_prior = torch.rand(num_particles, len(x), device=x.device) < prior_weight
         latents = {}
         for name, site in sample_sites(poutine.util.prune_subsample_sites(from_guide)):

@@ -26,6 +26,7 @@ class RunningWeights:
     def __init__(self, n: int, num_samples: int, device: torch.device | None = None) -> None:
         self.count = 0
         self.total = torch.zeros(n, dtype=torch.float64, device=device)
+        self.total_squares = torch.zeros_like(self.total)
         self.log_sum = torch.full_like(self.total, -torch.inf)
         self.log_sum_squares = torch.full_like(self.total, -torch.inf)
         self.tail = self.total.new_empty(0, n)
@@ -36,6 +37,7 @@ class RunningWeights:
         log_weights = log_weights.double()
         self.count += log_weights.shape[0]
         self.total += log_weights.sum(0)
+        self.total_squares += log_weights.square().sum(0)
         self.log_sum = torch.logaddexp(self.log_sum, log_weights.logsumexp(0))
         self.log_sum_squares = torch.logaddexp(self.log_sum_squares, (2 * log_weights).logsumexp(0))
         largest = torch.cat([self.tail, log_weights])
@@ -50,6 +52,14 @@ class RunningWeights:
     def mean_log(self) -> Tensor:
         """The mean of the log-weights, ``[n]``."""
         return self.total / self.count
+
+    @property
+    def mean_log_std_error(self) -> Tensor:
+        """The standard error of :attr:`mean_log`, ``[n]``; infinite for a single sample."""
+        if self.count == 1:
+            return torch.full_like(self.total, torch.inf)
+        variance = (self.total_squares / self.count - self.mean_log.square()).clamp_min(0)
+        return (variance / (self.count - 1)).sqrt()
 
     @property
     def ess(self) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import torch
@@ -37,11 +37,12 @@ def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simul
     with pyro.validation_enabled(False):
         observing, guided = trace_pair(model, guide, x)
         observed = [name for name, site in sample_sites(observing) if site["is_observed"]]
-        if len(observed) != 1 or observing.nodes[observed[0]]["value"].numel() != x.numel():
+        values = [observing.nodes[name]["value"] for name in observed]
+        if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].numel() != x.numel():
             raise ValueError(
-                f"the model has the observed sites {observed}; to draw data from it, it must have one, and observe x there"
+                f"the model has the observed sites {observed}; to draw data from it, it must observe x, at one site"
             )
-        trace = poutine.trace(vectorized(poutine.uncondition(model), 1, layout)).get_trace(x)
+        trace: Any = poutine.trace(vectorized(poutine.uncondition(model), 1, layout)).get_trace(x)
     drawn = layout.rows_second(trace.nodes[observed[0]]["value"])[0].to(x.dtype)
     if drawn.numel() != x.numel():
         raise ValueError(f"site {observed[0]!r} draws values of shape {list(drawn.shape)}; x has {list(x.shape)}")

@@ -1,0 +1,106 @@
+"""A guide with parameters of its own for each datapoint, in the family of another guide."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.contrib.zuko import ZukoToPyro
+from pyro.poutine.messenger import Messenger
+from torch import Tensor
+from torch.distributions import Independent, transform_to
+
+from pyro_vae.weights import Layout, Program, sample_sites, terms
+
+__all__ = ["LocalGuide"]
+
+
+class LocalGuide:
+    """The guide, with the parameters of its distributions taken out, to be fitted to each datapoint by itself.
+
+    Args:
+        guide: The guide.
+        x: The datapoints, ``[n, *event]``, that it will be called with.
+
+    Raises:
+        ValueError: If a distribution of the guide cannot be reparameterized, is not given by its parameters (as a
+            normalizing flow is not), or has parameters that depend on other latents.
+    """
+
+    def __init__(self, guide: Program, x: Tensor) -> None:
+        self.guide = guide
+        with torch.no_grad():
+            first, second = (poutine.util.prune_subsample_sites(poutine.trace(guide).get_trace(x)) for _ in range(2))
+        self.families: dict[str, _Family] = {}
+        for name, site in sample_sites(first):
+            family = _Family(name, site["fn"])
+            again = _Family(name, second.nodes[name]["fn"])
+            if not all(torch.equal(a, b) for a, b in zip(family.parameters, again.parameters, strict=True)):
+                raise ValueError(f"site {name!r} of the guide has random parameters: they depend on other latents")
+            self.families[name] = family
+
+    def __call__(self, x: Tensor) -> Any:
+        """Runs the guide with these parameters."""
+        return _Replaced(self.families)(self.guide)(x)
+
+    @torch.enable_grad()
+    def fit(self, model: Program, x: Tensor, layout: Layout, *, num_steps: int, num_particles: int, lr: float) -> None:
+        """Maximizes the ELBO of each datapoint, with Adam and a learning rate that falls to 0 like a cosine."""
+        parameters = [parameter for family in self.families.values() for parameter in family.parameters]
+        if not parameters:
+            return
+        optimizer = torch.optim.Adam(parameters, lr=lr)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
+        for _ in range(num_steps):
+            # A sum over datapoints, and Adam scales each number by itself: so they do not influence each other.
+            loss = -terms(model, self, x, num_particles, layout).log_weights.mean(0).sum()
+            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            schedule.step()
+
+
+class _Family:
+    """A family of distributions, with free parameters that any real numbers will do for."""
+
+    def __init__(self, name: str, fn: Any) -> None:
+        self.event_dims = 0
+        while isinstance(fn, (Independent, ZukoToPyro)):
+            if isinstance(fn, Independent):
+                self.event_dims += fn.reinterpreted_batch_ndims
+                fn = fn.base_dist
+            else:
+                fn = fn.dist
+        self.kind = type(fn)
+        constraints = getattr(fn, "arg_constraints", {})
+        names = [key for key in constraints if key in fn.__dict__]
+        if "scale_tril" in constraints:
+            names = ["loc", "scale_tril"]  # of three equivalent ways to give the covariance
+        if not fn.has_rsample or not names:
+            raise ValueError(
+                f"site {name!r} of the guide, a {self.kind.__name__}, is not given by parameters that can be optimized "
+                "for each datapoint: it must be reparameterized, and no normalizing flow"
+            )
+        self.transforms = {key: transform_to(constraints[key]) for key in names}
+        self.parameters = [
+            transform.inv(getattr(fn, key).detach()).clone().requires_grad_()
+            for key, transform in self.transforms.items()
+        ]
+
+    def __call__(self) -> Any:
+        given = {
+            key: transform(parameter)
+            for (key, transform), parameter in zip(self.transforms.items(), self.parameters, strict=True)
+        }
+        return self.kind(**given, validate_args=False).to_event(self.event_dims)
+
+
+class _Replaced(Messenger):
+    def __init__(self, families: dict[str, _Family]) -> None:
+        super().__init__()
+        self.families = families
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if msg["name"] in self.families:
+            msg["fn"] = self.families[msg["name"]]()
