@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from statistics import NormalDist
 from typing import Any
 
 from torch import Tensor
@@ -64,6 +65,17 @@ class Evidence:
     def population_std_error(self) -> float:
         """The standard error of ``mean`` as an estimate for all the data of which these are a sample."""
         return self.log_prob.std().item() / math.sqrt(len(self.log_prob))
+
+    def interval(self, probability: float = 0.95) -> tuple[Tensor, Tensor]:
+        """The ends of an interval for log p(x) of each datapoint, each ``[n]``: where k-hat is low, it covers so often.
+
+        Args:
+            probability: How often, between 0 and 1.
+        """
+        if not 0 < probability < 1:
+            raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
+        half = NormalDist().inv_cdf((1 + probability) / 2) * self.std_error
+        return self.log_prob - half, self.log_prob + half
 
     @property
     def doubtful(self) -> Tensor:
