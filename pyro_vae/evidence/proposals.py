@@ -54,19 +54,16 @@ class _Widened(Messenger):
         if msg["is_observed"] or poutine.util.site_is_subsample(msg):
             return
         fn = msg["fn"].dist if isinstance(msg["fn"], ZukoToPyro) else msg["fn"]
-        support = fn.support
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        if support not in (constraints.real, constraints.real_vector):
-            raise ValueError(
-                f"site {msg['name']!r} of the guide has support {fn.support}; only a real one can be widened"
-            )
         try:
-            loc = (1 - self.factor) * fn.mean
+            support, loc = fn.support, (1 - self.factor) * fn.mean
         except NotImplementedError as error:
             raise ValueError(
                 f"site {msg['name']!r} of the guide, a {type(fn).__name__}, has no mean to be widened about"
             ) from error
+        while isinstance(support, constraints.independent):
+            support = support.base_constraint
+        if support not in (constraints.real, constraints.real_vector):
+            raise ValueError(f"site {msg['name']!r} of the guide has support {support}; only a real one can be widened")
         stretch = AffineTransform(loc, self.factor, event_dim=len(fn.event_shape))
         msg["fn"] = dist.TransformedDistribution(fn, [stretch])
 
