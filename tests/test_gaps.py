@@ -1,0 +1,140 @@
+"""Where the slack is: both gaps against their closed forms."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+import zuko
+from linear_gaussian import exact_log_evidence, exact_posterior, random_instance
+from pyro import distributions as dist
+from torch import nn as torch_nn
+from torch.distributions import kl_divergence
+from torch.testing import assert_close
+
+from pyro_vae import VAE, evidence
+
+
+class MeanField(torch_nn.Module):
+    """The diagonal normal closest to the exact posterior in KL(q || p), moved and widened."""
+
+    def __init__(self, likelihood, shift=0.0, widen=1.0):
+        super().__init__()
+        self.likelihood, self.shift, self.widen = likelihood, shift, widen
+
+    def forward(self, x):
+        exact = exact_posterior(self.likelihood, x)
+        scale = exact.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt()
+        return dist.Normal(exact.loc + self.shift * scale, self.widen * scale).to_event(1)
+
+
+def divergence(q, p):
+    """KL(q || p) of a diagonal normal from a full one, ``[n]``."""
+    full = dist.MultivariateNormal(q.mean, torch.diag_embed(q.variance))
+    return kl_divergence(full, p).detach()
+
+
+def test_both_gaps_are_those_of_the_closed_form():
+    vae, x = random_instance(seed=3, latent=4, event=6, n=40)
+    exact = exact_posterior(vae.likelihood, x)
+    off = VAE(vae.prior, vae.likelihood, MeanField(vae.likelihood, shift=1.0, widen=1.5))
+    gap = evidence.inference_gap(off.model, off.guide, x, proposal=evidence.widened(1.6), num_samples=2000)
+    family = divergence(MeanField(vae.likelihood)(x), exact)
+    network = divergence(off.posterior(x), exact) - family
+    assert family.mean() > 0.3
+    assert network.mean() > 1.0
+    log_prob = exact_log_evidence(vae.likelihood, x)
+    assert ((gap.log_prob - log_prob).abs() < 5 * gap.log_prob_std_error).all()
+    assert ((gap.best_elbo - (log_prob - family)).abs() < 5 * gap.best_elbo_std_error + 1e-3).all()
+    assert ((gap.elbo - (log_prob - family - network)).abs() < 5 * gap.elbo_std_error).all()
+    assert (gap.elbo_std_error < 0.1).all()
+    assert_close(gap.approximation + gap.amortization, gap.total)
+    assert "WARNING" not in gap.summary()
+
+
+def test_no_gap_in_a_family_that_has_the_posterior():
+    """A full covariance, from a start that is off, with parameters that are bounded."""
+    vae, x = random_instance(seed=3, latent=3, event=5, n=10, shift=0.7, widen=0.6)
+    gap = evidence.inference_gap(vae.model, vae.guide, x, num_steps=1500, num_particles=32)
+    assert gap.approximation.abs().mean() < 0.01
+    assert gap.amortization.mean() > 0.3
+    assert (gap.pareto_k < 0.7).all()
+
+
+def test_parameters_are_found_for_each_datapoint_by_itself():
+    """In a batch or alone, to the noise of the optimization."""
+    vae, x = random_instance(seed=3, latent=2, event=3, n=8)
+    off = VAE(vae.prior, vae.likelihood, MeanField(vae.likelihood, shift=1.0))
+    together, alone = (
+        evidence.inference_gap(off.model, off.guide, x[:4], num_steps=300, chunk_size=chunk_size)
+        for chunk_size in (1000, 16)
+    )
+    error = (together.best_elbo_std_error**2 + alone.best_elbo_std_error**2).sqrt()
+    assert ((together.best_elbo - alone.best_elbo).abs() < 5 * error + 1e-3).all()
+
+
+def test_log_p_may_be_given():
+    vae, x = random_instance(seed=3, latent=2, event=3, n=8)
+    exact = exact_log_evidence(vae.likelihood, x)
+    off = VAE(vae.prior, vae.likelihood, MeanField(vae.likelihood))
+    gap = evidence.inference_gap(off.model, off.guide, x, log_prob=exact, num_steps=5)
+    assert_close(gap.log_prob, exact)
+    assert (gap.log_prob_std_error == 0).all()
+    with pytest.raises(ValueError, match=r"log_prob has shape \[7\]; expected \[8\]"):
+        evidence.inference_gap(off.model, off.guide, x, log_prob=exact[:7])
+
+
+def test_networks_are_left_alone(vae, x):
+    before = {name: parameter.clone() for name, parameter in vae.named_parameters()}
+    evidence.inference_gap(vae.model, vae.guide, x, num_samples=5, num_steps=5)
+    for name, parameter in vae.named_parameters():
+        assert torch.equal(parameter, before[name])
+        assert parameter.grad is None
+
+
+def test_bounded_latents_and_several_sites():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(3.0, 2.0))
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("count", dist.Poisson(rate), obs=x)
+            pyro.sample("value", dist.Normal(z, 1.0).to_event(1), obs=x[:, None].expand(-1, 2))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Gamma(1 + x, 1.0))
+            pyro.sample("z", dist.Normal(x[:, None].expand(-1, 2) / 3, 1.0).to_event(1))
+
+    x = torch.arange(6.0)
+    gap = evidence.inference_gap(model, guide, x, num_steps=1000, num_particles=64)
+    # The posterior is a Gamma and two normals, all in the families.
+    assert gap.approximation.abs().mean() < 0.01
+    assert gap.amortization.mean() > 0.1
+
+
+def test_what_cannot_be_optimized(vae, x):
+    class Flow(torch_nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.flow = zuko.flows.MAF(2, 16, transforms=1)
+
+        def forward(self, x):
+            return self.flow(x.flatten(-3))
+
+    flow = VAE(vae.prior, vae.likelihood, Flow())
+    with pytest.raises(ValueError, match="site 'z' of the guide, a NormalizingFlow, is not given by parameters"):
+        evidence.inference_gap(flow.model, flow.guide, x)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(0.0, 1.0))
+            b = pyro.sample("b", dist.Normal(a, 1.0))
+            pyro.sample("x", dist.Normal(b, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            b = pyro.sample("b", dist.Normal(x, 1.0))
+            pyro.sample("a", dist.Normal(b, 1.0))
+
+    with pytest.raises(ValueError, match="site 'a' of the guide has random parameters"):
+        evidence.inference_gap(model, guide, torch.randn(5))
