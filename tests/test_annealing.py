@@ -188,7 +188,8 @@ def test_vectors_and_back():
         assert_close(back[name], latents[name])
     # The determinant, by differentiating one vector's free coordinates of the simplex.
     jacobian = torch.autograd.functional.jacobian(
-        lambda v: torch.cat([vectors.to_latents(v)[0]["a"][0, 0], vectors.to_latents(v)[0]["b"][0, 0, 0, :2]]), u[:1, :1]
+        lambda v: torch.cat([vectors.to_latents(v)[0]["a"][0, 0], vectors.to_latents(v)[0]["b"][0, 0, 0, :2]]),
+        u[:1, :1],
     )
     assert_close(jacobian.reshape(6, 6).det().abs().log(), log_det[0, 0])
 

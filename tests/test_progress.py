@@ -38,15 +38,21 @@ def stopped_after(blocks):
 
 RUNS = {
     "importance": lambda vae, **options: estimate(vae, **options).log_prob,
-    "annealed": lambda vae, **options: evidence.annealed(
-        vae.model, vae.guide, X, num_chains=4, num_temperatures=2, num_leapfrog=2, chunk_size=20, **options
-    ).log_prob,
-    "sandwich": lambda vae, **options: evidence.sandwich(
-        vae.model, vae.guide, X, num_chains=4, num_temperatures=2, num_leapfrog=2, chunk_size=20, **options
-    ).upper,
-    "inference gap": lambda vae, **options: evidence.inference_gap(
-        vae.model, vae.guide, X, num_samples=10, num_steps=2, num_particles=2, chunk_size=20, **options
-    ).best_elbo,
+    "annealed": lambda vae, **options: (
+        evidence.annealed(
+            vae.model, vae.guide, X, num_chains=4, num_temperatures=2, num_leapfrog=2, chunk_size=20, **options
+        ).log_prob
+    ),
+    "sandwich": lambda vae, **options: (
+        evidence.sandwich(
+            vae.model, vae.guide, X, num_chains=4, num_temperatures=2, num_leapfrog=2, chunk_size=20, **options
+        ).upper
+    ),
+    "inference gap": lambda vae, **options: (
+        evidence.inference_gap(
+            vae.model, vae.guide, X, num_samples=10, num_steps=2, num_particles=2, chunk_size=20, **options
+        ).best_elbo
+    ),
 }
 
 

@@ -116,7 +116,7 @@ def test_a_bounded_site_cannot_be_widened():
             pyro.sample("rate", dist.Gamma(1.0 + x, 2.0))
 
     x = torch.arange(4.0)
-    with pytest.raises(ValueError, match="site 'rate' of the guide has support .*; only a real one"):
+    with pytest.raises(ValueError, match=r"site 'rate' of the guide has support .*; only a real one"):
         evidence.importance(model, guide, x, proposal=widened(2.0))
     assert evidence.importance(model, guide, x, proposal=defensive(0.1)).log_prob.isfinite().all()
 

@@ -2,26 +2,32 @@
 
 from pyro_vae.evidence.annealing import annealed
 from pyro_vae.evidence.bidirectional import Sandwich, sandwich
+from pyro_vae.evidence.calibration import Calibration, calibrate
 from pyro_vae.evidence.decomposition import ElboDecomposition, decompose_elbo
 from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.elbo_check import ElboCheck, Estimate, check_elbo
 from pyro_vae.evidence.gaps import InferenceGap, inference_gap
 from pyro_vae.evidence.importance_sampling import importance
+from pyro_vae.evidence.nuts import NutsComparison, compare_with_nuts
 from pyro_vae.evidence.progress import Interrupted
 from pyro_vae.evidence.proposals import Proposal, defensive, widened
 from pyro_vae.evidence.result import Evidence
 
 __all__ = [
+    "Calibration",
     "ElboCheck",
     "ElboDecomposition",
     "Estimate",
     "Evidence",
     "InferenceGap",
     "Interrupted",
+    "NutsComparison",
     "Proposal",
     "Sandwich",
     "annealed",
+    "calibrate",
     "check_elbo",
+    "compare_with_nuts",
     "decompose_elbo",
     "defensive",
     "importance",

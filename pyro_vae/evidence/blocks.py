@@ -19,7 +19,7 @@ from pyro_vae.weights import Layout, Program, Terms, terms, terms_of, vectorized
 __all__ = ["choose_chunk_size", "choose_rows", "split_rows"]
 
 # The largest tensor of a chunk stays in the cache of a CPU; with larger ones the time goes into moving memory.
-CPU_BYTES_AT_ONCE = 2**22
+CPU_BYTES_AT_ONCE = 2**24
 # A GPU is busy with so many pairs; more would only take more memory.
 MOST_AT_ONCE = 2**16
 # An encoder is run for each chunk: with so many particles of a datapoint at once, that costs little.

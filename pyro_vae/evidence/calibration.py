@@ -20,16 +20,18 @@ from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
 from pyro_vae.evidence.progress import Progress, bar, over_blocks
 from pyro_vae.evidence.simulation import simulate
-from pyro_vae.weights import Program, find_layout, vectorized
+from pyro_vae.weights import Program, find_layout, sample_sites, vectorized
 
 __all__ = ["Calibration", "calibrate"]
 
 ORDER = 4  # of the smooth test: shift, width, skewness and tails
 # With fewer datapoints the test sees little, and the chi-square distribution no longer holds in its tail.
 LEAST_DATAPOINTS = 50
-# A departure gets a name if it stands out by so many standard errors.
-NAMED_BEYOND = 3.0
+# What the ranks of a coordinate that failed the test show is named if it stands out by so many standard errors.
+NAMED_BEYOND = 2.0
 MOST_LINES = 10
+
+_BAR = partial(bar, description="calibration")
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,9 @@ class Calibration:
     def p_values(self) -> dict[str, Tensor]:
         """By latent site, ``[...]``: the p-value of each coordinate, under the hypothesis that its ranks are uniform.
 
-        Neyman's smooth test of order 4 (Rayner, Thas & Best 2009, chapter 4): the four lowest orthonormal polynomials of
-        the rank, each summed over the datapoints; the sum of their squares is chi-square with 4 degrees of freedom. It
-        puts its power where a wrong posterior shows: shift, width, skewness and tails. With 100 datapoints p-values
+        Neyman's smooth test of order 4 (Rayner, Thas & Best 2009, chapter 4): the four lowest orthonormal polynomials
+        of the rank, each summed over the datapoints; the sum of their squares is chi-square with 4 degrees of freedom.
+        It puts its power where a wrong posterior shows: shift, width, skewness and tails. With 100 datapoints p-values
         below 1e-4 come up to twice as often as they should, with 1000 as often.
         """
         return {name: _smooth_test(ranks, self.num_draws) for name, ranks in self.ranks.items()}
@@ -93,7 +95,9 @@ class Calibration:
     def summary(self, false_alarm: float = 0.01) -> str:
         """The result in words: whether the ranks are uniform, and if not, what is wrong with q."""
         departures, columns = self.departures(false_alarm), self._columns()
-        kind = f"{self.num_datapoints} datapoints drawn from the model, ranks among {self.num_draws} draws from the guide"
+        kind = (
+            f"{self.num_datapoints} datapoints drawn from the model, ranks among {self.num_draws} draws from the guide"
+        )
         if self.num_datapoints < LEAST_DATAPOINTS:
             kind += f"\n  WARNING: with fewer than {LEAST_DATAPOINTS} datapoints this says little."
         if not departures:
@@ -105,7 +109,8 @@ class Calibration:
             )
         lines = [
             f"NOT calibrated: q(z given x) is not the posterior\n  {kind}",
-            f"  not uniform for {len(departures)} of {len(columns)} latent coordinates, at false alarms of {false_alarm:.1%}:",
+            f"  not uniform for {len(departures)} of {len(columns)} latent coordinates, "
+            f"at false alarms of {false_alarm:.1%}:",
             *(f"  {label}: {what}" for label, what in list(departures.items())[:MOST_LINES]),
         ]
         if len(departures) > MOST_LINES:
@@ -178,14 +183,14 @@ def calibrate(
     *,
     num_draws: int = 99,
     chunk_size: int | None = None,
-    progress: Progress = partial(bar, description="calibration"),
+    progress: Progress = _BAR,
 ) -> Calibration:
     """Simulation-based calibration of the guide (Talts et al. 2018, section 4.1).
 
     Draws z from the prior and x from the model given z: z is then an exact draw from p(z given x). If q(z given x) is
-    that posterior too, z and draws from q are exchangeable, and the rank of z among them is uniform on 0, ..., num_draws;
-    averaged over the data that the model itself makes, which is not where real data lie if the model is wrong. The test
-    cannot prove that q is right: the prior itself, which ignores x, has uniform ranks too.
+    that posterior too, z and draws from q are exchangeable, and the rank of z among them is uniform on 0 to num_draws.
+    This is about data that the model itself makes, and not about real data if the model is wrong. Nor can it prove that
+    q is right: the prior itself, which ignores x, has uniform ranks too.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site.
@@ -218,17 +223,25 @@ def calibrate(
         with pyro.validation_enabled(False):
             while done < num_draws:
                 num_particles = min(max(1, chunk_size // len(block)), num_draws - done)
-                trace = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(block)
+                sites = dict(sample_sites(poutine.trace(vectorized(guide, num_particles, layout)).get_trace(block)))
                 for name, value in true.items():
-                    draws = layout.rows_second(trace.nodes[name]["value"])
+                    draws = layout.rows_second(sites[name]["value"])
                     _check_numbers(name, draws, value, first)
                     below[name] += (draws < value).sum(0)
                     ties[name] += (draws == value).sum(0)
                 done += num_particles
         return {name: below[name] + _uniform_up_to(ties[name]) for name in true}
 
-    blocks = split_rows(model, guide, simulation.x, layout, choose_rows(chunk_size, num_draws))
-    return over_blocks(rank, blocks, partial(Calibration, num_draws=num_draws), progress=progress)
+    with pyro.validation_enabled(False):
+        blocks = split_rows(model, guide, simulation.x, layout, choose_rows(chunk_size, num_draws))
+    return over_blocks(
+        rank,
+        blocks,
+        partial(Calibration, num_draws=num_draws),
+        progress=progress,
+        run={},  # nothing is kept in a file that would have to be told from others
+        fingerprint=partial(torch.empty, 0),
+    )
 
 
 def _check_numbers(name: str, draws: Tensor, true: Tensor, first: int) -> None:
@@ -281,8 +294,9 @@ def _departure(ranks: Tensor, num_draws: int) -> str:
 def _by_coordinate(sites: dict[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
     """The coordinates of sites ``[n, ...]``: a label such as ``"z[0, 3]"``, and a column ``[n]``."""
     for name, values in sites.items():
-        for index in product(*map(range, values.shape[1:])):
-            yield f"{name}[{', '.join(map(str, index))}]" if index else name, values[:, *index]
+        indices = product(*map(range, values.shape[1:]))
+        for index, column in zip(indices, values.reshape(len(values), -1).unbind(1), strict=True):
+            yield f"{name}[{', '.join(map(str, index))}]" if index else name, column
 
 
 def _arviz() -> tuple[Any, bool]:
@@ -319,7 +333,7 @@ def _draw(values: dict[str, Any], num_draws: int, prob: float) -> Figure:
             column,
             eval_points=torch.linspace(0, 1, num_draws + 2)[1:-1].double().numpy(),
             cdf=uniform.cdf,
-            rvs=uniform.rvs,
+            rvs=uniform().rvs,
             difference=True,
             confidence_bands="simulated",
             ci_prob=prob,
@@ -339,12 +353,17 @@ def _draw_with_collection(arviz: Any, values: dict[str, Any], prob: float, size:
     from matplotlib import pyplot
 
     data = arviz.from_dict({"prior_sbc": {label: column[None] for label, column in values.items()}})
-    with warnings.catch_warnings(), arviz.rc_context({"plot.max_subplots": len(values)}):
-        # These datapoints are independent, which is what the method that draws bands asks for.
-        warnings.filterwarnings("ignore", message="Method 'envelope'", category=FutureWarning)
+    options = {"figsize": size, "sharey": False, "layout": "constrained"}
+    with arviz.rc_context({"plot.max_subplots": len(values)}):
         collection = arviz.plot_ecdf_pit(
-            data, method="envelope", envelope_prob=prob, backend="matplotlib", figure_kwargs={"figsize": size}
+            data, envelope_prob=prob, backend="matplotlib", figure_kwargs=options, visuals={"p_value_text": False}
         )
     figure = collection.viz["figure"].item()
+    # This ArviZ marks the points that speak against uniformity, by a test of its own, and is about to give up bands.
+    # The inequality of Dvoretzky, Kiefer & Wolfowitz (Massart 1990) gives one, wider than need be at the ends.
+    half_width = math.sqrt(math.log(2 / (1 - prob)) / (2 * len(next(iter(values.values())))))
+    for axes in figure.axes[: len(values)]:
+        axes.axhspan(-half_width, half_width, alpha=0.2, zorder=0)
+        axes.autoscale(axis="y")  # it cuts lines off
     pyplot.close(figure)  # or pyplot would keep it
     return figure
