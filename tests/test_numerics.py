@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -84,3 +86,18 @@ def test_mlp_sizes(sizes, name):
 def test_standard_normal_size(latent_dim):
     with pytest.raises(ValueError, match="latent_dim is"):
         priors.StandardNormal(latent_dim)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("event", [(1,), (1, 4, 4), (787,), (1, 28, 28)])
+def test_bernoulli_without_a_gradient_is_bernoulli_with_one(dtype, event):
+    z = 30 * torch.randn(5, 7, math.prod(event), dtype=dtype)  # logits, far into both tails
+    likelihood = likelihoods.Bernoulli(torch.nn.Unflatten(-1, event))
+    for x in (torch.rand(7, *event, dtype=dtype).bernoulli(), torch.rand(7, *event, dtype=dtype)):
+        with torch.no_grad():
+            quick = likelihood(z).log_prob(x)
+        plain = likelihood(z.clone().requires_grad_()).log_prob(x).detach()
+        assert quick.shape == (5, 7)
+        # Four roundings for each factor (exp, sum, quotient, product), and one for each term of the sum.
+        eps = torch.finfo(dtype).eps
+        assert_close(quick, plain, rtol=8 * eps, atol=4 * math.prod(event) * eps)
