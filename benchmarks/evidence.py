@@ -86,7 +86,6 @@ def ours(model: Callable, guide: Callable) -> Contestant:
     return lambda x, num_samples: evidence.importance(model, guide, x, num_samples=num_samples, progress=iter).log_prob
 
 
-@torch.no_grad()
 def matrix_products(vae: VAE) -> Contestant:
     """The products of the decoder alone: what no implementation in float32 can do without."""
     layers = [module for module in vae.likelihood.network if isinstance(module, torch.nn.Linear)]

@@ -26,7 +26,7 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.randomness import generators_kept
 
-__all__ = ["Layout", "Program", "Terms", "find_layout", "log_weights", "terms"]
+__all__ = ["Layout", "Program", "Terms", "find_layout", "log_weights", "no_sites", "terms"]
 
 Program = Callable[..., Any]  #: Anything with Pyro statements that can be called with data.
 
@@ -165,6 +165,10 @@ def traces_at(
             for program in (model, guide)
         ]
     return poutine.util.prune_subsample_sites(traces[0]), poutine.util.prune_subsample_sites(traces[1])
+
+
+def no_sites(x: Tensor) -> None:
+    """In the place of a model or guide that does not matter."""
 
 
 @contextmanager

@@ -36,7 +36,6 @@ def test_draws_are_from_the_posterior_and_not_from_the_guide():
     assert ((z.var(0) / deviation**2 - 1).abs() < 5 * (2 / 2000) ** 0.5).all()
 
 
-@pytest.mark.filterwarnings("ignore:.*[Cc]onventional:UserWarning")
 def test_groups(vae, x):
     result = evidence.importance(vae.model, vae.guide, x, num_samples=50)
     idata = result.to_arviz(num_draws=43)

@@ -20,9 +20,9 @@ from pyro_vae.evidence.latent_vectors import LatentVectors
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.running_weights import RunningWeights
-from pyro_vae.weights import Layout, Program, find_layout, sample_sites, terms_at, vectorized
+from pyro_vae.weights import Layout, Program, find_layout, no_sites, sample_sites, terms_at, vectorized
 
-__all__ = ["STARTS", "AnnealedPath", "StepSizes", "annealed", "sigmoid_schedule"]
+__all__ = ["AnnealedPath", "StepSizes", "annealed", "check_path", "sigmoid_schedule"]
 
 STARTS = ("prior", "guide")
 TARGET_ACCEPTANCE = 0.65  # Neal 2011, section 5.4.4: about what is best in many dimensions
@@ -77,11 +77,7 @@ def annealed(
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_chains = check_count("num_chains", num_chains, least=2)
-    settings: dict[str, Any] = {
-        "num_temperatures": check_count("num_temperatures", num_temperatures),
-        "num_leapfrog": check_count("num_leapfrog", num_leapfrog),
-        "start": check_choice("start", start, STARTS),
-    }
+    settings = check_path(num_temperatures, num_leapfrog, start)
     layout = find_layout(model, guide, check_rows(x))
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
     run = {"samples": "annealed", "num_chains": num_chains, **settings}
@@ -102,8 +98,13 @@ def annealed(
     return over_blocks(anneal, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known)
 
 
-def _nothing(x: Tensor) -> None:
-    """A guide without sites."""
+def check_path(num_temperatures: int, num_leapfrog: int, start: str) -> dict[str, Any]:
+    """Checks the settings of an :class:`AnnealedPath`, and returns them by name."""
+    return {
+        "num_temperatures": check_count("num_temperatures", num_temperatures),
+        "num_leapfrog": check_count("num_leapfrog", num_leapfrog),
+        "start": check_choice("start", start, STARTS),
+    }
 
 
 def sigmoid_schedule(num_temperatures: int, steepness: float = 4.0) -> list[float]:
@@ -154,7 +155,7 @@ class AnnealedPath:
         num_leapfrog: int,
     ) -> None:
         self.model, self.x, self.layout = model, x, layout
-        self.guide = guide if start == "guide" else _nothing  # what the guide thinks does not matter then
+        self.guide = guide if start == "guide" else no_sites  # what the guide thinks does not matter then
         self.start, self.num_temperatures, self.num_leapfrog = start, num_temperatures, num_leapfrog
         trace = poutine.util.prune_subsample_sites(poutine.trace(vectorized(model, 1, layout)).get_trace(x))
         sites = {name: site for name, site in sample_sites(trace) if not site["is_observed"]}

@@ -6,13 +6,12 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pyro
 from torch import Tensor
 
-from pyro_vae.checks import check_choice, check_count, check_rows
-from pyro_vae.evidence.annealing import STARTS, AnnealedPath
+from pyro_vae.checks import check_count, check_rows
+from pyro_vae.evidence.annealing import AnnealedPath, check_path
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.simulation import simulate
@@ -108,11 +107,7 @@ def sandwich(
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_chains = check_count("num_chains", num_chains, least=2)
-    settings: dict[str, Any] = {
-        "num_temperatures": check_count("num_temperatures", num_temperatures),
-        "num_leapfrog": check_count("num_leapfrog", num_leapfrog),
-        "start": check_choice("start", start, STARTS),
-    }
+    settings = check_path(num_temperatures, num_leapfrog, start)
     layout = find_layout(model, guide, check_rows(x))
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
     run = {"samples": "sandwich", "num_chains": num_chains, **settings}

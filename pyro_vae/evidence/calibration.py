@@ -18,6 +18,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
+from pyro_vae.evidence.lazy_arviz import import_arviz
 from pyro_vae.evidence.progress import Progress, bar, over_blocks
 from pyro_vae.evidence.simulation import simulate
 from pyro_vae.weights import Program, find_layout, sample_sites, vectorized
@@ -234,14 +235,7 @@ def calibrate(
 
     with pyro.validation_enabled(False):
         blocks = split_rows(model, guide, simulation.x, layout, choose_rows(chunk_size, num_draws))
-    return over_blocks(
-        rank,
-        blocks,
-        partial(Calibration, num_draws=num_draws),
-        progress=progress,
-        run={},  # nothing is kept in a file that would have to be told from others
-        fingerprint=partial(torch.empty, 0),
-    )
+    return over_blocks(rank, blocks, partial(Calibration, num_draws=num_draws), progress=progress)
 
 
 def _check_numbers(name: str, draws: Tensor, true: Tensor, first: int) -> None:
@@ -299,16 +293,8 @@ def _by_coordinate(sites: dict[str, Tensor]) -> Iterable[tuple[str, Tensor]]:
             yield f"{name}[{', '.join(map(str, index))}]" if index else name, column
 
 
-def _arviz() -> tuple[Any, bool]:
-    """The module, and whether it is of version 1 or later."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # arviz 0.23 announces its next version at every import
-        import arviz
-    return arviz, int(arviz.__version__.split(".")[0]) >= 1
-
-
 def _sbc_data(arrays: dict[str, Any], dims: dict[str, list[str]]) -> Any:
-    arviz, is_new = _arviz()
+    arviz, is_new = import_arviz()
     if is_new:
         return arviz.from_dict({"prior_sbc": arrays}, dims=dims)
     with warnings.catch_warnings():
@@ -318,7 +304,7 @@ def _sbc_data(arrays: dict[str, Any], dims: dict[str, list[str]]) -> Any:
 
 def _draw(values: dict[str, Any], num_draws: int, prob: float) -> Figure:
     """Draws a panel for each label and array ``[n]`` of values that are to be uniform on [0, 1]."""
-    arviz, is_new = _arviz()
+    arviz, is_new = import_arviz()
     columns = min(4, len(values))
     rows = -(-len(values) // columns)
     size = (3 * columns + 1, 2.4 * rows + 0.6)

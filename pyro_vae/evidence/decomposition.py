@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
 from pyro_vae.evidence.progress import Progress, bar
-from pyro_vae.weights import Layout, Program, find_layout, terms, terms_at
+from pyro_vae.weights import Layout, Program, find_layout, no_sites, terms, terms_at
 
 __all__ = ["ElboDecomposition", "decompose_elbo"]
 
@@ -70,7 +70,7 @@ class ElboDecomposition:
     @property
     def collapsed(self) -> bool:
         """Whether more than half of the latent units of some site are not active."""
-        return any(active.double().mean() < 0.5 for active in self.active.values())
+        return any(map(_mostly_off, self.active.values()))
 
     def summary(self) -> str:
         """The parts and the active units, with a warning at posterior collapse."""
@@ -85,7 +85,7 @@ class ElboDecomposition:
         ]
         for name, active in self.active.items():
             lines.append(f"  active units of {name!r}: {int(active.sum())} of {active.numel()}")
-            if active.double().mean() < 0.5:
+            if _mostly_off(active):
                 lines.append(
                     f"  WARNING: posterior collapse: most units of {name!r} say nothing of x. A KL term that is\n"
                     "  phased in, or held above a least rate (free bits), can prevent it; so can fewer units."
@@ -172,6 +172,10 @@ def decompose_elbo(
     )
 
 
+def _mostly_off(active: Tensor) -> bool:
+    return bool(active.double().mean() < 0.5)
+
+
 def _std_error(values: Tensor) -> float:
     """Of the mean of values ``[particles, n]``, for these datapoints."""
     return (values.var(0) / values.shape[0]).sum().sqrt().item() / values.shape[1]
@@ -187,7 +191,7 @@ def _variance_of_mean(moments: list[tuple[Tensor, Tensor]], num_particles: int) 
 def _log_marginal(guide: Program, x: Tensor, latents: dict[str, Tensor], layout: Layout) -> Tensor:
     """log q(z) of latents ``[m, ...]``: the log of the mean over all datapoints of q(z given x), ``[m]``."""
     count = len(next(iter(latents.values())))
-    blocks = split_rows(_nothing, guide, x, layout, 512)
+    blocks = split_rows(no_sites, guide, x, layout, 512)
     log_sum = torch.full((count,), -torch.inf, dtype=torch.float64, device=x.device)
     for block in blocks:
         for index in torch.arange(count, device=x.device).split(max(1, PAIRS_AT_ONCE // len(block))):
@@ -195,10 +199,6 @@ def _log_marginal(guide: Program, x: Tensor, latents: dict[str, Tensor], layout:
                 name: layout.rows_back(values[index, None].expand(-1, len(block), *values.shape[1:]))
                 for name, values in latents.items()
             }
-            density = terms_at(_nothing, guide, block, shared, len(index), layout).log_posterior
+            density = terms_at(no_sites, guide, block, shared, len(index), layout).log_posterior
             log_sum[index] = torch.logaddexp(log_sum[index], density.double().logsumexp(1))
     return log_sum - math.log(len(x))
-
-
-def _nothing(x: Tensor) -> None:
-    """A model without sites."""

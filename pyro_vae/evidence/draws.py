@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyro
 import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
+from pyro_vae.evidence.lazy_arviz import arviz_data
 from pyro_vae.evidence.pareto import pareto_smooth, tail_length
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.weights import Layout, Program, find_layout, sample_sites, sum_out, terms, traces_at
 
-__all__ = ["PosteriorDraws", "arviz_data", "posterior_draws", "to_arviz"]
+__all__ = ["PosteriorDraws", "posterior_draws", "to_arviz"]
 
 CANDIDATES = 10  # for each draw that is kept
 CHAINS = 4  # the draws are independent; ArviZ compares the parts they are divided into
@@ -101,27 +100,16 @@ def to_arviz(model: Program, guide: Program, x: Tensor, num_draws: int = 500, *,
         group: {name: torch.cat([part[group][name] for part in parts], dim=1).cpu().numpy() for name in parts[0][group]}
         for group in parts[0]
     }
-    return arviz_data(groups)
-
-
-def arviz_data(groups: dict[str, dict[str, np.ndarray]]) -> Any:
-    """What ArviZ makes of groups of arrays ``[draws, datapoint, ...]``; ``[1, datapoint, ...]`` in groups of data."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # arviz 0.23 announces its next version at every import
-        import arviz
-
-    shaped = {
+    dims = {
+        name: ["datapoint", *(f"{name}_dim_{i}" for i in range(value.ndim - 2))]
+        for arrays in groups.values()
+        for name, value in arrays.items()
+    }
+    by_chain = {
         group: {
             name: value[0] if group.endswith("data") else value.reshape(CHAINS, -1, *value.shape[1:])
             for name, value in arrays.items()
         }
         for group, arrays in groups.items()
     }
-    dims = {
-        name: ["datapoint", *(f"{name}_dim_{i}" for i in range(value.ndim - 2))]
-        for arrays in groups.values()
-        for name, value in arrays.items()
-    }
-    if int(arviz.__version__.split(".")[0]) < 1:
-        return arviz.from_dict(**shaped, dims=dims)  # type: ignore[arg-type]
-    return arviz.from_dict(shaped, dims=dims)
+    return arviz_data(by_chain, dims)

@@ -12,13 +12,13 @@ from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine import Trace
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
 from pyro_vae.evidence.progress import Progress, bar
+from pyro_vae.evidence.unscaled import Unscaled
 from pyro_vae.randomness import generators_kept, reseed
 from pyro_vae.weights import Layout, Program, find_layout, sample_sites, sum_out, terms_of, vectorized_trace_pair
 
@@ -132,7 +132,7 @@ def check_elbo(
     trace, mean_field = (elbo(num_particles, **options) for elbo in (Trace_ELBO, TraceMeanField_ELBO))
     trace_total, mean_field_total = 0.0, 0.0
     sampled, analytic, difference = _Mean(), _Mean(), _Mean()
-    model, guide = _Unscaled()(model), _Unscaled()(guide)
+    model, guide = Unscaled()(model), Unscaled()(guide)
     with pyro.validation_enabled(False):
         for block in progress(split_rows(model, guide, x, layout, max(1, chunk_size // num_particles))):
             seed = int(torch.randint(2**63 - 1, ()))
@@ -197,13 +197,6 @@ def _verdict(
     sampled_against_analytic = pairs[-1][:2]
     mean_field_valid = [pair[:2] for pair in differing] != [sampled_against_analytic]
     return ElboCheck(trace, log_weights, mean_field, analytic, disagreements, mean_field_valid)
-
-
-class _Unscaled(Messenger):
-    """Takes back the scales of a program: they weigh a loss, and are no part of p or q."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["scale"] = 1.0
 
 
 class _Mean:

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
+from pyro_vae.evidence.importance_sampling import weigh
 from pyro_vae.evidence.local_guide import LocalGuide
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.proposals import Proposal
-from pyro_vae.evidence.result import MAX_PARETO_K
+from pyro_vae.evidence.result import MAX_PARETO_K, std_error_of_mean
 from pyro_vae.evidence.running_weights import RunningWeights
 from pyro_vae.weights import Program, find_layout, terms
 
@@ -63,7 +64,8 @@ class InferenceGap:
     def summary(self) -> str:
         """The means over the datapoints, with Monte Carlo standard errors."""
         elbo, best, log_prob = (
-            _mean_error(error) for error in (self.elbo_std_error, self.best_elbo_std_error, self.log_prob_std_error)
+            std_error_of_mean(error)
+            for error in (self.elbo_std_error, self.best_elbo_std_error, self.log_prob_std_error)
         )
         rows = (
             ("log p(x)", self.log_prob, log_prob),
@@ -85,10 +87,6 @@ class InferenceGap:
 
     def __str__(self) -> str:
         return self.summary()
-
-
-def _mean_error(std_error: Tensor) -> float:
-    return std_error.square().sum().sqrt().item() / len(std_error)
 
 
 def inference_gap(
@@ -144,25 +142,20 @@ def inference_gap(
     layout = find_layout(model, guide, check_rows(x))
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
 
-    def weigh(guide: Program, block: Tensor, proposal: Proposal = terms) -> RunningWeights:
-        running = RunningWeights(len(block), num_samples, x.device)
-        with torch.no_grad():
-            while running.count < num_samples:
-                count = min(max(1, chunk_size // len(block)), num_samples - running.count)
-                running.update(proposal(model, guide, block, count, layout).log_weights)
-        return running
-
     def split(block: Tensor, first: int) -> dict[str, Tensor]:
+        def weights(guide: Program, proposal: Proposal = terms) -> RunningWeights:
+            return weigh(model, guide, block, num_samples, layout, chunk_size, proposal)
+
         with pyro.validation_enabled(False):
             local = LocalGuide(guide, block)
             local.fit(model, block, layout, num_steps=num_steps, num_particles=num_particles, lr=lr)
-            amortized, best = weigh(guide, block), weigh(local, block)
-            if log_prob is None:
-                columns = (best if proposal is terms else weigh(local, block, proposal)).columns(first)
-                known, std_error, k = columns["log_prob"], columns["std_error"], columns["pareto_k"]
-            else:
-                known = log_prob[first : first + len(block)].double()
-                std_error = k = torch.zeros_like(known)
+        amortized, best = weights(guide), weights(local)
+        if log_prob is None:
+            columns = (best if proposal is terms else weights(local, proposal)).columns(first)
+            known, std_error, k = columns["log_prob"], columns["std_error"], columns["pareto_k"]
+        else:
+            known = log_prob[first : first + len(block)].double()
+            std_error = k = torch.zeros_like(known)
         return {
             "elbo": amortized.mean_log,
             "best_elbo": best.mean_log,

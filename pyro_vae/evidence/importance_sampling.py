@@ -16,9 +16,9 @@ from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.running_weights import RunningWeights
-from pyro_vae.weights import Program, find_layout, terms
+from pyro_vae.weights import Layout, Program, find_layout, terms
 
-__all__ = ["importance"]
+__all__ = ["importance", "weigh"]
 
 
 @torch.no_grad()
@@ -62,13 +62,8 @@ def importance(
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
     run = {"samples": "importance", "num_samples": num_samples}
 
-    def weigh(block: Tensor, first: int) -> dict[str, Tensor]:
-        running = RunningWeights(len(block), num_samples, x.device)
-        with pyro.validation_enabled(False):
-            while running.count < num_samples:
-                num_particles = min(max(1, chunk_size // len(block)), num_samples - running.count)
-                running.update(proposal(model, guide, block, num_particles, layout).log_weights)
-        return running.columns(first)
+    def estimate(block: Tensor, first: int) -> dict[str, Tensor]:
+        return weigh(model, guide, block, num_samples, layout, chunk_size, proposal).columns(first)
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
         known = x[: len(columns["log_prob"])]
@@ -77,4 +72,33 @@ def importance(
 
     blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))
     known = partial(fingerprint, model, guide, x, layout, proposal)
-    return over_blocks(weigh, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known)
+    return over_blocks(estimate, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known)
+
+
+@torch.no_grad()
+def weigh(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    num_samples: int,
+    layout: Layout,
+    chunk_size: int,
+    proposal: Proposal = terms,
+) -> RunningWeights:
+    """Draws samples from the proposal, as many pairs of sample and datapoint at once as a chunk has, and weighs them.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        x: Data, ``[n, *event]``, all of which are computed at once.
+        num_samples: Samples for each datapoint.
+        layout: That of the programs.
+        chunk_size: The number of pairs to compute at once.
+        proposal: Where the samples come from.
+    """
+    running = RunningWeights(len(x), num_samples, x.device)
+    with pyro.validation_enabled(False):
+        while running.count < num_samples:
+            num_particles = min(max(1, chunk_size // len(x)), num_samples - running.count)
+            running.update(proposal(model, guide, x, num_particles, layout).log_weights)
+    return running

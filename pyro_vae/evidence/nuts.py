@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -15,12 +14,14 @@ import torch
 from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide.initialization import init_to_sample
-from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size
+from pyro_vae.evidence.elbo_check import MAX_STANDARD_ERRORS
+from pyro_vae.evidence.lazy_arviz import arviz_data, import_arviz
 from pyro_vae.evidence.progress import bar
+from pyro_vae.evidence.unscaled import Unscaled
 from pyro_vae.weights import Layout, Program, find_layout, sample_sites, terms_at, trace_pair, vectorized
 
 __all__ = ["NutsComparison", "compare_with_nuts"]
@@ -28,8 +29,6 @@ __all__ = ["NutsComparison", "compare_with_nuts"]
 # Vehtari et al. 2021, section 4: the bounds for R-hat and for the effective sample size of all chains together.
 MAX_R_HAT = 1.01
 LEAST_ESS = 400
-# Two-sided tail probability of a normal beyond this: 6e-5, the false-alarm rate for a coordinate that is right.
-MAX_STANDARD_ERRORS = 4
 
 _BAR = partial(bar, description="NUTS")
 
@@ -171,7 +170,7 @@ class NutsComparison:
             name: ["datapoint", *(f"{name}_dim_{i}" for i in range(value.ndim - 4)), "source"]
             for name, value in arrays.items()
         }
-        return _arviz_data(
+        return arviz_data(
             {"posterior": arrays, "sample_stats": {"diverging": self.diverging.numpy()}},
             dims,
             {"source": ["NUTS", "q"]},
@@ -295,7 +294,7 @@ def _run_chains(
     chains = []
     for _ in range(num_chains):
         mcmc = MCMC(
-            NUTS(_Unscaled()(model), init_strategy=init_to_sample),
+            NUTS(Unscaled()(model), init_strategy=init_to_sample),
             num_samples=num_samples,
             warmup_steps=warmup_steps,
             hook_fn=lambda *_: next(steps, None),
@@ -306,13 +305,6 @@ def _run_chains(
         chains.append((mcmc.get_samples(), mcmc.diagnostics()["divergences"]["chain 0"]))
     next(steps, None)  # so that the bar ends
     return chains
-
-
-class _Unscaled(Messenger):
-    """Takes back the scales of a program: they weigh a loss, and are no part of p."""
-
-    def _pyro_sample(self, msg: Any) -> None:
-        msg["scale"] = 1.0
 
 
 @torch.no_grad()
@@ -345,8 +337,8 @@ def _columns(sites: dict[str, Tensor]) -> np.ndarray:
 
 def _diagnostics(nuts: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """What ArviZ says of draws ``[chains, draws, n, ...]``: by the names of the fields of the result, ``[n, ...]``."""
-    arviz, _ = _arviz()
-    data = _arviz_data({"posterior": {name: draws.double().numpy() for name, draws in nuts.items()}}, {}, {})
+    arviz, _ = import_arviz()
+    data = arviz_data({"posterior": {name: draws.double().numpy() for name, draws in nuts.items()}})
     found = {
         "ess": arviz.ess(data, method="mean"),
         "ess_sd": arviz.ess(data, method="sd"),
@@ -355,18 +347,3 @@ def _diagnostics(nuts: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     return {
         field: {name: torch.as_tensor(values[name].values.copy()) for name in nuts} for field, values in found.items()
     }
-
-
-def _arviz() -> tuple[Any, bool]:
-    """The module, and whether it is of version 1 or later."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # arviz 0.23 announces its next version at every import
-        import arviz
-    return arviz, int(arviz.__version__.split(".")[0]) >= 1
-
-
-def _arviz_data(groups: dict[str, dict[str, np.ndarray]], dims: dict[str, list[str]], coords: dict[str, Any]) -> Any:
-    arviz, is_new = _arviz()
-    if is_new:
-        return arviz.from_dict(groups, dims=dims, coords=coords)
-    return arviz.from_dict(**groups, dims=dims, coords=coords)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from pyro_vae.evidence.lazy_arviz import import_arviz
 
 __all__ = ["pareto_k", "pareto_smooth", "tail_length"]
 
@@ -61,14 +62,9 @@ def pareto_smooth(tail: Tensor) -> tuple[Tensor, Tensor]:
 
 @cache
 def _arviz_psislw() -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    # Imported here, since it takes seconds. A tiny relative efficiency makes ArviZ take a fifth as the tail.
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # arviz 0.23 announces its next version at every import
-        import arviz
-
-    if int(arviz.__version__.split(".")[0]) < 1:
-        return lambda log_weights: arviz.psislw(log_weights, 1e-9)
-    return _arviz_stats_psislw
+    # A tiny relative efficiency makes ArviZ take a fifth as the tail.
+    arviz, is_new = import_arviz()
+    return _arviz_stats_psislw if is_new else lambda log_weights: arviz.psislw(log_weights, 1e-9)
 
 
 def _arviz_stats_psislw(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

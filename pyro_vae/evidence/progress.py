@@ -54,8 +54,8 @@ def over_blocks(
     *,
     progress: Progress = bar,
     resume: str | Path | None = None,
-    run: dict[str, Any],
-    fingerprint: Callable[[], Tensor],
+    run: dict[str, Any] | None = None,
+    fingerprint: Callable[[], Tensor] | None = None,
 ) -> Result:
     """Computes what is wanted of each block of datapoints, and keeps it.
 
@@ -66,7 +66,7 @@ def over_blocks(
         progress: Wraps the blocks that are left to do.
         resume: A file that what is done is kept in. If there is one, the run goes on from it, to the same numbers as if
             it had never stopped.
-        run: What tells this run from others, by name: the file of another is refused.
+        run: What tells this run from others, by name: the file of another is refused. Needed with ``resume``, as is
         fingerprint: Makes numbers that tell programs and data from others.
 
     Raises:
@@ -77,8 +77,7 @@ def over_blocks(
     device, total = blocks[0].device, sum(map(len, blocks))
     kept = _Kept((), get_generators(device))
     path = None if resume is None else Path(resume)
-    if path is not None:
-        run = {**run, "fingerprint": fingerprint()}
+    run = {**(run or {}), "fingerprint": fingerprint() if fingerprint is not None and path is not None else None}
     if path is not None and path.exists():
         kept = _load(path, run)
         set_generators(kept.generators, device)

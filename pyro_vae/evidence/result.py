@@ -10,9 +10,14 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["MAX_PARETO_K", "Evidence"]
+__all__ = ["MAX_PARETO_K", "Evidence", "std_error_of_mean"]
 
 MAX_PARETO_K = 0.7  # Vehtari et al. 2024: above it, importance sampling does not work in practice
+
+
+def std_error_of_mean(std_errors: Tensor) -> float:
+    """The standard error of the mean of independent estimates that have these, ``[n]``."""
+    return std_errors.square().sum().sqrt().item() / len(std_errors)
 
 
 @dataclass(frozen=True)
@@ -54,7 +59,7 @@ class Evidence:
     @property
     def mean_std_error(self) -> float:
         """The Monte Carlo standard error of ``mean``, for these very datapoints."""
-        return self.std_error.square().sum().sqrt().item() / len(self.std_error)
+        return std_error_of_mean(self.std_error)
 
     @property
     def mean_bias(self) -> float:

@@ -1,0 +1,16 @@
+"""Programs without their scales."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.poutine.messenger import Messenger
+
+__all__ = ["Unscaled"]
+
+
+class Unscaled(Messenger):
+    """Takes back the scales of a program: they weigh a loss, and are no part of p or q."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["scale"] = 1.0
