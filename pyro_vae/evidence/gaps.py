@@ -144,7 +144,10 @@ def inference_gap(
 
     def split(block: Tensor, first: int) -> dict[str, Tensor]:
         def weights(guide: Program, proposal: Proposal = terms) -> RunningWeights:
-            return weigh(model, guide, block, num_samples, layout, chunk_size, proposal)
+            def log_weights(block: Tensor, count: int) -> Tensor:
+                return proposal(model, guide, block, count, layout).log_weights
+
+            return weigh(log_weights, block, num_samples, chunk_size)
 
         with pyro.validation_enabled(False):
             local = LocalGuide(guide, block)

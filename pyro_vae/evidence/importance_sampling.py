@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -9,16 +10,22 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count, check_rows
+from pyro_vae.checks import check_choice, check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
 from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.running_weights import RunningWeights
-from pyro_vae.weights import Layout, Program, find_layout, terms
+from pyro_vae.infer.graphs import compiled
+from pyro_vae.weights import Program, find_layout, terms
 
 __all__ = ["importance", "weigh"]
+
+Chunk = Callable[[Tensor, int], Tensor]  # datapoints [n, *event] and a number of particles to log-weights
+
+# To compile takes as long as some hundred chunks, and an eighth of these chunks are enough to earn it back.
+WORTH_COMPILING = 2000
 
 
 @torch.no_grad()
@@ -30,6 +37,7 @@ def importance(
     num_samples: int = 1000,
     proposal: Proposal = terms,
     chunk_size: int | None = None,
+    compile: bool | str = "auto",  # noqa: A002
     progress: Progress = bar,
     resume: str | Path | None = None,
 ) -> Evidence:
@@ -47,6 +55,9 @@ def importance(
         proposal: Where the samples come from: the guide, unless :func:`~pyro_vae.evidence.widened` or
             :func:`~pyro_vae.evidence.defensive` says otherwise.
         chunk_size: The number of (sample, datapoint) pairs to compute at once; by default what suits the device.
+        compile: Whether to compile the programs, True, False or ``"auto"``: in runs of over 2000 chunks, on a CPU. It
+            takes seconds (and a C++ compiler) and saves about a third of the time; with the same seed, results agree
+            to rounding. Programs that cannot be compiled run as they are, with a warning.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
             been stopped; at most the last 10 seconds are lost.
@@ -58,47 +69,62 @@ def importance(
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_samples = check_count("num_samples", num_samples)
+    if compile not in (True, False):
+        check_choice("compile", compile, ["auto"])  # type: ignore[arg-type]
     layout = find_layout(model, guide, check_rows(x))
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
     run = {"samples": "importance", "num_samples": num_samples}
 
+    blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))
+
+    def log_weights(block: Tensor, num_particles: int) -> Tensor:
+        return proposal(model, guide, block, num_particles, layout).log_weights
+
+    pays = x.device.type == "cpu" and len(x) * num_samples > WORTH_COMPILING * chunk_size
+    fast = pays if compile == "auto" else compile
+    draw_chunk = _compiled(log_weights, blocks, _particles(chunk_size, blocks[0])) if fast else log_weights
+
     def estimate(block: Tensor, first: int) -> dict[str, Tensor]:
-        return weigh(model, guide, block, num_samples, layout, chunk_size, proposal).columns(first)
+        return weigh(draw_chunk, block, num_samples, chunk_size).columns(first)
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
         known = x[: len(columns["log_prob"])]
         draw = partial(to_arviz, model, guide, known, proposal=proposal)
         return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]
 
-    blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))
     known = partial(fingerprint, model, guide, x, layout, proposal)
     return over_blocks(estimate, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known)
 
 
 @torch.no_grad()
-def weigh(
-    model: Program,
-    guide: Program,
-    x: Tensor,
-    num_samples: int,
-    layout: Layout,
-    chunk_size: int,
-    proposal: Proposal = terms,
-) -> RunningWeights:
-    """Draws samples from the proposal, as many pairs of sample and datapoint at once as a chunk has, and weighs them.
+def weigh(log_weights: Chunk, x: Tensor, num_samples: int, chunk_size: int) -> RunningWeights:
+    """Draws samples for all rows of x, as many pairs of sample and datapoint at once as a chunk has, and weighs them.
 
     Args:
-        model: The model.
-        guide: The guide.
-        x: Data, ``[n, *event]``, all of which are computed at once.
+        log_weights: Called with x and a number of particles, returns log-weights ``[particles, n]``.
+        x: Data, ``[n, *event]``.
         num_samples: Samples for each datapoint.
-        layout: That of the programs.
         chunk_size: The number of pairs to compute at once.
-        proposal: Where the samples come from.
     """
     running = RunningWeights(len(x), num_samples, x.device)
     with pyro.validation_enabled(False):
         while running.count < num_samples:
-            num_particles = min(max(1, chunk_size // len(x)), num_samples - running.count)
-            running.update(proposal(model, guide, x, num_particles, layout).log_weights)
+            running.update(log_weights(x, min(_particles(chunk_size, x), num_samples - running.count)))
     return running
+
+
+def _particles(chunk_size: int, x: Tensor) -> int:
+    return max(1, chunk_size // len(x))
+
+
+def _compiled(log_weights: Chunk, blocks: Sequence[Tensor], num_particles: int) -> Chunk:
+    """The log-weights, compiled for blocks and numbers of particles of full size; what is left over runs as it is."""
+    full = [block for block in blocks if len(block) == len(blocks[0])]
+    with pyro.validation_enabled(False):
+        fast = compiled(lambda block: log_weights(block, num_particles), full[0], full[-1])
+
+    def chunk(block: Tensor, count: int) -> Tensor:
+        is_full = len(block) == len(blocks[0]) and count == num_particles
+        return fast(block) if is_full else log_weights(block, count)
+
+    return chunk
