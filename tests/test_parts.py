@@ -7,65 +7,11 @@ import copy
 import pyro
 import pytest
 import torch
-import zuko
-from linear_gaussian import LinearLikelihood
-from pyro import distributions as dist
+from parts import EVENT, LATENT, LIKELIHOODS, POSTERIORS, PRIORS, TorchPrior
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
-from torch import nn as torch_nn
 from torch.testing import assert_close
 
-from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors, weights
-
-EVENT = (3,)
-LATENT = 2
-
-
-class TorchPrior(torch_nn.Module):
-    """A user's own prior, from torch's distributions rather than Pyro's."""
-
-    def __init__(self):
-        super().__init__()
-        self.loc, self.raw_scale = torch_nn.Parameter(torch.zeros(LATENT)), torch_nn.Parameter(torch.zeros(LATENT))
-
-    def forward(self):
-        return torch.distributions.Independent(torch.distributions.Normal(self.loc, self.raw_scale.exp()), 1)
-
-
-class FullPosterior(torch_nn.Module):
-    """A user's own posterior: a multivariate normal with one covariance for all data."""
-
-    def __init__(self):
-        super().__init__()
-        self.network, self.raw = nn.mlp(EVENT, [4], LATENT), torch_nn.Parameter(torch.zeros(LATENT, LATENT))
-
-    def forward(self, x):
-        scale_tril = self.raw.tril(-1) + self.raw.diagonal().exp().diag_embed()
-        return dist.MultivariateNormal(self.network(x), scale_tril=scale_tril)
-
-
-PRIORS = {
-    "StandardNormal": lambda: priors.StandardNormal(LATENT),
-    "torch's own": TorchPrior,
-    "zuko flow": lambda: zuko.flows.MAF(LATENT, transforms=1, hidden_features=[8]),
-}
-LIKELIHOODS = {
-    "Bernoulli": lambda: likelihoods.Bernoulli(nn.mlp(LATENT, [8], EVENT)),
-    "linear normal": lambda: LinearLikelihood(torch.randn(3, LATENT), torch.zeros(3), 1.0),
-}
-POSTERIORS = {
-    "Normal": lambda: posteriors.Normal(nn.mlp(EVENT, [8], 2 * LATENT)),
-    "full normal": FullPosterior,
-}
-
-
-@pytest.fixture(params=PRIORS)
-def prior(request):
-    return PRIORS[request.param]()
-
-
-@pytest.fixture(params=LIKELIHOODS)
-def likelihood(request):
-    return LIKELIHOODS[request.param]()
+from pyro_vae import VAE, evidence, weights
 
 
 @pytest.fixture(params=POSTERIORS)
@@ -73,9 +19,14 @@ def posterior(request):
     return POSTERIORS[request.param]()
 
 
-@pytest.fixture
-def vae(prior, likelihood, posterior):
-    return VAE(prior, likelihood, posterior)
+@pytest.fixture(params=PRIORS)
+def vae(request, likelihood, posterior):
+    return VAE(PRIORS[request.param](posterior), likelihood, posterior)
+
+
+@pytest.fixture(params=LIKELIHOODS)
+def likelihood(request):
+    return LIKELIHOODS[request.param]()
 
 
 def test_shapes_under_leading_dimensions(vae):

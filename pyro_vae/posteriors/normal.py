@@ -1,8 +1,4 @@
-"""Posteriors q(z given x), amortized: modules that take data and return a distribution over latent vectors.
-
-A posterior is any ``nn.Module`` whose ``posterior(x)``, for x ``[*batch, *event]``, returns a distribution with batch
-shape ``[*batch]`` and event shape ``[latent]``.
-"""
+"""A normal posterior with a diagonal covariance."""
 
 from __future__ import annotations
 

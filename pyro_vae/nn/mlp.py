@@ -1,4 +1,4 @@
-"""Networks to put inside likelihoods and posteriors. They broadcast over leading dimensions."""
+"""Multilayer perceptrons."""
 
 from __future__ import annotations
 

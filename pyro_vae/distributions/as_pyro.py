@@ -1,4 +1,4 @@
-"""Distributions as Pyro wants them."""
+"""Any distribution as one of Pyro's."""
 
 from __future__ import annotations
 

@@ -1,0 +1,75 @@
+"""The tables of parts that the contract test crosses. A new part is a new row in one of them.
+
+Each row makes a small part: data ``[*batch, 3]``, latents ``[*batch, 2]``. A prior is made with the posterior of its VAE,
+since some share it.
+"""
+
+from __future__ import annotations
+
+import torch
+import zuko
+from linear_gaussian import LinearLikelihood
+from pyro import distributions as dist
+from torch import nn as torch_nn
+
+from pyro_vae import likelihoods, nn, posteriors, priors
+
+EVENT = (3,)
+LATENT = 2
+
+
+class Inputs(torch_nn.Module):
+    """Data of any dtype as inputs of a network: for integers, and none too large."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("one", torch.ones(()), persistent=False)
+
+    def forward(self, x):
+        return (x * self.one).clamp(-5, 5)
+
+
+def encoder(outputs):
+    return torch_nn.Sequential(Inputs(), nn.mlp(EVENT, [8], outputs))
+
+
+def decoder(*outputs):
+    return nn.mlp(LATENT, [8], (*EVENT, *outputs))
+
+
+class TorchPrior(torch_nn.Module):
+    """A user's own prior, from torch's distributions rather than Pyro's."""
+
+    def __init__(self):
+        super().__init__()
+        self.loc, self.raw_scale = torch_nn.Parameter(torch.zeros(LATENT)), torch_nn.Parameter(torch.zeros(LATENT))
+
+    def forward(self):
+        return torch.distributions.Independent(torch.distributions.Normal(self.loc, self.raw_scale.exp()), 1)
+
+
+class OneCovariance(torch_nn.Module):
+    """A user's own posterior: a multivariate normal with one covariance for all data."""
+
+    def __init__(self):
+        super().__init__()
+        self.network, self.raw = encoder(LATENT), torch_nn.Parameter(torch.zeros(LATENT, LATENT))
+
+    def forward(self, x):
+        scale_tril = self.raw.tril(-1) + self.raw.diagonal().exp().diag_embed()
+        return dist.MultivariateNormal(self.network(x), scale_tril=scale_tril)
+
+
+PRIORS = {
+    "StandardNormal": lambda _: priors.StandardNormal(LATENT),
+    "torch's own": lambda _: TorchPrior(),
+    "zuko flow": lambda _: zuko.flows.MAF(LATENT, transforms=1, hidden_features=[8]),
+}
+LIKELIHOODS = {
+    "Bernoulli": lambda: likelihoods.Bernoulli(decoder()),
+    "linear normal": lambda: LinearLikelihood(torch.randn(3, LATENT), torch.zeros(3), 1.0),
+}
+POSTERIORS = {
+    "Normal": lambda: posteriors.Normal(encoder(2 * LATENT)),
+    "one covariance": lambda: OneCovariance(),
+}
