@@ -6,8 +6,22 @@ everything that Pyro can do with programs (SVI, every ELBO, ``Predictive``, NUTS
 """
 
 from pyro_vae import data, evidence, likelihoods, nn, plots, posteriors, priors, weights
+from pyro_vae.hierarchical import BottomUp, HierarchicalVAE, TopDown
 from pyro_vae.vae import VAE
 
 __version__ = "0.1.0"
 
-__all__ = ["VAE", "data", "evidence", "likelihoods", "nn", "plots", "posteriors", "priors", "weights"]
+__all__ = [
+    "VAE",
+    "BottomUp",
+    "HierarchicalVAE",
+    "TopDown",
+    "data",
+    "evidence",
+    "likelihoods",
+    "nn",
+    "plots",
+    "posteriors",
+    "priors",
+    "weights",
+]

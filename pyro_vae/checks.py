@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.distributions import Distribution, constraints
 
 from pyro_vae.randomness import generators_kept
 
-__all__ = ["check_choice", "check_count", "check_data", "check_parts", "check_rows"]
+__all__ = ["call_part", "check_choice", "check_count", "check_data", "check_parts", "check_rows", "trial"]
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
@@ -52,11 +53,10 @@ def check_rows(x: Tensor, event: str = "*event") -> Tensor:
     return x
 
 
-@torch.no_grad()
 def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> tuple[Tensor, Tensor, Any]:
     """Runs the three parts once, on one draw from the prior, and checks that they fit together.
 
-    Random generators and training modes are left as they were. Parameters that a part creates lazily exist afterwards.
+    Parameters that a part creates lazily exist afterwards.
 
     Returns:
         The draws, z ``[1, latent]`` and x ``[1, *event]``, and the support of the likelihood.
@@ -65,26 +65,14 @@ def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -
         TypeError: If a part is not a module or does not return a distribution.
         ValueError: If a part does not accept what another gives.
     """
-    parts = {"prior": prior, "likelihood": likelihood, "posterior": posterior}
-    for name, part in parts.items():
-        if not isinstance(part, nn.Module):
-            raise TypeError(f"{name} is of type {type(part).__name__}; a part is an nn.Module returning a distribution")
-    tensors = (tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers()))
-    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    training = [module for part in parts.values() for module in part.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False  # no batch statistics from a batch of one
-        with generators_kept(device):
-            p_z = _call("prior()", prior)
-            z = p_z.sample((1,))
-            p_x = _call(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, z)
-            x = p_x.sample()
-            _warn_unless_broadcasting(likelihood, z)
-            q_z = _call(f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, x)
-    finally:
-        for module in training:
-            module.training = True
+    with trial({"prior": prior, "likelihood": likelihood, "posterior": posterior}):
+        p_z = call_part("prior()", prior)
+        z = p_z.sample((1,))
+        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, z)
+        x = p_x.sample()
+        _warn_unless_broadcasting(likelihood, z)
+        q_z = call_part(f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, x)
+        code = q_z.sample()
     if p_z.batch_shape:
         raise ValueError(
             f"prior() has batch shape {list(p_z.batch_shape)} and event shape {list(p_z.event_shape)}; expected an "
@@ -101,7 +89,41 @@ def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -
             f"latent sizes do not match: prior() has event shape {list(p_z.event_shape)}, "
             f"posterior(x) has {list(q_z.event_shape)}"
         )
+    _check_inside(z, "prior()", q_z, "posterior(x)")
+    _check_inside(code, "posterior(x)", p_z, "prior()")
     return z, x, p_x.support
+
+
+def _check_inside(draws: Tensor, source: str, distribution: Distribution, name: str) -> None:
+    try:
+        support = distribution.support
+    except NotImplementedError:  # that of a flow is not known
+        return
+    if not support.check(draws).all():
+        raise ValueError(f"draws from {source} lie outside of the support of {name}, which is {support}")
+
+
+@contextmanager
+def trial(parts: dict[str, nn.Module]) -> Iterator[None]:
+    """To run parts, by name, once: random generators and training modes are left as they were.
+
+    Raises:
+        TypeError: If a part is not a module.
+    """
+    for name, part in parts.items():
+        if not isinstance(part, nn.Module):
+            raise TypeError(f"{name} is of type {type(part).__name__}; a part is an nn.Module returning a distribution")
+    tensors = (tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers()))
+    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
+    training = [module for part in parts.values() for module in part.modules() if module.training]
+    try:
+        for module in training:
+            module.training = False  # no batch statistics from a batch of one
+        with torch.no_grad(), generators_kept(device):
+            yield
+    finally:
+        for module in training:
+            module.training = True
 
 
 def _warn_unless_broadcasting(likelihood: nn.Module, z: Tensor) -> None:
@@ -118,7 +140,13 @@ def _warn_unless_broadcasting(likelihood: nn.Module, z: Tensor) -> None:
         )
 
 
-def _call(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
+def call_part(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
+    """Calls a part that other parts gave the inputs of.
+
+    Raises:
+        TypeError: If it does not return a distribution.
+        ValueError: If it fails.
+    """
     try:
         distribution = part(*inputs)
     except (RuntimeError, ValueError, IndexError) as error:

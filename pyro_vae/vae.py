@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pyro
 import torch
 from pyro.infer.util import is_validation_enabled
-from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-from pyro_vae.checks import check_count, check_data, check_parts
+from pyro_vae.checks import check_count, check_parts
 from pyro_vae.distributions import as_pyro
+from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
 
 __all__ = ["VAE"]
 
 
-class VAE(PyroModule):
+class VAE(LatentVariableModel):
     """A variational autoencoder: the programs p(z) p(x given z) and q(z given x) (Kingma & Welling 2013).
 
     Both programs have one plate, ``"data"`` at dim -1, and the sites ``"z"`` (latent) and, in the model, ``"x"``
     (observed). They are ordinary Pyro programs, so all of Pyro works on them: ``SVI``, every ELBO, ``Predictive``,
     ``poutine``, NUTS. To swap a part is to pass another module.
-
-    The parameters belong to this module, not to Pyro's global parameter store: two VAEs in one process do not share
-    them, ``load_state_dict`` and ``copy.deepcopy`` do what they do in PyTorch, and a parameter with
-    ``requires_grad=False`` stays as it is.
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
@@ -39,14 +33,11 @@ class VAE(PyroModule):
     """
 
     _example_z: Tensor
-    _example_x: Tensor
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> None:
-        super().__init__()
-        z, x, self._support = check_parts(prior, likelihood, posterior)
-        # What latents and data look like; they follow .to(device) and .to(dtype), and are not saved.
+        z, x, support = check_parts(prior, likelihood, posterior)
+        super().__init__(x, support)
         self.register_buffer("_example_z", z, persistent=False)
-        self.register_buffer("_example_x", x, persistent=False)
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior
@@ -96,29 +87,7 @@ class VAE(PyroModule):
         """The mean of p(x given z) at the codes of x ``[n, *event]``; the same shape as x."""
         return self.likelihood(self.encode(x)).mean
 
-    @torch.no_grad()
-    def check(self, x: Tensor) -> None:
-        """Checks that x ``[n, *event]`` is data this VAE can take; cheap, and draws no random numbers.
-
-        Raises:
-            TypeError: If x is not a tensor or its dtype is not that of draws from the likelihood.
-            ValueError: If x is empty, misshapen, on another device, or outside the support of the likelihood
-                (NaN is outside of every support).
-        """
-        check_data(x, self._example_x, self._support)
-
     @property
     def latent_shape(self) -> torch.Size:
         """The shape of one latent, ``[latent]``."""
         return self._example_z.shape[1:]
-
-    @property
-    def event_shape(self) -> torch.Size:
-        """The shape of one datapoint, ``[*event]``."""
-        return self._example_x.shape[1:]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Pyro hangs a weak reference on every parameter it has seen, and those cannot be pickled.
-        for parameter in self.parameters():
-            parameter.__dict__.pop("unconstrained", None)
-        return self.__dict__.copy()
