@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
 from typing import Any
@@ -53,10 +53,21 @@ def check_rows(x: Tensor, event: str = "*event") -> Tensor:
     return x
 
 
-def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> tuple[Tensor, Tensor, Any]:
+def check_parts(
+    prior: nn.Module,
+    likelihood: nn.Module,
+    posterior: nn.Module,
+    given: Callable[[Tensor], Tensor] = lambda values: values,
+) -> tuple[Tensor, Tensor, Any]:
     """Runs the three parts once, on one draw from the prior, and checks that they fit together.
 
     Parameters that a part creates lazily exist afterwards.
+
+    Args:
+        prior: The prior.
+        likelihood: The likelihood.
+        posterior: The posterior.
+        given: What becomes of z or x, ``[1, ...]``, before likelihood and posterior are called with it.
 
     Returns:
         The draws, z ``[1, latent]`` and x ``[1, *event]``, and the support of the likelihood.
@@ -68,10 +79,10 @@ def check_parts(prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -
     with trial({"prior": prior, "likelihood": likelihood, "posterior": posterior}):
         p_z = call_part("prior()", prior)
         z = p_z.sample((1,))
-        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, z)
+        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, given(z))
         x = p_x.sample()
-        _warn_unless_broadcasting(likelihood, z)
-        q_z = call_part(f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, x)
+        _warn_unless_broadcasting(likelihood, given(z))
+        q_z = call_part(f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, given(x))
         code = q_z.sample()
     if p_z.batch_shape:
         raise ValueError(

@@ -1,0 +1,109 @@
+"""Variational autoencoders that know something of each datapoint: p(x given z, y)."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+
+from pyro_vae.checks import check_count, check_parts
+from pyro_vae.distributions import as_pyro
+from pyro_vae.latent_variable_model import LatentVariableModel
+from pyro_vae.parameters import declare_parameters
+
+__all__ = ["ConditionalVAE", "append"]
+
+
+def append(vectors: Tensor, conditions: Tensor) -> Tensor:
+    """Appends conditions ``[*batch, conditions]`` to vectors ``[*batch, size]``; leading dimensions broadcast.
+
+    Returns:
+        ``[*batch, size + conditions]``, of the dtype of the conditions.
+    """
+    batch = torch.broadcast_shapes(vectors.shape[:-1], conditions.shape[:-1])
+    return torch.cat([vectors.to(conditions.dtype).expand(*batch, -1), conditions.expand(*batch, -1)], dim=-1)
+
+
+class ConditionalVAE(LatentVariableModel):
+    """The programs p(z) p(x given z, y) and q(z given x, y) (Sohn et al. 2015, section 4.1, with a prior of its own).
+
+    y is what is known of a datapoint: attributes, or a label by ``torch.nn.functional.one_hot``. It is appended to what
+    likelihood and posterior are called with, so that the parts of a :class:`~pyro_vae.VAE` will do, with networks of so
+    many more inputs. The plate and the sites are those of a ``VAE``. To functions of programs of x alone, such as those
+    of ``pyro_vae.evidence``, pass ``partial(vae.model, y=y)`` and ``partial(vae.guide, y=y)``.
+
+    Args:
+        prior: ``prior()`` returns p(z), with event shape ``[latent]``.
+        likelihood: Called with z and y, ``[*batch, latent + conditions]``; returns p(x given z, y).
+        posterior: Called with x, flattened, and y, ``[*batch, pixels + conditions]``; returns q(z given x, y).
+        conditions: The number of conditions, y being ``[n, conditions]``.
+
+    Raises:
+        TypeError: If a part is not a module or does not return a distribution.
+        ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
+    """
+
+    def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, conditions: int) -> None:
+        check_count("conditions", conditions)
+
+        def given(values: Tensor) -> Tensor:
+            dtype = values.dtype if values.is_floating_point() else None
+            return append(values.flatten(1), torch.zeros(1, conditions, dtype=dtype, device=values.device))
+
+        _, x, support = check_parts(prior, likelihood, posterior, given)
+        super().__init__(x, support)
+        self.prior = prior
+        self.likelihood = likelihood
+        self.posterior = posterior
+        self.conditions = conditions
+
+    def model(self, x: Tensor, y: Tensor) -> Tensor:
+        """The program p(z) p(x given z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""
+        if is_validation_enabled():
+            self.check(x)
+            self.check_conditions(y, len(x))
+        declare_parameters(self, self.prior, self.likelihood)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            z = pyro.sample("z", as_pyro(self.prior()))
+            return pyro.sample("x", as_pyro(self.likelihood(append(z, y))), obs=x)
+
+    def guide(self, x: Tensor, y: Tensor) -> Tensor:
+        """The program q(z given x, y), for x ``[n, *event]`` and y ``[n, conditions]``. Returns z ``[n, latent]``."""
+        if is_validation_enabled():
+            self.check(x)
+            self.check_conditions(y, len(x))
+        declare_parameters(self, self.posterior)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            return pyro.sample("z", as_pyro(self.posterior(append(x.flatten(1), y))))
+
+    def check_conditions(self, y: Tensor, n: int) -> None:
+        """Checks that y is a tensor ``[n, conditions]`` of floats.
+
+        Raises:
+            TypeError: If it is not a tensor of floats.
+            ValueError: If it has another shape.
+        """
+        if not isinstance(y, Tensor) or not y.is_floating_point():
+            kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
+            raise TypeError(f"y is of type {kind}; expected a tensor of floats (labels by torch.nn.functional.one_hot)")
+        if y.shape != (n, self.conditions):
+            raise ValueError(f"y has shape {list(y.shape)}; expected [{n}, {self.conditions}], a row for each of x")
+
+    @torch.no_grad()
+    def sample(self, y: Tensor) -> Tensor:
+        """Draws a datapoint from p(x given y) for each row of y ``[n, conditions]``: ``[n, *event]``."""
+        self.check_conditions(y, len(y))
+        return self.likelihood(append(self.prior().sample((len(y),)), y)).sample()
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Tensor) -> Tensor:
+        """The codes of x ``[n, *event]`` given y ``[n, conditions]``: the means of q(z given x, y), ``[n, latent]``."""
+        self.check(x)
+        self.check_conditions(y, len(x))
+        return self.posterior(append(x.flatten(1), y)).mean
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
+        """The mean of p(x given z, y) at the codes of x ``[n, *event]``; with another y, in its manner."""
+        return self.likelihood(append(self.encode(x, y), y)).mean
