@@ -8,6 +8,7 @@ from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.elbo_check import ElboCheck, Estimate, check_elbo
 from pyro_vae.evidence.gaps import InferenceGap, inference_gap
 from pyro_vae.evidence.importance_sampling import importance
+from pyro_vae.evidence.imputation import impute
 from pyro_vae.evidence.nuts import NutsComparison, compare_with_nuts
 from pyro_vae.evidence.progress import Interrupted
 from pyro_vae.evidence.proposals import Proposal, defensive, widened
@@ -31,6 +32,7 @@ __all__ = [
     "decompose_elbo",
     "defensive",
     "importance",
+    "impute",
     "inference_gap",
     "sandwich",
     "to_arviz",

@@ -1,0 +1,74 @@
+"""Missing values, filled in with what the model expects of them."""
+
+from __future__ import annotations
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import check_count, check_rows
+from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
+from pyro_vae.evidence.progress import Progress, bar, over_blocks
+from pyro_vae.weights import Program, find_layout, sample_sites, terms_of, vectorized_trace_pair
+
+__all__ = ["impute"]
+
+
+@torch.no_grad()
+def impute(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    num_samples: int = 1000,
+    chunk_size: int | None = None,
+    progress: Progress = bar,
+) -> Tensor:
+    """Replaces every NaN of x by its mean given what was observed of its datapoint.
+
+    The mean of p(x given z), over draws of z from the guide, with self-normalized importance weights: they make draws
+    from q(z given the observed) stand for the posterior (Mattei & Frellsen 2019, section 3).
+
+    Args:
+        model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site whose
+            distribution accepts NaN, as ``likelihoods.Incomplete`` makes it.
+        guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
+        x: Data, ``[n, *event]``, NaN where missing.
+        num_samples: Samples for each datapoint.
+        chunk_size: The number of (sample, datapoint) pairs to compute at once; by default what suits the device.
+        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
+
+    Returns:
+        x without NaN, on its device.
+
+    Raises:
+        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        ValueError: As :func:`~pyro_vae.evidence.importance`; or if the model does not observe x at one site.
+        Interrupted: At Ctrl-C, with the datapoints that were done.
+    """
+    num_samples = check_count("num_samples", num_samples)
+    layout = find_layout(model, guide, check_rows(x))
+    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
+
+    def fill(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
+        log_total = torch.full(block.shape[:1], -torch.inf, dtype=torch.float64, device=block.device)
+        mean = torch.zeros_like(block, dtype=torch.float64)
+        by_row = (-1, *[1] * (block.ndim - 1))
+        done = 0
+        with pyro.validation_enabled(False):
+            while done < num_samples:
+                count = min(max(1, chunk_size // len(block)), num_samples - done)
+                traces = vectorized_trace_pair(model, guide, block, count, layout)
+                means = [site["fn"].mean for _, site in sample_sites(traces[0]) if site["is_observed"]]
+                if len(means) != 1 or means[0].numel() != count * block.numel():
+                    raise ValueError(f"the model observes x at {len(means)} sites; to be filled in, it must be at one")
+                log_weights = terms_of(*traces, layout).log_weights.double()
+                before, log_total = log_total, torch.logaddexp(log_total, log_weights.logsumexp(0))
+                share = (log_weights - log_total).exp()
+                drawn = layout.rows_second(means[0]).reshape(count, *block.shape).double()
+                mean = mean * (before - log_total).exp().reshape(by_row) + torch.einsum("kn,kn...->n...", share, drawn)
+                done += count
+        return {"x": torch.where(block.isnan(), mean.to(block.dtype), block)}
+
+    blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))
+    return over_blocks(fill, blocks, lambda columns: columns["x"].to(x.device), progress=progress)

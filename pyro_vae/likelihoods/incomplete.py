@@ -1,0 +1,95 @@
+"""Data of which some values are missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+from torch.distributions import Independent, constraints
+
+from pyro_vae.distributions.as_pyro import as_pyro
+
+__all__ = ["Incomplete"]
+
+
+class Incomplete(nn.Module):
+    """Another likelihood, for data with missing values: what is NaN is left out (Mattei & Frellsen 2019, section 2).
+
+    The density is that of the values that are there, so log p(x) is that of the observed part of each datapoint: exact
+    if values are missing at random. The posterior gets the same data; ``nn.FillMissing`` puts zeros in the gaps for its
+    network. Fill them in afterwards with ``evidence.impute``.
+
+    Args:
+        likelihood: A likelihood whose values are independent given z, of any shape. Data are floating-point.
+    """
+
+    def __init__(self, likelihood: nn.Module) -> None:
+        super().__init__()
+        self.likelihood = likelihood
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """Returns p(x given z), which accepts NaN, of the shapes of the likelihood; its draws are complete.
+
+        Raises:
+            ValueError: If the values are not independent given z.
+        """
+        return _Incomplete(as_pyro(self.likelihood(z)))
+
+
+class _Incomplete(dist.TorchDistribution):
+    arg_constraints: dict[str, Any] = {}  # noqa: RUF012
+
+    def __init__(self, complete: Any) -> None:
+        self.complete = complete
+        self.each, dims = complete, 0
+        while isinstance(self.each, Independent):
+            dims += self.each.reinterpreted_batch_ndims
+            self.each = self.each.base_dist
+        if self.each.event_shape:
+            raise ValueError(
+                f"an incomplete likelihood needs values that are independent given z; a {type(self.each).__name__} has "
+                f"event shape {list(self.each.event_shape)}"
+            )
+        self.dims = dims
+        super().__init__(complete.batch_shape, complete.event_shape, validate_args=False)
+
+    @property
+    def has_rsample(self) -> bool:  # type: ignore[override]
+        return self.complete.has_rsample
+
+    @property
+    def support(self) -> constraints.Constraint:  # type: ignore[override]
+        return constraints.independent(_OrMissing(self.each.support), self.dims)
+
+    @property
+    def mean(self) -> Tensor:
+        return self.complete.mean
+
+    def sample(self, sample_shape: Any = ()) -> Tensor:
+        return self.complete.sample(sample_shape)
+
+    def rsample(self, sample_shape: Any = ()) -> Tensor:
+        return self.complete.rsample(sample_shape)
+
+    def expand(self, batch_shape: Any, _instance: Any = None) -> _Incomplete:
+        return _Incomplete(self.complete.expand(batch_shape))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        missing = value.isnan()
+        # Zero, in the place of what is missing, is in the support of all likelihoods; NaN would spoil the gradient.
+        each = self.each.log_prob(value.masked_fill(missing, 0.0))
+        return each.masked_fill(missing, 0.0).flatten(-self.dims).sum(-1) if self.dims else each.masked_fill(missing, 0)
+
+
+class _OrMissing(constraints.Constraint):
+    def __init__(self, values: Any) -> None:
+        self.values = values
+        super().__init__()
+
+    def check(self, value: Tensor) -> Tensor:
+        missing = value.isnan()
+        return missing | self.values.check(value.masked_fill(missing, 0.0))
+
+    def __repr__(self) -> str:
+        return f"{self.values}, or NaN for missing"

@@ -1,0 +1,138 @@
+"""Missing values, on the linear-Gaussian model: what is left of a normal vector is normal, and so is what is missing."""
+
+from __future__ import annotations
+
+import pyro
+import pytest
+import torch
+from linear_gaussian import LinearLikelihood
+from pyro import distributions as dist
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO
+from torch import nn as torch_nn
+from torch.testing import assert_close
+
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+
+N, PIXELS, LATENT = 12, 5, 2
+
+
+def make_vae(likelihood=None):
+    complete = likelihood or LinearLikelihood(torch.randn(PIXELS, LATENT), torch.randn(PIXELS), 0.8)
+    network = nn.mlp(PIXELS, [8], 2 * LATENT)
+    torch_nn.init.zeros_(network[-1].weight)  # at first wider than the prior, so that weights are bounded
+    network[-1].bias.data = torch.tensor([0.0, 0.0, 1.0, 1.0])
+    network = nn.FillMissing(network)
+    return VAE(priors.StandardNormal(LATENT), likelihoods.Incomplete(complete), posteriors.Normal(network))
+
+
+def with_gaps(x, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    x = x.masked_fill(torch.rand(x.shape, generator=generator) < 0.4, torch.nan)
+    x[0] = torch.nan  # nothing was observed
+    x[1] = 1.0  # nothing is missing
+    return x
+
+
+@torch.no_grad()
+def exact(vae, x):
+    """log p(observed), ``[n]``, and x with E[missing given observed] in the gaps."""
+    bias = vae.likelihood(torch.zeros(LATENT)).mean.double()
+    weight = vae.likelihood(torch.eye(LATENT)).mean.mT.double() - bias[:, None]
+    covariance = weight @ weight.mT + 0.8**2 * torch.eye(PIXELS)
+    log_prob, filled = [], x.double().clone()
+    for row in filled:
+        there = ~row.isnan()
+        if not there.any():
+            log_prob.append(torch.zeros((), dtype=torch.float64))
+            row.copy_(bias)
+            continue
+        inner = covariance[there][:, there]
+        log_prob.append(dist.MultivariateNormal(bias[there], inner).log_prob(row[there]))
+        gain = torch.linalg.solve(inner, row[there] - bias[there])
+        row[~there] = bias[~there] + covariance[~there][:, there] @ gain
+    return torch.stack(log_prob), filled
+
+
+def test_evidence_is_that_of_what_was_observed():
+    vae = make_vae()
+    x = with_gaps(vae.sample(N))
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=10_000)
+    error = (result.log_prob - exact(vae, x)[0]).abs()
+    assert (error <= 6 * result.std_error + 1e-4).all()
+    assert result.std_error.max() < 0.3
+
+
+def test_imputation_is_the_conditional_mean():
+    vae = make_vae()
+    x = with_gaps(vae.sample(N))
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=50_000)
+    assert torch.equal(filled[~x.isnan()], x[~x.isnan()])
+    # Independent runs tell the Monte Carlo error: 10 runs of a tenth of the samples.
+    runs = torch.stack([evidence.impute(vae.model, vae.guide, x, num_samples=5000) for _ in range(10)])
+    std_error = runs.double().std(0) / 10**0.5
+    expected = exact(vae, x)[1]
+    assert ((runs.double().mean(0) - expected).abs() <= 8 * std_error + 1e-5).all()
+    assert ((filled.double() - expected).abs() <= 8 * std_error + 1e-5).all()
+
+
+def test_chunks_make_no_difference_but_noise():
+    vae = make_vae()
+    x = with_gaps(vae.sample(N))
+    values = [evidence.impute(vae.model, vae.guide, x, num_samples=5000, chunk_size=size) for size in (500, 4096)]
+    assert_close(*values, rtol=0, atol=0.3)  # a standard error is below 0.03
+
+
+@pytest.mark.parametrize("loss", [Trace_ELBO(), RenyiELBO(0, 5, vectorize_particles=True, max_plate_nesting=1)])
+def test_incomplete_data_train(loss):
+    """MIWAE is the importance-weighted bound of such a model (Pyro's RenyiELBO of order 0)."""
+
+    class Learned(torch_nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = torch_nn.Linear(LATENT, PIXELS)
+
+        def forward(self, z):
+            return dist.Normal(self.linear(z), 0.8).to_event(1)
+
+    source, vae = make_vae(), make_vae(Learned())
+    x, test = with_gaps(source.sample(400)), source.sample(400)
+
+    def missing_log_prob():
+        return evidence.importance(vae.model, vae.guide, test, num_samples=300).mean
+
+    before = missing_log_prob()
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.03}), loss)
+    for _ in range(150):
+        assert svi.step(x) < float("inf")
+    truth = evidence.importance(source.model, source.guide, test, num_samples=300).mean
+    assert truth - missing_log_prob() < 0.3 * (truth - before)  # of complete data, of which it has seen none
+
+
+def test_complete_data_are_as_without():
+    complete = likelihoods.Bernoulli(nn.mlp(LATENT, [8], (1, 4, 4)))
+    incomplete = likelihoods.Incomplete(complete)
+    z = torch.randn(3, 5, LATENT)
+    x = complete(z).sample()
+    assert_close(incomplete(z).log_prob(x), complete(z).log_prob(x))
+    assert torch.equal(incomplete(z).mean, complete(z).mean)
+    x[..., :2, :] = torch.nan
+    x.requires_grad_()
+    incomplete(z).log_prob(x).sum().backward()
+    assert x.grad.isfinite().all()
+    assert all(parameter.grad.isfinite().all() for parameter in complete.parameters())
+
+
+def test_what_else_is_missing():
+    vae = make_vae(likelihoods.Bernoulli(nn.mlp(LATENT, [8], PIXELS)))
+    bad = with_gaps(vae.sample(4))
+    vae.check(bad)
+    bad[1, 2] = 3.0
+    with pytest.raises(ValueError, match=r"or NaN for missing: the first is x\[1, 2\] = 3.0"):
+        vae.check(bad)
+
+    class Full(torch_nn.Module):
+        def forward(self, z):
+            return dist.MultivariateNormal(torch.zeros(*z.shape[:-1], PIXELS), torch.eye(PIXELS))
+
+    with pytest.raises(ValueError, match="independent given z; a MultivariateNormal has event shape"):
+        make_vae(Full())
