@@ -1,5 +1,21 @@
-"""Networks to put inside likelihoods and posteriors. They broadcast over leading dimensions."""
+"""Networks to put inside likelihoods and posteriors. They broadcast over leading dimensions.
 
+Any module that does so works instead, and :class:`Broadcast` makes one of a module that takes one batch dimension.
+"""
+
+from pyro_vae.nn.broadcast import Broadcast
+from pyro_vae.nn.convolutional import convolutional_decoder, convolutional_encoder
+from pyro_vae.nn.fill_missing import FillMissing
+from pyro_vae.nn.gated_mlp import gated_mlp
 from pyro_vae.nn.mlp import mlp
+from pyro_vae.nn.residual_block import ResidualBlock
 
-__all__ = ["mlp"]
+__all__ = [
+    "Broadcast",
+    "FillMissing",
+    "ResidualBlock",
+    "convolutional_decoder",
+    "convolutional_encoder",
+    "gated_mlp",
+    "mlp",
+]

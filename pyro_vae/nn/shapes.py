@@ -1,0 +1,21 @@
+"""Shapes as users write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from pyro_vae.checks import check_count
+
+__all__ = ["as_shape"]
+
+
+def as_shape(name: str, sizes: int | Sequence[int], least: int = 1) -> tuple[int, ...]:
+    """Returns the sizes as a tuple, of at least ``least``; an integer is a shape of one.
+
+    Raises:
+        ValueError: If there are too few, or one is not a positive integer; the message has the name.
+    """
+    shape = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
+    if len(shape) < least:
+        raise ValueError(f"{name} is {sizes!r}; expected an integer or a sequence of at least one")
+    return tuple(check_count(name, size) for size in shape)
