@@ -1,8 +1,10 @@
-"""The contract of parts, over every combination. A new part is a new row in one of the three tables."""
+"""The contract of parts, over every combination. A new part is a new row in one of the tables of ``parts.py``."""
 
 from __future__ import annotations
 
 import copy
+from functools import cache
+from itertools import product
 
 import pyro
 import pytest
@@ -13,25 +15,63 @@ from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, weights
 
-
-@pytest.fixture(params=POSTERIORS)
-def posterior(request):
-    return POSTERIORS[request.param]()
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 
-@pytest.fixture(params=PRIORS)
-def vae(request, likelihood, posterior):
-    return VAE(PRIORS[request.param](posterior), likelihood, posterior)
+def make(prior, likelihood, posterior):
+    q = POSTERIORS[posterior]()
+    return PRIORS[prior](q), LIKELIHOODS[likelihood](), q
 
 
-@pytest.fixture(params=LIKELIHOODS)
-def likelihood(request):
-    return LIKELIHOODS[request.param]()
+@cache
+def on_the_sphere(table, name):
+    """Whether a prior or posterior draws latents of length one."""
+    q = POSTERIORS[name if table == "posterior" else "Normal"]()
+    with torch.no_grad():
+        p = q(torch.ones(1, *EVENT)) if table == "posterior" else PRIORS[name](q)()
+        return bool(((p.sample((20,)).norm(dim=-1) - 1).abs() < 1e-5).all())
 
 
-def test_shapes_under_leading_dimensions(vae):
+def fits(prior, posterior):
+    if on_the_sphere("posterior", posterior):  # a prior that shares its posterior is where that is
+        return prior == "VampPrior" or on_the_sphere("prior", prior)
+    return not on_the_sphere("prior", prior)
+
+
+COMBINATIONS = list(product(PRIORS, LIKELIHOODS, POSTERIORS))
+FITTING = [names for names in COMBINATIONS if fits(names[0], names[2])]
+OTHERS = sorted({(prior, posterior) for prior, _, posterior in COMBINATIONS if not fits(prior, posterior)})
+# Every part once: for what is about one part, or takes longer.
+ONCE = [
+    *((prior, "Bernoulli", next(q for q in POSTERIORS if fits(prior, q))) for prior in PRIORS),
+    *(("StandardNormal", likelihood, "Normal") for likelihood in LIKELIHOODS),
+    *((next(p for p in PRIORS if fits(p, posterior)), "Bernoulli", posterior) for posterior in POSTERIORS),
+]
+ONCE = list(dict.fromkeys(ONCE))
+
+
+def identify(names):
+    return " / ".join(names)
+
+
+@pytest.mark.parametrize("names", FITTING, ids=identify)
+def test_every_combination(names):
+    parts = make(*names)
+    vae = VAE(*parts)
+    x = vae.sample(3)
+    _shapes_under_leading_dimensions(vae)
+    log_w = _log_weights_are_pyros_trace_sums(vae, x)
+    _a_gradient_reaches_every_parameter(vae, log_w)
+    _the_state_survives(vae, x)
+    for device in DEVICES:
+        _the_same_elsewhere(vae, x, device)
+    vae = vae.double()
+    _evidence_equals_quadrature(vae, x.double() if x.is_floating_point() else x)
+
+
+def _shapes_under_leading_dimensions(vae):
     assert (vae.latent_shape, vae.event_shape) == ((LATENT,), EVENT)
-    for batch in ((5,), (4, 5), (2, 1, 5)):
+    for batch in ((5,), (2, 1, 5)):
         z = vae.prior().sample(batch)
         x = vae.likelihood(z).sample()
         assert z.shape == (*batch, LATENT)
@@ -41,18 +81,21 @@ def test_shapes_under_leading_dimensions(vae):
         assert vae.posterior(x).log_prob(z).shape == batch
         # A leading dimension only repeats what happens without it.
         last = (0,) * (len(batch) - 1)
-        assert_close(vae.posterior(x).log_prob(z)[last], vae.posterior(x[last]).log_prob(z[last]))
+        assert_close(vae.posterior(x).log_prob(z)[last], vae.posterior(x[last]).log_prob(z[last]), rtol=1e-4, atol=1e-4)
         assert_close(vae.likelihood(z).log_prob(x)[last], vae.likelihood(z[last]).log_prob(x[last]))
 
 
-def test_log_weights_are_pyros_trace_sums_and_reach_every_parameter(vae):
-    x = vae.sample(6)
+def _log_weights_are_pyros_trace_sums(vae, x):
     torch.manual_seed(1)
     log_w = weights.log_weights(vae.model, vae.guide, x, 4)
     torch.manual_seed(1)
     loss = Trace_ELBO(4, vectorize_particles=True, max_plate_nesting=1).loss(vae.model, vae.guide, x)
     assert log_w.isfinite().all()
     assert_close(-log_w.mean(0).sum().item(), loss, rtol=1e-5, atol=1e-4)
+    return log_w
+
+
+def _a_gradient_reaches_every_parameter(vae, log_w):
     log_w.mean().backward()
     for name, parameter in vae.named_parameters():
         assert parameter.grad is not None, name
@@ -60,78 +103,116 @@ def test_log_weights_are_pyros_trace_sums_and_reach_every_parameter(vae):
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_svi_trains_it_and_then_its_evidence_equals_quadrature(vae):
-    vae = vae.double()
-    x = vae.sample(30)
-    before = weights.log_weights(vae.model, vae.guide, x, 50).mean().item()
-    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
-    for _ in range(150):
-        svi.step(x)
-    assert weights.log_weights(vae.model, vae.guide, x, 50).mean().item() > before
-    _check_against_quadrature(vae, x)
+def _elbo(vae, x):
+    torch.manual_seed(2)
+    with torch.no_grad():
+        return weights.log_weights(vae.model, vae.guide, x, 3)
+
+
+def _the_state_survives(vae, x):
+    before = _elbo(vae, x)
+    other = copy.deepcopy(vae)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.1)
+    if list(vae.parameters()):
+        assert not torch.equal(_elbo(other, x), before)
+    other.load_state_dict(vae.state_dict())
+    assert torch.equal(_elbo(other, x), before)
 
 
 @torch.no_grad()
-def _check_against_quadrature(vae, x):
-    line = torch.linspace(-9, 9, 601, dtype=torch.float64)
-    z = torch.cartesian_prod(line, line)
-    log_area = 2 * (line[1] - line[0]).log()
-    # The density of the prior integrates to one, and with the likelihood to the evidence.
-    assert (vae.prior().log_prob(z).logsumexp(0) + log_area).exp().item() == pytest.approx(1, abs=1e-6)
-    log_joint = vae.prior().log_prob(z) + torch.stack([vae.likelihood(z).log_prob(row) for row in x])
-    exact = log_joint.logsumexp(1) + log_area
-    result = evidence.importance(vae.model, vae.guide, x, num_samples=20_000)
-    believable = result.pareto_k < 0.7
-    assert believable.double().mean() > 0.5
-    error = (result.log_prob - exact)[believable].abs()
-    assert (error <= 5 * result.std_error[believable] + 1e-6).all()
+def _the_same_elsewhere(vae, x, device):
+    """At the same latents, on another device and in float64."""
+    layout = weights.find_layout(vae.model, vae.guide, x)
+    z = vae.prior().sample((2, len(x)))
+    here = weights.terms_at(vae.model, vae.guide, x, {"z": z}, 2, layout)
+    other = copy.deepcopy(vae).to(device, torch.float64)
+    x, z = (x.to(device, torch.float64) if x.is_floating_point() else x.to(device)), z.to(device, torch.float64)
+    there = weights.terms_at(other.model, other.guide, x, {"z": z}, 2, layout)
+    for a, b in zip(here[:3], there[:3], strict=True):
+        assert b.dtype == torch.float64
+        assert b.device.type == device
+        assert_close(a.double(), b.cpu(), rtol=1e-3, atol=1e-3)
 
 
-def test_sampling_and_density_agree(vae):
+@torch.no_grad()
+def _evidence_equals_quadrature(vae, x):
+    z, log_area = _grid(on_sphere=bool(((vae.prior().sample((20,)).norm(dim=-1) - 1).abs() < 1e-5).all()))
+    log_prior = vae.prior().log_prob(z) + log_area
+    # The density of the prior integrates to one, and with the likelihood to the evidence. Densities with a kink
+    # (Laplace, splines) leave an error of 10^-3 on this grid.
+    assert log_prior.logsumexp(0).exp().item() == pytest.approx(1, abs=3e-3)
+    exact = torch.stack([(log_prior + vae.likelihood(z).log_prob(row)).logsumexp(0) for row in x])
+    # With half of the draws from the prior no weight exceeds twice the likelihood, so that errors are normal: beyond 6
+    # standard errors once in 10^9, where k-hat does not say that there were too few samples.
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=2000, proposal=evidence.defensive(0.5))
+    believable = ~result.doubtful
+    assert believable.any()
+    assert ((result.log_prob - exact).abs() <= 6 * result.std_error + 3e-3)[believable].all()
+
+
+def _grid(on_sphere):
+    """Latents, and the log of the area that each stands for."""
+    if on_sphere:
+        angle = torch.linspace(0, 2 * torch.pi, 721, dtype=torch.float64)[:-1]
+        return torch.stack([angle.cos(), angle.sin()], -1), (angle[1] - angle[0]).log()
+    line = torch.linspace(-10, 10, 201, dtype=torch.float64)
+    return torch.cartesian_prod(line, line), 2 * (line[1] - line[0]).log()
+
+
+@pytest.mark.parametrize(("prior", "posterior"), OTHERS)
+def test_latents_of_different_kinds_are_refused(prior, posterior):
+    with pytest.raises(ValueError, match="lie outside of the support of"):
+        VAE(*make(prior, "Bernoulli", posterior))
+
+
+@pytest.mark.parametrize("names", ONCE, ids=identify)
+def test_svi_trains_it(names):
+    vae = VAE(*make(*names))
+    x = vae.sample(30)
+
+    def elbo():
+        torch.manual_seed(3)
+        return weights.log_weights(vae.model, vae.guide, x, 200).mean().item()
+
+    before = elbo()
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
+    for _ in range(60):
+        svi.step(x)
+    assert elbo() > before
+
+
+@pytest.mark.parametrize("names", ONCE, ids=identify)
+def test_sampling_and_density_agree(names):
     """E[d log p / d theta] = 0 where x is drawn from p: the score of every part vanishes on average."""
+    vae = VAE(*make(*names)).double()
     n = 4000
+    example = vae.sample(1)[0]
     for part, inputs in (
         (vae.prior, ()),
-        (vae.likelihood, (torch.ones(LATENT),)),
-        (vae.posterior, (torch.ones(EVENT),)),
+        (vae.likelihood, (torch.ones(LATENT, dtype=torch.float64),)),
+        (vae.posterior, (example,)),
     ):
         parameters = list(part.parameters())
         if not parameters:
             continue
-        distribution = part(*inputs)
-        draws = distribution.sample((n,)).detach()
-        scores = torch.autograd.grad(distribution.log_prob(draws).mean(), parameters, allow_unused=True)
-        # Its error by the central limit theorem, from the scores of blocks of draws.
+        draws = part(*inputs).sample((n,)).detach()
+        # The error by the central limit theorem, from the scores of blocks of draws.
         blocks = [
             torch.autograd.grad(part(*inputs).log_prob(block).mean(), parameters, allow_unused=True)
             for block in draws.split(n // 40)
         ]
-        for i, score in enumerate(scores):
-            if score is not None:
-                error = torch.stack([block[i] for block in blocks]).std(0) / 40**0.5
-                assert (score.abs() <= 6 * error + 1e-5).all()
+        for scores in zip(*blocks, strict=True):
+            if scores[0] is not None:
+                score = torch.stack(scores)
+                error = score.std(0) / 40**0.5
+                assert (score.mean(0).abs() <= 7 * error + 1e-5).all()
 
 
-def test_state_survives_saving_copying_and_float64(vae):
-    x = vae.sample(5)
-
-    def elbo(vae, x):
-        torch.manual_seed(2)
-        return weights.log_weights(vae.model, vae.guide, x, 3).detach()
-
-    before = elbo(vae, x)
-    other = copy.deepcopy(vae)
-    with torch.no_grad():
-        for parameter in other.parameters():
-            parameter.add_(1.0)
-    assert not torch.equal(elbo(other, x), before)
-    other.load_state_dict(vae.state_dict())
-    assert torch.equal(elbo(other, x), before)
-    double = vae.double()
-    assert double.sample(2).dtype == elbo(double, x.double()).dtype == torch.float64
-
-
-def test_both_of_pyros_elbos_and_ours_agree(vae):
+@pytest.mark.parametrize("names", ONCE, ids=identify)
+def test_both_of_pyros_elbos_and_ours_agree(names):
+    vae = VAE(*make(*names))
     check = evidence.check_elbo(vae.model, vae.guide, vae.sample(50), num_particles=40)
     assert check.agree, check.summary()
 
