@@ -72,4 +72,15 @@ LIKELIHOODS = {
 POSTERIORS = {
     "Normal": lambda: posteriors.Normal(encoder(2 * LATENT)),
     "one covariance": lambda: OneCovariance(),
+    "FullNormal": lambda: posteriors.FullNormal(encoder(5)),
+    "LinearGaussian": lambda: posteriors.LinearGaussian(
+        LinearLikelihood(torch.randn(3, LATENT), torch.zeros(3), 1.0), LATENT
+    ),
+    "LowRankNormal": lambda: posteriors.LowRankNormal(encoder(4 * LATENT), rank=2),
+    "InverseAutoregressive": lambda: posteriors.InverseAutoregressive(
+        encoder(2 * LATENT + 3), LATENT, 3, transforms=2, hidden_features=[8]
+    ),
+    "NeuralSpline": lambda: posteriors.NeuralSpline(
+        encoder(2 * LATENT + 3), LATENT, 3, transforms=1, hidden_features=[8], bins=4
+    ),
 }

@@ -4,6 +4,11 @@ A posterior is any ``nn.Module`` whose ``posterior(x)``, for x ``[*batch, *event
 shape ``[*batch]`` and event shape ``[latent]``.
 """
 
+from pyro_vae.posteriors.full_normal import FullNormal
+from pyro_vae.posteriors.inverse_autoregressive import InverseAutoregressive
+from pyro_vae.posteriors.linear_gaussian import LinearGaussian
+from pyro_vae.posteriors.low_rank_normal import LowRankNormal
+from pyro_vae.posteriors.neural_spline import NeuralSpline
 from pyro_vae.posteriors.normal import Normal
 
-__all__ = ["Normal"]
+__all__ = ["FullNormal", "InverseAutoregressive", "LinearGaussian", "LowRankNormal", "NeuralSpline", "Normal"]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
-from torch.nn.functional import softplus
+
+from pyro_vae.posteriors.positive_scale import positive_scale
 
 __all__ = ["Normal"]
 
@@ -13,12 +13,9 @@ __all__ = ["Normal"]
 class Normal(nn.Module):
     """q(z given x) = N(loc(x), diag(scale(x)^2)) (Kingma & Welling 2013, equation 9).
 
-    The scale is softplus(raw) + sqrt(eps), with eps the precision of the dtype. It does not overflow (it is linear
-    above), and for locations of order 1, as under a standard normal prior, it does not fall so low that z - loc, of
-    which log q is computed, loses more than half of its digits to rounding.
-
     Args:
-        network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent]``: the locations, then the raw scales.
+        network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent]``: the locations, then the raw scales, which
+            go through :func:`~pyro_vae.posteriors.positive_scale.positive_scale`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -28,5 +25,4 @@ class Normal(nn.Module):
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         loc, raw_scale = self.network(x).chunk(2, dim=-1)
-        scale = softplus(raw_scale) + torch.finfo(raw_scale.dtype).eps ** 0.5
-        return dist.Normal(loc, scale).to_event(1)
+        return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)

@@ -1,0 +1,68 @@
+"""What posteriors made of autoregressive networks share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.checks import check_count
+from pyro_vae.distributions.zuko_import import zuko
+
+__all__ = ["autoregressive_transforms", "split_outputs"]
+
+
+def autoregressive_transforms(
+    latent_dim: int, context_dim: int, transforms: int, hidden_features: Sequence[int], **univariate: Any
+) -> zuko.lazy.LazyComposedTransform:
+    """Transforms ``y[i] = f(x[i]; network(x[:i], context))`` in sequence, each in the reverse of the last order.
+
+    From x to y each takes one pass through its network, the way back one for every dimension. The last layers of the
+    networks start small, so that f, the identity at parameters of zero, starts close to it.
+
+    Args:
+        latent_dim: The number of dimensions of x and y, at least 1.
+        context_dim: The number of dimensions of the context, at least 1.
+        transforms: The number of transforms, at least 1.
+        hidden_features: The widths of the hidden layers of each network.
+        univariate: f and the shapes of its parameters, as zuko's ``MaskedAutoregressiveTransform`` takes them.
+
+    Raises:
+        ValueError: If a size is not a positive integer.
+    """
+    order = torch.arange(check_count("latent_dim", latent_dim))
+    check_count("context_dim", context_dim)
+    layers = [
+        zuko.flows.autoregressive.MaskedAutoregressiveTransform(
+            latent_dim,
+            context_dim,
+            order=order if i % 2 == 0 else order.flip(0),
+            hidden_features=[check_count("hidden_features", width) for width in hidden_features],
+            activation=nn.SiLU,
+            **univariate,
+        )
+        for i in range(check_count("transforms", transforms))
+    ]
+    for layer in layers:
+        last = layer.hyper[-1]
+        nn.init.zeros_(last.bias)
+        with torch.no_grad():
+            last.weight.mul_(0.01)
+    return zuko.lazy.LazyComposedTransform(*layers)
+
+
+def split_outputs(outputs: Tensor, latent_dim: int, context_dim: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Splits a network's outputs into two of ``[*batch, latent]`` and the context, ``[*batch, context]``.
+
+    Raises:
+        ValueError: If their number is not ``2 * latent_dim + context_dim``.
+    """
+    if outputs.shape[-1] != 2 * latent_dim + context_dim:
+        raise ValueError(
+            f"the network of the posterior gives {outputs.shape[-1]} numbers for a datapoint; expected "
+            f"2 * latent_dim + context_dim = {2 * latent_dim + context_dim}"
+        )
+    first, second, context = outputs.split([latent_dim, latent_dim, context_dim], dim=-1)
+    return first, second, context

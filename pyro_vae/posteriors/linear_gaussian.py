@@ -1,0 +1,72 @@
+"""The exact posterior of a linear-Gaussian model."""
+
+from __future__ import annotations
+
+from itertools import chain
+
+import torch
+from pyro import distributions as dist
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from pyro_vae.checks import check_count
+
+__all__ = ["LinearGaussian"]
+
+
+class LinearGaussian(nn.Module):
+    """p(z given x) where p(z) = N(0, I) and p(x given z) = N(W z + b, diag(s^2)) (Bishop 2006, equation 2.116).
+
+    That is probabilistic PCA (Tipping & Bishop 1999), with one s for each dimension factor analysis. W, b and s are
+    read off the likelihood at every call, so the posterior stays exact while the likelihood is trained. It has no
+    parameters of its own, every log-weight is log p(x), and to maximize the ELBO is to maximize the likelihood.
+
+    Args:
+        likelihood: The likelihood of the model: ``likelihood(z)``, for z ``[*batch, latent]``, returns independent
+            normals of event shape ``[*event]`` with locations linear in z, a bias included, and scales not dependent
+            on z.
+        latent_dim: The number of latent dimensions, at least 1.
+
+    Raises:
+        ValueError: If ``latent_dim`` is not a positive integer, or the likelihood is not linear-Gaussian.
+    """
+
+    points: Tensor
+
+    def __init__(self, likelihood: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        check_count("latent_dim", latent_dim)
+        tensors = chain(likelihood.parameters(), likelihood.buffers())
+        like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
+        self.likelihood = likelihood
+        # The values of a linear map at the origin and at the unit vectors are all that there is to know of it.
+        points = torch.cat([torch.zeros(1, latent_dim), torch.eye(latent_dim)])
+        self.register_buffer("points", points.to(like), persistent=False)
+        self._check_linear()
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:
+        """Returns p(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
+        p_x = self.likelihood(self.points)
+        scale = p_x.stddev[0]
+        values = (p_x.mean / scale).flatten(1)
+        bias, weight = values[0], values[1:] - values[0]  # those of x / scale; the weight transposed, [latent, event]
+        precision = self.points[1:] + weight @ weight.T
+        regression = torch.cholesky_solve(weight, torch.linalg.cholesky(precision))
+        centred = (x / scale).flatten(x.ndim - scale.ndim) - bias
+        return dist.MultivariateNormal(centred @ regression.T, precision_matrix=precision)
+
+    @torch.no_grad()
+    def _check_linear(self) -> None:
+        points = torch.cat([self.points, torch.full_like(self.points[:1], -0.5)])
+        p_x = self.likelihood(points)
+        base = p_x
+        while isinstance(base, Independent):
+            base = base.base_dist
+        if not isinstance(base, Normal) or p_x.batch_shape != points.shape[:1]:
+            raise ValueError(f"likelihood(z) is {p_x}; expected independent normals that are one event")
+        origin, steps = p_x.mean[0], p_x.mean[1:] - p_x.mean[0]
+        difference = steps[-1] + 0.5 * steps[:-1].sum(0)  # zero if linear, but for rounding
+        if (difference.abs() > torch.finfo(steps.dtype).eps ** 0.5 * (origin.abs() + steps.abs().sum(0))).any():
+            raise ValueError("the locations of likelihood(z) are not linear in z; the exact posterior is not known")
+        if not torch.equal(p_x.stddev, p_x.stddev[:1].expand_as(p_x.stddev)):
+            raise ValueError("the scales of likelihood(z) depend on z; the exact posterior is not known")

@@ -1,0 +1,48 @@
+"""A normal posterior with a covariance of low rank plus diagonal."""
+
+from __future__ import annotations
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.checks import check_count
+from pyro_vae.posteriors.positive_scale import positive_scale
+
+__all__ = ["LowRankNormal"]
+
+
+class LowRankNormal(nn.Module):
+    """q(z given x) = N(loc(x), W(x) W(x)^T + diag(scale(x)^2)), W with ``rank`` columns (Ong, Nott & Smith 2018).
+
+    A column of W and its negative give the same covariance. One that takes different signs at different data passes
+    through zero in between, where training may leave it: a second column makes up for it.
+
+    Args:
+        network: Maps data ``[*batch, *event]`` to ``[*batch, latent * (2 + rank)]``: the locations, the raw scales (as
+            in :class:`~pyro_vae.posteriors.Normal`), and the rows of W.
+        rank: The number of columns of W, at least 1.
+
+    Raises:
+        ValueError: If the rank is not a positive integer.
+    """
+
+    def __init__(self, network: nn.Module, rank: int) -> None:
+        super().__init__()
+        self.network, self.rank = network, check_count("rank", rank)
+
+    def forward(self, x: Tensor) -> dist.TorchDistribution:
+        """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
+
+        Raises:
+            ValueError: If the network's number of outputs is no multiple of ``2 + rank``.
+        """
+        outputs = self.network(x)
+        latent, rest = divmod(outputs.shape[-1], 2 + self.rank)
+        if rest:
+            raise ValueError(
+                f"the network of LowRankNormal gives {outputs.shape[-1]} numbers for a datapoint; expected "
+                f"latent * (2 + rank), a multiple of {2 + self.rank} for rank {self.rank}"
+            )
+        loc, raw_scale, factor = outputs.split([latent, latent, latent * self.rank], dim=-1)
+        cov_diag = positive_scale(raw_scale).square()
+        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (latent, self.rank)), cov_diag)
