@@ -62,15 +62,31 @@ class OneCovariance(torch_nn.Module):
 
 PRIORS = {
     "StandardNormal": lambda _: priors.StandardNormal(LATENT),
+    "Laplace": lambda _: priors.Laplace(LATENT),
+    "Mixture": lambda _: priors.Mixture(LATENT, components=3),
+    "VampPrior": lambda posterior: priors.VampPrior(posterior, torch.randn(4, *EVENT)),
+    "HypersphericalUniform": lambda _: priors.HypersphericalUniform(LATENT),
     "torch's own": lambda _: TorchPrior(),
     "zuko flow": lambda _: zuko.flows.MAF(LATENT, transforms=1, hidden_features=[8]),
 }
 LIKELIHOODS = {
     "Bernoulli": lambda: likelihoods.Bernoulli(decoder()),
+    "Categorical": lambda: likelihoods.Categorical(decoder(4)),
+    "ContinuousBernoulli": lambda: likelihoods.ContinuousBernoulli(decoder()),
+    "DiscretizedLogistic": lambda: likelihoods.DiscretizedLogistic(decoder(2)),
+    "HeterogeneousNegativeBinomial": lambda: likelihoods.HeterogeneousNegativeBinomial(decoder(2)),
+    "HeteroscedasticNormal": lambda: likelihoods.HeteroscedasticNormal(decoder(2)),
+    "NegativeBinomial": lambda: likelihoods.NegativeBinomial(
+        decoder(), likelihoods.PositiveParameter(torch.ones(EVENT))
+    ),
+    "Normal": lambda: likelihoods.Normal(decoder(), 0.5),
+    "Normal, learned scale": lambda: likelihoods.Normal(decoder(), likelihoods.PositiveParameter(1.0)),
+    "Poisson": lambda: likelihoods.Poisson(decoder()),
     "linear normal": lambda: LinearLikelihood(torch.randn(3, LATENT), torch.zeros(3), 1.0),
 }
 POSTERIORS = {
     "Normal": lambda: posteriors.Normal(encoder(2 * LATENT)),
+    "ProjectedNormal": lambda: posteriors.ProjectedNormal(encoder(LATENT)),
     "one covariance": lambda: OneCovariance(),
     "FullNormal": lambda: posteriors.FullNormal(encoder(5)),
     "LinearGaussian": lambda: posteriors.LinearGaussian(

@@ -2,5 +2,21 @@
 
 from pyro_vae.distributions import kl_normals as kl_normals  # the divergences are registered by the import
 from pyro_vae.distributions.as_pyro import as_pyro
+from pyro_vae.distributions.continuous_bernoulli import ContinuousBernoulli
+from pyro_vae.distributions.discretized_logistic import DiscretizedLogistic
+from pyro_vae.distributions.hypersphere import HypersphericalUniform
+from pyro_vae.distributions.mixture import Mixture
+from pyro_vae.distributions.negative_binomial import NegativeBinomial
+from pyro_vae.distributions.poisson import Poisson
+from pyro_vae.distributions.projected_normal import ProjectedNormal
 
-__all__ = ["as_pyro"]
+__all__ = [
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "HypersphericalUniform",
+    "Mixture",
+    "NegativeBinomial",
+    "Poisson",
+    "ProjectedNormal",
+    "as_pyro",
+]

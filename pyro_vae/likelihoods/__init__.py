@@ -3,8 +3,42 @@
 A likelihood is any ``nn.Module`` whose ``likelihood(z)``, for z ``[*batch, latent]`` with any leading dimensions,
 returns a distribution with batch shape ``[*batch]`` and the event shape of one datapoint. What data it accepts is the
 ``support`` of that distribution: ``VAE.check`` tests data against it once, before any work is done.
+
+Those here are made of a network from ``[*batch, latent]``. Where a value of x has one parameter, its outputs are
+``[*batch, *event]``; where it has several, they are in one more dimension, the last: ``[*batch, *event, 2]`` for a
+location and a scale. So ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and ``nn.convolutional_decoder(latent, (1, 28, 28,
+2))`` both fit images of shape ``[1, 28, 28]``.
+
+| data | likelihoods |
+|---|---|
+| 0 or 1 | ``Bernoulli`` |
+| from 0 to 1 | ``ContinuousBernoulli`` |
+| levels k / 255, as 8-bit pixels | ``DiscretizedLogistic``, ``Categorical`` (as integers) |
+| real numbers | ``Normal``, ``HeteroscedasticNormal`` |
+| counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial`` |
+| classes | ``Categorical`` |
 """
 
 from pyro_vae.likelihoods.bernoulli import Bernoulli
+from pyro_vae.likelihoods.categorical import Categorical
+from pyro_vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from pyro_vae.likelihoods.discretized_logistic import DiscretizedLogistic
+from pyro_vae.likelihoods.incomplete import Incomplete
+from pyro_vae.likelihoods.negative_binomial import HeterogeneousNegativeBinomial, NegativeBinomial
+from pyro_vae.likelihoods.normal import HeteroscedasticNormal, Normal
+from pyro_vae.likelihoods.poisson import Poisson
+from pyro_vae.likelihoods.positive import PositiveParameter
 
-__all__ = ["Bernoulli"]
+__all__ = [
+    "Bernoulli",
+    "Categorical",
+    "ContinuousBernoulli",
+    "DiscretizedLogistic",
+    "HeterogeneousNegativeBinomial",
+    "HeteroscedasticNormal",
+    "Incomplete",
+    "NegativeBinomial",
+    "Normal",
+    "Poisson",
+    "PositiveParameter",
+]

@@ -1,0 +1,83 @@
+"""The continuous Bernoulli distribution, exact at logits of any size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["ContinuousBernoulli"]
+
+# At smaller logits series are used, as differences would cancel. With three terms and logits below 0.1 what they leave
+# out is below 1e-13, in values and first derivatives.
+SMALL = 0.1
+
+
+class ContinuousBernoulli(TorchDistribution):
+    """p(x) = l exp(l x) / (exp(l) - 1) on [0, 1], with the logit l (Loaiza-Ganem & Cunningham 2019, section 3).
+
+    In place of ``torch.distributions.ContinuousBernoulli``, whose normalizing constant holds the probability sigmoid(l)
+    within the precision of the dtype: in float32 its log-density is wrong by 0.06 nats at a logit of 17, by 1.1 at 50.
+
+    Args:
+        logits: The logits l, ``[*batch]``.
+    """
+
+    arg_constraints = {"logits": constraints.real}  # noqa: RUF012
+    support = constraints.unit_interval
+    has_rsample = True
+
+    def __init__(self, logits: Tensor, validate_args: bool | None = None) -> None:
+        self.logits = logits
+        super().__init__(logits.shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> ContinuousBernoulli:
+        """The same distribution with a larger batch shape."""
+        return ContinuousBernoulli(self.logits.expand(batch_shape), validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """log p(value), for values that broadcast with ``[*batch]``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        # With h = l / 2, log p = (2 x - 1) h - log(sinh(h) / h), in which the last term is even in l.
+        small, near, far = self._split()
+        square = near * near
+        log_sinhc = square * (1 / 24 + square * (-1 / 2880 + square / 181440))
+        size = far.abs()
+        log_p = value * far - far.clamp_min(0) - (-torch.expm1(-size) / size).log()
+        return torch.where(small, (value - 0.5) * near - log_sinhc, log_p)
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, ``[*batch]``: 1 / (1 - exp(-l)) - 1 / l."""
+        small, near, far = self._split()
+        square = near * near
+        return torch.where(
+            small,
+            0.5 + near * (1 / 12 + square * (-1 / 720 + square / 30240)),
+            -1 / torch.expm1(-far) - 1 / far,
+        )
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws ``[*sample_shape, *batch]``: log(1 + u (exp(l) - 1)) / l, the inverse of the distribution function."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        eps = torch.finfo(self.logits.dtype).eps
+        u = torch.rand(shape, dtype=self.logits.dtype, device=self.logits.device).clamp(eps, 1 - eps)
+        # Two terms of a series, used where what they leave out is less than rounding.
+        small, near, far = self._split(eps ** (1 / 3))
+        size = far.abs()
+        # Reflected where the logit is positive, so that exp does not overflow.
+        reflected = -torch.log1p(torch.where(far > 0, 1 - u, u) * torch.expm1(-size)) / size
+        series = u + u * (1 - u) * near * (1 / 2 + (1 - 2 * u) * near / 6)
+        return torch.where(small, series, torch.where(far > 0, 1 - reflected, reflected))
+
+    def _split(self, bound: float = SMALL) -> tuple[Tensor, Tensor, Tensor]:
+        """Where logits are small; the logits there (elsewhere 0); the logits elsewhere (there 1).
+
+        The fillers keep what is computed of the wrong logits, and its gradient, finite.
+        """
+        small = self.logits.abs() < bound
+        return small, torch.where(small, self.logits, 0), torch.where(small, 1, self.logits)

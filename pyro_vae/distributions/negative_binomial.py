@@ -1,0 +1,82 @@
+"""The negative binomial distribution, of its mean and its inverse dispersion."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import Gamma, constraints
+
+from pyro_vae.distributions.stirling import draw_poisson, log_ratio, stirling_remainder
+from pyro_vae.distributions.supports import Counts
+
+__all__ = ["NegativeBinomial"]
+
+# Logarithms are held within this range where they are exponentiated: there the numbers and their sums are finite and
+# not 0 in float32, and what is beyond makes no difference.
+RANGE = (-80, 80)
+
+
+class NegativeBinomial(TorchDistribution):
+    """Counts of mean m and variance m + m^2 / r, with r the inverse dispersion; Poisson as r grows.
+
+    A Poisson distribution whose rate is drawn from a gamma distribution of shape r and mean m. In place of
+    ``torch.distributions.NegativeBinomial``, of which the log-probability is a difference of log-gamma functions of r:
+    with r a million, in float32, it is wrong by 0.05 nats at a mean of 10.
+
+    Args:
+        log_mean: Logarithms of the means, ``[*batch]``.
+        log_inverse_dispersion: Logarithms of r, broadcast with the means. What depends on it alone is computed in its
+            own shape.
+    """
+
+    arg_constraints = {"log_mean": constraints.real, "log_inverse_dispersion": constraints.real}  # noqa: RUF012
+    support = Counts()
+
+    def __init__(self, log_mean: Tensor, log_inverse_dispersion: Tensor, validate_args: bool | None = None) -> None:
+        self.log_mean, self.log_inverse_dispersion = log_mean, log_inverse_dispersion
+        batch_shape = torch.broadcast_shapes(log_mean.shape, log_inverse_dispersion.shape)
+        super().__init__(batch_shape, validate_args=validate_args)
+
+    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> NegativeBinomial:
+        """The same distribution with a larger batch shape."""
+        return NegativeBinomial(self.log_mean.expand(batch_shape), self.log_inverse_dispersion, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """The log-probability of counts x that broadcast with ``[*batch]``.
+
+        With S for Stirling's remainder it is log r - log(r + x) + S(r + x) - S(r) - S(x)
+        + r log((r + x) / (r + m)) + x log((r + x) m / (x (r + m))).
+        """
+        if self._validate_args:
+            self._validate_sample(value)
+        log_m, log_r = self.log_mean, self.log_inverse_dispersion
+        m, r = log_m.clamp(*RANGE).exp(), log_r.clamp(*RANGE).exp()
+        log_r_plus_x = torch.logaddexp(log_r, value.log())
+        positive = value.clamp_min(1)  # where the count is 0, what is computed of it is multiplied by 0
+        excess = (value - m) / (r + m)
+        difference = log_r_plus_x - torch.logaddexp(log_r, log_m)
+        return (
+            log_r
+            - log_r_plus_x
+            + (stirling_remainder(r + value) - stirling_remainder(r) - stirling_remainder(value))
+            + r * log_ratio(excess, difference)
+            + value * log_ratio(-r * excess / positive, difference + log_m - positive.log())
+        )
+
+    @property
+    def mean(self) -> Tensor:
+        """The means, ``[*batch]``."""
+        return self.log_mean.exp().expand(self.batch_shape)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws ``[*sample_shape, *batch]``, as floating-point numbers."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        log_r = self.log_inverse_dispersion.clamp(*RANGE).expand(shape)
+        r = log_r.exp()
+        # A gamma variable of shape r is one of shape r + 1 times u^(1 / r); for a small r it is mostly no float.
+        log_gamma = Gamma(r + 1, 1.0, validate_args=False).sample().log() + torch.rand_like(r).log() / r
+        return draw_poisson((log_gamma - log_r + self.log_mean).exp())

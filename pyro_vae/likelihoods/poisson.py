@@ -1,0 +1,29 @@
+"""Counts."""
+
+from __future__ import annotations
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae import distributions
+from pyro_vae.likelihoods.dimensions import as_event
+
+__all__ = ["Poisson"]
+
+
+class Poisson(nn.Module):
+    """Independent counts, each Poisson with a log-rate from a network.
+
+    Data are counts 0, 1, 2, ... as floats.
+
+    Args:
+        network: Maps latents ``[*batch, latent]`` to log-rates ``[*batch, *event]``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, z: Tensor) -> dist.TorchDistribution:
+        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        return as_event(distributions.Poisson(self.network(z), validate_args=False), z)

@@ -1,0 +1,68 @@
+"""Positive numbers that all datapoints share: fixed, or learned."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["PositiveParameter", "as_positive", "check_positive"]
+
+
+class PositiveParameter(nn.Module):
+    """A positive number, or one for each of an array of values, to be learned: floor + exp(raw).
+
+    Args:
+        initial: The initial value: a number, or a tensor that broadcasts with the event shape.
+        floor: What it cannot fall below.
+
+    Raises:
+        ValueError: If the floor is not positive, or an initial value is not above it.
+    """
+
+    def __init__(self, initial: float | Tensor, floor: float = 1e-3) -> None:
+        super().__init__()
+        check_positive("floor", floor)
+        initial = torch.as_tensor(initial, dtype=None if isinstance(initial, Tensor) else torch.get_default_dtype())
+        if not ((initial > floor) & initial.isfinite()).all():
+            raise ValueError(f"initial is {initial.tolist()}; expected finite values above the floor, {floor}")
+        self.raw = nn.Parameter((initial - floor).log())
+        self.floor = floor
+
+    def forward(self) -> Tensor:
+        """Returns the value, of the shape of the initial one."""
+        return self.floor + self.raw.exp()
+
+
+class _Constant(nn.Module):
+    """A number that is not learned, and follows ``.to``."""
+
+    value: Tensor
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self.register_buffer("value", torch.tensor(float(value)), persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.value
+
+
+def as_positive(name: str, value: float | nn.Module) -> nn.Module:
+    """Returns a module that returns a positive tensor: the value itself, or a constant if it is a number.
+
+    Raises:
+        ValueError: If it is a number that is not positive, or neither; the message has the name.
+    """
+    return value if isinstance(value, nn.Module) else _Constant(check_positive(name, value))
+
+
+def check_positive(name: str, value: float) -> float:
+    """Returns the value if it is a positive, finite number.
+
+    Raises:
+        ValueError: If not; the message has the name.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; expected a positive number")
+    return value
