@@ -10,5 +10,14 @@ from pyro_vae.posteriors.linear_gaussian import LinearGaussian
 from pyro_vae.posteriors.low_rank_normal import LowRankNormal
 from pyro_vae.posteriors.neural_spline import NeuralSpline
 from pyro_vae.posteriors.normal import Normal
+from pyro_vae.posteriors.projected_normal import ProjectedNormal
 
-__all__ = ["FullNormal", "InverseAutoregressive", "LinearGaussian", "LowRankNormal", "NeuralSpline", "Normal"]
+__all__ = [
+    "FullNormal",
+    "InverseAutoregressive",
+    "LinearGaussian",
+    "LowRankNormal",
+    "NeuralSpline",
+    "Normal",
+    "ProjectedNormal",
+]

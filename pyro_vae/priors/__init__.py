@@ -4,6 +4,10 @@ A prior is any ``nn.Module`` whose ``prior()`` returns a distribution with an em
 ``[latent]``. A zuko flow is one as it stands. The data plate expands it over datapoints and particles.
 """
 
+from pyro_vae.priors.hyperspherical_uniform import HypersphericalUniform
+from pyro_vae.priors.laplace import Laplace
+from pyro_vae.priors.mixture import Mixture
 from pyro_vae.priors.standard_normal import StandardNormal
+from pyro_vae.priors.vamp_prior import VampPrior
 
-__all__ = ["StandardNormal"]
+__all__ = ["HypersphericalUniform", "Laplace", "Mixture", "StandardNormal", "VampPrior"]

@@ -1,0 +1,47 @@
+"""The uniform distribution on the sphere."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro import distributions as dist
+from pyro.distributions import constraints
+from pyro.ops.tensor_utils import safe_normalize
+from torch import Tensor
+
+__all__ = ["HypersphericalUniform"]
+
+
+class HypersphericalUniform(dist.TorchDistribution):
+    """The uniform distribution on the unit sphere in d dimensions (Davidson et al. 2018, section 3).
+
+    Args:
+        like: A tensor ``[*batch, d]``, of which the distribution takes the shape, the dtype and the device.
+    """
+
+    arg_constraints = {}  # noqa: RUF012 (torch declares it so)
+    support = constraints.sphere
+    has_rsample = True
+
+    def __init__(self, like: Tensor, validate_args: bool | None = None) -> None:
+        self._like = like
+        super().__init__(like.shape[:-1], like.shape[-1:], validate_args=validate_args)
+
+    @property
+    def mean(self) -> Tensor:
+        """Zeros, ``[*batch, d]``: the center of the sphere."""
+        return torch.zeros_like(self._like)
+
+    def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
+        """Draws unit vectors, ``[*sample_shape, *batch, d]``."""
+        shape = self._extended_shape(sample_shape)
+        return safe_normalize(torch.randn(shape, dtype=self._like.dtype, device=self._like.device))
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Minus the log of the surface area, in nats, ``[*batch]``, at unit vectors ``[*batch, d]``."""
+        if self._validate_args:
+            self._validate_sample(value)
+        dim = self.event_shape[0]
+        log_area = math.log(2) + 0.5 * dim * math.log(math.pi) - math.lgamma(0.5 * dim)
+        return -log_area + torch.zeros_like(value + self._like).sum(-1)

@@ -1,0 +1,44 @@
+"""A learned mixture of normals."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from pyro import distributions as dist
+from torch import nn
+
+from pyro_vae import distributions
+from pyro_vae.checks import check_count
+from pyro_vae.posteriors.positive_scale import positive_scale
+
+__all__ = ["Mixture"]
+
+
+class Mixture(nn.Module):
+    """p(z) = sum over k of w_k N(loc_k, diag(scale_k^2)), all of it learned (Jiang et al. 2017, section 3.1).
+
+    The components start at different places, with equal weights: loc_k ~ N(0, I / 4) and scale_k^2 = 3 / 4, so that
+    the mixture is N(0, I) on average over the draw of its locations, and tends to it with many components.
+
+    Args:
+        latent_dim: The number of latent dimensions, at least 1.
+        components: The number of components, at least 1.
+
+    Raises:
+        ValueError: If ``latent_dim`` or ``components`` is not a positive integer.
+    """
+
+    def __init__(self, latent_dim: int, components: int) -> None:
+        super().__init__()
+        check_count("latent_dim", latent_dim)
+        check_count("components", components)
+        self.logits = nn.Parameter(torch.zeros(components))
+        self.loc = nn.Parameter(0.5 * torch.randn(components, latent_dim))
+        raw_scale = math.log(math.expm1(math.sqrt(0.75)))  # what softplus takes to sqrt(3 / 4)
+        self.raw_scale = nn.Parameter(torch.full((components, latent_dim), raw_scale))
+
+    def forward(self) -> dist.TorchDistribution:
+        """Returns p(z), with event shape ``[latent]``."""
+        components = dist.Normal(self.loc, positive_scale(self.raw_scale)).to_event(1)
+        return distributions.Mixture(self.logits, components)
