@@ -302,8 +302,10 @@ def test_draws_of_counts_are_counts():
 
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_positive_parameter_starts_at_its_value_and_stays_above_its_floor(dtype):
-    for initial in (0.5, torch.tensor([0.01, 1.0, 1e4])):
-        parameter = likelihoods.PositiveParameter(initial, floor=0.002).to(dtype)
+    for initial in (0.5, 3, torch.tensor([0.01, 1.0, 1e4], dtype=torch.float64)):
+        parameter = likelihoods.PositiveParameter(initial, floor=0.002)
+        assert parameter().dtype == torch.float32
+        parameter = parameter.to(dtype)
         assert_close(parameter(), torch.as_tensor(initial).to(dtype), rtol=1e-5, atol=0)
         with torch.no_grad():
             parameter.raw.fill_(-1e3)

@@ -24,7 +24,7 @@ class PositiveParameter(nn.Module):
     def __init__(self, initial: float | Tensor, floor: float = 1e-3) -> None:
         super().__init__()
         check_positive("floor", floor)
-        initial = torch.as_tensor(initial, dtype=None if isinstance(initial, Tensor) else torch.get_default_dtype())
+        initial = torch.as_tensor(initial, dtype=torch.get_default_dtype())
         if not ((initial > floor) & initial.isfinite()).all():
             raise ValueError(f"initial is {initial.tolist()}; expected finite values above the floor, {floor}")
         self.raw = nn.Parameter((initial - floor).log())
