@@ -81,8 +81,8 @@ def test_evidence_is_elbo_plus_divergence_from_the_posterior():
     check = evidence.check_elbo(vae.model, vae.guide, x, num_particles=4000)
     assert divergence > 0.3
     assert check.log_weights.std_error < 0.01
-    assert abs(check.log_weights.value + divergence - exact) < 5 * check.log_weights.std_error
-    assert check.analytic is None  # a full covariance is beyond the closed form here
+    for estimate in (check.log_weights, check.analytic):
+        assert abs(estimate.value + divergence - exact) < 5 * estimate.std_error
     assert check.agree, check.summary()
 
 
@@ -174,7 +174,7 @@ def test_where_the_mean_field_condition_fails_it_is_noticed():
 
 def _skewed_hierarchy(x):
     with pyro.plate("data", len(x)):
-        top = pyro.sample("top", dist.Laplace(0.0, 1.0))
+        top = pyro.sample("top", dist.StudentT(5.0))  # no KL divergence from a Laplace distribution is known
         bottom = pyro.sample("bottom", dist.Laplace(top, 1.0))
         pyro.sample("x", dist.Normal(bottom, 1.0), obs=x)
 

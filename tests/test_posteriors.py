@@ -21,6 +21,7 @@ from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, nn, posteriors, priors, weights
 from pyro_vae.distributions import as_pyro
+from pyro_vae.posteriors.positive_scale import positive_scale
 
 LATENT, EVENT, CONTEXT = 3, (4,), 5
 FULL = LATENT + LATENT * (LATENT + 1) // 2
@@ -66,6 +67,14 @@ def passes(posterior):
 flows = pytest.mark.parametrize("kind", [posteriors.InverseAutoregressive, posteriors.NeuralSpline])
 
 
+def test_scales_are_the_same_model_in_float32_and_float64():
+    raw = torch.linspace(-3, 5, 50)
+    single, double = positive_scale(raw).double(), positive_scale(raw.double())
+    # What the floor adds: eps / (2 scale^2) of the scale; and rounding.
+    assert ((single / double - 1).abs() < torch.finfo(raw.dtype).eps * (0.5 / double.square() + 4)).all()
+    assert positive_scale(torch.tensor(-1e30)).item() == pytest.approx(torch.finfo(raw.dtype).eps ** 0.5)
+
+
 # Normals with correlations
 
 
@@ -74,7 +83,7 @@ def test_full_normal_has_every_covariance():
     loc, scale_tril = torch.randn(LATENT).double(), torch.linalg.cholesky(root @ root.T)
     scale = scale_tril.diagonal()
     rows, columns = torch.tril_indices(LATENT, LATENT, -1)
-    raw_scale = (scale - torch.finfo(torch.float64).eps ** 0.5).expm1().log()
+    raw_scale = scale.expm1().log()
     raw_below = scale_tril[rows, columns] / scale[rows] * LATENT
     q = posteriors.FullNormal(Constant(torch.cat([loc, raw_scale, raw_below])))(torch.zeros(2, 5, *EVENT))
     assert_close(q.loc, loc.expand(2, 5, -1))
@@ -406,7 +415,9 @@ def test_no_divergence_is_made_up_for_other_priors(kind):
 def test_pyros_mean_field_elbo_has_no_noise_but_that_of_the_likelihood(make):
     prior, likelihood, x = linear_gaussian()
     vae = VAE(prior, likelihood, make().double())
-    assert evidence.check_elbo(vae.model, vae.guide, x, num_particles=200).agree
+    check = evidence.check_elbo(vae.model, vae.guide, x, num_particles=200)
+    assert check.agree, check.summary()
+    assert check.analytic is not None
     with torch.no_grad():
         likelihood.weight.zero_()
     elbo = TraceMeanField_ELBO(2, vectorize_particles=True, max_plate_nesting=1)

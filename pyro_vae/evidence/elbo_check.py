@@ -13,7 +13,7 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, kl_divergence
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
@@ -43,8 +43,8 @@ class ElboCheck:
         trace: Pyro's ``Trace_ELBO``: log p(x, z) - log q(z given x) at sampled z.
         log_weights: The mean log-weight: the same terms, computed by ``pyro_vae.weights``.
         mean_field: Pyro's ``TraceMeanField_ELBO``: analytic KL where torch knows one, else as ``trace``.
-        analytic: log p(x given z) at sampled z, minus the closed-form Gaussian KL computed here; None where prior and
-            posterior of some site are not both Gaussian.
+        analytic: log p(x given z) at sampled z, minus the KL divergence in closed form: computed here for independent
+            normals, else torch's or Pyro's; None where there is none for some site.
         disagreements: A sentence for each pair that does not agree; empty if all is well.
         mean_field_valid: Whether ``TraceMeanField_ELBO`` estimates the same bound as the log-weights. It does not where
             a site's parents in the model are its descendants in the guide, as in some hierarchies: its analytic KL
@@ -143,7 +143,7 @@ def check_elbo(
                 mean_field_total -= mean_field.loss(model, guide, block)
                 reseed(seed, x.device)
                 traces = vectorized_trace_pair(model, guide, block, num_particles, layout)
-            terms, kl = terms_of(*traces, layout), _gaussian_kl(*traces, layout)
+            terms, kl = terms_of(*traces, layout), _analytic_kl(*traces, layout)
             sampled.update(terms.log_weights)
             if kl is not None:
                 analytic.update(terms.log_likelihood - kl)
@@ -217,20 +217,29 @@ class _Mean:
         return Estimate(self.total / self.count, math.sqrt(self.variance) / self.count)
 
 
-def _gaussian_kl(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Tensor | None:
-    """The sum over latent sites of KL(q || p), ``[particles, n]``; None unless every site has two Gaussians."""
+def _analytic_kl(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Tensor | None:
+    """The sum over latent sites of KL(q || p), ``[particles, n]``; None unless it is known for every site."""
     total = torch.zeros(())
     for name, site in sample_sites(guide_trace):
-        q = _as_normal(site["fn"])
-        p = _as_normal(model_trace.nodes[name]["fn"]) if name in model_trace.nodes else None
-        if q is None or p is None:
+        kl = _kl(site["fn"], model_trace.nodes[name]["fn"]) if name in model_trace.nodes else None
+        if kl is None:
             return None
-        # Kingma & Welling 2013, appendix B, for a normal prior of any location and scale.
-        ratio, shift = (q.scale / p.scale).square(), ((q.loc - p.loc) / p.scale).square()
-        kl = 0.5 * (ratio + shift - 1 - ratio.log())
-        kl = kl.sum(tuple(range(-q.event_dims, 0))) if q.event_dims else kl
         total = total + sum_out(scale_and_mask(kl, mask=site["mask"]), layout, name)
     return total
+
+
+def _kl(guide_fn: Any, model_fn: Any) -> Tensor | None:
+    """KL(q || p) in closed form, ``[*batch]``, or None."""
+    q, p = _as_normal(guide_fn), _as_normal(model_fn)
+    if q is None or p is None:
+        try:
+            return torch.as_tensor(kl_divergence(guide_fn, model_fn)).expand(guide_fn.batch_shape)
+        except NotImplementedError:
+            return None
+    # Kingma & Welling 2013, appendix B, for a normal prior of any location and scale.
+    ratio, shift = (q.scale / p.scale).square(), ((q.loc - p.loc) / p.scale).square()
+    kl = 0.5 * (ratio + shift - 1 - ratio.log())
+    return kl.sum(tuple(range(-q.event_dims, 0))) if q.event_dims else kl
 
 
 class _Normal(NamedTuple):

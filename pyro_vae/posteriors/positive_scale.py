@@ -10,9 +10,10 @@ __all__ = ["positive_scale"]
 
 
 def positive_scale(raw: Tensor) -> Tensor:
-    """softplus(raw) + sqrt(eps), with eps the precision of the dtype; any shape.
+    """sqrt(softplus(raw)^2 + eps), with eps the precision of the dtype; any shape.
 
     It does not overflow (it is linear above), and for locations of order 1, as under a standard normal prior, it does
-    not fall so low that z - loc, of which log q is computed, loses more than half of its digits to rounding.
+    not fall so low that z - loc, of which log q is computed, loses more than half of its digits to rounding. At scales
+    of order 1 it is softplus(raw) to rounding, so that float64 gives the model that float32 was trained as.
     """
-    return softplus(raw) + torch.finfo(raw.dtype).eps ** 0.5
+    return (softplus(raw).square() + torch.finfo(raw.dtype).eps).sqrt()
