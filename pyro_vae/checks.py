@@ -107,7 +107,7 @@ def check_parts(
 
 def _check_inside(draws: Tensor, source: str, distribution: Distribution, name: str) -> None:
     try:
-        support = distribution.support
+        support: Any = distribution.support
     except NotImplementedError:  # that of a flow is not known
         return
     if not support.check(draws).all():
@@ -189,7 +189,7 @@ def check_data(x: Tensor, example: Tensor, support: Any) -> None:
         raise ValueError(f"x is on device {x.device}; expected {example.device}, where the VAE is")
     while isinstance(support, constraints.independent):
         support = support.base_constraint  # to name the value, rather than the datapoint
-    outside = ~support.check(x)
+    outside = ~support.check(x) | (x.isinf() if x.is_floating_point() else False)  # infinity is real for torch
     if outside.any():
         index = tuple(outside.nonzero()[0].tolist())
         raise ValueError(

@@ -1,0 +1,178 @@
+"""Swap priors, posteriors, networks and depth on MNIST, with the same budget, and compare them in one table.
+
+Trains each combination on dynamically binarized images, or on the literature's fixed binarization (--binarized FOLDER),
+and prints the ELBO and log p(x) of test images with error bars, k-hat, the number of parameters, and the seconds.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pyro
+import torch
+import zuko
+from pyro.infer import SVI, Trace_ELBO
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from pyro_vae import VAE, BottomUp, HierarchicalVAE, TopDown, data, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae.devices import choose_device
+from pyro_vae.folders import writable_folder
+
+IMAGE, LATENT, HIDDEN = (1, 28, 28), 40, [300, 300]
+CONTEXT = 60
+
+
+def decoder() -> torch.nn.Module:
+    return likelihoods.Bernoulli(nn.mlp(LATENT, HIDDEN, IMAGE))
+
+
+def encoder(outputs: int = 2 * LATENT) -> torch.nn.Module:
+    return nn.mlp(IMAGE, HIDDEN, outputs)
+
+
+def with_prior(prior: torch.nn.Module) -> VAE:
+    return VAE(prior, decoder(), posteriors.Normal(encoder()))
+
+
+def with_posterior(posterior: torch.nn.Module) -> VAE:
+    return VAE(priors.StandardNormal(LATENT), decoder(), posterior)
+
+
+def vamp(images: torch.Tensor) -> VAE:
+    posterior = posteriors.Normal(encoder())
+    return VAE(priors.VampPrior(posterior, images[:200]), decoder(), posterior)
+
+
+def two_layers(posterior: torch.nn.Module) -> HierarchicalVAE:
+    """z1 and z2 together have as many dimensions as there is in one layer otherwise, and half as many again."""
+    return HierarchicalVAE(
+        priors.StandardNormal(LATENT // 2),
+        [posteriors.Normal(nn.mlp(LATENT // 2, [100], 2 * LATENT))],
+        decoder(),
+        posterior,
+    )
+
+
+def bottom_up() -> HierarchicalVAE:
+    upper = posteriors.Normal(nn.mlp(LATENT, [100], LATENT))
+    return two_layers(BottomUp([posteriors.Normal(encoder()), upper]))
+
+
+def ladder() -> HierarchicalVAE:
+    features = [nn.mlp(IMAGE, HIDDEN, 100), nn.mlp(100, [100], 100)]
+    return two_layers(
+        TopDown(features, [posteriors.Normal(nn.mlp(100, [], 2 * size)) for size in (LATENT, LATENT // 2)])
+    )
+
+
+def convolutional() -> VAE:
+    return VAE(
+        priors.StandardNormal(LATENT),
+        likelihoods.Bernoulli(nn.convolutional_decoder(LATENT, IMAGE)),
+        posteriors.Normal(nn.convolutional_encoder(IMAGE, 2 * LATENT)),
+    )
+
+
+def combinations(images: torch.Tensor) -> dict[str, Callable[[], VAE | HierarchicalVAE]]:
+    """What is compared, by name; each is built when its turn comes. The images may serve as pseudo-inputs."""
+    return {
+        "standard normal prior, normal posterior": lambda: with_prior(priors.StandardNormal(LATENT)),
+        "mixture prior": lambda: with_prior(priors.Mixture(LATENT, 100)),
+        "VampPrior": partial(vamp, images),
+        "flow prior": lambda: with_prior(zuko.flows.MAF(LATENT, transforms=3, hidden_features=[128])),
+        "full covariance": lambda: with_posterior(posteriors.FullNormal(encoder(LATENT + LATENT * (LATENT + 1) // 2))),
+        "IAF posterior": lambda: with_posterior(
+            posteriors.InverseAutoregressive(encoder(2 * LATENT + CONTEXT), LATENT, CONTEXT)
+        ),
+        "spline posterior": lambda: with_posterior(
+            posteriors.NeuralSpline(encoder(2 * LATENT + CONTEXT), LATENT, CONTEXT)
+        ),
+        "two layers, bottom-up": bottom_up,
+        "two layers, ladder": ladder,
+        "convolutional networks": convolutional,
+    }
+
+
+def train(vae: VAE | HierarchicalVAE, batches: data.Batches, args: argparse.Namespace, name: str) -> None:
+    decay = {"start_factor": 1.0, "end_factor": 0.05, "total_iters": args.epochs}
+    optimizer = pyro.optim.LinearLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": args.lr}, **decay})
+    svi = SVI(vae.model, vae.guide, optimizer, Trace_ELBO())
+    with pyro.validation_enabled(False):
+        for _ in track(range(args.epochs), name, transient=True):
+            for x in batches:
+                svi.step(x)
+            optimizer.step()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=3, help="passes over the training images")
+    parser.add_argument("--images", type=int, default=10_000, help="training images")
+    parser.add_argument("--test-images", type=int, default=200, help="images that are evaluated")
+    parser.add_argument("--num-samples", type=int, default=500, help="importance samples for each of them")
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam, falling linearly")
+    parser.add_argument("--only", nargs="+", help="names of combinations, or beginnings of them")
+    parser.add_argument("--binarized", type=Path, metavar="FOLDER", help="folder with the fixed binarization")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
+    parser.add_argument("--out", default="results/swap_parts", help="folder for table.json")
+    args = parser.parse_args()
+    try:  # before any work that could be lost
+        device, out = choose_device(args.device), writable_folder(args.out)
+        mnist = data.load("binarized_mnist", args.binarized) if args.binarized else data.load("mnist")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    images = mnist.train[: args.images].to(device)
+    test = (mnist.test if args.binarized else data.binarize.fixed(mnist.test))[: args.test_images].to(device)
+    transform = None if args.binarized else data.binarize.dynamic
+    table = Table("", "ELBO", "log p(x)", "k-hat > 0.7", "parameters", "seconds")
+    rows = {}
+    for name, build in combinations(images).items():
+        if args.only and not name.startswith(tuple(args.only)):
+            continue
+        torch.manual_seed(args.seed)
+        vae = build().to(device)
+        start = time.perf_counter()
+        train(vae, data.Batches(images, args.batch_size, transform=transform), args, name)
+        seconds = time.perf_counter() - start
+        vae.eval()
+        result = evidence.importance(vae.model, vae.guide, test, num_samples=args.num_samples)
+        rows[name] = {
+            "elbo": result.elbo.mean().item(),
+            "log_px": result.mean,
+            "log_px_se": result.mean_std_error,
+            "doubtful": result.doubtful.double().mean().item(),
+            "parameters": sum(parameter.numel() for parameter in vae.parameters()),
+            "seconds": seconds,
+        }
+        table.add_row(
+            name,
+            f"{rows[name]['elbo']:.2f}",
+            f"{result.mean:.2f} +- {result.mean_std_error:.2f}",
+            f"{rows[name]['doubtful']:.0%}",
+            f"{rows[name]['parameters']:,}",
+            f"{seconds:.0f}",
+        )
+        (out / "table.json").write_text(json.dumps({"settings": vars(args), "rows": rows}, indent=2, default=str))
+    if not rows:
+        parser.error(f"--only {args.only}: no combination begins so; there are {list(combinations(images))}")
+    Console().print(table)
+    print(
+        f"nats per image, on {len(test)} test images that are the same for all; the errors are those of Monte Carlo. "
+        f"Wrote {out}/table.json"
+    )
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
