@@ -18,7 +18,7 @@ import zuko
 from pyro.infer import SVI, Trace_ELBO
 from rich.console import Console
 from rich.progress import track
-from rich.table import Table
+from rich.table import Column, Table
 
 from pyro_vae import VAE, BottomUp, HierarchicalVAE, TopDown, data, evidence, likelihoods, nn, posteriors, priors
 from pyro_vae.devices import choose_device
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--test-images", type=int, default=200, help="images that are evaluated")
     parser.add_argument("--num-samples", type=int, default=500, help="importance samples for each of them")
     parser.add_argument("--batch-size", type=int, default=100)
-    parser.add_argument("--lr", type=float, default=1e-3, help="learning rate of Adam, falling linearly")
+    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate of Adam, falling linearly")
     parser.add_argument("--only", nargs="+", help="names of combinations, or beginnings of them")
     parser.add_argument("--binarized", type=Path, metavar="FOLDER", help="folder with the fixed binarization")
     parser.add_argument("--seed", type=int, default=0)
@@ -132,7 +132,7 @@ def main() -> None:
     images = mnist.train[: args.images].to(device)
     test = (mnist.test if args.binarized else data.binarize.fixed(mnist.test))[: args.test_images].to(device)
     transform = None if args.binarized else data.binarize.dynamic
-    table = Table("", "ELBO", "log p(x)", "k-hat > 0.7", "parameters", "seconds")
+    table = Table(Column(no_wrap=True), "ELBO", "log p(x)", "k > 0.7", "parameters", "seconds")
     rows = {}
     for name, build in combinations(images).items():
         if args.only and not name.startswith(tuple(args.only)):

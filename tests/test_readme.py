@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pyro_vae import likelihoods, nn, posteriors, priors
+
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
@@ -33,7 +35,17 @@ def test_ci_runs_its_test_command():
     assert """bash -c "$(grep '&& pytest$' README.md)\"""" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/parts.md"])
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
-        assert target.startswith("http") or (ROOT / target).exists(), target
+        assert target.startswith("http") or ((ROOT / name).parent / target).exists(), target
+
+
+def test_the_list_of_parts_is_complete():
+    """Every public part has a row, and its example runs."""
+    text = (ROOT / "docs" / "parts.md").read_text()
+    for kind in (likelihoods, nn, posteriors, priors):
+        for name in kind.__all__:
+            assert f"`{name}(" in text, name
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "parts.md", "exec"), {})
