@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from functools import cache
 from itertools import product
 
@@ -14,6 +15,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, weights
+from pyro_vae.infer.graphs import compiled
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
@@ -215,6 +217,23 @@ def test_both_of_pyros_elbos_and_ours_agree(names):
     vae = VAE(*make(*names))
     check = evidence.check_elbo(vae.model, vae.guide, vae.sample(50), num_particles=40)
     assert check.agree, check.summary()
+
+
+@pytest.mark.parametrize("names", ONCE, ids=identify)
+def test_it_can_be_compiled(names, monkeypatch):
+    """The operations can be recorded, and played give the same numbers; a warning would say if not."""
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)  # to spare the time of making machine code
+    vae = VAE(*make(*names))
+    x = vae.sample(4)
+    layout = weights.find_layout(vae.model, vae.guide, x)
+    with warnings.catch_warnings(), pyro.validation_enabled(False):
+        warnings.simplefilter("error", UserWarning)
+        fast = compiled(lambda x: weights.terms(vae.model, vae.guide, x, 3, layout).log_weights, x, vae.sample(4))
+        torch.manual_seed(0)
+        expected = weights.terms(vae.model, vae.guide, x, 3, layout).log_weights
+        torch.manual_seed(0)
+        with torch.no_grad():
+            assert_close(fast(x), expected.detach())
 
 
 def test_an_analytic_divergence_is_found_in_torchs_own_distributions():
