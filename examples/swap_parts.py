@@ -21,6 +21,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from pyro_vae import VAE, BottomUp, HierarchicalVAE, TopDown, data, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae.checks import check_count
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
 
@@ -110,17 +111,21 @@ def train(vae: VAE | HierarchicalVAE, batches: data.Batches, args: argparse.Name
             optimizer.step()
 
 
+def count(text: str) -> int:
+    return check_count(text, int(text))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=int, default=3, help="passes over the training images")
-    parser.add_argument("--images", type=int, default=10_000, help="training images")
-    parser.add_argument("--test-images", type=int, default=200, help="images that are evaluated")
-    parser.add_argument("--num-samples", type=int, default=500, help="importance samples for each of them")
-    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--epochs", type=count, default=3, help="passes over the training images")
+    parser.add_argument("--images", type=count, default=10_000, help="training images")
+    parser.add_argument("--test-images", type=count, default=200, help="images that are evaluated")
+    parser.add_argument("--num-samples", type=count, default=500, help="importance samples for each of them")
+    parser.add_argument("--batch-size", type=count, default=100, help="images in a step")
     parser.add_argument("--lr", type=float, default=2e-3, help="learning rate of Adam, falling linearly")
     parser.add_argument("--only", nargs="+", help="names of combinations, or beginnings of them")
     parser.add_argument("--binarized", type=Path, metavar="FOLDER", help="folder with the fixed binarization")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="the same for all combinations")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     parser.add_argument("--out", default="results/swap_parts", help="folder for table.json")
     args = parser.parse_args()
@@ -132,11 +137,16 @@ def main() -> None:
     images = mnist.train[: args.images].to(device)
     test = (mnist.test if args.binarized else data.binarize.fixed(mnist.test))[: args.test_images].to(device)
     transform = None if args.binarized else data.binarize.dynamic
-    table = Table(Column(no_wrap=True), "ELBO", "log p(x)", "k > 0.7", "parameters", "seconds")
+    chosen = {
+        name: build
+        for name, build in combinations(images).items()
+        if args.only is None or name.startswith(tuple(args.only))
+    }
+    if not chosen:
+        parser.error(f"--only {' '.join(args.only)}: there are {', '.join(combinations(images))}")
+    table = Table(Column(no_wrap=True), "ELBO", Column("log p(x)", no_wrap=True), "k > 0.7", "parameters", "seconds")
     rows = {}
-    for name, build in combinations(images).items():
-        if args.only and not name.startswith(tuple(args.only)):
-            continue
+    for name, build in chosen.items():
         torch.manual_seed(args.seed)
         vae = build().to(device)
         start = time.perf_counter()
@@ -161,9 +171,7 @@ def main() -> None:
             f"{seconds:.0f}",
         )
         (out / "table.json").write_text(json.dumps({"settings": vars(args), "rows": rows}, indent=2, default=str))
-    if not rows:
-        parser.error(f"--only {args.only}: no combination begins so; there are {list(combinations(images))}")
-    Console().print(table)
+    Console(width=100).print(table)
     print(
         f"nats per image, on {len(test)} test images that are the same for all; the errors are those of Monte Carlo. "
         f"Wrote {out}/table.json"

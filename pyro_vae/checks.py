@@ -14,7 +14,18 @@ from torch.distributions import Distribution, constraints
 
 from pyro_vae.randomness import generators_kept
 
-__all__ = ["call_part", "check_choice", "check_count", "check_data", "check_parts", "check_rows", "trial"]
+__all__ = [
+    "call_part",
+    "check_batch",
+    "check_choice",
+    "check_count",
+    "check_data",
+    "check_inside",
+    "check_parts",
+    "check_rows",
+    "trial",
+    "warn_unless_broadcasting",
+]
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
@@ -57,7 +68,7 @@ def check_parts(
     prior: nn.Module,
     likelihood: nn.Module,
     posterior: nn.Module,
-    given: Callable[[Tensor], Tensor] = lambda values: values,
+    given: Callable[[Tensor, Tensor], Tensor] = lambda values, z: values,  # noqa: ARG005
 ) -> tuple[Tensor, Tensor, Any]:
     """Runs the three parts once, on one draw from the prior, and checks that they fit together.
 
@@ -67,7 +78,7 @@ def check_parts(
         prior: The prior.
         likelihood: The likelihood.
         posterior: The posterior.
-        given: What becomes of z or x, ``[1, ...]``, before likelihood and posterior are called with it.
+        given: What becomes of z or x, ``[1, ...]``, before likelihood and posterior are called with it; z comes second.
 
     Returns:
         The draws, z ``[1, latent]`` and x ``[1, *event]``, and the support of the likelihood.
@@ -79,33 +90,46 @@ def check_parts(
     with trial({"prior": prior, "likelihood": likelihood, "posterior": posterior}):
         p_z = call_part("prior()", prior)
         z = p_z.sample((1,))
-        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, given(z))
+        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, given(z, z))
         x = p_x.sample()
-        _warn_unless_broadcasting(likelihood, given(z))
-        q_z = call_part(f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, given(x))
-        code = q_z.sample()
-    if p_z.batch_shape:
-        raise ValueError(
-            f"prior() has batch shape {list(p_z.batch_shape)} and event shape {list(p_z.event_shape)}; expected an "
-            "empty batch shape (.to_event(1) makes independent dimensions one event)"
+        warn_unless_broadcasting(likelihood, given(z, z))
+        q_z = call_part(
+            f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, given(x, z)
         )
-    for name, distribution in (("likelihood(z)", p_x), ("posterior(x)", q_z)):
-        if distribution.batch_shape != (1,):
-            raise ValueError(
-                f"{name} has batch shape {list(distribution.batch_shape)} for a batch of one, and event shape "
-                f"{list(distribution.event_shape)}; expected batch shape [1], all other dimensions in the event"
-            )
+        code = q_z.sample()
+    check_batch("prior()", p_z, ())
+    check_batch("likelihood(z)", p_x)
+    check_batch("posterior(x)", q_z)
     if q_z.event_shape != p_z.event_shape:
         raise ValueError(
             f"latent sizes do not match: prior() has event shape {list(p_z.event_shape)}, "
             f"posterior(x) has {list(q_z.event_shape)}"
         )
-    _check_inside(z, "prior()", q_z, "posterior(x)")
-    _check_inside(code, "posterior(x)", p_z, "prior()")
+    check_inside(z, "prior()", q_z, "posterior(x)")
+    check_inside(code, "posterior(x)", p_z, "prior()")
     return z, x, p_x.support
 
 
-def _check_inside(draws: Tensor, source: str, distribution: Distribution, name: str) -> None:
+def check_batch(name: str, distribution: Any, batch: tuple[int, ...] = (1,)) -> None:
+    """Checks the batch shape of a distribution, which a part returned for a batch of one.
+
+    Raises:
+        ValueError: If it is another.
+    """
+    if distribution.batch_shape != batch:
+        raise ValueError(
+            f"{name} has batch shape {list(distribution.batch_shape)} for a batch of one, and event shape "
+            f"{list(distribution.event_shape)}; expected batch shape {list(batch)}, all other dimensions in the event "
+            "(.to_event(1) makes independent dimensions one event)"
+        )
+
+
+def check_inside(draws: Tensor, source: str, distribution: Distribution, name: str) -> None:
+    """Checks that draws from one distribution are possible for another.
+
+    Raises:
+        ValueError: If not.
+    """
     try:
         support: Any = distribution.support
     except NotImplementedError:  # that of a flow is not known
@@ -137,7 +161,8 @@ def trial(parts: dict[str, nn.Module]) -> Iterator[None]:
             module.training = True
 
 
-def _warn_unless_broadcasting(likelihood: nn.Module, z: Tensor) -> None:
+def warn_unless_broadcasting(likelihood: nn.Module, z: Tensor) -> None:
+    """Warns if the likelihood of z ``[1, latent]`` is another one of several particles."""
     try:
         broadcasts = likelihood(z.expand(2, *z.shape)).batch_shape == (2, 1)
     except (RuntimeError, ValueError, IndexError):

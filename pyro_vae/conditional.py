@@ -19,10 +19,12 @@ def append(vectors: Tensor, conditions: Tensor) -> Tensor:
     """Appends conditions ``[*batch, conditions]`` to vectors ``[*batch, size]``; leading dimensions broadcast.
 
     Returns:
-        ``[*batch, size + conditions]``, of the dtype of the conditions.
+        ``[*batch, size + conditions]``; integers become of the dtype of the conditions.
     """
+    if not vectors.is_floating_point():
+        vectors = vectors.to(conditions.dtype)
     batch = torch.broadcast_shapes(vectors.shape[:-1], conditions.shape[:-1])
-    return torch.cat([vectors.to(conditions.dtype).expand(*batch, -1), conditions.expand(*batch, -1)], dim=-1)
+    return torch.cat([vectors.expand(*batch, -1), conditions.expand(*batch, -1)], dim=-1)
 
 
 class ConditionalVAE(LatentVariableModel):
@@ -31,7 +33,8 @@ class ConditionalVAE(LatentVariableModel):
     y is what is known of a datapoint: attributes, or a label by ``torch.nn.functional.one_hot``. It is appended to what
     likelihood and posterior are called with, so that the parts of a :class:`~pyro_vae.VAE` will do, with networks of so
     many more inputs. The plate and the sites are those of a ``VAE``. To functions of programs of x alone, such as those
-    of ``pyro_vae.evidence``, pass ``partial(vae.model, y=y)`` and ``partial(vae.guide, y=y)``.
+    of ``pyro_vae.evidence``, pass ``partial(vae.model, y=y)`` and ``partial(vae.guide, y=y)``, for as many datapoints
+    as can be computed at once.
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
@@ -44,19 +47,18 @@ class ConditionalVAE(LatentVariableModel):
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
     """
 
+    _example_y: Tensor
+
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, conditions: int) -> None:
         check_count("conditions", conditions)
-
-        def given(values: Tensor) -> Tensor:
-            dtype = values.dtype if values.is_floating_point() else None
-            return append(values.flatten(1), torch.zeros(1, conditions, dtype=dtype, device=values.device))
-
-        _, x, support = check_parts(prior, likelihood, posterior, given)
+        z, x, support = check_parts(
+            prior, likelihood, posterior, lambda values, z: append(values.flatten(1), z.new_zeros(1, conditions))
+        )
         super().__init__(x, support)
+        self.register_buffer("_example_y", z.new_zeros(1, conditions), persistent=False)
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior
-        self.conditions = conditions
 
     def model(self, x: Tensor, y: Tensor) -> Tensor:
         """The program p(z) p(x given z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""
@@ -78,22 +80,29 @@ class ConditionalVAE(LatentVariableModel):
             return pyro.sample("z", as_pyro(self.posterior(append(x.flatten(1), y))))
 
     def check_conditions(self, y: Tensor, n: int) -> None:
-        """Checks that y is a tensor ``[n, conditions]`` of floats.
+        """Checks that y is a tensor ``[n, conditions]`` of finite floats, as the latents are.
 
         Raises:
-            TypeError: If it is not a tensor of floats.
-            ValueError: If it has another shape.
+            TypeError: If it is not a tensor of such floats.
+            ValueError: If it has another shape or device, or values that are not finite.
         """
-        if not isinstance(y, Tensor) or not y.is_floating_point():
+        example, columns = self._example_y, self._example_y.shape[1]
+        if not isinstance(y, Tensor) or y.dtype != example.dtype:
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
-            raise TypeError(f"y is of type {kind}; expected a tensor of floats (labels by torch.nn.functional.one_hot)")
-        if y.shape != (n, self.conditions):
-            raise ValueError(f"y has shape {list(y.shape)}; expected [{n}, {self.conditions}], a row for each of x")
+            raise TypeError(
+                f"y is of type {kind}; expected a tensor of {example.dtype} (labels by one_hot(...).to(...))"
+            )
+        if n == 0 or y.shape != (n, columns):
+            raise ValueError(f"y has shape {list(y.shape)}; expected [{n or 'n'}, {columns}], a row for each x")
+        if y.device != example.device:
+            raise ValueError(f"y is on device {y.device}; expected {example.device}, where the VAE is")
+        if not y.isfinite().all():
+            raise ValueError("y has values that are NaN or infinite")
 
     @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
         """Draws a datapoint from p(x given y) for each row of y ``[n, conditions]``: ``[n, *event]``."""
-        self.check_conditions(y, len(y))
+        self.check_conditions(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
         return self.likelihood(append(self.prior().sample((len(y),)), y)).sample()
 
     @torch.no_grad()

@@ -14,7 +14,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_vae.at_means import AtMeans
-from pyro_vae.checks import call_part, check_count, trial
+from pyro_vae.checks import call_part, check_batch, check_count, check_inside, trial, warn_unless_broadcasting
 from pyro_vae.distributions import as_pyro
 from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
@@ -96,7 +96,7 @@ class HierarchicalVAE(LatentVariableModel):
 
 
 class BottomUp(nn.Module):
-    """q(z_1 given x) q(z_2 given z_1) ... q(z_L given z_{L-1}) (Rezende et al. 2014; Burda et al. 2015, section 2).
+    """q(z_1 given x) q(z_2 given z_1) ... q(z_L given z_{L-1}) (Burda et al. 2015, section 2).
 
     The model goes the other way, so that its parents are descendants here. Pyro's ``TraceMeanField_ELBO`` is not valid
     for such a pair (``evidence.check_elbo`` tells); train it with ``Trace_ELBO``.
@@ -108,6 +108,8 @@ class BottomUp(nn.Module):
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
         super().__init__()
+        if not layers:
+            raise ValueError("there are no layers; expected at least one")
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, layers: Sequence[nn.Module]) -> Tensor:  # noqa: ARG002
@@ -122,7 +124,7 @@ class TopDown(nn.Module):
     """The ladder: q(z_L given x) and then q(z_l given x, z_{l+1}), which shares the generative layers.
 
     Below the top, each is the product of two normal densities: p(z_l given z_{l+1}), of the model, and what the data
-    say of z_l (Sønderby et al. 2016, equations 17 to 19). The parents are those of the model, so Pyro's
+    say of z_l (Sønderby et al. 2016, section 2: precisions add up). The parents are those of the model, so Pyro's
     ``TraceMeanField_ELBO`` is valid.
 
     Args:
@@ -136,13 +138,17 @@ class TopDown(nn.Module):
 
     def __init__(self, features: Sequence[nn.Module], layers: Sequence[nn.Module]) -> None:
         super().__init__()
-        if len(features) != len(layers):
-            raise ValueError(f"there are {len(features)} features and {len(layers)} layers; expected as many")
+        if not layers or len(features) != len(layers):
+            raise ValueError(
+                f"there are {len(features)} features and {len(layers)} layers; expected as many, and at least one"
+            )
         self.features = nn.ModuleList(features)
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
         """Draws z_L to z_1, given the model's layers from the top down; returns z_1."""
+        if len(layers) + 1 != len(self.layers):
+            raise ValueError(f"the model has {len(layers) + 1} stochastic layers, the posterior {len(self.layers)}")
         features = list(accumulate(self.features, lambda hidden, feature: feature(hidden), initial=x))[1:]
         level = len(features)
         z = pyro.sample(f"z{level}", as_pyro(self.layers[-1](features[-1])))
@@ -172,23 +178,32 @@ def _check_fit(
     named = {f"layers[{i}]": layer for i, layer in enumerate(layers)}
     with trial({"prior": prior, **named, "likelihood": likelihood, "posterior": posterior}):
         p = call_part("prior()", prior)
-        latents = {f"z{len(layers) + 1}": p.sample((1,))}
-        z = next(iter(latents.values()))
+        check_batch("prior()", p, ())
+        given = {f"z{len(layers) + 1}": p}
+        z = p.sample((1,))
+        latents = {f"z{len(layers) + 1}": z}
         for level, (name, layer) in zip(range(len(layers), 0, -1), named.items(), strict=True):
-            z = call_part(f"{name}(z), for z{level + 1} of shape {list(z.shape)},", layer, z).sample()
-            latents[f"z{level}"] = z
+            p = call_part(f"{name}(z), for z{level + 1} of shape {list(z.shape)},", layer, z)
+            check_batch(f"{name}(z)", p)
+            z = p.sample()
+            given[f"z{level}"], latents[f"z{level}"] = p, z
         p_x = call_part(f"likelihood(z), for z1 of shape {list(z.shape)},", likelihood, z)
+        check_batch("likelihood(z)", p_x)
+        warn_unless_broadcasting(likelihood, z)
         x = p_x.sample()
         with pyro.validation_enabled(False):
             try:
                 with pyro.plate("data", 1, dim=-1):
                     trace: Any = poutine.trace(posterior).get_trace(x, nn.ModuleList(layers))
-            except (RuntimeError, IndexError) as error:
+            except (TypeError, RuntimeError, IndexError) as error:
                 raise ValueError(f"posterior(x, layers), for x of shape {list(x.shape)}, failed: {error}") from error
     shapes = {name: list(value.shape) for name, value in latents.items()}
-    given = {name: list(trace.nodes[name]["value"].shape) for name in trace.stochastic_nodes}
-    if given != shapes:
+    drawn = {name: trace.nodes[name] for name in trace.stochastic_nodes}
+    if shapes != (others := {name: list(site["value"].shape) for name, site in drawn.items()}):
         raise ValueError(
-            f"the latents do not match: one draw from the model has shapes {shapes}, from the posterior {given}"
+            f"the latents do not match: one draw from the model has shapes {shapes}, from the posterior {others}"
         )
+    for name, site in drawn.items():
+        check_inside(latents[name], f"{name} of the model", site["fn"], f"{name} of the posterior")
+        check_inside(site["value"], f"{name} of the posterior", given[name], f"{name} of the model")
     return x, p_x.support

@@ -7,7 +7,6 @@ import torch
 from pyro import distributions as dist
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
-from torch.nn.functional import one_hot
 
 from pyro_vae.checks import check_count, check_parts, trial
 from pyro_vae.conditional import append
@@ -54,16 +53,16 @@ class SemiSupervisedVAE(LatentVariableModel):
         label_weight: float = 1.0,
     ) -> None:
         check_count("classes", classes, least=2)
-        if not 0 <= label_weight < float("inf"):
-            raise ValueError(f"label_weight is {label_weight!r}; expected a number of at least 0")
-
-        def given(values: Tensor) -> Tensor:
-            dtype = values.dtype if values.is_floating_point() else None
-            return append(values.flatten(1), torch.zeros(1, classes, dtype=dtype, device=values.device))
-
-        z, x, support = check_parts(prior, likelihood, posterior, given)
+        if not isinstance(label_weight, int | float) or not 0 < label_weight < float("inf"):
+            raise ValueError(f"label_weight is {label_weight!r}; expected a positive number")
+        z, x, support = check_parts(
+            prior, likelihood, posterior, lambda values, z: append(values.flatten(1), z.new_zeros(1, classes))
+        )
         with trial({"classifier": classifier}):
-            logits = classifier(x)
+            try:
+                logits = classifier(x)
+            except (RuntimeError, ValueError, IndexError) as error:
+                raise ValueError(f"classifier(x), for x of shape {list(x.shape)}, failed: {error}") from error
         if not isinstance(logits, Tensor) or logits.shape != (1, classes):
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"classifier(x), for x of shape {list(x.shape)}, gives {shape}; expected [1, {classes}]")
@@ -113,7 +112,7 @@ class SemiSupervisedVAE(LatentVariableModel):
     @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
         """Draws a datapoint from p(x given y) for each label y ``[n]``: ``[n, *event]``."""
-        self._check_labels(y, len(y))
+        self._check_labels(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
         return self.likelihood(append(self.prior().sample((len(y),)), self._one_hot(y))).sample()
 
     @property
@@ -122,7 +121,8 @@ class SemiSupervisedVAE(LatentVariableModel):
         return len(self._label_logits)
 
     def _one_hot(self, y: Tensor) -> Tensor:
-        return one_hot(y, self.classes).to(self._label_logits)
+        # torch's one_hot looks at the values first, which cannot be compiled.
+        return (y[..., None] == torch.arange(self.classes, device=y.device)).to(self._label_logits)
 
     def _validate(self, x: Tensor, y: Tensor | None) -> None:
         if is_validation_enabled():
@@ -134,7 +134,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         if not isinstance(y, Tensor) or y.dtype != torch.int64:
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise TypeError(f"y is of type {kind}; expected a tensor of int64")
-        if y.shape != (n,):
-            raise ValueError(f"y has shape {list(y.shape)}; expected [{n}], a label for each datapoint")
+        if y.shape != (n,) or n == 0:
+            raise ValueError(f"y has shape {list(y.shape)}; expected [{n or 'n'}], a label for each datapoint")
         if y.min() < 0 or y.max() >= self.classes:
             raise ValueError(f"y has labels from {y.min()} to {y.max()}; expected 0 to {self.classes - 1}")

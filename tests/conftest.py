@@ -18,6 +18,7 @@ settings.load_profile("untimed")
 
 # Small tensors gain nothing from threads, which get in each other's way where other programs run too.
 torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
 
 EVENT = (1, 4, 4)
 LATENT = 2

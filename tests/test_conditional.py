@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from functools import partial
 
 import pyro
@@ -153,7 +154,9 @@ def test_images_and_labels_append():
     [
         (torch.zeros(5, CLASSES + 1), ValueError, r"y has shape \[5, 4\]; expected \[5, 3\]"),
         (torch.zeros(4, CLASSES), ValueError, r"expected \[5, 3\]"),
-        (torch.zeros(5, CLASSES, dtype=torch.int64), TypeError, "expected a tensor of floats"),
+        (torch.zeros(5, CLASSES, dtype=torch.int64), TypeError, "expected a tensor of torch.float32"),
+        (torch.zeros(5, CLASSES, dtype=torch.float64), TypeError, "y is of type torch.float64"),
+        (torch.full((5, CLASSES), torch.nan), ValueError, "NaN or infinite"),
         ("b", TypeError, "y is of type str"),
     ],
 )
@@ -185,7 +188,8 @@ def test_bad_labels(semi, y, error, match):
         (SemiSupervisedVAE, {"classes": 1}, ValueError, "classes is 1"),
         (SemiSupervisedVAE, {"classifier": nn.mlp(PIXELS, [], 2)}, ValueError, r"gives \[1, 2\]; expected \[1, 3\]"),
         (SemiSupervisedVAE, {"classifier": 3}, TypeError, "classifier is of type int"),
-        (SemiSupervisedVAE, {"label_weight": -1.0}, ValueError, "label_weight is -1.0"),
+        (SemiSupervisedVAE, {"classifier": nn.mlp(9, [], CLASSES)}, ValueError, r"classifier\(x\).* failed"),
+        (SemiSupervisedVAE, {"label_weight": 0}, ValueError, "label_weight is 0"),
     ],
 )
 def test_parts_that_do_not_fit(kind, change, error, match):
@@ -197,3 +201,24 @@ def test_parts_that_do_not_fit(kind, change, error, match):
     kind(**good)
     with pytest.raises(error, match=match):
         kind(**good | change)
+
+
+def test_semi_supervised_programs_can_be_compiled(semi, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda graph, **_: graph)
+    x = semi.sample(torch.arange(9) % CLASSES)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        result = evidence.importance(semi.model, semi.guide, x, num_samples=100, compile=True)
+    assert result.log_prob.isfinite().all()
+
+
+def test_conditions_in_float64_of_classes():
+    """Parts that are already of float64, with data that are integers."""
+    vae = ConditionalVAE(
+        priors.StandardNormal(2).double(),
+        likelihoods.Categorical(nn.mlp(2 + 3, [4], (5, 4))).double(),
+        posteriors.Normal(nn.mlp(5 + 3, [4], 4)).double(),
+        conditions=3,
+    )
+    y = torch.eye(3, dtype=torch.float64)
+    assert Trace_ELBO().loss(vae.model, vae.guide, vae.sample(y), y) > 0

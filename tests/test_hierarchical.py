@@ -168,6 +168,13 @@ def test_copies_and_states(vae):
     assert loss(other) == loss(vae)
 
 
+class Bare(torch_nn.Module):
+    """Forgot .to_event(1)."""
+
+    def forward(self):
+        return dist.Normal(torch.zeros(UPPER), 1.0)
+
+
 @pytest.mark.parametrize(
     ("change", "error", "match"),
     [
@@ -176,6 +183,9 @@ def test_copies_and_states(vae):
         ({"posterior": BottomUp([posteriors.Normal(nn.mlp(4, [4], 6))])}, ValueError, "latents do not match"),
         ({"posterior": BottomUp([posteriors.Normal(nn.mlp(9, [4], 6))])}, ValueError, r"posterior\(x, layers\)"),
         ({"layers": [nn.mlp(2, [4], 6)]}, TypeError, r"layers\[0\].*returned a Tensor"),
+        ({"prior": Bare()}, ValueError, r"prior\(\) has batch shape \[2\].*to_event"),
+        ({"prior": priors.HypersphericalUniform(2)}, ValueError, "z2 of the posterior lie outside of the support"),
+        ({"posterior": posteriors.Normal(nn.mlp(4, [4], 6))}, ValueError, r"posterior\(x, layers\)"),
         ({"layers": ["a"]}, TypeError, r"layers\[0\] is of type str"),
     ],
 )

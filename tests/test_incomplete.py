@@ -11,7 +11,7 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO
 from torch import nn as torch_nn
 from torch.testing import assert_close
 
-from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors, weights
 
 N, PIXELS, LATENT = 12, 5, 2
 
@@ -136,3 +136,38 @@ def test_what_else_is_missing():
 
     with pytest.raises(ValueError, match="independent given z; a MultivariateNormal has event shape"):
         make_vae(Full())
+
+
+@pytest.mark.parametrize("wrap", [dist.LogNormal, dist.Beta, torch.distributions.LogNormal])
+def test_likelihoods_of_which_zero_is_no_value(wrap):
+    class Own(torch_nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = nn.mlp(LATENT, [4], PIXELS)
+
+        def forward(self, z):
+            fn = wrap(self.network(z).exp(), torch.ones(()))
+            return torch.distributions.Independent(fn, 1) if wrap.__module__.startswith("torch") else fn.to_event(1)
+
+    vae = make_vae(Own())
+    x = vae.sample(20).clamp(1e-3, 0.999)
+    x[:, 2] = torch.nan
+    with pyro.validation_enabled(False):
+        log_w = weights.log_weights(vae.model, vae.guide, x, 2)
+    log_w.mean().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in vae.parameters())
+    vae.check(x)
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=50)
+    assert filled.isfinite().all()
+
+
+def test_impossible_data_are_not_filled_in():
+    class Bounded(torch_nn.Module):
+        def forward(self, z):
+            return dist.Uniform(z[..., :1] * 0, torch.ones(PIXELS), validate_args=False).to_event(1)
+
+    vae = make_vae(Bounded())
+    x = torch.full((3, PIXELS), torch.nan)
+    x[1, 0] = 2.0
+    with pyro.validation_enabled(False), pytest.raises(ValueError, match=r"datapoint 1 has weight zero|outside"):
+        evidence.impute(vae.model, vae.guide, x, num_samples=5)

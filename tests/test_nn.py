@@ -289,3 +289,19 @@ def test_broadcast_of_scalars_and_its_print():
 def test_mistakes_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_one_hot():
+    network = nn.OneHot(nn.mlp((3, 4), [5], 2), 4)
+    x = torch.randint(4, (6, 7, 3))
+    by_hand = network.network(torch.nn.functional.one_hot(x, 4).float())
+    assert_close(network(x), by_hand)
+    assert network.double()(x).dtype == torch.float64
+    vae = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Categorical(nn.mlp(2, [5], (3, 4))),
+        posteriors.Normal(nn.OneHot(nn.mlp((3, 4), [5], 4), 4)),
+    )
+    assert evidence.importance(vae.model, vae.guide, vae.sample(5), num_samples=20).log_prob.isfinite().all()
+    with pytest.raises(ValueError, match="classes is 1"):
+        nn.OneHot(nn.mlp(4, [], 2), 1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from pyro.contrib.zuko import ZukoToPyro
-from torch.distributions import kl_divergence, register_kl
+from torch.distributions import constraints, kl_divergence, register_kl
 
 __all__ = ["as_pyro"]
 
@@ -21,8 +21,30 @@ def as_pyro(distribution: torch.distributions.Distribution) -> Any:
     if isinstance(distribution, dist.torch_distribution.TorchDistributionMixin):
         return distribution
     if isinstance(distribution, torch.distributions.Distribution):
-        return ZukoToPyro(distribution)
+        return _Wrapped(distribution)
     raise TypeError(f"expected a distribution, got {type(distribution).__name__}")
+
+
+class _Wrapped(ZukoToPyro):
+    """With the moments and the support of what is wrapped."""
+
+    @property
+    def mean(self) -> torch.Tensor:
+        return self.dist.mean
+
+    @property
+    def variance(self) -> torch.Tensor:
+        return self.dist.variance
+
+    @property
+    def support(self) -> Any:
+        try:
+            return self.dist.support
+        except NotImplementedError:  # zuko's flows do not say; they end in all real vectors
+            return constraints.real_vector
+
+    def expand(self, *args: Any, **kwargs: Any) -> _Wrapped:
+        return _Wrapped(self.dist.expand(*args, **kwargs))
 
 
 # An analytic KL divergence survives the wrapping, so that Pyro's TraceMeanField_ELBO finds it.

@@ -10,7 +10,7 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_choice, check_count, check_rows
+from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
 from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
@@ -69,8 +69,8 @@ def importance(
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_samples = check_count("num_samples", num_samples)
-    if compile not in (True, False):
-        check_choice("compile", compile, ["auto"])  # type: ignore[arg-type]
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
     layout = find_layout(model, guide, check_rows(x))
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
     run = {"samples": "importance", "num_samples": num_samples}
@@ -82,7 +82,9 @@ def importance(
 
     pays = x.device.type == "cpu" and len(x) * num_samples > WORTH_COMPILING * chunk_size
     fast = pays if compile == "auto" else compile
-    draw_chunk = _compiled(log_weights, blocks, _particles(chunk_size, blocks[0])) if fast else log_weights
+    draw_chunk = (
+        _compiled(log_weights, blocks, min(_particles(chunk_size, blocks[0]), num_samples)) if fast else log_weights
+    )
 
     def estimate(block: Tensor, first: int) -> dict[str, Tensor]:
         return weigh(draw_chunk, block, num_samples, chunk_size).columns(first)

@@ -50,7 +50,7 @@ def impute(
     layout = find_layout(model, guide, check_rows(x))
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
 
-    def fill(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
+    def fill(block: Tensor, first: int) -> dict[str, Tensor]:
         log_total = torch.full(block.shape[:1], -torch.inf, dtype=torch.float64, device=block.device)
         mean = torch.zeros_like(block, dtype=torch.float64)
         by_row = (-1, *[1] * (block.ndim - 1))
@@ -61,13 +61,17 @@ def impute(
                 traces = vectorized_trace_pair(model, guide, block, count, layout)
                 means = [site["fn"].mean for _, site in sample_sites(traces[0]) if site["is_observed"]]
                 if len(means) != 1 or means[0].numel() != count * block.numel():
-                    raise ValueError(f"the model observes x at {len(means)} sites; to be filled in, it must be at one")
+                    shapes = [list(mean.shape) for mean in means]
+                    raise ValueError(f"the model observes values of shapes {shapes}; expected x, at one site")
                 log_weights = terms_of(*traces, layout).log_weights.double()
                 before, log_total = log_total, torch.logaddexp(log_total, log_weights.logsumexp(0))
                 share = (log_weights - log_total).exp()
                 drawn = layout.rows_second(means[0]).reshape(count, *block.shape).double()
                 mean = mean * (before - log_total).exp().reshape(by_row) + torch.einsum("kn,kn...->n...", share, drawn)
                 done += count
+        if not log_total.isfinite().all():
+            index = first + int((~log_total.isfinite()).nonzero()[0])
+            raise ValueError(f"datapoint {index} has weight zero for all of its {num_samples} samples, or one of NaN")
         return {"x": torch.where(block.isnan(), mean.to(block.dtype), block)}
 
     blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))

@@ -21,7 +21,7 @@ class LatentVectors:
         layout: That of the programs.
 
     Raises:
-        ValueError: If a site is discrete.
+        ValueError: If a site is discrete, or on a sphere.
     """
 
     def __init__(self, sites: dict[str, Any], layout: Layout) -> None:
@@ -31,7 +31,12 @@ class LatentVectors:
             support = site["fn"].support
             if support.is_discrete:
                 raise ValueError(f"latent site {name!r} is discrete; gradients need latents that are continuous")
-            self.transforms[name] = biject_to(support)
+            try:
+                self.transforms[name] = biject_to(support)
+            except NotImplementedError as error:
+                raise ValueError(
+                    f"latent site {name!r} lies in {support}, and real vectors have no one-to-one map to that"
+                ) from error
         self.shapes = {
             name: layout.rows_second(transform.inv(sites[name]["value"])).shape[2:]
             for name, transform in self.transforms.items()

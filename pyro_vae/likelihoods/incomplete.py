@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from pyro import distributions as dist
+from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
-from torch.distributions import Independent, constraints
+from torch.distributions import Independent, biject_to, constraints
 
 from pyro_vae.distributions.as_pyro import as_pyro
 
@@ -41,7 +43,7 @@ class _Incomplete(dist.TorchDistribution):
     arg_constraints: dict[str, Any] = {}  # noqa: RUF012
 
     def __init__(self, complete: Any) -> None:
-        self.complete = complete
+        complete = complete.dist if isinstance(complete, ZukoToPyro) else complete
         self.each, dims = complete, 0
         while isinstance(self.each, Independent):
             dims += self.each.reinterpreted_batch_ndims
@@ -51,7 +53,7 @@ class _Incomplete(dist.TorchDistribution):
                 f"an incomplete likelihood needs values that are independent given z; a {type(self.each).__name__} has "
                 f"event shape {list(self.each.event_shape)}"
             )
-        self.dims = dims
+        self.complete, self.dims = complete, dims
         super().__init__(complete.batch_shape, complete.event_shape, validate_args=False)
 
     @property
@@ -77,9 +79,18 @@ class _Incomplete(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         missing = value.isnan()
-        # Zero, in the place of what is missing, is in the support of all likelihoods; NaN would spoil the gradient.
-        each = self.each.log_prob(value.masked_fill(missing, 0.0))
+        # A number that is possible, in the place of what is missing: NaN would spoil the gradient.
+        each = self.each.log_prob(torch.where(missing, _possible(self.each.support, value), value))
         return each.masked_fill(missing, 0.0).flatten(-self.dims).sum(-1) if self.dims else each.masked_fill(missing, 0)
+
+
+def _possible(support: Any, value: Tensor) -> Tensor:
+    """A number in the support: that which zero is mapped to, or zero where there is no such map, as for counts."""
+    zero = value.new_zeros(())
+    try:
+        return zero if support.is_discrete else biject_to(support)(zero)
+    except NotImplementedError:
+        return zero
 
 
 class _OrMissing(constraints.Constraint):
@@ -89,7 +100,7 @@ class _OrMissing(constraints.Constraint):
 
     def check(self, value: Tensor) -> Tensor:
         missing = value.isnan()
-        return missing | self.values.check(value.masked_fill(missing, 0.0))
+        return missing | self.values.check(torch.where(missing, _possible(self.values, value), value))
 
     def __repr__(self) -> str:
         return f"{self.values}, or NaN for missing"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 
 import torch
 from torch import Tensor, nn
@@ -63,6 +64,6 @@ def check_positive(name: str, value: float) -> float:
     Raises:
         ValueError: If not; the message has the name.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value!r}; expected a positive number")
-    return value
+    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; expected a positive number, or a module such as PositiveParameter")
+    return float(value)

@@ -8,11 +8,13 @@ from pyro_vae.nn.convolutional import convolutional_decoder, convolutional_encod
 from pyro_vae.nn.fill_missing import FillMissing
 from pyro_vae.nn.gated_mlp import gated_mlp
 from pyro_vae.nn.mlp import mlp
+from pyro_vae.nn.one_hot import OneHot
 from pyro_vae.nn.residual_block import ResidualBlock
 
 __all__ = [
     "Broadcast",
     "FillMissing",
+    "OneHot",
     "ResidualBlock",
     "convolutional_decoder",
     "convolutional_encoder",

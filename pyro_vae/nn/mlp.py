@@ -19,6 +19,9 @@ def mlp(
 ) -> nn.Sequential:
     """A multilayer perceptron between vectors or arrays: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
 
+    Hidden layers begin with the weights of He et al. (2015, equation 10), which keep the scale of what comes in; with
+    PyTorch's own it fades from layer to layer, and a deep encoder begins by giving the same code to all data.
+
     Args:
         inputs: The shape of one input, an integer for a vector; arrays are flattened.
         hidden: The width of each hidden layer; none for a linear map.
@@ -28,4 +31,10 @@ def mlp(
     Raises:
         ValueError: If a size is not a positive integer.
     """
-    return feedforward(inputs, hidden, outputs, lambda fan_in, fan_out: [nn.Linear(fan_in, fan_out), activation()])
+
+    def layer(fan_in: int, fan_out: int) -> list[nn.Module]:
+        linear = nn.Linear(fan_in, fan_out)
+        nn.init.kaiming_normal_(linear.weight, nonlinearity="relu")
+        return [linear, activation()]
+
+    return feedforward(inputs, hidden, outputs, layer)

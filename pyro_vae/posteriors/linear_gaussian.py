@@ -9,7 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
-from pyro_vae.checks import check_count
+from pyro_vae.checks import call_part, check_count
 
 __all__ = ["LinearGaussian"]
 
@@ -36,6 +36,8 @@ class LinearGaussian(nn.Module):
     def __init__(self, likelihood: nn.Module, latent_dim: int) -> None:
         super().__init__()
         check_count("latent_dim", latent_dim)
+        if not isinstance(likelihood, nn.Module):
+            raise TypeError(f"likelihood is of type {type(likelihood).__name__}; expected an nn.Module")
         tensors = chain(likelihood.parameters(), likelihood.buffers())
         like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
         self.likelihood = likelihood
@@ -58,7 +60,7 @@ class LinearGaussian(nn.Module):
     @torch.no_grad()
     def _check_linear(self) -> None:
         points = torch.cat([self.points, torch.full_like(self.points[:1], -0.5)])
-        p_x = self.likelihood(points)
+        p_x = call_part(f"likelihood(z), for z of shape {list(points.shape)},", self.likelihood, points)
         base = p_x
         while isinstance(base, Independent):
             base = base.base_dist
