@@ -3,6 +3,8 @@
 Its latents lie near a spiral of two arms, which no library has.
 """
 
+import argparse
+
 import pyro
 import torch
 from pyro import distributions as dist
@@ -28,6 +30,7 @@ class Spiral(torch.nn.Module):
 
 
 def main() -> None:
+    argparse.ArgumentParser(description=__doc__).parse_args()
     images = data.binarize.fixed(data.load("mnist").test)
     train, test = images[:8000], images[8000:8500]
     for prior in (priors.StandardNormal(2), Spiral()):

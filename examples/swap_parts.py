@@ -171,7 +171,7 @@ def main() -> None:
             f"{seconds:.0f}",
         )
         (out / "table.json").write_text(json.dumps({"settings": vars(args), "rows": rows}, indent=2, default=str))
-    Console(width=100).print(table)
+    Console(width=120).print(table)
     print(
         f"nats per image, on {len(test)} test images that are the same for all; the errors are those of Monte Carlo. "
         f"Wrote {out}/table.json"

@@ -53,7 +53,7 @@ def test_conditional_evidence_is_exact(conditional):
     y = one_hot(labels, CLASSES).float()
     x = conditional.sample(y)
     model, guide = partial(conditional.model, y=y), partial(conditional.guide, y=y)
-    result = evidence.importance(model, guide, x, num_samples=5000, proposal=evidence.widened(1.5))
+    result = evidence.importance(model, guide, x, num_samples=20_000, proposal=evidence.defensive(0.5))
     exact = log_likelihoods(conditional, x)[range(9), labels]
     assert ((result.log_prob - exact).abs() <= 6 * result.std_error + 1e-4).all()
     assert result.std_error.max() < 0.3

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, nn, posteriors, priors, weights
 from pyro_vae.distributions import as_pyro
-from pyro_vae.posteriors.positive_scale import positive_scale
+from pyro_vae.positive_scale import positive_scale
 
 LATENT, EVENT, CONTEXT = 3, (4,), 5
 FULL = LATENT + LATENT * (LATENT + 1) // 2
@@ -84,7 +84,7 @@ def test_full_normal_has_every_covariance():
     scale = scale_tril.diagonal()
     rows, columns = torch.tril_indices(LATENT, LATENT, -1)
     raw_scale = scale.expm1().log()
-    raw_below = scale_tril[rows, columns] / scale[rows] * LATENT
+    raw_below = scale_tril[rows, columns] / scale[rows] * 2 * LATENT
     q = posteriors.FullNormal(Constant(torch.cat([loc, raw_scale, raw_below])))(torch.zeros(2, 5, *EVENT))
     assert_close(q.loc, loc.expand(2, 5, -1))
     assert_close(q.covariance_matrix, (root @ root.T).expand(2, 5, -1, -1))

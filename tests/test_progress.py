@@ -154,7 +154,7 @@ def test_a_file_that_cannot_be_written_is_found_out_at_once(vae, tmp_path):
 
 
 SCRIPT = """
-    import sys, time, torch
+    import signal, sys, time, torch
     sys.path.insert(0, {tests!r})
     torch.manual_seed(0)
     from conftest import small_vae
@@ -168,6 +168,8 @@ SCRIPT = """
             print(i, flush=True)
             yield block
             time.sleep({pause})
+    # Where tests run in the background of a shell it is ignored, and so it would be here.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.manual_seed(4)
     result = evidence.importance(
         vae.model, vae.guide, X, num_samples=30, chunk_size=60, resume={file!r}, progress=slowly)

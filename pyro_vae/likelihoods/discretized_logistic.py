@@ -17,8 +17,8 @@ class DiscretizedLogistic(nn.Module):
     """Independent pixels of 256 levels, each a logistic variable rounded to a level (Kingma et al. 2016).
 
     It gives a probability to levels, so that the evidence is bounded by 0 and in bits per pixel comparable with that of
-    other models of 8-bit pixels. The scale is softplus(raw) and a tenth of a level; at that scale the nearest level has
-    more than 98% of the probability, and below it nothing is gained but large gradients.
+    other models of 8-bit pixels. The scale is softplus(raw) and a tenth of a level; at that scale a level
+    at the location has more than 98% of the probability, and below it little is gained but large gradients.
 
     Data are the levels k / (levels - 1), from 0 to 1: 8-bit pixels divided by 255.
 

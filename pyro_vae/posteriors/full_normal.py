@@ -8,7 +8,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.posteriors.positive_scale import positive_scale
+from pyro_vae.positive_scale import positive_scale
 
 __all__ = ["FullNormal"]
 
@@ -16,8 +16,8 @@ __all__ = ["FullNormal"]
 class FullNormal(nn.Module):
     """q(z given x) = N(loc(x), L(x) L(x)^T), L lower triangular (Kingma & Welling 2019, section 2.5.1).
 
-    Below its diagonal, ``L[i, j] = scale[i] * raw[i, j] / latent``: a fresh network, with outputs of order 1, starts
-    with small correlations in any number of dimensions, and correlations do not depend on the scales.
+    Below its diagonal, ``L[i, j] = scale[i] * raw[i, j] / (2 latent)``: a fresh network, with outputs of order 1,
+    starts with small correlations in any number of dimensions, and correlations do not depend on the scales.
 
     Args:
         network: Maps data ``[*batch, *event]`` to ``[*batch, latent + latent * (latent + 1) / 2]``: the locations, the
@@ -41,7 +41,7 @@ class FullNormal(nn.Module):
         scale = positive_scale(raw_scale)
         rows, columns = torch.tril_indices(latent, latent, -1, device=scale.device)
         scale_tril = scale.diag_embed()
-        scale_tril[..., rows, columns] = scale[..., rows] * raw_below / latent
+        scale_tril[..., rows, columns] = scale[..., rows] * raw_below / (2 * latent)
         return dist.MultivariateNormal(loc, scale_tril=scale_tril)
 
 

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vae.distributions.zuko_import import zuko
+from pyro_vae.positive_scale import positive_scale
 from pyro_vae.posteriors.autoregressive import autoregressive_transforms, split_outputs
-from pyro_vae.posteriors.positive_scale import positive_scale
 
 __all__ = ["InverseAutoregressive"]
 
