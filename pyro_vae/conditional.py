@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pyro
 import torch
 from pyro.infer.util import is_validation_enabled
@@ -12,7 +14,7 @@ from pyro_vae.distributions import as_pyro
 from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
 
-__all__ = ["ConditionalVAE", "append"]
+__all__ = ["ConditionalVAE", "append", "append_zeros"]
 
 
 def append(vectors: Tensor, conditions: Tensor) -> Tensor:
@@ -25,6 +27,11 @@ def append(vectors: Tensor, conditions: Tensor) -> Tensor:
         vectors = vectors.to(conditions.dtype)
     batch = torch.broadcast_shapes(vectors.shape[:-1], conditions.shape[:-1])
     return torch.cat([vectors.expand(*batch, -1), conditions.expand(*batch, -1)], dim=-1)
+
+
+def append_zeros(conditions: int) -> Callable[[Tensor, Tensor], Tensor]:
+    """For ``check_parts``: appends conditions of zero, of the dtype of z, to z or to x, ``[1, ...]``, flattened."""
+    return lambda values, z: append(values.flatten(1), z.new_zeros(1, conditions))
 
 
 class ConditionalVAE(LatentVariableModel):
@@ -51,9 +58,7 @@ class ConditionalVAE(LatentVariableModel):
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, conditions: int) -> None:
         check_count("conditions", conditions)
-        z, x, support = check_parts(
-            prior, likelihood, posterior, lambda values, z: append(values.flatten(1), z.new_zeros(1, conditions))
-        )
+        z, x, support = check_parts(prior, likelihood, posterior, append_zeros(conditions))
         super().__init__(x, support)
         self.register_buffer("_example_y", z.new_zeros(1, conditions), persistent=False)
         self.prior = prior

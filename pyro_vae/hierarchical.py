@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pyro_vae.at_means import AtMeans
 from pyro_vae.checks import call_part, check_batch, check_count, check_inside, trial, warn_unless_broadcasting
 from pyro_vae.distributions import as_pyro
+from pyro_vae.distributions.independent import split_independent
 from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
 
@@ -161,7 +162,7 @@ class TopDown(nn.Module):
 
 def _product(p: Any, q: Any, level: int) -> Any:
     """The normal distribution whose density is proportional to the product of two."""
-    normals = [fn.base_dist if isinstance(fn, torch.distributions.Independent) else fn for fn in (p, q)]
+    normals = [split_independent(fn)[0] for fn in (p, q)]
     for fn, name in zip(normals, ("model", "posterior"), strict=True):
         if not isinstance(fn, torch.distributions.Normal):
             raise ValueError(f"z{level} of the {name} is a {type(fn).__name__}; expected a diagonal Normal")

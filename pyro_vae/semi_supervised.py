@@ -9,7 +9,7 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_vae.checks import check_count, check_parts, trial
-from pyro_vae.conditional import append
+from pyro_vae.conditional import append, append_zeros
 from pyro_vae.distributions import as_pyro
 from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
@@ -55,9 +55,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         check_count("classes", classes, least=2)
         if not isinstance(label_weight, int | float) or not 0 < label_weight < float("inf"):
             raise ValueError(f"label_weight is {label_weight!r}; expected a positive number")
-        z, x, support = check_parts(
-            prior, likelihood, posterior, lambda values, z: append(values.flatten(1), z.new_zeros(1, classes))
-        )
+        z, x, support = check_parts(prior, likelihood, posterior, append_zeros(classes))
         with trial({"classifier": classifier}):
             try:
                 logits = classifier(x)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pyro
@@ -16,7 +16,7 @@ from pyro_vae.checks import check_count
 from pyro_vae.randomness import generators_kept
 from pyro_vae.weights import Layout, Program, Terms, terms, terms_of, vectorized_trace_pair
 
-__all__ = ["choose_chunk_size", "choose_rows", "split_rows"]
+__all__ = ["choose_chunk_size", "choose_rows", "particle_counts", "split_rows"]
 
 # The largest tensor of a chunk stays in the cache of a CPU; with larger ones the time goes into moving memory.
 CPU_BYTES_AT_ONCE = 2**24
@@ -77,6 +77,13 @@ def _keep_freed_memory() -> None:
 def choose_rows(chunk_size: int, num_samples: int) -> int:
     """The number of datapoints in a block: few, with many particles each."""
     return max(1, chunk_size // min(num_samples, PARTICLES_AT_ONCE))
+
+
+def particle_counts(num_samples: int, rows: int, chunk_size: int) -> Iterator[int]:
+    """The numbers of particles to draw one after the other, for so many rows at once: as many as fit into a chunk."""
+    at_once = max(1, chunk_size // rows)
+    for first in range(0, num_samples, at_once):
+        yield min(at_once, num_samples - first)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
+from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, particle_counts, split_rows
 from pyro_vae.evidence.lazy_arviz import import_arviz
 from pyro_vae.evidence.progress import Progress, bar, over_blocks
 from pyro_vae.evidence.simulation import simulate
@@ -220,17 +220,14 @@ def calibrate(
     def rank(block: Tensor, first: int) -> dict[str, Tensor]:
         true = {name: value[first : first + len(block)] for name, value in simulation.latents.items()}
         below, ties = ({name: torch.zeros_like(v, dtype=torch.int64) for name, v in true.items()} for _ in range(2))
-        done = 0
         with pyro.validation_enabled(False):
-            while done < num_draws:
-                num_particles = min(max(1, chunk_size // len(block)), num_draws - done)
+            for num_particles in particle_counts(num_draws, len(block), chunk_size):
                 sites = dict(sample_sites(poutine.trace(vectorized(guide, num_particles, layout)).get_trace(block)))
                 for name, value in true.items():
                     draws = layout.rows_second(sites[name]["value"])
                     _check_numbers(name, draws, value, first)
                     below[name] += (draws < value).sum(0)
                     ties[name] += (draws == value).sum(0)
-                done += num_particles
         return {name: below[name] + _uniform_up_to(ties[name]) for name in true}
 
     with pyro.validation_enabled(False):

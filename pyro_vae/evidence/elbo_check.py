@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import pyro
 import torch
-from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import Independent, Normal, kl_divergence
+from torch.distributions import Normal, kl_divergence
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.distributions.independent import split_independent
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
 from pyro_vae.evidence.progress import Progress, bar
 from pyro_vae.evidence.unscaled import Unscaled
@@ -248,12 +248,7 @@ class _Normal(NamedTuple):
     event_dims: int
 
 
-def _as_normal(distribution: Any, event_dims: int = 0) -> _Normal | None:
+def _as_normal(distribution: Any) -> _Normal | None:
     """The normal that a distribution consists of, or None."""
-    if isinstance(distribution, Normal):
-        return _Normal(distribution.loc, distribution.scale, event_dims)
-    if isinstance(distribution, ZukoToPyro):
-        return _as_normal(distribution.dist, event_dims)
-    if isinstance(distribution, Independent):
-        return _as_normal(distribution.base_dist, event_dims + distribution.reinterpreted_batch_ndims)
-    return None
+    each, event_dims = split_independent(distribution)
+    return _Normal(each.loc, each.scale, event_dims) if isinstance(each, Normal) else None

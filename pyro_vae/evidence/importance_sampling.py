@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
+from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, particle_counts, split_rows
 from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.proposals import Proposal
@@ -82,9 +82,8 @@ def importance(
 
     pays = x.device.type == "cpu" and len(x) * num_samples > WORTH_COMPILING * chunk_size
     fast = pays if compile == "auto" else compile
-    draw_chunk = (
-        _compiled(log_weights, blocks, min(_particles(chunk_size, blocks[0]), num_samples)) if fast else log_weights
-    )
+    most = next(particle_counts(num_samples, len(blocks[0]), chunk_size))
+    draw_chunk = _compiled(log_weights, blocks, most) if fast else log_weights
 
     def estimate(block: Tensor, first: int) -> dict[str, Tensor]:
         return weigh(draw_chunk, block, num_samples, chunk_size).columns(first)
@@ -110,13 +109,9 @@ def weigh(log_weights: Chunk, x: Tensor, num_samples: int, chunk_size: int) -> R
     """
     running = RunningWeights(len(x), num_samples, x.device)
     with pyro.validation_enabled(False):
-        while running.count < num_samples:
-            running.update(log_weights(x, min(_particles(chunk_size, x), num_samples - running.count)))
+        for count in particle_counts(num_samples, len(x), chunk_size):
+            running.update(log_weights(x, count))
     return running
-
-
-def _particles(chunk_size: int, x: Tensor) -> int:
-    return max(1, chunk_size // len(x))
 
 
 def _compiled(log_weights: Chunk, blocks: Sequence[Tensor], num_particles: int) -> Chunk:

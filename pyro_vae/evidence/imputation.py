@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, split_rows
+from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, particle_counts, split_rows
 from pyro_vae.evidence.progress import Progress, bar, over_blocks
 from pyro_vae.weights import Program, find_layout, sample_sites, terms_of, vectorized_trace_pair
 
@@ -54,10 +54,8 @@ def impute(
         log_total = torch.full(block.shape[:1], -torch.inf, dtype=torch.float64, device=block.device)
         mean = torch.zeros_like(block, dtype=torch.float64)
         by_row = (-1, *[1] * (block.ndim - 1))
-        done = 0
         with pyro.validation_enabled(False):
-            while done < num_samples:
-                count = min(max(1, chunk_size // len(block)), num_samples - done)
+            for count in particle_counts(num_samples, len(block), chunk_size):
                 traces = vectorized_trace_pair(model, guide, block, count, layout)
                 means = [site["fn"].mean for _, site in sample_sites(traces[0]) if site["is_observed"]]
                 if len(means) != 1 or means[0].numel() != count * block.numel():
@@ -68,7 +66,6 @@ def impute(
                 share = (log_weights - log_total).exp()
                 drawn = layout.rows_second(means[0]).reshape(count, *block.shape).double()
                 mean = mean * (before - log_total).exp().reshape(by_row) + torch.einsum("kn,kn...->n...", share, drawn)
-                done += count
         if not log_total.isfinite().all():
             index = first + int((~log_total.isfinite()).nonzero()[0])
             raise ValueError(f"datapoint {index} has weight zero for all of its {num_samples} samples, or one of NaN")

@@ -6,11 +6,11 @@ from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.contrib.zuko import ZukoToPyro
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import Independent, transform_to
+from torch.distributions import transform_to
 
+from pyro_vae.distributions.independent import split_independent
 from pyro_vae.weights import Layout, Program, sample_sites, terms
 
 __all__ = ["LocalGuide"]
@@ -65,13 +65,7 @@ class _Family:
     """A family of distributions, with free parameters that any real numbers will do for."""
 
     def __init__(self, name: str, fn: Any) -> None:
-        self.event_dims = 0
-        while isinstance(fn, (Independent, ZukoToPyro)):
-            if isinstance(fn, Independent):
-                self.event_dims += fn.reinterpreted_batch_ndims
-                fn = fn.base_dist
-            else:
-                fn = fn.dist
+        fn, self.event_dims = split_independent(fn)
         self.kind = type(fn)
         constraints = getattr(fn, "arg_constraints", {})
         names = [key for key in constraints if key in fn.__dict__]

@@ -66,8 +66,8 @@ def over_blocks(
         progress: Wraps the blocks that are left to do.
         resume: A file that what is done is kept in. If there is one, the run goes on from it, to the same numbers as if
             it had never stopped.
-        run: What tells this run from others, by name: the file of another is refused. Needed with ``resume``, as is
-        fingerprint: Makes numbers that tell programs and data from others.
+        run: What tells this run from others, by name: the file of another is refused. Only for ``resume``.
+        fingerprint: Makes numbers that tell programs and data from others. Only for ``resume``.
 
     Raises:
         Interrupted: At Ctrl-C, with the result for the blocks that were done; without any, KeyboardInterrupt.

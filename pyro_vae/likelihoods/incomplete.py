@@ -8,9 +8,10 @@ import torch
 from pyro import distributions as dist
 from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
-from torch.distributions import Independent, biject_to, constraints
+from torch.distributions import biject_to, constraints
 
 from pyro_vae.distributions.as_pyro import as_pyro
+from pyro_vae.distributions.independent import split_independent
 
 __all__ = ["Incomplete"]
 
@@ -44,10 +45,7 @@ class _Incomplete(dist.TorchDistribution):
 
     def __init__(self, complete: Any) -> None:
         complete = complete.dist if isinstance(complete, ZukoToPyro) else complete
-        self.each, dims = complete, 0
-        while isinstance(self.each, Independent):
-            dims += self.each.reinterpreted_batch_ndims
-            self.each = self.each.base_dist
+        self.each, dims = split_independent(complete)
         if self.each.event_shape:
             raise ValueError(
                 f"an incomplete likelihood needs values that are independent given z; a {type(self.each).__name__} has "

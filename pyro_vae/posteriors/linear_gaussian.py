@@ -7,9 +7,10 @@ from itertools import chain
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
-from torch.distributions import Independent, Normal
+from torch.distributions import Normal
 
 from pyro_vae.checks import call_part, check_count
+from pyro_vae.distributions.independent import split_independent
 
 __all__ = ["LinearGaussian"]
 
@@ -61,9 +62,7 @@ class LinearGaussian(nn.Module):
     def _check_linear(self) -> None:
         points = torch.cat([self.points, torch.full_like(self.points[:1], -0.5)])
         p_x = call_part(f"likelihood(z), for z of shape {list(points.shape)},", self.likelihood, points)
-        base = p_x
-        while isinstance(base, Independent):
-            base = base.base_dist
+        base, _ = split_independent(p_x)
         if not isinstance(base, Normal) or p_x.batch_shape != points.shape[:1]:
             raise ValueError(f"likelihood(z) is {p_x}; expected independent normals that are one event")
         origin, steps = p_x.mean[0], p_x.mean[1:] - p_x.mean[0]

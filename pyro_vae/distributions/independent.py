@@ -1,0 +1,22 @@
+"""What a distribution of one event consists of."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.contrib.zuko import ZukoToPyro
+from torch.distributions import Independent
+
+__all__ = ["split_independent"]
+
+
+def split_independent(distribution: Any) -> tuple[Any, int]:
+    """The distribution inside of ``Independent`` and of Pyro's wrapping, and how many dimensions that made events."""
+    event_dims = 0
+    while isinstance(distribution, (Independent, ZukoToPyro)):
+        if isinstance(distribution, Independent):
+            event_dims += distribution.reinterpreted_batch_ndims
+            distribution = distribution.base_dist
+        else:
+            distribution = distribution.dist
+    return distribution, event_dims
