@@ -8,12 +8,14 @@ everything that Pyro can do with programs (SVI, every ELBO, ``Predictive``, NUTS
 from pyro_vae import data, evidence, likelihoods, nn, plots, posteriors, priors, weights
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.hierarchical import BottomUp, HierarchicalVAE, TopDown
+from pyro_vae.infer import SVI
 from pyro_vae.semi_supervised import SemiSupervisedVAE
 from pyro_vae.vae import VAE
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "SVI",
     "VAE",
     "BottomUp",
     "ConditionalVAE",

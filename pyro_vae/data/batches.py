@@ -38,6 +38,14 @@ class Batches:
         return -(-len(self.x) // self.batch_size)
 
     def __iter__(self) -> Iterator[Tensor]:
-        for index in torch.randperm(len(self.x), device=self.x.device).split(self.batch_size):
-            batch = self.x[index]
-            yield batch if self.transform is None else self.transform(batch)
+        for index in self.indices():
+            yield self.gather(index)
+
+    def indices(self) -> Iterator[Tensor]:
+        """The datapoints of each batch of a pass."""
+        yield from torch.randperm(len(self.x), device=self.x.device).split(self.batch_size)
+
+    def gather(self, index: Tensor) -> Tensor:
+        """The batch of the datapoints at an index ``[batch_size]``, transformed."""
+        batch = self.x[index]
+        return batch if self.transform is None else self.transform(batch)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from pyro_vae.infer.inductor import inductor
+from pyro_vae.infer.recording import record
 from pyro_vae.randomness import generators_kept, reseed
 
 __all__ = ["compiled"]
@@ -19,30 +20,23 @@ Function = Callable[[Tensor], Tensor]
 def compiled(function: Function, example: Tensor, other: Tensor) -> Function:
     """Compiles a function that draws random numbers, for inputs of one shape.
 
-    The function is run once, and the operations on tensors that it consists of are recorded (``make_fx``). Inductor
-    makes machine code of them, which takes seconds and a C++ compiler; without one, the operations are run as they
-    were recorded. With the same seed the result draws the same numbers as the function does. It is tried on another
-    input: if that shows that the function cannot be recorded (since what it does depends on the values of its input, or
-    on random numbers that are not torch's), a warning says so, and the function itself is returned.
+    The function is run once and recorded, and Inductor makes machine code of the recording; without a C++ compiler, it
+    is replayed as it was recorded. With the same seed the result draws the same numbers as the function does. It is
+    tried on another input: if that shows that the function cannot be recorded (since what it does depends on the values
+    of its input, or on random numbers that are not torch's), a warning says so, and the function itself is returned.
 
     Args:
         function: The function. No gradient is computed.
         example: An input to record it with.
         other: Another input of the same shape, to compare results on.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # imports take a second
-
-    def inductor() -> Function:
-        # Random numbers are then drawn by torch's kernels, from torch's generators.
-        return torch.compile(graph, dynamic=False, options={"fallback_random": True})
-
-    with torch.no_grad(), generators_kept(example.device), _without_torchs_own_warnings():
+    with torch.no_grad(), generators_kept(example.device):
         try:
-            graph = make_fx(function)(example)
+            graph = record(function, example)
         except Exception as error:
             return _given_up(function, error)
         reason: Exception | None = None
-        for build in (inductor, lambda: graph):
+        for build in (lambda: inductor(graph, example), lambda: graph):
             try:
                 candidate = build()
                 reason = _difference(candidate, function, other)
@@ -52,14 +46,6 @@ def compiled(function: Function, example: Tensor, other: Tensor) -> Function:
                 if reason is None:
                     return candidate
         return _given_up(function, reason)
-
-
-@contextmanager
-def _without_torchs_own_warnings() -> Iterator[None]:
-    with warnings.catch_warnings():
-        for category in (DeprecationWarning, FutureWarning):  # torch calls what it has deprecated itself
-            warnings.simplefilter("ignore", category)
-        yield
 
 
 def _difference(candidate: Function, function: Function, x: Tensor) -> Exception | None:

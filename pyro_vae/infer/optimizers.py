@@ -1,0 +1,162 @@
+"""Updates of all parameters at once, by optimizers of Pyro or of torch."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from pyro.optim import PyroOptim
+from pyro.optim.lr_scheduler import PyroLRScheduler
+from torch import Tensor
+from torch.optim import Adam, AdamW, Optimizer
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
+
+__all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "step_by"]
+
+
+class TorchOptimizer(PyroOptim):
+    """One of torch's optimizers in the place of one of Pyro's: it steps the parameters that it was made with."""
+
+    def __init__(self, optimizer: Optimizer) -> None:
+        self.optimizer = optimizer
+
+    def __call__(self, params: Any, *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+        """Takes a step."""
+        self.optimizer.step(*args, **kwargs)
+
+    def get_state(self) -> dict[str, Any]:
+        """The optimizer's ``state_dict``."""
+        return self.optimizer.state_dict()
+
+    def set_state(self, state_dict: dict[str, Any]) -> None:
+        """Loads the optimizer's ``state_dict``."""
+        self.optimizer.load_state_dict(state_dict)
+
+
+def as_pyro_optim(optim: PyroOptim | Optimizer) -> PyroOptim:
+    """Takes optimizers of Pyro as they are, and those of torch too.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(optim, Optimizer):
+        return TorchOptimizer(optim)
+    if not isinstance(optim, PyroOptim):
+        raise TypeError(f"optim is of type {type(optim).__name__}; expected an optimizer of pyro.optim or torch.optim")
+    return optim
+
+
+def step_by(optim: PyroOptim, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
+    """Steps the parameters as Pyro does, by way of their ``grad``, which is None afterwards."""
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optim(list(parameters))
+    for parameter in parameters:
+        parameter.grad = None
+
+
+class FusedAdam:
+    """The steps of Adam or AdamW for all parameters by one kernel, on the states of the optimizers that they belong to.
+
+    Pyro has an optimizer for each parameter. They go on to hold the moments and the learning rates, so that schedulers,
+    ``get_state`` and ``set_state`` do what they always do.
+
+    Args:
+        optim: Whose states are used. Every parameter must have been stepped by it once.
+        parameters: The parameters, in the order of the gradients.
+
+    Raises:
+        NotImplementedError: If the optimizer does more than Adam and AdamW do (such as clipping), or something else.
+    """
+
+    def __init__(self, optim: PyroOptim, parameters: Sequence[Tensor]) -> None:
+        self._owners = [_owner(optim, parameter) for parameter in parameters]
+        self._parameters = parameters
+        self._states = [optimizer.state for optimizer, _ in self._owners]
+        self._settings = self._read(_SETTINGS)
+        self._rates = self._read(["lr"])
+        self._calls = self._calls_of_equal_settings()
+
+    def is_current(self) -> bool:
+        """Takes over learning rates that were changed. False if anything else was: states were loaded, or settings."""
+        if self._read(_SETTINGS) != self._settings:
+            return False
+        if any(owner[0].state is not state for owner, state in zip(self._owners, self._states, strict=True)):
+            return False
+        rates = self._read(["lr"])
+        if rates != self._rates:
+            for indices, _, _, options in self._calls:
+                different = {rates[i] for i in indices}
+                if len(different) > 1:
+                    return False
+                ((rate,),) = different
+                if isinstance(options["lr"], Tensor):
+                    options["lr"].fill_(rate)
+                else:
+                    options["lr"] = rate
+            self._rates = rates
+        return True
+
+    def __call__(self, gradients: Sequence[Tensor]) -> None:
+        """Updates the parameters."""
+        for indices, step, (parameters, *states), options in self._calls:
+            step(parameters, [gradients[i] for i in indices], *states, fused=True, **options)
+
+    def _read(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
+        return [tuple([group[name] for name in names]) for _, group in self._owners]
+
+    def _calls_of_equal_settings(self) -> list[tuple[list[int], Any, list[list[Tensor]], dict[str, Any]]]:
+        alike = defaultdict(list)
+        for i, (optimizer, group) in enumerate(self._owners):
+            alike[type(optimizer), self._settings[i], group["lr"]].append(i)
+        calls = []
+        for (kind, settings, rate), indices in alike.items():
+            options = dict(zip(_SETTINGS, settings, strict=True))
+            options["beta1"], options["beta2"] = options.pop("betas")
+            device = self._parameters[indices[0]].device
+            # What a CUDA graph has captured can change only as a tensor.
+            options["lr"] = torch.as_tensor(rate, device=device).clone() if device.type == "cuda" else rate
+            calls.append((indices, _STEPS[kind], self._tensors(indices), options))
+        return calls
+
+    def _tensors(self, indices: list[int]) -> list[list[Tensor]]:
+        parameters = [self._parameters[i] for i in indices]
+        states = [self._states[i][self._parameters[i]] for i in indices]
+        for state, parameter in zip(states, parameters, strict=True):
+            state["step"] = state["step"].to(parameter.device)  # where fused kernels want it
+        return [
+            parameters,
+            [state["exp_avg"] for state in states],
+            [state["exp_avg_sq"] for state in states],
+            [state["max_exp_avg_sq"] for state in states if "max_exp_avg_sq" in state],
+            [state["step"] for state in states],
+        ]
+
+
+_STEPS = {Adam: adam, AdamW: adamw}
+_SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+
+
+def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, Any]]:
+    """The torch optimizer that steps the parameter, and its group of settings there."""
+    if isinstance(optim, TorchOptimizer):
+        optimizer = optim.optimizer
+    elif type(optim) in (PyroOptim, PyroLRScheduler) and optim.grad_clip[parameter] is None:
+        optimizer = optim.optim_objs[parameter]
+        optimizer = getattr(optimizer, "optimizer", optimizer)  # of a scheduler
+    else:
+        raise NotImplementedError
+    if type(optimizer) not in _STEPS or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+        raise NotImplementedError
+    if parameter.device.type not in ("cpu", "cuda") or "exp_avg" not in optimizer.state.get(parameter, {}):
+        raise NotImplementedError
+    group = next(group for group in optimizer.param_groups if any(parameter is each for each in group["params"]))
+    if group["differentiable"]:
+        raise NotImplementedError
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # or schedulers would warn that it was never called
+    if parameter.device.type == "cuda":
+        group["fused"] = True  # so that it can also step by itself, from the state that is on the GPU
+    return optimizer, group

@@ -1,0 +1,172 @@
+"""A step of stochastic variational inference as a graph of operations, and the update that follows."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils._pytree import TreeSpec, tree_unflatten
+
+from pyro_vae.infer.bfloat16 import products_in_bfloat16
+from pyro_vae.infer.cuda_graph import CudaGraph
+from pyro_vae.infer.inductor import inductor, seconds_saved
+from pyro_vae.infer.optimizers import FusedAdam, step_by
+from pyro_vae.infer.simplify import written_attributes
+from pyro_vae.randomness import get_generators, set_generators
+
+__all__ = ["RecordedStep"]
+
+
+class RecordedStep:
+    """The loss, the gradients and the update of a step, without the Python of the programs.
+
+    Args:
+        graph: Returns the leaves of the loss, then the gradients.
+        form: The loss as a tree of its leaves; mostly it is one leaf.
+        parameters: The parameters that the programs met, by the names of their sites.
+        leaves: Those that the gradients are of.
+        optim: What updates them.
+    """
+
+    def __init__(
+        self,
+        graph: GraphModule,
+        form: TreeSpec,
+        parameters: dict[str, Tensor],
+        leaves: list[Tensor],
+        optim: PyroOptim,
+    ) -> None:
+        self.parameters = parameters
+        self.follows_store = True  #: Whether these are what Pyro's store has under their names.
+        self.is_tested = False  #: Whether the step was seen to agree with Pyro's.
+        self._leaves = leaves
+        self._device = leaves[0].device if leaves else torch.device("cpu")
+        self._form = form
+        self._optim = optim
+        self._graph = graph
+        self._run: Callable[..., Sequence[Tensor]] = graph
+        self._tolerance = 1e4  # times the precision of the numbers
+        self._seconds_saved = seconds_saved(graph)
+        self._seconds_lost = 0.0
+        self._fused: FusedAdam | None = None
+        self._captured: CudaGraph | None = None
+
+    @torch.no_grad()
+    def __call__(self, *inputs: Tensor) -> Any:
+        """Updates the parameters. Returns the loss that they had before, without waiting for the device."""
+        if self._fused is None or not self._fused.is_current():
+            self._fused, self._captured = self._fuse(), None
+        if self._device.type == "cuda":
+            self._captured = self._captured or CudaGraph(self._on_the_device, inputs)
+            results: Sequence[Tensor] = self._captured(*inputs)
+        else:
+            results = self._on_the_device(*inputs)
+        losses, gradients = self._split(results)
+        if self._fused is None:
+            step_by(self._optim, self._leaves, gradients)
+        return tree_unflatten(losses, self._form)
+
+    def _on_the_device(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """All of the step that is tensor operations: with the update if that is, which uses up the gradients."""
+        results = self._run(*inputs)
+        if self._fused is None:
+            return results
+        losses, gradients = self._split(results)
+        self._fused(gradients)
+        return losses
+
+    def _split(self, results: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        return results[: self._form.num_leaves], results[self._form.num_leaves :]
+
+    def _fuse(self) -> FusedAdam | None:
+        try:
+            return FusedAdam(self._optim, self._leaves)
+        except NotImplementedError:
+            return None
+
+    def can_go_on(self) -> bool:
+        """Whether nobody wants to be told of the gradients."""
+        return not any(leaf._backward_hooks for leaf in self._leaves)  # type: ignore[attr-defined]
+
+    def is_of(self, store: dict[str, Tensor]) -> bool:
+        """Whether the parameters are those of the store."""
+        return all(store.get(name) is leaf for name, leaf in self.parameters.items())
+
+    @torch.no_grad()
+    def rehearse(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """The losses and gradients, with no effect: neither on generators nor on running statistics."""
+        generators = get_generators(self._device)
+        written = [(tensor, tensor.clone()) for tensor in written_attributes(self._graph)]
+        results = self._run(*inputs)
+        for tensor, before in written:
+            tensor.copy_(before)
+        set_generators(generators, self._device)
+        return results
+
+    def agrees(self, results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
+        """Whether two rehearsals of the same step differ by rounding only."""
+        if [tensor.shape for tensor in results] != [tensor.shape for tensor in expected]:
+            return False
+        losses, gradients = self._split([_largest(tensor) for tensor in expected])
+        least = 1e-2 * max(gradients, default=0.0)  # a gradient may be zero but for rounding
+        scales = [*losses, *(max(gradient, least) for gradient in gradients)]
+        for result, tensor, scale in zip(results, expected, scales, strict=True):
+            tolerance = self._tolerance * torch.finfo(tensor.dtype).eps * scale
+            if not torch.allclose(result.to(tensor), tensor, rtol=0.0, atol=tolerance, equal_nan=True):
+                return False
+        return True
+
+    def use_bfloat16(self) -> None:
+        """From now on, products take bfloat16."""
+        products_in_bfloat16(self._graph)
+        self._seconds_saved = seconds_saved(self._graph)
+        self._tolerance = 1e6  # of numbers rounded to 8 bits, in one order and another
+
+    def compile(self, *inputs: Tensor) -> None:
+        """From now on, runs what Inductor makes of the graph.
+
+        Raises:
+            Exception: If Inductor cannot compile the graph, or makes something else of it.
+        """
+        self._seconds_saved = 0.0
+        compiled, expected = inductor(self._graph, *inputs), self.rehearse(*inputs)
+        self._run = compiled
+        if not self.agrees(self.rehearse(*inputs), expected):
+            self._run = self._graph
+            raise ValueError("compiled, it gives other results")
+        self._captured = None
+
+    def compile_if_it_pays(self, *inputs: Tensor) -> None:
+        """Calls :meth:`compile` once the steps up to now have lost more time without it than it takes.
+
+        Goes back to the graph if that proves to be clearly faster, or cannot be compiled.
+        """
+        self._seconds_lost += self._seconds_saved
+        if self._seconds_lost < _SECONDS_TO_COMPILE:
+            return
+        self._seconds_lost = 0.0
+        try:
+            self.compile(*inputs)
+        except Exception:
+            return
+        ways: list[Any] = [self._run, self._graph]
+        seconds = [min(self._seconds(way, inputs) for _ in range(5)) for way in ways]
+        self._run = ways[1] if seconds[1] < 0.9 * seconds[0] else ways[0]
+
+    def _seconds(self, way: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> float:
+        self._run = way
+        start = time.perf_counter()
+        _largest(self.rehearse(*inputs)[0])  # waits for the device
+        return time.perf_counter() - start
+
+
+_SECONDS_TO_COMPILE = 10.0
+
+
+def _largest(tensor: Tensor) -> float:
+    return tensor.detach().abs().max().item() if tensor.numel() else 0.0

@@ -1,0 +1,141 @@
+"""Graphs with fewer operations, and the same results."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule, Node
+from torch.fx.node import map_arg
+
+__all__ = ["simplify", "written_attributes"]
+
+aten = torch.ops.aten
+
+# What Pyro and autograd leave behind at every turn: x / 1, x * 1, x + 0, x ** 1, and views of all there is.
+_NEUTRAL = {
+    aten.div.Tensor: 1,
+    aten.mul.Tensor: 1,
+    aten.mul.Scalar: 1,
+    aten.add.Tensor: 0,
+    aten.sub.Tensor: 0,
+    aten.pow.Tensor_Scalar: 1,
+}
+_VIEWS = {aten.detach.default, aten.expand.default, aten.view.default, aten.alias.default}
+# Their result is known from the shape of their argument.
+_CONSTANT = {aten.ones_like.default, aten.zeros_like.default, aten.full_like.default}
+
+
+def simplify(graph: GraphModule) -> None:
+    """Drops operations that nobody uses or that do nothing, and computes constants once.
+
+    Parameters and other attributes are no constants, since they may change. What is written to in place, or shares
+    memory with something that is, is left alone.
+    """
+    graph.graph.eliminate_dead_code()
+    written = _written_in_place(graph)
+    for node in graph.graph.nodes:
+        same = _returns_as_it_is(node)
+        if same is not None and not {node, same} & written:
+            node.replace_all_uses_with(same)
+    graph.graph.eliminate_dead_code()
+    _fold_constants(graph, written)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def written_attributes(graph: GraphModule) -> list[Tensor]:
+    """The tensors outside of the graph that it writes to, such as running statistics."""
+    names = {str(node.target) for node in _written_in_place(graph) if node.op == "get_attr"}
+    return [getattr(graph, name) for name in sorted(names)]
+
+
+def _returns_as_it_is(node: Node) -> Node | None:
+    """The node whose value this one has, if it does nothing."""
+    if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
+        return None
+    source = node.args[0]
+    if node.target is aten.t.default and source.target is aten.t.default:
+        return source.args[0]  # type: ignore[return-value]
+    value, old = node.meta.get("val"), source.meta.get("val")
+    if not (isinstance(value, Tensor) and isinstance(old, Tensor)):
+        return None
+    if (value.shape, value.dtype, value.stride()) != (old.shape, old.dtype, old.stride()):
+        return None
+    if node.target in _VIEWS:
+        return source
+    neutral = _NEUTRAL.get(node.target)  # type: ignore[call-overload]
+    return source if neutral is not None and not node.kwargs and node.args[1:] == (neutral,) else None
+
+
+def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
+    values: dict[Node, Tensor] = {}
+    for node in list(graph.graph.nodes):
+        if node in written or not _is_pure(node):
+            continue
+        if node.target in _CONSTANT:
+            like = node.args[0].meta["val"]
+            arguments = (torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device),)
+            arguments += node.args[1:]
+        elif node.target is aten.lift_fresh_copy.default:  # a tensor that was written down in the program
+            arguments = (getattr(graph, node.args[0].target),)
+        elif all(argument in values for argument in node.all_input_nodes):
+            arguments = map_arg(node.args, values.__getitem__)
+        else:
+            continue
+        value = node.target(*arguments, **map_arg(node.kwargs, values.__getitem__))
+        if isinstance(value, Tensor):
+            values[node] = value
+    for node, value in values.items():
+        name = f"_folded_{node.name}"
+        graph.register_buffer(name, value)
+        with graph.graph.inserting_before(node):
+            constant = graph.graph.get_attr(name)
+        constant.meta["val"] = node.meta.get("val")
+        node.replace_all_uses_with(constant)
+
+
+def _is_pure(node: Node) -> bool:
+    """Whether the node is an operation with the same result each time."""
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+        return False
+    return torch.Tag.nondeterministic_seeded not in node.target.tags and "empty" not in node.target.name()
+
+
+def _written_in_place(graph: GraphModule) -> set[Node]:
+    """The nodes whose memory some operation writes to."""
+    group: dict[Node, Node] = {}  # the first of the nodes that share its memory
+    attributes: dict[str, Node] = {}
+    written = set()
+
+    def first(node: Node) -> Node:
+        while group.get(node, node) is not node:
+            node = group[node]
+        return node
+
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            group[node] = first(attributes.setdefault(node.target, node))
+        for argument, writes in _shared_memory(node):
+            if writes:
+                written.add(argument)
+            group[first(node)] = first(argument)
+    changed = {first(node) for node in written}
+    return {node for node in graph.graph.nodes if first(node) in changed}
+
+
+def _shared_memory(node: Node) -> Iterator[tuple[Node, bool]]:
+    """The arguments whose memory the result of the node may share, and whether it writes there."""
+    if node.target is operator.getitem:
+        yield node.args[0], False  # type: ignore[misc]
+    if isinstance(node.target, torch._ops.OpOverload):
+        for described, argument in zip(node.target._schema.arguments, node.args, strict=False):
+            if described.alias_info is not None:
+                for each in argument if isinstance(argument, list | tuple) else [argument]:
+                    if isinstance(each, Node):
+                        yield each, described.alias_info.is_write
+        for described in node.target._schema.arguments:
+            if described.alias_info is not None and isinstance(node.kwargs.get(described.name), Node):
+                yield node.kwargs[described.name], described.alias_info.is_write  # type: ignore[misc]

@@ -1,0 +1,239 @@
+"""Pyro's SVI without its Python: a step is recorded once, as operations on tensors, and then replayed."""
+
+from __future__ import annotations
+
+import math
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro.optim import PyroOptim
+from pyro.poutine.runtime import _PYRO_STACK
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map, tree_structure
+
+from pyro_vae.data import Batches
+from pyro_vae.infer.call import Call
+from pyro_vae.infer.optimizers import as_pyro_optim
+from pyro_vae.infer.pyro_step import PyroStep
+from pyro_vae.infer.recorded_step import RecordedStep
+from pyro_vae.infer.recording import record
+from pyro_vae.randomness import get_generators, set_generators
+
+__all__ = ["SVI"]
+
+_OFTEN = 100  # as many steps as earn back what it takes to record one
+_MOST = 32  # recorded steps that are kept
+_MANY = 1000  # kinds of calls that are told apart
+
+
+class SVI(pyro.infer.SVI):
+    """Stochastic variational inference, as ``pyro.infer.SVI``: the same losses, gradients and updates, sooner.
+
+    Pyro spends more time on effect handlers, validation and its parameter store than on arithmetic. Here the first
+    step on inputs of some shape runs as it does in Pyro, and makes parameters that are created lazily; the second is
+    recorded while it runs, backward pass included; the third runs as in Pyro again, to see that the recording gives the
+    same loss and the same gradients; further ones replay the recording. The random numbers are those of torch's
+    generators: with the same seed a run is the same as Pyro's, but for rounding.
+
+    That works for programs of static structure, whatever they are made of. If a program decides by the values of its
+    inputs, or draws numbers that are not torch's, a warning says so once, and all steps run as in Pyro. So do steps on
+    shapes that come rarely, like a smaller last batch. What Python decides (``if``, an attribute that is a number) is
+    decided when the step is recorded, and anew for other values of arguments that are no tensors, other ``training``
+    flags of the modules called, and other ``requires_grad``. Let what changes at every step be a tensor.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        optim: An optimizer of ``pyro.optim``, or one of ``torch.optim`` over the parameters. Adam and AdamW are stepped
+            by one kernel for all parameters.
+        loss: An ELBO of Pyro, or a function of model, guide and their arguments.
+        loss_and_grads: As in Pyro.
+        compile: False runs every step as in Pyro. ``"graph"`` replays the operations as they were recorded. True has
+            Inductor make machine code of them, which takes seconds (on two cores about ten the first time, and a C++
+            compiler). ``"auto"`` begins with ``"graph"``, and turns to Inductor as soon as that would have paid for
+            itself in the steps done, if it proves to be faster.
+        precision: ``"bfloat16"`` does matrix products and convolutions of replayed steps in bfloat16, all else in
+            float32. Where the CPU has no instructions for it, a warning says so, and float32 stays.
+
+    Raises:
+        TypeError: If ``optim`` is no optimizer.
+        ValueError: If ``compile`` or ``precision`` is none of these.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        optim: PyroOptim | torch.optim.Optimizer,
+        loss: Any,
+        loss_and_grads: Callable[..., Any] | None = None,
+        *,
+        compile: bool | str = "auto",  # noqa: A002
+        precision: str = "float32",
+    ) -> None:
+        if compile not in (True, False, "graph", "auto"):
+            raise ValueError(f"compile is {compile!r}; expected True, False, 'graph' or 'auto'")
+        if precision not in ("float32", "bfloat16"):
+            raise ValueError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
+        super().__init__(model, guide, as_pyro_optim(optim), loss, loss_and_grads)
+        self._pyro = PyroStep(partial(self.loss_and_grads, model, guide), self.optim)
+        self._compile = compile
+        self._bfloat16 = precision == "bfloat16"
+        self._replays = compile is not False
+        self._steps: dict[Any, RecordedStep] = {}
+        self._visits: Counter[Any] = Counter()  # by kind of call, where there is no recorded step
+        self._previous: Any = None  # the kind of the last call
+
+    def step(self, *args: Any, **kwargs: Any) -> Any:
+        """Takes a gradient step, and waits for it.
+
+        Args:
+            args: What model and guide are called with.
+            kwargs: Likewise.
+
+        Returns:
+            The loss before the step, a float; or a tuple of them, if the loss is one.
+        """
+        return tree_map(_number, self._advance(Call(args, kwargs)))
+
+    def update(self, *args: Any, **kwargs: Any) -> Any:
+        """The same as :meth:`step`, but leaves the loss on the device, as a tensor, and does not wait for it."""
+        return tree_map(torch.as_tensor, self._advance(Call(args, kwargs)))
+
+    def epoch(self, batches: Batches) -> float:
+        """Takes a step on each batch; gathering and transforming it are part of what is replayed.
+
+        Returns:
+            The sum of the losses.
+        """
+        losses = [self._advance(Call((index,), {}, batches.gather)) for index in batches.indices()]
+        on_device = [loss for loss in losses if isinstance(loss, Tensor)]
+        total = sum(loss for loss in losses if not isinstance(loss, Tensor))
+        return total + _number(torch.stack(on_device).double().sum()) if on_device else total
+
+    def _advance(self, call: Call) -> Any:
+        """A step in the quickest way there is. Returns the loss: numbers, or tensors that need not be there yet."""
+        signature = call.signature() if self._replays and not _PYRO_STACK else None
+        if signature is None:
+            return self._as_pyro(call)
+        key = signature, self._pyro.flags()
+        step = self._steps.get(key)
+        if step is None:
+            if (key == self._previous or self._visits[key] >= _OFTEN) and len(self._steps) < _MOST:
+                return self._record(key, call)
+            loss = self._as_pyro(call)
+            self._count((signature, self._pyro.flags()))  # the programs may have called modules for the first time
+            return loss
+        self._previous = key
+        if not step.is_tested:
+            return self._test(step, call)
+        if not step.can_go_on():
+            return self._as_pyro(call)
+        if step.follows_store and not step.is_of(dict(pyro.get_param_store().named_parameters())):
+            return self._look_again(step, call)
+        if self._compile == "auto":
+            step.compile_if_it_pays(*call.tensors)
+        return step(*call.tensors)
+
+    def _as_pyro(self, call: Call) -> Any:
+        loss = self._pyro.run(*call.arguments())
+        self._pyro.update()
+        return loss
+
+    def _record(self, key: Any, call: Call) -> Any:
+        """A step that is recorded while it runs."""
+        loss: Any = None
+
+        def losses_and_gradients(*tensors: Tensor) -> list[Tensor]:
+            nonlocal loss
+            loss = self._pyro.run(*call.arguments(tensors))
+            return [*map(torch.as_tensor, tree_leaves(loss)), *self._pyro.gradients_by_leaf().values()]
+
+        generators = get_generators(call.device)
+        self._pyro.forget_gradients()  # or to add to them would be recorded
+        try:
+            with pyro.validation_enabled(False):
+                graph = record(losses_and_gradients, *call.tensors)
+        except Exception as error:
+            set_generators(generators, call.device)
+            self._pyro.forget_gradients()
+            loss = self._as_pyro(call)  # which raises what is wrong with the programs, if something is
+            self._give_up(error)
+            return loss
+        leaves = list(self._pyro.gradients_by_leaf())
+        self._pyro.update()
+        self._steps[key] = RecordedStep(graph, tree_structure(loss), self._pyro.parameters, leaves, self.optim)
+        return loss
+
+    def _test(self, step: RecordedStep, call: Call) -> Any:
+        """A step as in Pyro, to compare with its recording; then the recording is made quick."""
+        rehearsed = step.rehearse(*call.tensors)
+        loss = self._pyro.run(*call.arguments())
+        expected = [*map(torch.as_tensor, tree_leaves(loss)), *self._pyro.gradients_by_leaf().values()]
+        agrees = step.agrees(rehearsed, expected)
+        self._pyro.update()
+        if not agrees:
+            self._give_up(ValueError("recorded once, they give other results than when they are run again"))
+            return loss
+        step.is_tested = True
+        if self._bfloat16:
+            step.use_bfloat16()
+        if self._compile is True:
+            try:
+                step.compile(*call.tensors)
+            except Exception as error:
+                _warn(f"the step cannot be compiled, and is replayed as it was recorded ({_first_line(error)})")
+        return loss
+
+    def _look_again(self, step: RecordedStep, call: Call) -> Any:
+        """A step as in Pyro, since Pyro's store has other parameters than when the step was recorded."""
+        loss = self._as_pyro(call)
+        if step.is_of(self._pyro.parameters):
+            step.follows_store = False  # they belong to a module, which does not care
+        else:
+            self._steps.clear()
+            self._visits.clear()
+        return loss
+
+    def _count(self, key: Any) -> None:
+        self._previous = key
+        self._visits[key] += 1
+        if len(self._visits) == _MANY and not self._steps:
+            _warn(
+                f"SVI was called in {_MANY} different ways (shapes, or values of arguments), and ran as in Pyro; "
+                "make arguments that change at every step tensors"
+            )
+        if len(self._visits) > _MANY:
+            del self._visits[next(iter(self._visits))]
+
+    def _give_up(self, error: Exception) -> None:
+        self._replays = False
+        self._steps.clear()
+        _warn(f"the programs cannot be recorded, and run as they are ({_first_line(error)})")
+
+
+def _number(loss: Any) -> Any:
+    if not isinstance(loss, Tensor):
+        return loss  # Pyro has seen it
+    number = loss.item()
+    if math.isnan(number):
+        _warn("Encountered NaN: loss")
+    return number
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
+
+
+def _warn(message: str) -> None:
+    """Warns at the line that is outside of this file."""
+    level = 2
+    while sys._getframe(level - 1).f_globals.get("__name__") == __name__:
+        level += 1
+    warnings.warn(message, stacklevel=level)
