@@ -47,6 +47,8 @@ class Call:
     def signature(self) -> Any | None:
         """Equal for calls that differ in the values of tensors only. None if that cannot be told."""
         described: list[Any] = [self._gather, str(self._structure) if len(self._leaves) > 1 else None]
+        described += [torch.is_autocast_enabled(self.device.type), torch.get_autocast_dtype(self.device.type)]
+        described += [[id(each) for each in self.tensors].index(id(tensor)) for tensor in self.tensors]  # same tensors
         for leaf in self._leaves:
             if isinstance(leaf, Tensor) and not leaf.requires_grad and leaf.layout == torch.strided:
                 described.append((leaf.shape, leaf.stride(), leaf.dtype, leaf.device))

@@ -27,6 +27,10 @@ class TorchOptimizer(PyroOptim):
         """Takes a step."""
         self.optimizer.step(*args, **kwargs)
 
+    def parameters(self) -> list[Tensor]:
+        """Those that it steps."""
+        return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
+
     def get_state(self) -> dict[str, Any]:
         """The optimizer's ``state_dict``."""
         return self.optimizer.state_dict()
@@ -73,8 +77,9 @@ class FusedAdam:
     """
 
     def __init__(self, optim: PyroOptim, parameters: Sequence[Tensor]) -> None:
-        self._owners = [_owner(optim, parameter) for parameter in parameters]
+        self._optim = optim
         self._parameters = parameters
+        self._owners = [_owner(optim, parameter) for parameter in parameters]
         self._states = [optimizer.state for optimizer, _ in self._owners]
         self._settings = self._read(_SETTINGS)
         self._rates = self._read(["lr"])
@@ -84,8 +89,9 @@ class FusedAdam:
         """Takes over learning rates that were changed. False if anything else was: states were loaded, or settings."""
         if self._read(_SETTINGS) != self._settings:
             return False
-        if any(owner[0].state is not state for owner, state in zip(self._owners, self._states, strict=True)):
-            return False
+        for parameter, (optimizer, _), state in zip(self._parameters, self._owners, self._states, strict=True):
+            if _optimizer(self._optim, parameter) is not optimizer or optimizer.state is not state:
+                return False
         rates = self._read(["lr"])
         if rates != self._rates:
             for indices, _, _, options in self._calls:
@@ -142,13 +148,7 @@ _SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, Any]]:
     """The torch optimizer that steps the parameter, and its group of settings there."""
-    if isinstance(optim, TorchOptimizer):
-        optimizer = optim.optimizer
-    elif type(optim) in (PyroOptim, PyroLRScheduler) and optim.grad_clip[parameter] is None:
-        optimizer = optim.optim_objs[parameter]
-        optimizer = getattr(optimizer, "optimizer", optimizer)  # of a scheduler
-    else:
-        raise NotImplementedError
+    optimizer = _optimizer(optim, parameter)
     if type(optimizer) not in _STEPS or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
         raise NotImplementedError
     if parameter.device.type not in ("cpu", "cuda") or "exp_avg" not in optimizer.state.get(parameter, {}):
@@ -160,3 +160,13 @@ def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, An
     if parameter.device.type == "cuda":
         group["fused"] = True  # so that it can also step by itself, from the state that is on the GPU
     return optimizer, group
+
+
+def _optimizer(optim: PyroOptim, parameter: Tensor) -> Any:
+    """The torch optimizer that steps the parameter; None if there is none, or if it is not all that happens."""
+    if isinstance(optim, TorchOptimizer):
+        return optim.optimizer
+    if type(optim) not in (PyroOptim, PyroLRScheduler) or optim.grad_clip.get(parameter) is not None:
+        return None
+    optimizer = optim.optim_objs.get(parameter)
+    return getattr(optimizer, "optimizer", optimizer)  # of a scheduler

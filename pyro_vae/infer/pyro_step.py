@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from pyro import poutine
-from pyro.infer.util import zero_grads
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+
+from pyro_vae.infer.optimizers import TorchOptimizer
+from pyro_vae.infer.surroundings import Surroundings
 
 __all__ = ["PyroStep"]
 
@@ -19,53 +22,75 @@ class PyroStep:
     """Runs the programs as Pyro does, and remembers what they are made of.
 
     Args:
-        loss_and_grads: Called with the arguments of the programs.
+        model: The model.
+        guide: The guide.
+        loss_and_grads: Called with both, and with their arguments.
         optim: Steps the parameters.
     """
 
-    def __init__(self, loss_and_grads: Callable[..., Any], optim: PyroOptim) -> None:
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        loss_and_grads: Callable[..., Any],
+        optim: PyroOptim,
+    ) -> None:
         self.parameters: dict[str, Tensor] = {}  #: The leaves that the last run met, by the names of their sites.
-        self._loss_and_grads = loss_and_grads
+        self._run = lambda *args, **kwargs: loss_and_grads(model, guide, *args, **kwargs)
         self._optim = optim
-        self._modules: dict[nn.Module, None] = {}  # that the programs have called
-        self._module_parameters: list[nn.Parameter] = []
+        self._surroundings = Surroundings(model, guide)
+        self._leaves: dict[Tensor, None] = {}  # the parameters that are stepped
+        self._moved: dict[Tensor, None] = {}  # those that have had a gradient
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs the programs, and leaves gradients at the parameters that they meet. Returns the loss."""
         with poutine.trace(param_only=True) as capture, self._modules_noted():
-            loss = self._loss_and_grads(*args, **kwargs)
+            loss = self._run(*args, **kwargs)
         sites: dict[str, Any] = dict(capture.trace.nodes)
         self.parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
+        self._leaves = dict.fromkeys(self.parameters.values())
+        if isinstance(self._optim, TorchOptimizer):  # which needs no statement of Pyro to know a parameter
+            self._leaves.update(dict.fromkeys(self._optim.parameters()))
         return loss
 
-    def gradients_by_leaf(self) -> dict[Tensor, Tensor]:
-        """The gradients that the last run has left, without the parameters that have none."""
-        return {leaf: leaf.grad for leaf in self.parameters.values() if leaf.grad is not None}
+    def gradients(self) -> dict[Tensor, Tensor]:
+        """What the last run has left, by parameter.
+
+        A parameter without gradient is left out until it has had one; from then on it has zero, as in Pyro.
+        """
+        return {
+            leaf: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            for leaf in self._leaves
+            if leaf.grad is not None or leaf in self._moved
+        }
 
     def update(self) -> None:
-        """Steps these parameters by their gradients."""
-        leaves = list(dict.fromkeys(self.parameters.values()))
-        self._optim(leaves)
-        zero_grads(leaves)
+        """Steps the parameters by what the last run has left, of which nothing stays."""
+        for leaf, gradient in self.gradients().items():
+            leaf.grad = gradient
+            self._moved[leaf] = None
+        self._optim(list(self._leaves))
+        self.forget_gradients()
 
     def forget_gradients(self) -> None:
-        """Leaves no gradients to add to."""
-        for leaf in self.parameters.values():
+        """Drops what a run has left."""
+        for leaf in self._leaves:
             leaf.grad = None
 
-    def flags(self) -> tuple[bool, ...]:
-        """What is set on the modules that changes what they do."""
-        training = [module.training for module in self._modules]
-        return (*training, *[parameter.requires_grad for parameter in self._module_parameters])
+    def state(self) -> tuple[Any, ...]:
+        """What further steps depend on, besides arguments and the values of tensors."""
+        return *self._surroundings.values(), len(self._moved)
+
+    def is_watched(self) -> bool:
+        """Whether somebody wants to be told of gradients, or has left some to be added to."""
+        return any(leaf._backward_hooks or leaf.grad is not None for leaf in self._leaves)  # type: ignore[attr-defined]
 
     @contextmanager
     def _modules_noted(self) -> Iterator[None]:
-        known = len(self._modules)
-        hook = register_module_forward_pre_hook(lambda module, _: self._modules.setdefault(module))
+        called: dict[nn.Module, None] = {}
+        hook = register_module_forward_pre_hook(lambda module, _: called.setdefault(module))
         try:
             yield
         finally:
             hook.remove()
-        if len(self._modules) > known:
-            parameters = (each for module in self._modules for each in module.parameters(recurse=False))
-            self._module_parameters = list(dict.fromkeys(parameters))
+        self._surroundings.add(called)

@@ -89,10 +89,6 @@ class RecordedStep:
         except NotImplementedError:
             return None
 
-    def can_go_on(self) -> bool:
-        """Whether nobody wants to be told of the gradients."""
-        return not any(leaf._backward_hooks for leaf in self._leaves)  # type: ignore[attr-defined]
-
     def is_of(self, store: dict[str, Tensor]) -> bool:
         """Whether the parameters are those of the store."""
         return all(store.get(name) is leaf for name, leaf in self.parameters.items())
@@ -121,11 +117,14 @@ class RecordedStep:
                 return False
         return True
 
-    def use_bfloat16(self) -> None:
-        """From now on, products take bfloat16."""
+    def use_bfloat16(self) -> bool:
+        """From now on, products take bfloat16; False if the device cannot do it."""
+        if self._device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+            return False
         products_in_bfloat16(self._graph)
         self._seconds_saved = seconds_saved(self._graph)
         self._tolerance = 1e6  # of numbers rounded to 8 bits, in one order and another
+        return True
 
     def compile(self, *inputs: Tensor) -> None:
         """From now on, runs what Inductor makes of the graph.

@@ -7,11 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import pyro.util
+import pyro
 from torch import Tensor
+from torch.distributions import Distribution
 from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
+from pyro_vae.infer.enumeration import sums_look_at_nothing
+from pyro_vae.infer.replaced import replaced
 from pyro_vae.infer.simplify import simplify
 
 __all__ = ["deprecations_ignored", "record"]
@@ -24,8 +27,8 @@ def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
     numbers from torch's generators. Tensors that are not inputs, such as parameters, are attributes of the graph: the
     very same objects, not copies.
 
-    Losses that Pyro's classes turn into numbers on the way (``.item()``) stay tensors, and Pyro's warnings of NaN,
-    which would have to look at them, are left out.
+    Losses that Pyro's classes turn into numbers on the way (``.item()``) stay tensors. What would have to look at
+    numbers is left out: Pyro's warnings of NaN, and checks that values are in the support of a distribution.
 
     Args:
         function: What to record. What it decides in Python is decided now, once.
@@ -36,7 +39,7 @@ def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # imports take a second
 
-    with _NumbersStayTensors(), _no_look_for_nan(), deprecations_ignored():
+    with _NumbersStayTensors(), _no_look_at_values(), sums_look_at_nothing(), deprecations_ignored():
         graph = make_fx(function)(*inputs)
     simplify(graph)
     return graph
@@ -56,13 +59,10 @@ class _NumbersStayTensors(TorchFunctionMode):
 
 
 @contextmanager
-def _no_look_for_nan() -> Iterator[None]:
-    original = pyro.util.torch_isnan
-    pyro.util.torch_isnan = lambda _: False  # type: ignore[assignment]
-    try:
+def _no_look_at_values() -> Iterator[None]:
+    looks = [(pyro.util, "torch_isnan"), (Distribution, "_validate_sample")]
+    with replaced((owner, name, lambda *_: False) for owner, name in looks), pyro.validation_enabled(False):
         yield
-    finally:
-        pyro.util.torch_isnan = original
 
 
 @contextmanager

@@ -130,6 +130,8 @@ def _shared_memory(node: Node) -> Iterator[tuple[Node, bool]]:
     """The arguments whose memory the result of the node may share, and whether it writes there."""
     if node.target is operator.getitem:
         yield node.args[0], False  # type: ignore[misc]
+    if node.target is aten.native_batch_norm.default:  # its schema does not say so
+        yield from ((each, True) for each in node.args[3:5] if isinstance(each, Node))
     if isinstance(node.target, torch._ops.OpOverload):
         for described, argument in zip(node.target._schema.arguments, node.args, strict=False):
             if described.alias_info is not None:

@@ -7,11 +7,11 @@ import sys
 import warnings
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import pyro
 import torch
+from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
@@ -27,7 +27,7 @@ from pyro_vae.randomness import get_generators, set_generators
 
 __all__ = ["SVI"]
 
-_OFTEN = 100  # as many steps as earn back what it takes to record one
+_OFTEN = 30  # steps, not in a row, before one is recorded, which takes as long as a hundred
 _MOST = 32  # recorded steps that are kept
 _MANY = 1000  # kinds of calls that are told apart
 
@@ -44,8 +44,9 @@ class SVI(pyro.infer.SVI):
     That works for programs of static structure, whatever they are made of. If a program decides by the values of its
     inputs, or draws numbers that are not torch's, a warning says so once, and all steps run as in Pyro. So do steps on
     shapes that come rarely, like a smaller last batch. What Python decides (``if``, an attribute that is a number) is
-    decided when the step is recorded, and anew for other values of arguments that are no tensors, other ``training``
-    flags of the modules called, and other ``requires_grad``. Let what changes at every step be a tensor.
+    decided when the step is recorded, and anew when an argument that is no tensor changes, or ``training``,
+    ``requires_grad`` or another attribute of the modules called. Let what changes at every step be a tensor. Steps that
+    are replayed do not validate: look at all data once (``vae.check(x)``); a loss that is NaN warns, as in Pyro.
 
     Args:
         model: The model.
@@ -81,14 +82,24 @@ class SVI(pyro.infer.SVI):
             raise ValueError(f"compile is {compile!r}; expected True, False, 'graph' or 'auto'")
         if precision not in ("float32", "bfloat16"):
             raise ValueError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
+        if not (isinstance(loss, ELBO) or callable(loss)):
+            raise TypeError(f"loss is {loss!r}; expected an ELBO of Pyro or a function of model and guide")
         super().__init__(model, guide, as_pyro_optim(optim), loss, loss_and_grads)
-        self._pyro = PyroStep(partial(self.loss_and_grads, model, guide), self.optim)
         self._compile = compile
         self._bfloat16 = precision == "bfloat16"
-        self._replays = compile is not False
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pyro = PyroStep(self.model, self.guide, self.loss_and_grads, self.optim)
+        self._replays = self._compile is not False
         self._steps: dict[Any, RecordedStep] = {}
         self._visits: Counter[Any] = Counter()  # by kind of call, where there is no recorded step
         self._previous: Any = None  # the kind of the last call
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, as_pyro_optim(value) if name == "optim" else value)
+        if name in ("model", "guide", "optim", "loss_and_grads") and "_pyro" in vars(self):
+            self._begin()
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Takes a gradient step, and waits for it.
@@ -100,7 +111,8 @@ class SVI(pyro.infer.SVI):
         Returns:
             The loss before the step, a float; or a tuple of them, if the loss is one.
         """
-        return tree_map(_number, self._advance(Call(args, kwargs)))
+        loss = self._advance(Call(args, kwargs))
+        return type(loss)(map(_number, loss)) if isinstance(loss, tuple) else _number(loss)
 
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """The same as :meth:`step`, but leaves the loss on the device, as a tensor, and does not wait for it."""
@@ -119,22 +131,20 @@ class SVI(pyro.infer.SVI):
 
     def _advance(self, call: Call) -> Any:
         """A step in the quickest way there is. Returns the loss: numbers, or tensors that need not be there yet."""
-        signature = call.signature() if self._replays and not _PYRO_STACK else None
+        signature = call.signature() if self._replays and not _PYRO_STACK and not self._pyro.is_watched() else None
         if signature is None:
             return self._as_pyro(call)
-        key = signature, self._pyro.flags()
+        key = signature, self._pyro.state()
         step = self._steps.get(key)
         if step is None:
             if (key == self._previous or self._visits[key] >= _OFTEN) and len(self._steps) < _MOST:
                 return self._record(key, call)
             loss = self._as_pyro(call)
-            self._count((signature, self._pyro.flags()))  # the programs may have called modules for the first time
+            self._count((signature, self._pyro.state()))
             return loss
         self._previous = key
         if not step.is_tested:
             return self._test(step, call)
-        if not step.can_go_on():
-            return self._as_pyro(call)
         if step.follows_store and not step.is_of(dict(pyro.get_param_store().named_parameters())):
             return self._look_again(step, call)
         if self._compile == "auto":
@@ -153,20 +163,18 @@ class SVI(pyro.infer.SVI):
         def losses_and_gradients(*tensors: Tensor) -> list[Tensor]:
             nonlocal loss
             loss = self._pyro.run(*call.arguments(tensors))
-            return [*map(torch.as_tensor, tree_leaves(loss)), *self._pyro.gradients_by_leaf().values()]
+            return [*map(torch.as_tensor, tree_leaves(loss)), *self._pyro.gradients().values()]
 
         generators = get_generators(call.device)
-        self._pyro.forget_gradients()  # or to add to them would be recorded
         try:
-            with pyro.validation_enabled(False):
-                graph = record(losses_and_gradients, *call.tensors)
+            graph = record(losses_and_gradients, *call.tensors)
         except Exception as error:
             set_generators(generators, call.device)
             self._pyro.forget_gradients()
             loss = self._as_pyro(call)  # which raises what is wrong with the programs, if something is
             self._give_up(error)
             return loss
-        leaves = list(self._pyro.gradients_by_leaf())
+        leaves = list(self._pyro.gradients())
         self._pyro.update()
         self._steps[key] = RecordedStep(graph, tree_structure(loss), self._pyro.parameters, leaves, self.optim)
         return loss
@@ -175,15 +183,15 @@ class SVI(pyro.infer.SVI):
         """A step as in Pyro, to compare with its recording; then the recording is made quick."""
         rehearsed = step.rehearse(*call.tensors)
         loss = self._pyro.run(*call.arguments())
-        expected = [*map(torch.as_tensor, tree_leaves(loss)), *self._pyro.gradients_by_leaf().values()]
+        expected = [*map(torch.as_tensor, tree_leaves(loss)), *self._pyro.gradients().values()]
         agrees = step.agrees(rehearsed, expected)
         self._pyro.update()
         if not agrees:
             self._give_up(ValueError("recorded once, they give other results than when they are run again"))
             return loss
         step.is_tested = True
-        if self._bfloat16:
-            step.use_bfloat16()
+        if self._bfloat16 and not step.use_bfloat16():
+            _warn("precision is 'bfloat16', but this CPU has no instructions for it; float32 is used")
         if self._compile is True:
             try:
                 step.compile(*call.tensors)
