@@ -11,14 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 
-import pyro
 import torch
-from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
 from rich.table import Table
 
-from pyro_vae import VAE, data, evidence, likelihoods, nn, plots, posteriors, priors
+from pyro_vae import SVI, VAE, data, evidence, likelihoods, nn, plots, posteriors, priors
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
 
@@ -38,25 +37,22 @@ def build(latent_dim: int, hidden: list[int]) -> VAE:
 def train(vae: VAE, images: torch.Tensor, valid: torch.Tensor, args: argparse.Namespace) -> dict[str, list[float]]:
     """Minimizes the negative ELBO. Returns its mean over the images, in nats, for every epoch."""
     batches = data.Batches(images, args.batch_size, transform=data.binarize.dynamic)
-    adam = {"optimizer": torch.optim.Adam, "optim_args": {"lr": args.lr, "fused": True}}
-    decay = {"start_factor": 1.0, "end_factor": 1 / args.epochs, "total_iters": args.epochs - 1}
-    optimizer = pyro.optim.LinearLR({**adam, **decay})
-    svi = SVI(vae.model, vae.guide, optimizer, loss=LOSSES[args.elbo]())
+    optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / args.epochs, total_iters=args.epochs - 1)
+    svi = SVI(vae.model, vae.guide, optimizer, LOSSES[args.elbo](), precision=args.precision)
     history = {"train": [], "valid": []}
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress, pyro.validation_enabled(False):
-        task = progress.add_task("training", total=args.epochs * len(batches))
+    with Progress(*columns) as progress:
+        task = progress.add_task("training", total=args.epochs)
         for epoch in range(1, args.epochs + 1):
-            loss, seen, start = 0.0, 0, time.perf_counter()
-            for x in batches:
-                loss += svi.step(x)
-                seen += len(x)
-                speed = seen / (time.perf_counter() - start)
-                status = f"epoch {epoch}/{args.epochs}  loss {loss / seen:.2f}  {speed:,.0f} images/s"
-                progress.update(task, advance=1, description=status)
-            optimizer.step()  # the learning rate of the next epoch
-            history["train"].append(loss / seen)
+            start = time.perf_counter()
+            loss = svi.epoch(batches) / len(images)
+            speed = len(images) / (time.perf_counter() - start)
+            decay.step()
+            history["train"].append(loss)
             history["valid"].append(svi.evaluate_loss(valid) / len(valid))
+            status = f"epoch {epoch}/{args.epochs}  loss {loss:.2f}  {speed:,.0f} images/s"
+            progress.update(task, advance=1, description=status)
     return history
 
 
@@ -104,6 +100,7 @@ def main() -> None:
     parser.add_argument(
         "--elbo", choices=LOSSES, default="meanfield", help="sampled (trace) or analytic KL (meanfield)"
     )
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of matrix products")
     parser.add_argument("--num-samples", type=positive(int), default=500, help="importance samples for each test image")
     parser.add_argument("--seed", type=int, default=0, help="on a CPU, repeats a run to the last bit")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")

@@ -111,6 +111,12 @@ class FusedAdam:
         for indices, step, (parameters, *states), options in self._calls:
             step(parameters, [gradients[i] for i in indices], *states, fused=True, **options)
 
+    def rehearse(self) -> None:
+        """Does with copies what an update does, so that its kernels are loaded."""
+        for _, step, tensors, options in self._calls:
+            parameters, *states = [[each.clone() for each in some] for some in tensors]
+            step(parameters, [torch.zeros_like(each) for each in parameters], *states, fused=True, **options)
+
     def _read(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
         return [tuple([group[name] for name in names]) for _, group in self._owners]
 
@@ -123,8 +129,9 @@ class FusedAdam:
             options = dict(zip(_SETTINGS, settings, strict=True))
             options["beta1"], options["beta2"] = options.pop("betas")
             device = self._parameters[indices[0]].device
-            # What a CUDA graph has captured can change only as a tensor.
-            options["lr"] = torch.as_tensor(rate, device=device).clone() if device.type == "cuda" else rate
+            if device.type == "cuda":  # what a CUDA graph has captured can change only as a tensor
+                rate = torch.tensor(float(rate), dtype=torch.float32, device=device)
+            options["lr"] = rate
             calls.append((indices, _STEPS[kind], self._tensors(indices), options))
         return calls
 

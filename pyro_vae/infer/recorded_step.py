@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -55,21 +56,37 @@ class RecordedStep:
         self._seconds_lost = 0.0
         self._fused: FusedAdam | None = None
         self._captured: CudaGraph | None = None
+        self._places: list[int] = []
+        self._can_capture = True
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
         """Updates the parameters. Returns the loss that they had before, without waiting for the device."""
-        if self._fused is None or not self._fused.is_current():
-            self._fused, self._captured = self._fuse(), None
-        if self._device.type == "cuda":
-            self._captured = self._captured or CudaGraph(self._on_the_device, inputs)
-            results: Sequence[Tensor] = self._captured(*inputs)
-        else:
-            results = self._on_the_device(*inputs)
-        losses, gradients = self._split(results)
+        if self._fused is not None and not self._fused.is_current():
+            self._fused = self._captured = None
+        if self._fused is None and (fused := self._fuse()) is not None:
+            self._fused, self._captured = fused, None
+        step = self._on_the_device if self._device.type != "cuda" else self._capture(inputs)
+        losses, gradients = self._split(step(*inputs))
         if self._fused is None:
             step_by(self._optim, self._leaves, gradients)
         return tree_unflatten(losses, self._form)
+
+    def _capture(self, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
+        """The part on the device as a CUDA graph, which knows parameters by where they are in memory."""
+        if not self._can_capture:
+            return self._on_the_device
+        places = [leaf.data_ptr() for leaf in self._leaves]
+        if self._captured is None or self._places != places:
+            if self._fused is not None:
+                self._fused.rehearse()
+            try:
+                self._captured, self._places = CudaGraph(self._on_the_device, inputs), places
+            except RuntimeError as error:
+                self._can_capture = False
+                warnings.warn(f"the step cannot be captured in a CUDA graph, and is slower ({error})", stacklevel=4)
+                return self._on_the_device
+        return self._captured
 
     def _on_the_device(self, *inputs: Tensor) -> Sequence[Tensor]:
         """All of the step that is tensor operations: with the update if that is, which uses up the gradients."""
