@@ -1,8 +1,8 @@
 """How long a training step takes in each framework, with the same networks, optimizer, data and batches.
 
 Every contestant has a process of its own; they take turns, in rounds, so that what else the machine does falls on all.
-In a round each makes as many steps as take about a second. What it needs but once (imports, compiling) comes before, and
-has columns of its own. Contestants that cannot take part are listed with the reason.
+In a round each makes as many steps as take about a second. What it needs but once (imports, compiling) comes before,
+and has columns of its own. Contestants that cannot take part are listed with the reason.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from frameworks import CONTESTANTS, Work, reason_to_leave_out, start
-from frameworks.process import Process, machine, private_answers
+from frameworks.process import Process, machine, private_answers, warn_if_busy
 
 BASELINES = ["Pyro, TraceMeanField_ELBO", "Pyro, Trace_ELBO"], ["by hand"]  # of each, the first that takes part
 
@@ -75,8 +75,8 @@ def measure(task: Work, images: Path, names: list[str], args: argparse.Namespace
         for name in taking_part[turn:] + taking_part[:turn]:  # nobody is always first
             workers[name].per_step.append(workers[name].run(workers[name].steps))
     for name, worker in workers.items():
-        worker.process.stop()
         rows[name] = {
+            "warnings": worker.process.stop(),
             "seconds_per_step": worker.per_step,
             "steps_in_a_round": worker.steps,
             "start_up_seconds": worker.start_up,
@@ -130,8 +130,8 @@ def print_table(task: Work, rows: dict[str, dict]) -> None:
         table.add_row(name, spread([1e3 * s for s in row["seconds_per_step"]], 3), *ratios, *seconds)
     Console(width=150).print(table)
     for name, row in rows.items():
-        if "left_out" in row:
-            print(f"{name}: {row['left_out']}")
+        for remark in [row["left_out"]] if "left_out" in row else row["warnings"]:
+            print(f"{name}: {remark}")
 
 
 def write_images(folder: str) -> Path:
@@ -167,6 +167,7 @@ def main() -> None:
     names = args.only or [name for name in CONTESTANTS if not name.startswith("pyro_vae, auto")]
     if unknown := set(names) - set(CONTESTANTS):
         parser.error(f"--only: no {', '.join(sorted(unknown))} among {', '.join(CONTESTANTS)}")
+    warn_if_busy()
     results = []
     with tempfile.TemporaryDirectory() as folder:
         images = write_images(folder) / ("grey.npy" if args.dynamic else "binary.npy")

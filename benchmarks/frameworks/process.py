@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-__all__ = ["Process", "machine", "private_answers"]
+__all__ = ["Process", "machine", "private_answers", "warn_if_busy"]
 
 
 class Process:
@@ -62,12 +62,16 @@ class Process:
         self.process.stdin.flush()
         return self.answer()
 
-    def stop(self) -> None:
+    def stop(self) -> list[str]:
+        """Returns the warnings that it gave."""
         self.process.stdin.close()
         self.process.wait()
+        self.errors.seek(0)
+        warnings = [line.strip() for line in self.errors if "Warning: " in line]
         self.process.stdout.close()
         self.errors.close()
         self.cache.cleanup()
+        return warnings
 
 
 @contextmanager
@@ -76,6 +80,15 @@ def private_answers() -> Iterator[TextIO]:
     with os.fdopen(os.dup(1), "w", buffering=1) as answers:
         os.dup2(2, 1)
         yield answers
+
+
+def warn_if_busy() -> None:
+    load = os.getloadavg()[0]
+    if load > 0.3:
+        print(
+            f"other work runs here (load {load:.1f}): where threads wait for each other, times mean little",
+            file=sys.stderr,
+        )
 
 
 def machine(threads: int) -> dict[str, Any]:
