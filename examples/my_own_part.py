@@ -8,9 +8,9 @@ import argparse
 import pyro
 import torch
 from pyro import distributions as dist
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import Trace_ELBO
 
-from pyro_vae import VAE, data, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae import SVI, VAE, data, evidence, likelihoods, nn, posteriors, priors
 
 
 class Spiral(torch.nn.Module):
@@ -32,7 +32,7 @@ class Spiral(torch.nn.Module):
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     images = data.binarize.fixed(data.load("mnist").test)
-    train, test = images[:8000], images[8000:8500]
+    batches, test = data.Batches(images[:8000], 100), images[8000:8500]
     for prior in (priors.StandardNormal(2), Spiral()):
         torch.manual_seed(0)
         vae = VAE(
@@ -42,8 +42,7 @@ def main() -> None:
         )
         svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 2e-3}), Trace_ELBO())
         for _ in range(5):
-            for x in data.Batches(train, 100):
-                svi.step(x)
+            svi.epoch(batches)
         result = evidence.importance(vae.model, vae.guide, test, num_samples=500)
         print(f"{type(prior).__name__}: log p(x) = {result.mean:.2f} +- {result.mean_std_error:.2f} nats per image")
 

@@ -12,15 +12,14 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pyro
 import torch
 import zuko
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import Trace_ELBO
 from rich.console import Console
 from rich.progress import track
 from rich.table import Column, Table
 
-from pyro_vae import VAE, BottomUp, HierarchicalVAE, TopDown, data, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae import SVI, VAE, BottomUp, HierarchicalVAE, TopDown, data, evidence, likelihoods, nn, posteriors, priors
 from pyro_vae.checks import check_count
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
@@ -101,14 +100,12 @@ def combinations(images: torch.Tensor) -> dict[str, Callable[[], VAE | Hierarchi
 
 
 def train(vae: VAE | HierarchicalVAE, batches: data.Batches, args: argparse.Namespace, name: str) -> None:
-    decay = {"start_factor": 1.0, "end_factor": 0.05, "total_iters": args.epochs}
-    optimizer = pyro.optim.LinearLR({"optimizer": torch.optim.Adam, "optim_args": {"lr": args.lr}, **decay})
+    optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr)
+    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 0.05, total_iters=args.epochs)
     svi = SVI(vae.model, vae.guide, optimizer, Trace_ELBO())
-    with pyro.validation_enabled(False):
-        for _ in track(range(args.epochs), name, transient=True):
-            for x in batches:
-                svi.step(x)
-            optimizer.step()
+    for _ in track(range(args.epochs), name, transient=True):
+        svi.epoch(batches)
+        decay.step()
 
 
 def count(text: str) -> int:

@@ -44,8 +44,12 @@ class PyroStep:
 
     def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Runs the programs, and leaves gradients at the parameters that they meet. Returns the loss."""
-        with poutine.trace(param_only=True) as capture, self._modules_noted():
-            loss = self._run(*args, **kwargs)
+        try:
+            with poutine.trace(param_only=True) as capture, self._modules_noted():
+                loss = self._run(*args, **kwargs)
+        except BaseException:  # Ctrl-C too
+            self.forget_gradients()
+            raise
         sites: dict[str, Any] = dict(capture.trace.nodes)
         self.parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
         self._leaves = dict.fromkeys(self.parameters.values())

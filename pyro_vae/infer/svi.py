@@ -170,7 +170,6 @@ class SVI(pyro.infer.SVI):
             graph = record(losses_and_gradients, *call.tensors)
         except Exception as error:
             set_generators(generators, call.device)
-            self._pyro.forget_gradients()
             loss = self._as_pyro(call)  # which raises what is wrong with the programs, if something is
             self._give_up(error)
             return loss
@@ -236,6 +235,8 @@ def _number(loss: Any) -> Any:
 
 
 def _first_line(error: Exception) -> str:
+    if "_local_scalar_dense" in str(error):
+        return "what they do depends on the values of tensors"
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
