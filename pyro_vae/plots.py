@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from torch.distributions import Normal
+
+from pyro_vae.figures import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["codes", "curves", "image_grid", "manifold", "reconstructions"]
 
 
 def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (nats per datapoint)") -> Figure:
     """Draws one line for each name against the epoch, from 1."""
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = new_figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
     for name, values in lines.items():
         epochs = range(1, len(values) + 1)
         axes.plot(epochs, values, marker="." if len(values) < 50 else None, label=name)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.locator_params(axis="x", integer=True)
     axes.grid(alpha=0.3)
     axes.legend()
     return figure
@@ -36,7 +40,7 @@ def image_grid(images: Tensor, columns: int = 10, title: str | None = None) -> F
         raise ValueError(
             f"images have shape {list(images.shape)}; expected [n, 1 or 3, height, width] with n at least 1"
         )
-    figure = Figure(figsize=(columns * 0.6, -(-len(images) // columns) * 0.6 + (0.4 if title else 0)))
+    figure = new_figure(figsize=(columns * 0.6, -(-len(images) // columns) * 0.6 + (0.4 if title else 0)))
     axes = figure.add_axes((0, 0, 1, 0.9 if title else 1))
     mosaic = _mosaic(images.detach().cpu(), columns)
     axes.imshow(mosaic.squeeze(-1).numpy(), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
@@ -73,7 +77,7 @@ def manifold(likelihood: nn.Module, columns: int = 20) -> Figure:
 
 def codes(z: Tensor, labels: Tensor | None = None) -> Figure:
     """Scatters two-dimensional codes ``[n, 2]``, coloured by label ``[n]`` where there is one."""
-    figure = Figure(figsize=(6.5, 6), layout="constrained")
+    figure = new_figure(figsize=(6.5, 6), layout="constrained")
     axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     points = z.detach().cpu().numpy()
     if labels is None:

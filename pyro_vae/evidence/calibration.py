@@ -8,11 +8,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pyro
 import torch
-from matplotlib.figure import Figure
 from pyro import poutine
 from torch import Tensor
 
@@ -21,7 +20,11 @@ from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, particle_co
 from pyro_vae.evidence.lazy_arviz import import_arviz
 from pyro_vae.evidence.progress import Progress, bar, over_blocks
 from pyro_vae.evidence.simulation import simulate
+from pyro_vae.figures import new_figure
 from pyro_vae.weights import Program, find_layout, sample_sites, vectorized
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Calibration", "calibrate"]
 
@@ -309,7 +312,7 @@ def _draw(values: dict[str, Any], num_draws: int, prob: float) -> Figure:
         return _draw_with_collection(arviz, values, prob, size)
     from scipy.stats import uniform  # ArviZ before 1.0 depends on it
 
-    figure = Figure(figsize=size, layout="constrained")
+    figure = new_figure(figsize=size, layout="constrained")
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
     for axes, (label, column) in zip(panels, values.items(), strict=False):
         arviz.plot_ecdf(
