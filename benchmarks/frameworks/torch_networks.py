@@ -88,7 +88,7 @@ def batches(work: Work, images: np.ndarray) -> Iterator[Tensor]:
     while True:
         order = torch.randperm(len(data), device=data.device)
         for index in order[: len(data) // work.batch_size * work.batch_size].split(work.batch_size):
-            x = data[index]
+            x = data.index_select(0, index)  # on CPUs several times as fast as data[index]
             yield torch.bernoulli(x) if work.dynamic else x
 
 
