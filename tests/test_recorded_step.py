@@ -202,6 +202,18 @@ def test_calls_that_are_never_alike_are_advised_against(monkeypatch):
         ours.step(torch.zeros(3), beta=0.4)
 
 
+def test_learning_rates_that_change_between_epochs_are_taken_over():
+    """Within an epoch nothing is looked at between steps, but at its beginning."""
+    ours, x = small_svi(compile="graph")
+    batches = data.Batches(x, 1)
+    for _ in range(2):
+        ours.epoch(batches)
+    ours.optim.optimizer.param_groups[0]["lr"] = 0.0
+    before = [parameter.clone() for parameter in ours.optim.parameters()]
+    ours.epoch(batches)
+    assert_close(list(ours.optim.parameters()), before, rtol=0, atol=0)
+
+
 def test_the_loss_of_an_epoch_is_the_sum_over_all_datapoints():
     ours, _ = small_svi(compile="graph")
     x = torch.rand(53, 3)

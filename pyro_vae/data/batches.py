@@ -47,5 +47,5 @@ class Batches:
 
     def gather(self, index: Tensor) -> Tensor:
         """The batch of the datapoints at an index ``[batch_size]``, transformed."""
-        batch = self.x[index]
+        batch = self.x.index_select(0, index)  # on a CPU faster than self.x[index]
         return batch if self.transform is None else self.transform(batch)

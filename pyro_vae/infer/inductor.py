@@ -40,10 +40,11 @@ def _attributes_as_inputs(graph: GraphModule) -> tuple[GraphModule, list[Tensor]
         if node.op == "get_attr":
             if node.target not in attributes:
                 attributes[node.target] = nodes.placeholder(node.target.replace(".", "_"))
-                attributes[node.target].meta = dict(node.meta)
             copies[node] = attributes[node.target]
     output = nodes.graph_copy(graph.graph, copies)
     nodes.output(output)
+    for node in nodes.nodes:
+        node.meta = {}  # fake values, which Inductor makes itself
     lifted = GraphModule(torch.nn.Module(), nodes)
     return lifted, [getattr(graph, name) for name in attributes]
 

@@ -19,6 +19,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from pyro_vae.data import Batches
 from pyro_vae.infer.call import Call
+from pyro_vae.infer.memory import keep_freed_memory
 from pyro_vae.infer.optimizers import as_pyro_optim
 from pyro_vae.infer.pyro_step import PyroStep
 from pyro_vae.infer.recorded_step import RecordedStep
@@ -85,6 +86,7 @@ class SVI(pyro.infer.SVI):
         if not (isinstance(loss, ELBO) or callable(loss)):
             raise TypeError(f"loss is {loss!r}; expected an ELBO of Pyro or a function of model and guide")
         super().__init__(model, guide, as_pyro_optim(optim), loss, loss_and_grads)
+        keep_freed_memory()
         self._compile = compile
         self._bfloat16 = precision == "bfloat16"
         self._begin()
@@ -95,6 +97,7 @@ class SVI(pyro.infer.SVI):
         self._steps: dict[Any, RecordedStep] = {}
         self._visits: Counter[Any] = Counter()  # by kind of call, where there is no recorded step
         self._previous: Any = None  # the kind of the last call
+        self._replayed: RecordedStep | None = None  # the step that the last call replayed
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, as_pyro_optim(value) if name == "optim" else value)
@@ -124,13 +127,21 @@ class SVI(pyro.infer.SVI):
         Returns:
             The sum of the losses.
         """
-        losses = [self._advance(Call((index,), {}, batches.gather)) for index in batches.indices()]
+        losses: list[Any] = []
+        shape = None
+        for index in batches.indices():
+            if self._replayed is None or index.shape != shape:
+                losses.append(self._advance(Call((index,), {}, batches.gather)))
+            else:  # nothing else can have happened between two steps
+                losses.append(self._replay(self._replayed, index, again=True))
+            shape = index.shape
         on_device = [loss for loss in losses if isinstance(loss, Tensor)]
         total = sum(loss for loss in losses if not isinstance(loss, Tensor))
         return total + _number(torch.stack(on_device).double().sum()) if on_device else total
 
     def _advance(self, call: Call) -> Any:
         """A step in the quickest way there is. Returns the loss: numbers, or tensors that need not be there yet."""
+        self._replayed = None
         signature = call.signature() if self._replays and not _PYRO_STACK and not self._pyro.is_watched() else None
         if signature is None:
             return self._as_pyro(call)
@@ -147,9 +158,13 @@ class SVI(pyro.infer.SVI):
             return self._test(step, call)
         if step.follows_store and not step.is_of(dict(pyro.get_param_store().named_parameters())):
             return self._look_again(step, call)
+        self._replayed = step
+        return self._replay(step, *call.tensors)
+
+    def _replay(self, step: RecordedStep, *inputs: Tensor, again: bool = False) -> Any:
         if self._compile == "auto":
-            step.compile_if_it_pays(*call.tensors)
-        return step(*call.tensors)
+            step.compile_if_it_pays(*inputs)
+        return step.again(*inputs) if again else step(*inputs)
 
     def _as_pyro(self, call: Call) -> Any:
         loss = self._pyro.run(*call.arguments())
