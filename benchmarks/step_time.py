@@ -19,7 +19,8 @@ import numpy as np
 from frameworks import CONTESTANTS, Work, reason_to_leave_out, start
 from frameworks.process import Process, machine, private_answers, warn_if_busy
 
-BASELINES = ["Pyro, TraceMeanField_ELBO", "Pyro, Trace_ELBO"], ["by hand"]  # of each, the first that takes part
+# Of each, the first that takes part.
+BASELINES = ["Pyro, TraceMeanField_ELBO", "Pyro, Trace_ELBO"], ["by hand"], ["NumPyro"]
 
 
 def work(name: str, settings: str, images: str) -> None:
@@ -128,7 +129,7 @@ def print_table(task: Work, rows: dict[str, dict]) -> None:
         ratios = [spread(row["ratios"][baseline], 3) for baseline in baselines if baseline]
         seconds = f"{row['start_up_seconds']:.1f}", f"{row['compiling_seconds']:.1f}"
         table.add_row(name, spread([1e3 * s for s in row["seconds_per_step"]], 3), *ratios, *seconds)
-    Console(width=150).print(table)
+    Console(width=170).print(table)
     for name, row in rows.items():
         for remark in [row["left_out"]] if "left_out" in row else row["warnings"]:
             print(f"{name}: {remark}")

@@ -43,6 +43,9 @@ _SAMPLED = {"flow": "the KL divergence from a flow has no formula: see Trace_ELB
 CONTESTANTS = {
     "Pyro, TraceMeanField_ELBO": Contestant("with_pyro", "pyro", {"elbo": "TraceMeanField_ELBO"}, _SAMPLED),
     "Pyro, Trace_ELBO": Contestant("with_pyro", "pyro", {"elbo": "Trace_ELBO"}),
+    "Pyro, TraceMeanField_ELBO, fused Adam": Contestant(
+        "with_pyro", "pyro", {"elbo": "TraceMeanField_ELBO", "fused": True}, _SAMPLED
+    ),
     "Pyro, JitTrace_ELBO": Contestant("with_pyro", "pyro", {"elbo": "JitTrace_ELBO"}),
     "by hand": Contestant("by_hand", "torch"),
     "by hand, torch.compile": Contestant("by_hand", "torch", {"compiled": True}),

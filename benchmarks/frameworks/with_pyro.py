@@ -17,15 +17,18 @@ __all__ = ["Training"]
 
 
 class Training:
-    """``elbo`` is the name of Pyro's class of the loss; by default the one that ``work`` asks for."""
+    """``elbo`` is the name of Pyro's class of the loss; by default the one that ``work`` asks for.
 
-    def __init__(self, work: Work, images: np.ndarray, elbo: str | None = None) -> None:
+    Pyro's examples do not ask for the fused kernels of Adam; ``fused`` does.
+    """
+
+    def __init__(self, work: Work, images: np.ndarray, elbo: str | None = None, fused: bool | None = None) -> None:
         pyro.set_rng_seed(work.seed)
         pyro.enable_validation(False)
         self.work = work
         self.encoder, self.decoder = torch_networks.networks(work)
         self.steps = torch_networks.flow_steps(work) if work.model == "flow" else None
-        adam = {"lr": work.lr, "fused": True}
+        adam = {"lr": work.lr, "fused": fused}
         self.scheduler = None
         if work.decay:
             decay = {"start_factor": 1.0, "end_factor": 1 / work.epochs, "total_iters": work.epochs - 1}

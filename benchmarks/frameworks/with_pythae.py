@@ -92,7 +92,6 @@ class Training:
             per_device_train_batch_size=work.batch_size,
             num_epochs=work.epochs,
             learning_rate=work.lr,
-            optimizer_params={"fused": True},
             scheduler_cls="LinearLR" if work.decay else None,
             scheduler_params=decay if work.decay else None,
             seed=work.seed,
