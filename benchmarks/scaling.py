@@ -6,13 +6,13 @@ rounds, in one process. For each it says the time of a step, and that of one ima
 
 import argparse
 import json
-import platform
 import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from frameworks.process import machine
 from pyro.infer import Trace_ELBO
 from rich.console import Console
 from rich.table import Table
@@ -92,9 +92,8 @@ def main() -> None:
             table.add_row(f"{row[axis]:,}", spread, f"{row['microseconds_per_image']:.1f}")
         Console().print(table)
     if args.json:
-        machine = {"cpu": platform.processor(), "threads": torch.get_num_threads(), "torch": torch.__version__}
         args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=2))
+        args.json.write_text(json.dumps({"machine": machine(torch.get_num_threads()), "rows": rows}, indent=2))
 
 
 if __name__ == "__main__":
