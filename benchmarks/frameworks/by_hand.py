@@ -66,10 +66,7 @@ class Training:
         return total.item() / (steps * self.work.batch_size)  # which waits for the device
 
     def train(self) -> None:
-        for epoch in range(self.work.epochs):
-            if self.work.decay:
-                self.optimizer.param_groups[0]["lr"] = self.work.lr * (1 - epoch / self.work.epochs)
-            self.run(self.steps_per_epoch)
+        torch_networks.train(self.work, self.optimizer, lambda: self.run(self.steps_per_epoch))
 
     def weights(self) -> list[np.ndarray]:
         return torch_networks.weights(self.encoder, self.decoder)

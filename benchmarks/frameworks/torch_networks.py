@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from frameworks.work import CONTEXT, FLOW_HIDDEN, FLOW_STEPS, Work
 
-__all__ = ["batches", "flow_steps", "networks", "positive", "weights"]
+__all__ = ["batches", "flow_steps", "networks", "positive", "train", "weights"]
 
 ACTIVATIONS = {"silu": nn.SiLU, "softplus": nn.Softplus, "relu": nn.ReLU}
 
@@ -95,6 +95,14 @@ def batches(work: Work, images: np.ndarray) -> Iterator[Tensor]:
 def as_images(work: Work, images: np.ndarray) -> Tensor:
     data = torch.from_numpy(images).to(work.device)
     return data.reshape(-1, 1, 28, 28) if work.model == "conv" else data
+
+
+def train(work: Work, optimizer: torch.optim.Optimizer, epoch: Callable[[], object]) -> None:
+    """Calls ``epoch`` so many times, with the learning rate of each."""
+    for i in range(work.epochs):
+        if work.decay:
+            optimizer.param_groups[0]["lr"] = work.lr * (1 - i / work.epochs)
+        epoch()
 
 
 def weights(*modules: nn.Module) -> list[np.ndarray]:

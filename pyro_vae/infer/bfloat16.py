@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["products_in_bfloat16"]
+__all__ = ["PRODUCTS", "products_in_bfloat16"]
 
 aten = torch.ops.aten
-_PRODUCTS = {
+PRODUCTS = {
     aten.mm.default,
     aten.bmm.default,
     aten.convolution.default,
@@ -37,7 +37,7 @@ def products_in_bfloat16(graph: GraphModule) -> None:
         return casts[node]
 
     for node in list(graph.graph.nodes):
-        if node.target in _PRODUCTS and all(map(_is_float32, node.all_input_nodes)):
+        if node.target in PRODUCTS and all(map(_is_float32, node.all_input_nodes)):
             for argument in node.all_input_nodes:
                 node.replace_input_with(argument, cast(argument))
             outputs = [node] if isinstance(node.meta["val"], Tensor) else list(node.users)

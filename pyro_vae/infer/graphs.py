@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.infer.inductor import inductor
-from pyro_vae.infer.recording import record
+from pyro_vae.infer.recording import record, why
 from pyro_vae.randomness import generators_kept, reseed
 
 __all__ = ["compiled"]
@@ -45,7 +45,7 @@ def compiled(function: Function, example: Tensor, other: Tensor) -> Function:
             else:
                 if reason is None:
                     return candidate
-        return _given_up(function, reason)
+        return _given_up(function, reason)  # type: ignore[arg-type]  # or it would have returned
 
 
 def _difference(candidate: Function, function: Function, x: Tensor) -> Exception | None:
@@ -59,9 +59,6 @@ def _difference(candidate: Function, function: Function, x: Tensor) -> Exception
     return ValueError("recorded once, it gives other results than when it is run again")
 
 
-def _given_up(function: Function, reason: Exception | None) -> Function:
-    first_line = next(iter(str(reason).splitlines()), "")
-    warnings.warn(
-        f"the programs cannot be compiled, and run as they are ({type(reason).__name__}: {first_line})", stacklevel=2
-    )
+def _given_up(function: Function, reason: Exception) -> Function:
+    warnings.warn(f"the programs cannot be compiled, and run as they are ({why(reason)})", stacklevel=2)
     return function

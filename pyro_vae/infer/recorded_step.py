@@ -32,6 +32,8 @@ class RecordedStep:
         parameters: The parameters that the programs met, by the names of their sites.
         leaves: Those that the gradients are of.
         optim: What updates them.
+        compile_later: Whether to have the graph compiled once the steps up to then have lost more time without than
+            compiling takes; unless the graph then proves to be clearly faster, or cannot be compiled.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class RecordedStep:
         parameters: dict[str, Tensor],
         leaves: list[Tensor],
         optim: PyroOptim,
+        compile_later: bool,
     ) -> None:
         self.parameters = parameters
         self.follows_store = True  #: Whether these are what Pyro's store has under their names.
@@ -50,8 +53,10 @@ class RecordedStep:
         self._form = form
         self._optim = optim
         self._graph = graph
+        self._written = written_attributes(graph)
         self._run: Callable[..., Sequence[Tensor]] = graph
         self._tolerance = 1e4  # times the precision of the numbers
+        self._compile_later = compile_later
         self._seconds_saved = seconds_saved(graph)
         self._seconds_lost = 0.0
         self._fused: FusedAdam | None = None
@@ -70,6 +75,8 @@ class RecordedStep:
     @torch.no_grad()
     def again(self, *inputs: Tensor) -> Any:
         """The same, if nothing was done to the optimizer since the last step."""
+        if self._compile_later:
+            self._compile_if_it_pays(inputs)
         step = self._on_the_device if self._device.type != "cuda" else self._capture(inputs)
         losses, gradients = self._split(step(*inputs))
         if self._fused is None:
@@ -118,7 +125,7 @@ class RecordedStep:
     def rehearse(self, *inputs: Tensor) -> Sequence[Tensor]:
         """The losses and gradients, with no effect: neither on generators nor on running statistics."""
         generators = get_generators(self._device)
-        written = [(tensor, tensor.clone()) for tensor in written_attributes(self._graph)]
+        written = [(tensor, tensor.clone()) for tensor in self._written]
         results = self._run(*inputs)
         for tensor, before in written:
             tensor.copy_(before)
@@ -153,7 +160,7 @@ class RecordedStep:
         Raises:
             Exception: If Inductor cannot compile the graph, or makes something else of it.
         """
-        self._seconds_saved = 0.0
+        self._compile_later = False
         compiled, expected = inductor(self._graph, *inputs), self.rehearse(*inputs)
         self._run = compiled
         if not self.agrees(self.rehearse(*inputs), expected):
@@ -161,15 +168,10 @@ class RecordedStep:
             raise ValueError("compiled, it gives other results")
         self._captured = None
 
-    def compile_if_it_pays(self, *inputs: Tensor) -> None:
-        """Calls :meth:`compile` once the steps up to now have lost more time without it than it takes.
-
-        Goes back to the graph if that proves to be clearly faster, or cannot be compiled.
-        """
+    def _compile_if_it_pays(self, inputs: Sequence[Tensor]) -> None:
         self._seconds_lost += self._seconds_saved
         if self._seconds_lost < _SECONDS_TO_COMPILE:
             return
-        self._seconds_lost = 0.0
         try:
             self.compile(*inputs)
         except Exception:

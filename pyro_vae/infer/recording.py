@@ -17,7 +17,7 @@ from pyro_vae.infer.enumeration import sums_look_at_nothing
 from pyro_vae.infer.replaced import replaced
 from pyro_vae.infer.simplify import simplify
 
-__all__ = ["deprecations_ignored", "record"]
+__all__ = ["deprecations_ignored", "record", "why"]
 
 
 def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
@@ -43,6 +43,13 @@ def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
         graph = make_fx(function)(*inputs)
     simplify(graph)
     return graph
+
+
+def why(error: Exception) -> str:
+    """Why something cannot be recorded or compiled, in a line."""
+    if "_local_scalar_dense" in str(error):
+        return "what they do depends on the values of tensors"
+    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 class _NumbersStayTensors(TorchFunctionMode):

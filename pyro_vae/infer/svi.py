@@ -23,7 +23,7 @@ from pyro_vae.infer.memory import keep_freed_memory
 from pyro_vae.infer.optimizers import as_pyro_optim
 from pyro_vae.infer.pyro_step import PyroStep
 from pyro_vae.infer.recorded_step import RecordedStep
-from pyro_vae.infer.recording import record
+from pyro_vae.infer.recording import record, why
 from pyro_vae.randomness import get_generators, set_generators
 
 __all__ = ["SVI"]
@@ -133,7 +133,7 @@ class SVI(pyro.infer.SVI):
             if self._replayed is None or index.shape != shape:
                 losses.append(self._advance(Call((index,), {}, batches.gather)))
             else:  # nothing else can have happened between two steps
-                losses.append(self._replay(self._replayed, index, again=True))
+                losses.append(self._replayed.again(index))
             shape = index.shape
         on_device = [loss for loss in losses if isinstance(loss, Tensor)]
         total = sum(loss for loss in losses if not isinstance(loss, Tensor))
@@ -159,12 +159,7 @@ class SVI(pyro.infer.SVI):
         if step.follows_store and not step.is_of(dict(pyro.get_param_store().named_parameters())):
             return self._look_again(step, call)
         self._replayed = step
-        return self._replay(step, *call.tensors)
-
-    def _replay(self, step: RecordedStep, *inputs: Tensor, again: bool = False) -> Any:
-        if self._compile == "auto":
-            step.compile_if_it_pays(*inputs)
-        return step.again(*inputs) if again else step(*inputs)
+        return step(*call.tensors)
 
     def _as_pyro(self, call: Call) -> Any:
         loss = self._pyro.run(*call.arguments())
@@ -190,7 +185,9 @@ class SVI(pyro.infer.SVI):
             return loss
         leaves = list(self._pyro.gradients())
         self._pyro.update()
-        self._steps[key] = RecordedStep(graph, tree_structure(loss), self._pyro.parameters, leaves, self.optim)
+        self._steps[key] = RecordedStep(
+            graph, tree_structure(loss), self._pyro.parameters, leaves, self.optim, self._compile == "auto"
+        )
         return loss
 
     def _test(self, step: RecordedStep, call: Call) -> Any:
@@ -210,7 +207,7 @@ class SVI(pyro.infer.SVI):
             try:
                 step.compile(*call.tensors)
             except Exception as error:
-                _warn(f"the step cannot be compiled, and is replayed as it was recorded ({_first_line(error)})")
+                _warn(f"the step cannot be compiled, and is replayed as it was recorded ({why(error)})")
         return loss
 
     def _look_again(self, step: RecordedStep, call: Call) -> Any:
@@ -237,7 +234,7 @@ class SVI(pyro.infer.SVI):
     def _give_up(self, error: Exception) -> None:
         self._replays = False
         self._steps.clear()
-        _warn(f"the programs cannot be recorded, and run as they are ({_first_line(error)})")
+        _warn(f"the programs cannot be recorded, and run as they are ({why(error)})")
 
 
 def _number(loss: Any) -> Any:
@@ -247,12 +244,6 @@ def _number(loss: Any) -> Any:
     if math.isnan(number):
         _warn("Encountered NaN: loss")
     return number
-
-
-def _first_line(error: Exception) -> str:
-    if "_local_scalar_dense" in str(error):
-        return "what they do depends on the values of tensors"
-    return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 
 
 def _warn(message: str) -> None:
