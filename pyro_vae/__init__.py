@@ -5,11 +5,13 @@ q(z given x). ``VAE(prior, likelihood, posterior)`` turns them into two Pyro pro
 everything that Pyro can do with programs (SVI, every ELBO, ``Predictive``, NUTS) it can do with these.
 """
 
-from pyro_vae import data, evidence, likelihoods, nn, plots, posteriors, priors, weights
+from pyro_vae import data, evidence, likelihoods, nn, plots, posteriors, priors, training, weights
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.hierarchical import BottomUp, HierarchicalVAE, TopDown
 from pyro_vae.infer import SVI
+from pyro_vae.interrupted import Interrupted
 from pyro_vae.semi_supervised import SemiSupervisedVAE
+from pyro_vae.training import CheckpointError, NotFiniteError, fit, load
 from pyro_vae.vae import VAE
 
 __version__ = "0.1.0"
@@ -18,16 +20,22 @@ __all__ = [
     "SVI",
     "VAE",
     "BottomUp",
+    "CheckpointError",
     "ConditionalVAE",
     "HierarchicalVAE",
+    "Interrupted",
+    "NotFiniteError",
     "SemiSupervisedVAE",
     "TopDown",
     "data",
     "evidence",
+    "fit",
     "likelihoods",
+    "load",
     "nn",
     "plots",
     "posteriors",
     "priors",
+    "training",
     "weights",
 ]

@@ -57,10 +57,11 @@ class ConditionalVAE(LatentVariableModel):
     _example_y: Tensor
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, conditions: int) -> None:
-        check_count("conditions", conditions)
+        conditions = check_count("conditions", conditions)
         z, x, support = check_parts(prior, likelihood, posterior, append_zeros(conditions))
         super().__init__(x, support)
         self.register_buffer("_example_y", z.new_zeros(1, conditions), persistent=False)
+        self.conditions = conditions
         self.prior = prior
         self.likelihood = likelihood
         self.posterior = posterior

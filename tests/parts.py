@@ -66,6 +66,7 @@ PRIORS = {
     "Mixture": lambda _: priors.Mixture(LATENT, components=3),
     "VampPrior": lambda posterior: priors.VampPrior(posterior, torch.randn(4, *EVENT)),
     "HypersphericalUniform": lambda _: priors.HypersphericalUniform(LATENT),
+    "MaskedAutoregressiveFlow": lambda _: priors.MaskedAutoregressiveFlow(LATENT, transforms=1, hidden_features=[8]),
     "torch's own": lambda _: TorchPrior(),
     "zuko flow": lambda _: zuko.flows.MAF(LATENT, transforms=1, hidden_features=[8]),
 }

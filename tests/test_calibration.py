@@ -12,7 +12,7 @@ from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
 from pyro_vae.evidence.calibration import Calibration, calibrate
-from pyro_vae.evidence.progress import Interrupted
+from pyro_vae.interrupted import Interrupted
 
 
 def two_sites(x):

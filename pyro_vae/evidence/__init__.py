@@ -10,9 +10,9 @@ from pyro_vae.evidence.gaps import InferenceGap, inference_gap
 from pyro_vae.evidence.importance_sampling import importance
 from pyro_vae.evidence.imputation import impute
 from pyro_vae.evidence.nuts import NutsComparison, compare_with_nuts
-from pyro_vae.evidence.progress import Interrupted
 from pyro_vae.evidence.proposals import Proposal, defensive, widened
 from pyro_vae.evidence.result import Evidence
+from pyro_vae.interrupted import Interrupted
 
 __all__ = [
     "Calibration",

@@ -16,28 +16,17 @@ from rich.progress import track
 from torch import Tensor
 
 from pyro_vae.evidence.proposals import Proposal
+from pyro_vae.interrupted import Interrupted
 from pyro_vae.randomness import generators_kept, get_generators, reseed, set_generators
 from pyro_vae.weights import Layout, Program, terms
 
-__all__ = ["Interrupted", "Progress", "bar", "fingerprint", "over_blocks"]
+__all__ = ["Progress", "bar", "fingerprint", "over_blocks"]
 
 Progress = Callable[[Sequence[Tensor]], Iterable[Tensor]]  #: Wraps a sequence of blocks, as rich.progress.track does.
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_SAVES = 10.0
 FORMAT = 1
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what was done until then.
-
-    Attributes:
-        result: What the interrupted function would have returned for the datapoints that were done.
-    """
-
-    def __init__(self, message: str, result: Any) -> None:
-        super().__init__(message)
-        self.result = result
 
 
 def bar(blocks: Sequence[Tensor], description: str = "log p(x)") -> Iterable[Tensor]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,11 +11,14 @@ from pyro import poutine
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.infer.optimizers import TorchOptimizer
 from pyro_vae.infer.surroundings import Surroundings
 
-__all__ = ["PyroStep"]
+__all__ = ["BeforeUpdate", "PyroStep"]
+
+BeforeUpdate = Callable[[Sequence[Tensor], Sequence[Tensor]], bool]
 
 
 class PyroStep:
@@ -26,6 +29,7 @@ class PyroStep:
         guide: The guide.
         loss_and_grads: Called with both, and with their arguments.
         optim: Steps the parameters.
+        before_update: See :class:`~pyro_vae.infer.svi.SVI`.
     """
 
     def __init__(
@@ -34,10 +38,12 @@ class PyroStep:
         guide: Callable[..., Any],
         loss_and_grads: Callable[..., Any],
         optim: PyroOptim,
+        before_update: BeforeUpdate | None = None,
     ) -> None:
         self.parameters: dict[str, Tensor] = {}  #: The leaves that the last run met, by the names of their sites.
         self._run = lambda *args, **kwargs: loss_and_grads(model, guide, *args, **kwargs)
         self._optim = optim
+        self._before_update = before_update
         self._surroundings = Surroundings(model, guide)
         self._leaves: dict[Tensor, None] = {}  # the parameters that are stepped
         self._moved: dict[Tensor, None] = {}  # those that have had a gradient
@@ -68,13 +74,23 @@ class PyroStep:
             if leaf.grad is not None or leaf in self._moved
         }
 
-    def update(self) -> None:
-        """Steps the parameters by what the last run has left, of which nothing stays."""
-        for leaf, gradient in self.gradients().items():
-            leaf.grad = gradient
-            self._moved[leaf] = None
-        self._optim(list(self._leaves))
-        self.forget_gradients()
+    def update(self, loss: Any) -> Any:
+        """Steps the parameters by what the last run has left, of which nothing stays. Returns its loss."""
+        try:
+            gradients = self.gradients()
+            for leaf, gradient in gradients.items():
+                leaf.grad = gradient
+                self._moved[leaf] = None
+            if self._before_update is None:
+                self._optim(list(self._leaves))
+                return loss
+            losses, form = tree_flatten(loss)
+            losses = [torch.as_tensor(each) for each in losses]
+            if self._before_update(losses, list(gradients.values())):
+                self._optim(list(self._leaves))
+            return tree_unflatten(losses, form)
+        finally:
+            self.forget_gradients()
 
     def forget_gradients(self) -> None:
         """Drops what a run has left."""

@@ -17,6 +17,7 @@ from pyro_vae.infer.bfloat16 import products_in_bfloat16
 from pyro_vae.infer.cuda_graph import CudaGraph
 from pyro_vae.infer.inductor import inductor, seconds_saved
 from pyro_vae.infer.optimizers import FusedAdam, step_by
+from pyro_vae.infer.pyro_step import BeforeUpdate
 from pyro_vae.infer.simplify import written_attributes
 from pyro_vae.randomness import get_generators, set_generators
 
@@ -34,6 +35,7 @@ class RecordedStep:
         optim: What updates them.
         compile_later: Whether to have the graph compiled once the steps up to then have lost more time without than
             compiling takes; unless the graph then proves to be clearly faster, or cannot be compiled.
+        before_update: See :class:`~pyro_vae.infer.svi.SVI`.
     """
 
     def __init__(
@@ -44,6 +46,7 @@ class RecordedStep:
         leaves: list[Tensor],
         optim: PyroOptim,
         compile_later: bool,
+        before_update: BeforeUpdate | None = None,
     ) -> None:
         self.parameters = parameters
         self.follows_store = True  #: Whether these are what Pyro's store has under their names.
@@ -57,7 +60,8 @@ class RecordedStep:
         self._run: Callable[..., Sequence[Tensor]] = graph
         self._tolerance = 1e4  # times the precision of the numbers
         self._compile_later = compile_later
-        self._seconds_saved = seconds_saved(graph)
+        self._before_update = before_update
+        self.seconds_saved = seconds_saved(graph)  #: About how much time Inductor would save at each step.
         self._seconds_lost = 0.0
         self._fused: FusedAdam | None = None
         self._captured: CudaGraph | None = None
@@ -79,8 +83,12 @@ class RecordedStep:
             self._compile_if_it_pays(inputs)
         step = self._on_the_device if self._device.type != "cuda" else self._capture(inputs)
         losses, gradients = self._split(step(*inputs))
+        if self._before_update is not None and not self._before_update(losses, gradients):
+            return tree_unflatten(losses, self._form)
         if self._fused is None:
             step_by(self._optim, self._leaves, gradients)
+        elif self._before_update is not None:
+            self._fused(gradients)
         return tree_unflatten(losses, self._form)
 
     def _capture(self, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
@@ -102,7 +110,7 @@ class RecordedStep:
     def _on_the_device(self, *inputs: Tensor) -> Sequence[Tensor]:
         """All of the step that is tensor operations: with the update if that is, which uses up the gradients."""
         results = self._run(*inputs)
-        if self._fused is None:
+        if self._fused is None or self._before_update is not None:
             return results
         losses, gradients = self._split(results)
         self._fused(gradients)
@@ -150,7 +158,7 @@ class RecordedStep:
         if self._device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
             return False
         products_in_bfloat16(self._graph)
-        self._seconds_saved = seconds_saved(self._graph)
+        self.seconds_saved = seconds_saved(self._graph)
         self._tolerance = 1e6  # of numbers rounded to 8 bits, in one order and another
         return True
 
@@ -169,7 +177,7 @@ class RecordedStep:
         self._captured = None
 
     def _compile_if_it_pays(self, inputs: Sequence[Tensor]) -> None:
-        self._seconds_lost += self._seconds_saved
+        self._seconds_lost += self.seconds_saved
         if self._seconds_lost < _SECONDS_TO_COMPILE:
             return
         try:

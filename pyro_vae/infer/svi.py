@@ -21,7 +21,7 @@ from pyro_vae.data import Batches
 from pyro_vae.infer.call import Call
 from pyro_vae.infer.memory import keep_freed_memory
 from pyro_vae.infer.optimizers import as_pyro_optim
-from pyro_vae.infer.pyro_step import PyroStep
+from pyro_vae.infer.pyro_step import BeforeUpdate, PyroStep
 from pyro_vae.infer.recorded_step import RecordedStep
 from pyro_vae.infer.recording import record, why
 from pyro_vae.randomness import get_generators, set_generators
@@ -62,6 +62,8 @@ class SVI(pyro.infer.SVI):
             itself in the steps done, if it proves to be faster.
         precision: ``"bfloat16"`` does matrix products and convolutions of replayed steps in bfloat16, all else in
             float32. Where the CPU has no instructions for it, a warning says so, and float32 stays.
+        before_update: Called at each step with the losses (mostly one) and the gradients, which it may change in place;
+            if it returns False, the parameters are not updated. It can clip, look for NaN, or add up over processes.
 
     Raises:
         TypeError: If ``optim`` is no optimizer.
@@ -78,6 +80,7 @@ class SVI(pyro.infer.SVI):
         *,
         compile: bool | str = "auto",  # noqa: A002
         precision: str = "float32",
+        before_update: BeforeUpdate | None = None,
     ) -> None:
         if compile not in (True, False, "graph", "auto"):
             raise ValueError(f"compile is {compile!r}; expected True, False, 'graph' or 'auto'")
@@ -89,10 +92,11 @@ class SVI(pyro.infer.SVI):
         keep_freed_memory()
         self._compile = compile
         self._bfloat16 = precision == "bfloat16"
+        self._before_update = before_update
         self._begin()
 
     def _begin(self) -> None:
-        self._pyro = PyroStep(self.model, self.guide, self.loss_and_grads, self.optim)
+        self._pyro = PyroStep(self.model, self.guide, self.loss_and_grads, self.optim, self._before_update)
         self._replays = self._compile is not False
         self._steps: dict[Any, RecordedStep] = {}
         self._visits: Counter[Any] = Counter()  # by kind of call, where there is no recorded step
@@ -120,6 +124,14 @@ class SVI(pyro.infer.SVI):
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """The same as :meth:`step`, but leaves the loss on the device, as a tensor, and does not wait for it."""
         return tree_map(torch.as_tensor, self._advance(Call(args, kwargs)))
+
+    def update_on(self, index: Tensor, gather: Callable[[Tensor], Tensor]) -> Any:
+        """The same as ``update(gather(index))``, where gathering is part of what is recorded (``Batches.gather``)."""
+        return tree_map(torch.as_tensor, self._advance(Call((index,), {}, gather)))
+
+    def seconds_saved(self) -> float:
+        """About how much time Inductor would save at a step of the kind that was recorded last; 0 if none was."""
+        return next((step.seconds_saved for step in reversed(self._steps.values())), 0.0)
 
     def epoch(self, batches: Batches) -> float:
         """Takes a step on each batch; gathering and transforming it are part of what is replayed.
@@ -162,9 +174,7 @@ class SVI(pyro.infer.SVI):
         return step(*call.tensors)
 
     def _as_pyro(self, call: Call) -> Any:
-        loss = self._pyro.run(*call.arguments())
-        self._pyro.update()
-        return loss
+        return self._pyro.update(self._pyro.run(*call.arguments()))
 
     def _record(self, key: Any, call: Call) -> Any:
         """A step that is recorded while it runs."""
@@ -183,10 +193,11 @@ class SVI(pyro.infer.SVI):
             loss = self._as_pyro(call)  # which raises what is wrong with the programs, if something is
             self._give_up(error)
             return loss
-        leaves = list(self._pyro.gradients())
-        self._pyro.update()
+        leaves, form = list(self._pyro.gradients()), tree_structure(loss)
+        loss = self._pyro.update(loss)
+        later = self._compile == "auto"
         self._steps[key] = RecordedStep(
-            graph, tree_structure(loss), self._pyro.parameters, leaves, self.optim, self._compile == "auto"
+            graph, form, self._pyro.parameters, leaves, self.optim, later, self._before_update
         )
         return loss
 
@@ -196,7 +207,7 @@ class SVI(pyro.infer.SVI):
         loss = self._pyro.run(*call.arguments())
         expected = [*map(torch.as_tensor, tree_leaves(loss)), *self._pyro.gradients().values()]
         agrees = step.agrees(rehearsed, expected)
-        self._pyro.update()
+        loss = self._pyro.update(loss)
         if not agrees:
             self._give_up(ValueError("recorded once, they give other results than when they are run again"))
             return loss

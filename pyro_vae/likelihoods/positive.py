@@ -28,6 +28,7 @@ class PositiveParameter(nn.Module):
         initial = torch.as_tensor(initial, dtype=torch.get_default_dtype())
         if not ((initial > floor) & initial.isfinite()).all():
             raise ValueError(f"initial is {initial.tolist()}; expected finite values above the floor, {floor}")
+        self.initial = initial.tolist()
         self.raw = nn.Parameter((initial - floor).log())
         self.floor = floor
 

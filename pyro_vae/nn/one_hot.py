@@ -23,7 +23,8 @@ class OneHot(nn.Module):
     def __init__(self, network: nn.Module, classes: int) -> None:
         super().__init__()
         self.network = network
-        self.register_buffer("values", torch.eye(check_count("classes", classes, least=2)), persistent=False)
+        self.classes = check_count("classes", classes, least=2)
+        self.register_buffer("values", torch.eye(classes), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Calls the network with the vectors of x ``[*batch, *event]``, integers from 0 to ``classes - 1``."""

@@ -24,6 +24,7 @@ class ResidualBlock(nn.Module):
 
     def __init__(self, channels: int, activation: Callable[[], nn.Module] = nn.SiLU) -> None:
         super().__init__()
+        self.channels, self.activation = channels, activation
         self.branch = nn.Sequential(
             activation(),
             nn.Conv2d(channels, channels, 3, padding=1),

@@ -48,6 +48,7 @@ class InverseAutoregressive(nn.Module):
     ) -> None:
         super().__init__()
         self.network, self.latent_dim, self.context_dim = network, latent_dim, context_dim
+        self.transforms, self.hidden_features = transforms, hidden_features
         self.steps = autoregressive_transforms(latent_dim, context_dim, transforms, hidden_features)
 
     def forward(self, x: Tensor) -> Distribution:

@@ -36,7 +36,7 @@ class LinearGaussian(nn.Module):
 
     def __init__(self, likelihood: nn.Module, latent_dim: int) -> None:
         super().__init__()
-        check_count("latent_dim", latent_dim)
+        self.latent_dim = check_count("latent_dim", latent_dim)
         if not isinstance(likelihood, nn.Module):
             raise TypeError(f"likelihood is of type {type(likelihood).__name__}; expected an nn.Module")
         tensors = chain(likelihood.parameters(), likelihood.buffers())

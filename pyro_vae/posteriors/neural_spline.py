@@ -49,8 +49,9 @@ class NeuralSpline(nn.Module):
         bins: int = 8,
     ) -> None:
         super().__init__()
-        check_count("bins", bins, least=2)
+        self.bins = check_count("bins", bins, least=2)
         self.network, self.latent_dim, self.context_dim = network, latent_dim, context_dim
+        self.transforms, self.hidden_features = transforms, hidden_features
         self.splines = autoregressive_transforms(
             latent_dim,
             context_dim,

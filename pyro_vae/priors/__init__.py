@@ -6,8 +6,9 @@ A prior is any ``nn.Module`` whose ``prior()`` returns a distribution with an em
 
 from pyro_vae.priors.hyperspherical_uniform import HypersphericalUniform
 from pyro_vae.priors.laplace import Laplace
+from pyro_vae.priors.masked_autoregressive_flow import MaskedAutoregressiveFlow
 from pyro_vae.priors.mixture import Mixture
 from pyro_vae.priors.standard_normal import StandardNormal
 from pyro_vae.priors.vamp_prior import VampPrior
 
-__all__ = ["HypersphericalUniform", "Laplace", "Mixture", "StandardNormal", "VampPrior"]
+__all__ = ["HypersphericalUniform", "Laplace", "MaskedAutoregressiveFlow", "Mixture", "StandardNormal", "VampPrior"]

@@ -28,7 +28,7 @@ class HypersphericalUniform(nn.Module):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        check_count("latent_dim", latent_dim, least=2)
+        self.latent_dim = check_count("latent_dim", latent_dim, least=2)
         self.register_buffer("origin", torch.zeros(latent_dim), persistent=False)
 
     def forward(self) -> dist.TorchDistribution:

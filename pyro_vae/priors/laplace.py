@@ -32,7 +32,7 @@ class Laplace(nn.Module):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        check_count("latent_dim", latent_dim)
+        self.latent_dim = check_count("latent_dim", latent_dim)
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.full((latent_dim,), math.sqrt(0.5)), persistent=False)
 

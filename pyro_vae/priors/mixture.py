@@ -31,8 +31,8 @@ class Mixture(nn.Module):
 
     def __init__(self, latent_dim: int, components: int) -> None:
         super().__init__()
-        check_count("latent_dim", latent_dim)
-        check_count("components", components)
+        self.latent_dim = check_count("latent_dim", latent_dim)
+        self.components = check_count("components", components)
         self.logits = nn.Parameter(torch.zeros(components))
         self.loc = nn.Parameter(0.5 * torch.randn(components, latent_dim))
         raw_scale = math.log(math.expm1(math.sqrt(0.75)))  # what softplus takes to sqrt(3 / 4)

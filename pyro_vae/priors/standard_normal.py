@@ -26,7 +26,7 @@ class StandardNormal(nn.Module):
 
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
-        check_count("latent_dim", latent_dim)
+        self.latent_dim = check_count("latent_dim", latent_dim)
         # Buffers, so that .to(device) and .to(dtype) carry the prior along; not saved, since they hold nothing learned.
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)

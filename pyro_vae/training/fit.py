@@ -1,0 +1,149 @@
+"""Training: epochs of SVI, with all that a long run needs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyro_vae.interrupted import Interrupted
+from pyro_vae.training.progress_bar import progress_bar
+from pyro_vae.training.run import Callback, Run
+from pyro_vae.training.settings import Settings
+from pyro_vae.training.signals import signals_noted
+from pyro_vae.training.sources import Transform
+from pyro_vae.training.training import Training
+
+__all__ = ["fit"]
+
+
+def fit(
+    vae: nn.Module,
+    train: Any,
+    valid: Any = None,
+    *,
+    epochs: int,
+    batch_size: int = 128,
+    lr: float = 1e-3,
+    loss: Any = None,
+    transform: Transform | None = None,
+    optimizer: Callable[..., torch.optim.Optimizer] = torch.optim.Adam,
+    scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
+    scheduler_every: str = "epoch",
+    kl_weight: Callable[[float], float] | None = None,
+    clip_norm: float | None = None,
+    accumulate: int = 1,
+    patience: int | None = None,
+    on_nan: str = "stop",
+    precision: str = "float32",
+    compile: bool | str = "auto",  # noqa: A002
+    seed: int | None = None,
+    out: str | Path | None = None,
+    resume: bool = False,
+    save_every: float = 30.0,
+    callbacks: Sequence[Callback] = (),
+    progress: bool = True,
+) -> Run:
+    """Trains a VAE by stochastic variational inference, with the steps of :class:`~pyro_vae.SVI`.
+
+    With ``out``, a run can be stopped at any moment, by Ctrl-C, SIGTERM or SIGKILL, and the same call with
+    ``resume=True`` goes on; on a CPU it ends with the same bits as a run that was never stopped. What is random depends
+    on torch's generators, which are kept too.
+
+    Args:
+        vae: The VAE, on the device to train on: a module with the programs ``model`` and ``guide``.
+        train: A tensor ``[n, *event]``, which is moved to the device; a tuple of tensors, a ``Dataset`` or a
+            ``DataLoader`` of what the programs take (of more, such as labels, the programs get the first).
+        valid: Likewise; with it, each epoch ends with the ELBO of these data.
+        epochs: Passes over the data, in total: more of them may be asked for when a run goes on.
+        batch_size: Datapoints in a step, over all processes. A ``DataLoader`` has its own.
+        lr: The learning rate.
+        loss: An ELBO of Pyro, or a function of model, guide and data, in nats, summed over datapoints. By default
+            ``TraceMeanField_ELBO`` for a :class:`~pyro_vae.VAE`, else ``Trace_ELBO``.
+        transform: Applied to every batch of training data at every visit: ``data.binarize.dynamic``, for one.
+        optimizer: Called with the parameters and ``lr``.
+        scheduler: Makes a scheduler of ``torch.optim.lr_scheduler`` for an optimizer.
+        scheduler_every: ``"epoch"`` or ``"step"``: when the scheduler steps.
+        kl_weight: The weight of the KL term in the loss, as a function of the number of epochs done, which is no
+            integer in between: ``linear_warm_up(10)``. Validation has a weight of 1.
+        clip_norm: Clips the norm of the gradient of the mean loss per datapoint.
+        accumulate: Computes the gradients of a batch in so many parts, which takes less memory.
+        patience: Stops after so many epochs without a better ELBO of the validation data, and goes back to the weights
+            of the best epoch.
+        on_nan: ``"stop"`` raises at a loss or gradient that is NaN or infinite, ``"skip"`` takes no such step.
+        precision: ``"bfloat16"`` for matrix products; see :class:`~pyro_vae.SVI`.
+        compile: See :class:`~pyro_vae.SVI`; ``"auto"`` compiles where the steps ahead pay for it.
+        seed: Seeds torch's generators first.
+        out: A folder for checkpoints, ``history.csv`` and ``run.json``; :func:`~pyro_vae.load` reads it.
+        resume: Whether to go on with the run in the folder, if there is one.
+        save_every: Saves at the next step, if a save is so many seconds ago; and at the end.
+        callbacks: Called with the run after every epoch; if one returns True, the run ends.
+        progress: Whether to show a bar, on a terminal or in a notebook.
+
+    Returns:
+        The run, with its ``history``. The VAE has the weights of the last epoch; with ``patience``, of the best.
+
+    Raises:
+        TypeError: If an argument is of a type that cannot be taken.
+        ValueError: If an argument has a value that cannot be, or the data are not what the VAE takes.
+        FileExistsError: If the folder has a run, and ``resume`` is False.
+        CheckpointError: If the folder's run cannot be gone on with.
+        OSError: If the folder cannot be written to.
+        NotFiniteError: If a loss or a gradient is not finite; it says where that began.
+        Interrupted: At Ctrl-C, with the run so far, after saving it.
+        SystemExit: At SIGTERM, likewise.
+    """
+    settings = Settings(
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        loss=loss,
+        transform=transform,
+        optimizer=optimizer,
+        scheduler=scheduler,
+        scheduler_every=scheduler_every,
+        kl_weight=kl_weight,
+        clip_norm=clip_norm,
+        accumulate=accumulate,
+        patience=patience,
+        on_nan=on_nan,
+        precision=precision,
+        compile=compile,
+        seed=seed,
+    )
+    training = Training(vae, train, valid, settings, out, resume, save_every)
+    run = training.run
+    received: list[int] = []
+    with signals_noted(received.append), progress_bar(run, training.num_batches, shown=progress) as show:
+        while not run.is_done:
+            for batch in training.batches():
+                training.step(batch, wants_to_stop=bool(received))
+                show()
+                if training.is_stopping:
+                    break
+            else:
+                training.end_epoch(wants_to_stop=bool(received))
+                answers = [callback(run) for callback in callbacks]
+                run.is_done |= any(answer is True for answer in answers)
+            if training.is_stopping and not run.is_done:
+                _leave(training, received)
+    training.finish()
+    return run
+
+
+def _leave(training: Training, received: list[int]) -> None:
+    """Ends a run that is to go on later."""
+    run = training.run
+    training.save()
+    message = f"stopped in epoch {run.progress.epoch + 1}, after {run.progress.step} steps"
+    if run.out is not None:
+        message += f"; the run is kept in {str(run.out)!r}, and goes on from there with resume=True"
+    if received and received[0] == signal.SIGINT:
+        raise Interrupted(message, run)
+    print(message, file=sys.stderr)
+    raise SystemExit(128 + signal.SIGTERM)

@@ -1,0 +1,71 @@
+"""What made a loss NaN or infinite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+
+__all__ = ["NotFiniteError", "find_cause"]
+
+
+class NotFiniteError(ArithmeticError):
+    """A loss or a gradient that is NaN or infinite. The parameters are those from before the step.
+
+    Attributes:
+        epoch: The epoch, from 1.
+        batch: The batch in it, from 1.
+        step: The step, from 1.
+    """
+
+    def __init__(self, message: str, epoch: int, batch: int, step: int) -> None:
+        super().__init__(message)
+        self.epoch, self.batch, self.step = epoch, batch, step
+
+
+@torch.no_grad()
+def find_cause(
+    vae: nn.Module, programs: tuple[Callable[..., Any], Callable[..., Any]], inputs: tuple[Tensor, ...]
+) -> str:
+    """Runs the programs again, as they are, and says what is the first to be NaN or infinite, in a few words."""
+    for name, parameter in vae.named_parameters():
+        if not parameter.isfinite().all():
+            return f"the parameter {name} {_how_many(parameter)}"
+    try:
+        with pyro.validation_enabled(False):
+            return next(_causes(programs, inputs), "a gradient is not finite, all densities are")
+    except (ValueError, RuntimeError, ArithmeticError) as error:
+        return f"run again, the programs fail: {error}"
+
+
+def _causes(programs: tuple[Callable[..., Any], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> Iterator[str]:
+    for i, tensor in enumerate(inputs):
+        if not tensor.isfinite().all():
+            yield f"argument {i + 1} of the programs {_how_many(tensor)}"
+    model, guide = programs
+    guide_trace = poutine.trace(guide).get_trace(*inputs)
+    yield from _at_sites(guide_trace, "the guide")
+    yield from _at_sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*inputs), "the model")
+
+
+def _at_sites(trace: Any, program: str) -> Iterator[str]:
+    for name, site in trace.nodes.items():
+        if site["type"] != "sample" or site_is_subsample(site):
+            continue
+        if not site["value"].isfinite().all():
+            yield f"site {name!r} of {program} {_how_many(site['value'])}"
+        log_prob = site["fn"].log_prob(site["value"])
+        if not log_prob.isfinite().all():
+            yield f"the log-density of site {name!r} in {program} {_how_many(log_prob)}"
+
+
+def _how_many(tensor: Tensor) -> str:
+    outside = ~tensor.isfinite()
+    index = tuple(outside.nonzero()[0].tolist())
+    where = f"[{', '.join(map(str, index))}]" if index else ""
+    return f"is {tensor[index].item()} at {int(outside.sum())} of {outside.numel()} places, the first {where or 'one'}"

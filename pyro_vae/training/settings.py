@@ -1,0 +1,76 @@
+"""What a run is asked to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+
+from pyro_vae.checks import check_choice, check_count
+
+__all__ = ["Settings", "name_of"]
+
+# What may be another when a run goes on: it does not change what is done up to there.
+_FREE = ("epochs", "patience", "on_nan", "compile")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The arguments of :func:`~pyro_vae.fit` that say how to train; they are explained there.
+
+    Raises:
+        TypeError: If one is of another type.
+        ValueError: If one has a value that cannot be.
+    """
+
+    epochs: int
+    batch_size: int
+    lr: float
+    loss: Any
+    transform: Callable[..., Any] | None
+    optimizer: Callable[..., torch.optim.Optimizer]
+    scheduler: Callable[[torch.optim.Optimizer], Any] | None
+    scheduler_every: str
+    kl_weight: Callable[[float], float] | None
+    clip_norm: float | None
+    accumulate: int
+    patience: int | None
+    on_nan: str
+    precision: str
+    compile: bool | str
+    seed: int | None
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate"):
+            check_count(name, getattr(self, name))
+        if self.patience is not None:
+            check_count("patience", self.patience)
+        for name in ("lr", "clip_norm"):
+            value = getattr(self, name)
+            if (value is not None or name == "lr") and not (
+                isinstance(value, int | float) and 0 < value < float("inf")
+            ):
+                raise ValueError(f"{name} is {value!r}; expected a positive number")
+        check_choice("scheduler_every", self.scheduler_every, ("epoch", "step"))
+        check_choice("on_nan", self.on_nan, ("stop", "skip"))
+        for name in ("optimizer", "scheduler", "transform", "kl_weight"):
+            value = getattr(self, name)
+            if not callable(value) and (value is not None or name == "optimizer"):
+                raise TypeError(f"{name} is of type {type(value).__name__}; expected a function")
+
+    def in_words(self) -> dict[str, Any]:
+        """The settings as JSON can hold them, functions by their names."""
+        return {name: name_of(value) for name, value in vars(self).items() if name not in _FREE}
+
+
+def name_of(value: Any) -> Any:
+    """Numbers and words as they are, of anything else a name that is the same in the next run."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, partial):
+        words = [*map(name_of, value.args), *(f"{name}={name_of(each)}" for name, each in value.keywords.items())]
+        return f"{name_of(value.func)}({', '.join(map(str, words))})"
+    return getattr(value, "__qualname__", None) or type(value).__qualname__

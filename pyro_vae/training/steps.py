@@ -1,0 +1,173 @@
+"""Steps of SVI, and what a long run looks at between the gradients of a step and its update."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import Tensor
+
+from pyro_vae.infer import SVI
+from pyro_vae.randomness import generators_kept
+from pyro_vae.training.processes import Processes
+from pyro_vae.training.sources import Batch
+
+__all__ = ["InParts", "Steps"]
+
+_SECONDS_TO_COMPILE = 20.0  # it takes about ten, and how much it saves is known roughly
+
+
+class Steps:
+    """Takes steps, in all processes at once, and says what the loss was; none where it or a gradient is not finite.
+
+    Batches of one kind, that of the first, are taken by a step that is recorded, tested and compiled before it is used;
+    others as Pyro does. So what a step computes does not depend on which steps this process has taken before.
+
+    Args:
+        programs: Model and guide.
+        optimizer: Steps the parameters.
+        loss: An ELBO of Pyro, or a function of model, guide and their arguments.
+        processes: Those that losses and gradients are added up over.
+        clip_norm: What the norm of the gradient of the loss per datapoint is clipped to.
+        accumulate: In how many parts the gradients of a batch are computed.
+        precision: See :class:`~pyro_vae.SVI`.
+        compile: Likewise; ``"auto"`` compiles where the steps ahead pay for it.
+    """
+
+    def __init__(
+        self,
+        programs: tuple[Callable[..., Any], Callable[..., Any]],
+        optimizer: torch.optim.Optimizer,
+        loss: Any,
+        processes: Processes,
+        *,
+        clip_norm: float | None,
+        accumulate: int,
+        precision: str,
+        compile: bool | str,  # noqa: A002
+    ) -> None:
+        self.compile = compile
+        self.kind: list[Any] | None = None  #: The kind of batches whose step is recorded.
+        self.is_prepared = False
+        self._processes = processes
+        self._clip_norm = clip_norm
+        self._precision = precision
+        # What a batch of this process counts for, and what all processes made of it.
+        self._rows = 0
+        self._is_rehearsal = False
+        self._outcome = 0.0, 0.0, True
+
+        def new_svi(mode: bool | str) -> SVI:
+            whole = None if accumulate == 1 else InParts(loss, accumulate)
+            return SVI(
+                *programs, optimizer, loss, whole, compile=mode, precision=precision, before_update=self._before_update
+            )
+
+        self._new_svi = new_svi
+        self._as_pyro = new_svi(False)
+        self._recorded = self._as_pyro
+        self._previous: Batch | None = None
+        self.wishes = [False, False]  #: To stop, and to save: what one process wishes
+        self.granted = [False, False]  #: is granted in all, after their next step.
+
+    def prepare(self, batch: Batch, steps: int | None, buffers: Sequence[Tensor]) -> None:
+        """Records the step for batches of this kind, without taking one.
+
+        Args:
+            batch: One of them.
+            steps: How many there will be, if that is known.
+            buffers: What the programs may write to.
+        """
+        self.kind, self.is_prepared = batch.kind, True
+        if self.compile is False:
+            return
+        if self.compile == "auto":
+            self._record("graph", batch, buffers)
+            self.compile = "graph"
+            if (steps or 0) * self._recorded.seconds_saved() > _SECONDS_TO_COMPILE:
+                self.compile = True
+        if self.compile != "graph" or self._recorded is self._as_pyro:
+            self._record(self.compile, batch, buffers)
+
+    def take(self, batch: Batch | None) -> tuple[float, int, bool]:
+        """Takes a step on a batch; None where only other processes have one.
+
+        Returns:
+            The loss and the number of datapoints, both of all processes, and whether all was finite; where it was not,
+            the parameters are as before.
+        """
+        self._rows = batch.rows if batch is not None else 0
+        if batch is None:  # for gradients to have the shapes that others send
+            batch = self._previous
+            if batch is None:
+                raise ValueError(f"there is no data for process {self._processes.rank} of {self._processes.size}")
+        self._previous = batch
+        self._step(batch)
+        loss, rows, is_finite = self._outcome
+        return loss, int(rows), is_finite
+
+    def _step(self, batch: Batch) -> None:
+        svi = self._recorded if batch.kind == self.kind else self._as_pyro
+        if batch.gather is not None:
+            svi.update_on(batch.inputs[0], batch.gather)
+        else:
+            svi.update(*batch.inputs)
+
+    def _record(self, mode: bool | str, batch: Batch, buffers: Sequence[Tensor]) -> None:
+        self._recorded = self._new_svi(mode)
+        before = [buffer.clone() for buffer in buffers]
+        self._is_rehearsal = True
+        with generators_kept(batch.inputs[0].device):
+            for _ in range(3):  # one as Pyro, one to record, one to test
+                self._step(batch)
+        self._is_rehearsal = False
+        for buffer, value in zip(buffers, before, strict=True):
+            buffer.copy_(value)
+
+    @torch.no_grad()
+    def _before_update(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> bool:
+        if self._is_rehearsal:
+            return False
+        if not self._rows:
+            for tensor in (*losses, *gradients):
+                tensor.zero_()
+        loss = sum(each.item() for each in losses)
+        loss, rows, *wishes = self._processes.sum(gradients, loss, self._rows, *self.wishes)
+        self.granted = [count > 0 for count in wishes]
+        if self._clip_norm is not None:
+            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
+            torch._foreach_mul_(list(gradients), (self._clip_norm * rows / norm).clamp_max(1.0))
+            total = norm.item()
+        else:
+            total = torch.stack([each.sum() for each in gradients]).sum().item()  # NaN if anything is, and cheap
+        is_finite = math.isfinite(loss) and math.isfinite(total)
+        self._outcome = loss, rows, is_finite
+        return is_finite
+
+
+class InParts:
+    """The loss of a batch and its gradients, computed in parts one after the other: in less memory.
+
+    Args:
+        loss: An ELBO of Pyro, or a function of model, guide and their arguments: a sum over datapoints.
+        parts: How many.
+    """
+
+    def __init__(self, loss: Any, parts: int) -> None:
+        self.loss: Any = loss
+        self.parts = parts
+
+    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor) -> Any:
+        """Leaves gradients at the parameters. Returns the loss."""
+        total: Any = 0.0
+        for part in zip(*(each.chunk(self.parts) for each in args), strict=True):
+            if isinstance(self.loss, ELBO):
+                total = total + self.loss.loss_and_grads(model, guide, *part)
+            else:
+                loss = self.loss(model, guide, *part)
+                loss.backward()
+                total = total + loss.detach()
+        return total

@@ -1,0 +1,307 @@
+"""The state of a training run in this process, and what is done to it: steps, ends of epochs, saves."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+
+from pyro_vae.infer.kl_weight import WeightedLatents
+from pyro_vae.randomness import generators_kept, get_generators, reseed, set_generators
+from pyro_vae.training.not_finite import NotFiniteError, find_cause
+from pyro_vae.training.processes import Processes
+from pyro_vae.training.run import Run, RunFolder
+from pyro_vae.training.settings import Settings
+from pyro_vae.training.sources import Batch, Rows, Source, as_source
+from pyro_vae.training.steps import Steps
+from pyro_vae.training.validation import validate
+from pyro_vae.vae import VAE
+
+__all__ = ["Training"]
+
+SKIPPED_IN_A_ROW = 20  # then nothing will become of it
+VALIDATION_BATCH = 500
+
+
+class Training:
+    """A run of training.
+
+    Args:
+        vae: The VAE.
+        train: The data; see :func:`~pyro_vae.fit`.
+        valid: Likewise, or None.
+        settings: How to train.
+        out: The folder of the run, or None.
+        resume: Whether to go on with the run that is there, if there is one.
+        save_every: Seconds between saves.
+    """
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        train: Any,
+        valid: Any,
+        settings: Settings,
+        out: str | Path | None,
+        resume: bool,
+        save_every: float,
+    ) -> None:
+        if not isinstance(vae, nn.Module) or not hasattr(vae, "model") or not hasattr(vae, "guide"):
+            raise TypeError(f"vae is of type {type(vae).__name__}; expected a module with the programs model and guide")
+        if settings.patience is not None and valid is None:
+            raise ValueError("patience needs validation data: pass valid")
+        self._settings = settings
+        self._device = next(vae.parameters()).device
+        self._processes = Processes(self._device)
+        vae_: Any = vae  # whose attributes torch does not type
+        self._programs = vae_.model, vae_.guide
+        self._check = getattr(vae, "check", None)
+        self.run = Run(vae, settings.epochs, None if out is None else Path(out))
+        words = {**settings.in_words(), "train": _fingerprint(train), "valid": _fingerprint(valid)}
+        self._folder = None if out is None else RunFolder.open(out, words, resume, self._processes.rank == 0)
+        if settings.seed is not None:
+            reseed(settings.seed, self._device)
+        self._begin(resume)
+        self._train = self._source(train, settings.batch_size, settings.transform)
+        self._valid = None if valid is None else self._source(valid, max(settings.batch_size, VALIDATION_BATCH), None)
+        self._save_every = save_every
+        self._now = self._saved = time.monotonic()
+        self._is_saved = False
+        self._skipped_in_a_row = 0
+        self._update_is_done()
+
+    def _begin(self, resume: bool) -> None:
+        """All that changes from step to step, as it is in the beginning, or where a run goes on."""
+        settings, vae = self._settings, self.run.vae
+        parameters = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+        self._optimizer = settings.optimizer(parameters, lr=settings.lr)
+        self._scheduler = None if settings.scheduler is None else settings.scheduler(self._optimizer)
+        self._kl_weight = torch.ones((), device=self._device)
+        programs: Any = self._programs
+        if settings.kl_weight is not None:
+            programs = tuple(WeightedLatents(program, self._kl_weight) for program in programs)
+        loss = settings.loss
+        if loss is None:
+            loss = TraceMeanField_ELBO() if isinstance(vae, VAE) else Trace_ELBO()
+        self._steps = Steps(
+            programs,
+            self._optimizer,
+            loss,
+            self._processes,
+            clip_norm=settings.clip_norm,
+            accumulate=settings.accumulate,
+            precision=settings.precision,
+            compile=settings.compile,
+        )
+        self._best: dict[str, Tensor] | None = None
+        self._seed = self._processes.share(int(torch.randint(2**31, ())))  # of the order of the data
+        self._processes.share_weights(vae)
+        if self._processes.rank:
+            reseed(self._seed + self._processes.rank, self._device)  # noise of its own
+        if self._folder is not None and resume and self._folder.exists:
+            self._restore(self._folder)
+        elif self._folder is not None and self._processes.rank == 0:
+            self._folder.describe(vae)
+
+    def _source(self, data: Any, batch_size: int, transform: Any) -> Source:
+        source = as_source(
+            data,
+            batch_size=batch_size,
+            count=_num_arguments(self._programs[0]),
+            transform=transform,
+            device=self._device,
+            seed=self._seed,
+            processes=self._processes,
+        )
+        if isinstance(source, Rows) and self._check is not None:
+            with generators_kept(self._device):
+                source.check(self._check)
+        return source
+
+    @property
+    def num_batches(self) -> int | None:
+        """How many batches an epoch has, if that is known."""
+        try:
+            return len(self._train)
+        except TypeError:  # of a stream
+            return None
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether a process wants to stop."""
+        return self._steps.granted[0]
+
+    def batches(self) -> Iterator[Batch | None]:
+        """What is left of the epoch."""
+        return self._train.epoch(self.run.progress.epoch, skip=self.run.progress.batch)
+
+    def step(self, batch: Batch | None, wants_to_stop: bool) -> None:
+        """Takes a step.
+
+        Raises:
+            NotFiniteError: If it cannot be taken, and is not to be skipped.
+        """
+        progress, steps = self.run.progress, self._steps
+        if batch is not None and not steps.is_prepared and steps.kind in (None, batch.kind):
+            if self._check is not None and batch.gather is None:
+                self._check(batch.inputs[0])
+            total = None if self.num_batches is None else self.num_batches * self.run.epochs
+            steps.prepare(batch, total, list(self.run.vae.buffers()))
+        if self._settings.kl_weight is not None:
+            part = progress.batch / self.num_batches if self.num_batches else 0.0
+            self._kl_weight.fill_(self._settings.kl_weight(progress.epoch + part))
+        self._is_saved = False
+        steps.wishes = [wants_to_stop, time.monotonic() - self._saved > self._save_every]
+        before = get_generators(self._device)
+        loss, rows, is_finite = steps.take(batch)
+        progress.batch += 1
+        progress.step += 1
+        if is_finite:
+            progress.loss += loss
+            progress.rows += rows
+            self._skipped_in_a_row = 0
+            if self._scheduler is not None and self._settings.scheduler_every == "step":
+                self._scheduler.step()
+        else:
+            self._not_finite(loss, batch, before)
+        if steps.granted[1] and not steps.granted[0]:  # or it is saved on leaving
+            self.save()
+
+    def _not_finite(self, loss: float, batch: Batch | None, generators: dict[str, Tensor]) -> None:
+        progress = self.run.progress
+        progress.skipped += 1
+        self._skipped_in_a_row += 1
+        if self._settings.on_nan == "skip" and self._skipped_in_a_row < SKIPPED_IN_A_ROW:
+            return
+        cause = "it is in another process"
+        if batch is not None:
+            set_generators(generators, self._device)  # for the same noise
+            cause = find_cause(self.run.vae, self._programs, batch.tensors)
+        where = f"step {progress.step} (epoch {progress.epoch + 1}, batch {progress.batch})"
+        message = f"at {where} the loss is {loss:g}: {cause}. The step was not taken"
+        if self._settings.on_nan == "skip":
+            message += f", nor the {SKIPPED_IN_A_ROW - 1} before it"
+        if self._folder is not None and self._folder.exists:
+            message += f"; what was saved last is kept in {str(self.run.out)!r}"
+        raise NotFiniteError(message, progress.epoch + 1, progress.batch, progress.step)
+
+    def end_epoch(self, wants_to_stop: bool) -> None:
+        """Validates, notes what there is to note, and saves if it is time to.
+
+        Raises:
+            NotFiniteError: If no step of the epoch could be taken.
+        """
+        run, progress = self.run, self.run.progress
+        if not progress.batch:
+            raise ValueError("train has no batches")
+        self._processes.share_weights(run.vae, buffers_only=True)  # those that each process has counted by itself
+        seconds = progress.epoch_seconds + time.monotonic() - self._now
+        row = {
+            "epoch": progress.epoch + 1,
+            "step": progress.step,
+            "train_loss": progress.loss / max(progress.rows, 1),
+            "lr": self._optimizer.param_groups[0]["lr"],
+            "kl_weight": self._kl_weight.item(),
+            "skipped": progress.skipped,
+            "datapoints_per_second": progress.rows / max(seconds, 1e-9),
+        }
+        if self._valid is not None:
+            terms = validate(run.vae, self._programs, self._valid.epoch(0), self._device, self._processes)
+            row |= {f"valid_{name}": value for name, value in terms.items()}
+            if terms["loss"] < progress.best_loss:
+                progress.best_loss, progress.best_epoch = terms["loss"], progress.epoch + 1
+                self._best = {name: tensor.detach().clone() for name, tensor in run.vae.state_dict().items()}
+        if isinstance(self._scheduler, ReduceLROnPlateau):
+            self._scheduler.step(row.get("valid_loss", row["train_loss"]))
+        elif self._scheduler is not None and self._settings.scheduler_every == "epoch":
+            self._scheduler.step()
+        self._count_seconds()
+        row["seconds"] = progress.seconds
+        run.history.append(row)
+        progress.epoch += 1
+        progress.batch = progress.rows = 0
+        progress.loss = progress.epoch_seconds = 0.0
+        self._update_is_done()
+        is_due = time.monotonic() - self._saved > self._save_every
+        wishes = self._processes.sum([], wants_to_stop, is_due or run.is_done)
+        self._steps.granted = [count > 0 for count in wishes]
+        if self._steps.granted[1]:
+            self.save()
+
+    def finish(self) -> None:
+        """Does what is done once, at the end."""
+        if not self._is_saved:
+            self.save()
+        if self._settings.patience is not None and self._best is not None:
+            self.run.vae.load_state_dict(self._best)
+
+    def save(self) -> None:
+        """Saves the run, if it has a folder.
+
+        Raises:
+            OSError: If it cannot be written; what was saved before is as it was.
+        """
+        self._count_seconds()
+        self._saved, self._is_saved = time.monotonic(), True
+        if self._folder is None:
+            return
+        mine = {"generators": get_generators(self._device), "kind": self._steps.kind}
+        state = {
+            "optimizer": self._optimizer.state_dict(),
+            "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
+            "processes": self._processes.gather(mine),
+            "seed": self._seed,
+            "compile": self._steps.compile,
+        }
+        if self._processes.rank == 0:
+            self._folder.save(self.run, state, self._best)
+
+    def _restore(self, folder: RunFolder) -> None:
+        state, self._best = folder.restore(self.run)
+        self._optimizer.load_state_dict(state["optimizer"])
+        if self._scheduler is not None:
+            self._scheduler.load_state_dict(state["scheduler"])
+        self._seed, self._steps.compile = state["seed"], state["compile"]
+        if len(state["processes"]) == self._processes.size:
+            mine = state["processes"][self._processes.rank]
+            set_generators(mine["generators"], self._device)
+            self._steps.kind = mine["kind"]
+        else:  # not the same bits, but noise that is as good
+            reseed(self._seed + self.run.progress.step + self._processes.rank, self._device)
+
+    def _update_is_done(self) -> None:
+        progress, patience = self.run.progress, self._settings.patience
+        waited = progress.epoch - progress.best_epoch
+        self.run.is_done = progress.epoch >= self.run.epochs or (patience is not None and waited >= patience)
+
+    def _count_seconds(self) -> None:
+        now = time.monotonic()
+        self.run.progress.seconds += now - self._now
+        self.run.progress.epoch_seconds += now - self._now
+        self._now = now
+
+
+def _num_arguments(program: Any) -> int:
+    """How many tensors a program takes."""
+    parameters = inspect.signature(program).parameters.values()
+    return sum(
+        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
+    )
+
+
+def _fingerprint(data: Any) -> Any:
+    """What tells data from others, as JSON can hold it: of tensors their shape and a checksum of some rows."""
+    if isinstance(data, Tensor):
+        rows = data.detach()[:: max(1, len(data) // 256)].cpu().contiguous() if data.ndim else data
+        return [str(data.dtype), *data.shape, zlib.crc32(rows.reshape(-1).view(torch.uint8).numpy().data)]
+    if isinstance(data, tuple | list):
+        return [_fingerprint(each) for each in data]
+    return None if data is None else type(data).__qualname__

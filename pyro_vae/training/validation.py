@@ -1,0 +1,61 @@
+"""How good the model is on data that it is not trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+
+from pyro_vae.randomness import generators_kept, reseed
+from pyro_vae.training.processes import Processes
+from pyro_vae.training.sources import Batch
+
+__all__ = ["validate"]
+
+
+@torch.no_grad()
+def validate(
+    vae: nn.Module,
+    programs: tuple[Callable[..., Any], Callable[..., Any]],
+    batches: Iterable[Batch | None],
+    device: torch.device,
+    processes: Processes,
+) -> dict[str, float]:
+    """The negative ELBO, in nats per datapoint, and the two terms that it is the sum of (Alemi et al. 2018).
+
+    There is one draw of the latents for each datapoint, from the same seed at every call. The VAE is in evaluation mode
+    meanwhile.
+
+    Returns:
+        ``loss``, and of it ``rate`` (log q(z given x) - log p(z)) and ``distortion`` (-log p(x given z)).
+    """
+    training = [module for module in vae.modules() if module.training]
+    vae.eval()
+    rate = distortion = rows = 0.0
+    try:
+        with generators_kept(device), pyro.validation_enabled(False):
+            reseed(processes.rank, device)
+            for batch in batches:
+                if batch is not None:
+                    part = _terms(programs, batch.tensors)
+                    rate, distortion, rows = rate + part[0], distortion + part[1], rows + batch.rows
+    finally:
+        for module in training:
+            module.training = True
+    rate, distortion, rows = processes.sum([], rate, distortion, rows)
+    return {"loss": (rate + distortion) / rows, "rate": rate / rows, "distortion": distortion / rows}
+
+
+def _terms(programs: tuple[Callable[..., Any], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> tuple[float, float]:
+    model, guide = programs
+    guide_trace = poutine.trace(guide).get_trace(*inputs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*inputs)
+    model_trace.compute_log_prob()
+    nodes: dict[str, Any] = dict(model_trace.nodes)
+    observed = sum(nodes[name]["log_prob_sum"].item() for name in model_trace.observation_nodes)
+    log_posterior, log_joint = (torch.as_tensor(trace.log_prob_sum()).item() for trace in (guide_trace, model_trace))
+    return log_posterior - (log_joint - observed), -observed
