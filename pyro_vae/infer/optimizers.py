@@ -14,7 +14,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
-__all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "step_by"]
+__all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "fuse", "step_by"]
 
 
 class TorchOptimizer(PyroOptim):
@@ -51,6 +51,13 @@ def as_pyro_optim(optim: PyroOptim | Optimizer) -> PyroOptim:
     if not isinstance(optim, PyroOptim):
         raise TypeError(f"optim is of type {type(optim).__name__}; expected an optimizer of pyro.optim or torch.optim")
     return optim
+
+
+def fuse(optimizer: Optimizer) -> None:
+    """Has Adam and AdamW step by the kernel that recorded steps use, so that other steps round as these do."""
+    for group in optimizer.param_groups:
+        if type(optimizer) in _STEPS and not (group["differentiable"] or group["capturable"]):
+            group["fused"], group["foreach"] = True, False
 
 
 def step_by(optim: PyroOptim, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:

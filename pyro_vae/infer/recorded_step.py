@@ -199,4 +199,5 @@ _SECONDS_TO_COMPILE = 10.0
 
 
 def _largest(tensor: Tensor) -> float:
-    return tensor.detach().abs().max().item() if tensor.numel() else 0.0
+    finite = tensor.detach().abs().nan_to_num(nan=0.0, posinf=0.0)
+    return finite.max().item() if tensor.numel() else 0.0

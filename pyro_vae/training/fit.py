@@ -5,13 +5,17 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyro
 import torch
 from torch import nn
 
+from pyro_vae.checks import check_choice, check_count
 from pyro_vae.interrupted import Interrupted
+from pyro_vae.processes import STRATEGIES, join, launch
 from pyro_vae.training.progress_bar import progress_bar
 from pyro_vae.training.run import Callback, Run
 from pyro_vae.training.settings import Settings
@@ -43,6 +47,8 @@ def fit(
     precision: str = "float32",
     compile: bool | str = "auto",  # noqa: A002
     seed: int | None = None,
+    devices: int = 1,
+    strategy: str = "ddp",
     out: str | Path | None = None,
     resume: bool = False,
     save_every: float = 30.0,
@@ -79,6 +85,9 @@ def fit(
         precision: ``"bfloat16"`` for matrix products; see :class:`~pyro_vae.SVI`.
         compile: See :class:`~pyro_vae.SVI`; ``"auto"`` compiles where the steps ahead pay for it.
         seed: Seeds torch's generators first.
+        devices: How many processes of this machine train together, on GPUs if the VAE is on one. Under ``torchrun`` or
+            SLURM it is those that were started, whatever is said here.
+        strategy: How to start them: ``"ddp"``, ``"ddp_spawn"`` or ``"ddp_fork"``; :func:`pyro_vae.processes.launch`.
         out: A folder for checkpoints, ``history.csv`` and ``run.json``; :func:`~pyro_vae.load` reads it.
         resume: Whether to go on with the run in the folder, if there is one.
         save_every: Saves at the next step, if a save is so many seconds ago; and at the end.
@@ -116,17 +125,46 @@ def fit(
         compile=compile,
         seed=seed,
     )
-    training = Training(vae, train, valid, settings, out, resume, save_every)
+    check_count("devices", devices)
+    check_choice("strategy", strategy, STRATEGIES)
+    here = partial(_fit, vae, train, valid, settings, out, resume, save_every, callbacks, progress)
+    device = next(vae.parameters()).device
+    processes = join(device.type)
+    if processes.size > 1:
+        return here(processes.device)
+    if devices == 1:
+        return here(device)
+    run = launch(here, device, devices, strategy)
+    if run.vae is not vae:  # it was trained elsewhere
+        vae.load_state_dict(run.vae.state_dict())
+        run.vae = vae
+    return run
+
+
+def _fit(
+    vae: nn.Module,
+    train: Any,
+    valid: Any,
+    settings: Settings,
+    out: str | Path | None,
+    resume: bool,
+    save_every: float,
+    callbacks: Sequence[Callback],
+    progress: bool,
+    device: torch.device,
+) -> Run:
+    training = Training(vae.to(device), train, valid, settings, out, resume, save_every)
     run = training.run
     received: list[int] = []
     with signals_noted(received.append), progress_bar(run, training.num_batches, shown=progress) as show:
         while not run.is_done:
-            for batch in training.batches():
-                training.step(batch, wants_to_stop=bool(received))
-                show()
-                if training.is_stopping:
-                    break
-            else:
+            with pyro.validation_enabled(False):  # data were looked at, and losses are
+                for batch in training.batches():
+                    training.step(batch, wants_to_stop=bool(received))
+                    show()
+                    if training.is_stopping:
+                        break
+            if not training.is_stopping:
                 training.end_epoch(wants_to_stop=bool(received))
                 answers = [callback(run) for callback in callbacks]
                 run.is_done |= any(answer is True for answer in answers)

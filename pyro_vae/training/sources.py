@@ -11,8 +11,8 @@ from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
 
 from pyro_vae.data import Batches
+from pyro_vae.processes import Processes
 from pyro_vae.randomness import get_generators, reseed, set_generators
-from pyro_vae.training.processes import Processes
 
 __all__ = ["Batch", "Loaded", "Rows", "Source", "as_source"]
 
@@ -153,7 +153,6 @@ def as_source(
     device: torch.device,
     seed: int,
     processes: Processes,
-    shuffle: bool = True,
 ) -> Source:
     """Makes batches of a tensor, a ``Dataset`` or a ``DataLoader``.
 
@@ -166,7 +165,9 @@ def as_source(
     if isinstance(data, tuple | list) and all(isinstance(each, Tensor) for each in data):
         data = torch.utils.data.TensorDataset(*data)
     if isinstance(data, Dataset):
-        shuffle = shuffle and not isinstance(data, IterableDataset)
+        shuffle = not isinstance(data, IterableDataset)
+        if shuffle and len(data) == 0:  # type: ignore[arg-type]  # which is what a Dataset of rows has
+            raise ValueError("train has no datapoints")
         data = DataLoader(data, batch_size, shuffle=shuffle)
     if not isinstance(data, DataLoader):
         raise TypeError(f"train is of type {type(data).__name__}; expected a tensor, a Dataset or a DataLoader")
