@@ -1,0 +1,165 @@
+"""A run in TensorBoard while it trains."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from pyro_vae.checks import check_count
+from pyro_vae.folders import writable_folder
+from pyro_vae.processes import Processes
+from pyro_vae.training.logs.drawing import check_images, codes, in_unit_interval, reconstructions, samples
+from pyro_vae.training.logs.failures import failures_warned
+from pyro_vae.training.run import Run
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["TensorBoard"]
+
+PROJECTED = 5000
+SPRITE = 8192  # pixels in a row of the largest picture that the projector takes
+
+
+class TensorBoard:
+    """Writes each epoch's row of the history as scalars, pictures every few epochs, and codes after the last.
+
+    A callback for :func:`~pyro_vae.fit`; ``tensorboard --logdir FOLDER`` shows it. A run that goes on may write to the
+    folder of the one before: each row is there once, those too that had been lost. What cannot be written is warned
+    of, and training goes on.
+
+    Args:
+        folder: Where to.
+        images: For pictures: test data, ``[n, channels, height, width]`` with 1 or 3 channels, as the VAE takes them.
+            Samples and reconstructions are those of :class:`~pyro_vae.training.logs.Pictures`; the embedding projector
+            gets the codes of the first 5000 images (of fewer, if they are larger than 115 pixels), of each latent site.
+        labels: The labels of the images, ``[n]``, for the projector.
+        every: Epochs from one time that pictures are drawn to the next.
+
+    Raises:
+        ImportError: If the package ``tensorboard`` is missing.
+        TypeError: If images or labels are not a tensor.
+        ValueError: If they have another shape, there are labels without or not as many, or ``every`` is not at least 1.
+        OSError: If the folder cannot be written to.
+    """
+
+    def __init__(
+        self, folder: str | Path, images: Tensor | None = None, labels: Tensor | None = None, every: int = 5
+    ) -> None:
+        _summary_writer()
+        self._images = None if images is None else check_images(images)
+        self._labels = None if labels is None else _check_labels(labels, images)
+        self._every = check_count("every", every)
+        self._folder = writable_folder(folder)
+        self._writer: Any = None
+        self._rows = 0  # of the history that are written
+
+    def __call__(self, run: Run) -> None:
+        """Writes what the epoch has brought."""
+        if not Processes(torch.device("cpu")).is_first:
+            return
+        figures: dict[str, Figure] = {}
+        if self._images is not None and (run.is_done or run.progress.epoch % self._every == 0):
+            for draw in (samples, reconstructions):
+                with failures_warned(self._folder / draw.__name__):
+                    figures[draw.__name__] = draw(run.vae, self._images)
+        with failures_warned(self._folder):
+            self._write(run.history, figures)
+            if run.is_done and self._images is not None:
+                self._project(run.vae, self._images, run.progress.step)
+        if run.is_done:
+            self._close()
+
+    def _write(self, history: Sequence[dict[str, Any]], figures: dict[str, Figure]) -> None:
+        if self._writer is None or len(history) != self._rows + 1:  # it has failed, or the run has gone back
+            self._open(history)
+        for row in history[self._rows :]:
+            for name, value in row.items():
+                if name != "step" and isinstance(value, int | float):
+                    self._writer.add_scalar(_tag(name), value, row["step"])
+        for name, figure in figures.items():
+            self._writer.add_figure(name, figure, history[-1]["step"])
+        self._writer.flush()
+        self._rows = len(history)
+
+    def _open(self, history: Sequence[dict[str, Any]]) -> None:
+        """Goes on after the rows that are in the folder, without what comes later there."""
+        self._close()
+        self._folder.mkdir(parents=True, exist_ok=True)  # which is what is missing, if someone has removed it
+        with _quiet():
+            there = _steps(self._folder) if len(history) > 1 else set()
+            last = len(history) - 1  # new, whatever is there
+            self._rows = next((i for i, row in enumerate(history[:last]) if row["step"] not in there), last)
+            first_step = history[self._rows - 1]["step"] + 1 if self._rows else 0
+            self._writer = _summary_writer()(str(self._folder), purge_step=first_step)
+
+    def _project(self, vae: nn.Module, images: Tensor, step: int) -> None:
+        """Writes the files of the embedding projector."""
+        height, width = images.shape[2:]
+        size = max(height, width)
+        images = images[: min(PROJECTED, (SPRITE // size) ** 2)]
+        labels = None if self._labels is None else self._labels[: len(images)].tolist()
+        squares = pad(in_unit_interval(images, images), (0, size - width, 0, size - height))
+        for site, z in codes(vae, images).items():
+            with _quiet():
+                self._writer.add_embedding(z, labels, squares, step, site)
+
+    def _close(self) -> None:
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            with suppress(Exception):  # it raises what it has raised before
+                writer.close()
+
+
+def _check_labels(labels: Tensor, images: Tensor | None) -> Tensor:
+    if not isinstance(labels, Tensor):
+        raise TypeError(f"labels are of type {type(labels).__name__}; expected a tensor [n]")
+    if images is None:
+        raise ValueError("there are labels without images")
+    if labels.shape != images.shape[:1]:
+        raise ValueError(f"labels have shape {list(labels.shape)}; expected [{len(images)}], one for each image")
+    return labels
+
+
+def _summary_writer() -> Any:
+    try:
+        with _quiet():
+            from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError("TensorBoard logs need a package: pip install 'pyro-vae[tensorboard]'") from error
+    return SummaryWriter
+
+
+def _tag(name: str) -> str:
+    return name.replace("_", "/", 1) if name.startswith(("train_", "valid_")) else f"train/{name}"
+
+
+def _steps(folder: Path) -> set[int]:
+    """The steps of the rows that TensorBoard would show of a folder."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder), {"scalars": 0, "images": 1}).Reload()
+    tag = _tag("train_loss")
+    return {event.step for event in events.Scalars(tag)} if tag in events.Tags()["scalars"] else set()
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without what tensorboard prints, logs and warns of."""
+    logger = logging.getLogger("tensorboard")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), redirect_stdout(None):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
