@@ -1,0 +1,78 @@
+"""The parts of a VAE, chosen by name, with the options that each has."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Annotated, Any, Generic, Literal, TypeVar
+
+from torch import Tensor
+from tyro.conf import arg
+
+from pyro_vae import VAE
+from pyro_vae.checks import check_count
+from pyro_vae.cli.likelihoods import LIKELIHOODS
+from pyro_vae.cli.networks import NETWORKS
+from pyro_vae.cli.posteriors import POSTERIORS
+from pyro_vae.cli.priors import PRIORS
+
+__all__ = ["Architecture"]
+
+TABLES = {"prior": PRIORS, "likelihood": LIKELIHOODS, "posterior": POSTERIORS, "network": NETWORKS}
+DEFAULTS = {"prior": "standard-normal", "likelihood": "bernoulli", "posterior": "normal", "network": "mlp"}
+
+Prior = TypeVar("Prior", bound=Any)
+Likelihood = TypeVar("Likelihood", bound=Any)
+Posterior = TypeVar("Posterior", bound=Any)
+Network = TypeVar("Network", bound=Any)
+
+
+def _one_of(kind: str) -> Any:
+    table = TABLES[kind]
+    lines = [f"{name}: {part.__doc__}" for name, part in table.items()]
+    names: Any = Literal[tuple(table)]
+    hint = f"(default: {DEFAULTS[kind]})"
+    return arg(constructor=names, help="\n".join(lines), help_behavior_hint=hint)
+
+
+@dataclass(frozen=True)
+class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
+    """The names of the parts, and for each of them its options."""
+
+    prior_options: Annotated[Prior, arg(name="prior")]
+    likelihood_options: Annotated[Likelihood, arg(name="likelihood")]
+    posterior_options: Annotated[Posterior, arg(name="posterior")]
+    network_options: Annotated[Network, arg(name="network")]
+    prior: Annotated[str, _one_of("prior")] = DEFAULTS["prior"]
+    likelihood: Annotated[str, _one_of("likelihood")] = DEFAULTS["likelihood"]
+    posterior: Annotated[str, _one_of("posterior")] = DEFAULTS["posterior"]
+    network: Annotated[str, _one_of("network")] = DEFAULTS["network"]
+    latent_dim: int = 50
+    """Number of latent dimensions."""
+
+    @classmethod
+    def chosen(cls, words: Sequence[str]) -> Any:
+        """This class for the parts that are named on a command line, so that their options are known to it."""
+        parser = ArgumentParser(add_help=False, allow_abbrev=False)
+        for kind in TABLES:
+            parser.add_argument(f"--{kind}", nargs="?")
+        names = vars(parser.parse_known_args(words)[0])
+        # Of a name that there is not, it is said later that there is none.
+        types = (table.get(names[kind], table[DEFAULTS[kind]]) for kind, table in TABLES.items())
+        generic: Any = cls
+        return generic[tuple(types)]
+
+    def build(self, train: Tensor) -> VAE:
+        """Makes the VAE for data ``[n, *event]``, with weights of torch's generators.
+
+        Raises:
+            ValueError: If an option has a value that cannot be, or parts do not fit together or to the data.
+        """
+        check_count("--latent-dim", self.latent_dim)
+        event = tuple(train.shape[1:])
+        network: Any = self.network_options
+        posterior = self.posterior_options(partial(network.encoder, event), self.latent_dim)
+        likelihood = self.likelihood_options(partial(network.decoder, self.latent_dim), event)
+        return VAE(self.prior_options(self.latent_dim, posterior, train), likelihood, posterior)

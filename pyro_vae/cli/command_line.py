@@ -1,0 +1,98 @@
+"""From the words of a command line to what is done, and to an exit status."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from typing import Any
+
+import tyro
+
+from pyro_vae.cli.architecture import Architecture
+from pyro_vae.cli.evaluate import Evaluate
+from pyro_vae.cli.info import Info
+from pyro_vae.cli.plot import Plot
+from pyro_vae.cli.sample import Sample
+from pyro_vae.cli.train import Train
+
+__all__ = ["main"]
+
+DESCRIPTION = """Trains variational autoencoders and says how good they are.
+
+Each command has a --help of its own; that of train lists the options of the parts that are chosen beside it, as in
+"pyro-vae train --prior vamp --help". With --debug, an error shows where it comes from."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Does what a command line says.
+
+    Args:
+        argv: Its words, without the program's name; by default those that the process was started with.
+
+    Returns:
+        The exit status: 0, 2 after an error, 130 after Ctrl-C.
+
+    Raises:
+        SystemExit: After ``--help``, and at SIGTERM while training (143).
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    try:
+        _parse([word for word in words if word != "--debug"])()
+    except KeyboardInterrupt as interrupt:
+        print(_line(interrupt) or "interrupted", file=sys.stderr)
+        return 130
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        print(f"pyro-vae: error: {_line(error) or type(error).__name__}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parse(words: list[str]) -> Any:
+    """The command with its options, to be called.
+
+    Raises:
+        ValueError: If there is no such command or option, or a value is none.
+        SystemExit: After ``--help``.
+    """
+    train: Any = Train
+    commands = {
+        "train": train[Architecture.chosen(words)],
+        "evaluate": Evaluate,
+        "sample": Sample,
+        "plot": Plot,
+        "info": Info,
+    }
+    box = io.StringIO()
+    try:
+        with redirect_stderr(box):
+            return tyro.extras.subcommand_cli_from_dict(
+                commands,
+                prog="pyro-vae",
+                description=DESCRIPTION,
+                args=words,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+        raise ValueError(_unboxed(box.getvalue())) from None
+
+
+def _unboxed(box: str) -> str:
+    """What tyro says in a box of several sections, without its title and references to help."""
+    text = box.partition("\n")[2]
+    sections = [" ".join(re.sub("[│╰╯─]", " ", section).split()) for section in re.split("─{5,}", text)]
+    said = [section for section in sections if section and not re.match("For full help|Argument help", section)]
+    return "; ".join(said) or box
+
+
+def _line(error: BaseException) -> str:
+    """The message in one line, in terms of options rather than arguments."""
+    return " ".join(str(error).split()).replace("resume=True", "--resume")

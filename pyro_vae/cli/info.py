@@ -1,0 +1,64 @@
+"""``pyro-vae info``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from tyro.conf import Positional
+
+from pyro_vae import load
+from pyro_vae.cli.run_files import COMMAND, EVIDENCE, folder_of, read_json
+from pyro_vae.training.checkpoint import read
+from pyro_vae.training.loading import LAST
+
+__all__ = ["Info"]
+
+
+@dataclass(frozen=True)
+class Info:
+    """Says what is in the folder of a run."""
+
+    run: Positional[Path]
+    """Folder of the run."""
+
+    def __call__(self) -> None:
+        """Prints it.
+
+        Raises:
+            CheckpointError: If the run cannot be loaded.
+            OSError: If something cannot be read.
+        """
+        folder = folder_of(self.run)
+        vae, content = load(self.run), read(folder / LAST)[1]
+        progress, history = content["progress"], content["history"]
+        _print("parameters", _parts(vae))
+        if history:
+            _print("last epoch", history[-1])
+        if progress["best_epoch"]:
+            _print("best epoch", history[progress["best_epoch"] - 1])
+        if (folder / EVIDENCE).exists():
+            _print("evidence, nats per datapoint", read_json(folder / EVIDENCE))
+        command = folder / COMMAND
+        _print("settings", read_json(command)["options"] if command.exists() else content["settings"])
+        _print("versions", content["versions"])
+
+
+def _parts(vae: nn.Module) -> dict[str, str]:
+    """Each part, and how many parameters it has."""
+    counts = {
+        f"{name} ({type(part).__name__})": sum(parameter.numel() for parameter in part.parameters())
+        for name, part in vae.named_children()
+    }
+    total = sum(parameter.numel() for parameter in vae.parameters())
+    shared = " (of which parts share some)" if total != sum(counts.values()) else ""
+    return {name: f"{count:,}" for name, count in counts.items()} | {"in all": f"{total:,}{shared}"}
+
+
+def _print(title: str, values: Mapping[str, Any]) -> None:
+    print(title)
+    for name, value in values.items():
+        print(f"  {name:<32}{f'{value:.6g}' if isinstance(value, float) else value}")

@@ -1,0 +1,66 @@
+"""Networks by name: their options, and the encoders and decoders made of them.
+
+Networks of one's own here are a dataclass and a line in the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn as torch_nn
+
+from pyro_vae import nn
+
+__all__ = ["NETWORKS"]
+
+
+@dataclass(frozen=True)
+class Multilayer:
+    """Multilayer perceptrons."""
+
+    hidden: tuple[int, ...] = (400,)
+    """Widths of the hidden layers of the encoder; the decoder mirrors them."""
+
+    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
+        return nn.mlp(event, self.hidden, outputs)
+
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
+        return nn.mlp(latent_dim, self.hidden[::-1], outputs)
+
+
+@dataclass(frozen=True)
+class GatedMultilayer:
+    """Multilayer perceptrons with gated layers (Tomczak & Welling 2018)."""
+
+    hidden: tuple[int, ...] = (300, 300)
+    """Widths of the hidden layers of the encoder; the decoder mirrors them."""
+
+    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
+        return nn.gated_mlp(event, self.hidden, outputs)
+
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
+        return nn.gated_mlp(latent_dim, self.hidden[::-1], outputs)
+
+
+@dataclass(frozen=True)
+class Convolutional:
+    """Convolutions that halve images, and transposed ones that double them."""
+
+    channels: tuple[int, ...] = (32, 64)
+    """Number of channels after each halving of the encoder; the decoder mirrors them."""
+    residual: bool = False
+    """Puts a residual block after each halving and before each doubling."""
+
+    @property
+    def _block(self) -> type[torch_nn.Module]:
+        return nn.ResidualBlock if self.residual else torch_nn.Identity
+
+    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
+        return nn.convolutional_encoder(event, outputs, self.channels, block=self._block)
+
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
+        return nn.convolutional_decoder(latent_dim, outputs, self.channels[::-1], block=self._block)
+
+
+NETWORKS: dict[str, type] = {"mlp": Multilayer, "gated-mlp": GatedMultilayer, "convolutional": Convolutional}

@@ -1,0 +1,88 @@
+"""Posteriors by name: their options, and the posteriors made of them.
+
+A posterior of one's own here is a dataclass and a line in the table. It is called with a function that makes a network
+from data to so many numbers, and with the latent dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from pyro_vae import posteriors
+
+__all__ = ["POSTERIORS"]
+
+Encoder = Callable[[int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal with a diagonal covariance."""
+
+    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+        return posteriors.Normal(encoder(2 * latent_dim))
+
+
+@dataclass(frozen=True)
+class FullNormal:
+    """Normal with a full covariance."""
+
+    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+        return posteriors.FullNormal(encoder(latent_dim * (latent_dim + 3) // 2))
+
+
+@dataclass(frozen=True)
+class LowRankNormal:
+    """Normal with a covariance of low rank plus a diagonal."""
+
+    rank: int = 5
+    """Rank."""
+
+    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+        return posteriors.LowRankNormal(encoder(latent_dim * (2 + self.rank)), self.rank)
+
+
+@dataclass(frozen=True)
+class InverseAutoregressive:
+    """Inverse autoregressive flow (Kingma et al. 2016)."""
+
+    transforms: int = 2
+    """Number of autoregressive transforms."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of each transform's network."""
+    context: int = 64
+    """Number of features of the data that each of these networks gets."""
+
+    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+        network = encoder(2 * latent_dim + self.context)
+        return posteriors.InverseAutoregressive(network, latent_dim, self.context, self.transforms, self.hidden)
+
+
+@dataclass(frozen=True)
+class NeuralSpline:
+    """Flow of monotonic splines (Durkan et al. 2019)."""
+
+    transforms: int = 2
+    """Number of autoregressive transforms."""
+    hidden: tuple[int, ...] = (64, 64)
+    """Widths of the hidden layers of each transform's network."""
+    context: int = 64
+    """Number of features of the data that each of these networks gets."""
+    bins: int = 8
+    """Number of pieces of each spline."""
+
+    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+        network = encoder(2 * latent_dim + self.context)
+        return posteriors.NeuralSpline(network, latent_dim, self.context, self.transforms, self.hidden, self.bins)
+
+
+POSTERIORS: dict[str, type] = {
+    "normal": Normal,
+    "full-normal": FullNormal,
+    "low-rank": LowRankNormal,
+    "iaf": InverseAutoregressive,
+    "spline": NeuralSpline,
+}

@@ -1,0 +1,81 @@
+"""Priors by name: their options, and the priors made of them.
+
+A prior of one's own here is a dataclass and a line in the table. It is called with the latent dimension, the posterior
+and the training data ``[n, *event]``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae import priors
+
+__all__ = ["PRIORS"]
+
+
+@dataclass(frozen=True)
+class StandardNormal:
+    """N(0, I)."""
+
+    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
+        return priors.StandardNormal(latent_dim)
+
+
+@dataclass(frozen=True)
+class Laplace:
+    """Independent Laplace distributions of variance 1."""
+
+    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
+        return priors.Laplace(latent_dim)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Learned mixture of diagonal normals."""
+
+    components: int = 100
+    """Number of normals."""
+
+    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
+        return priors.Mixture(latent_dim, self.components)
+
+
+@dataclass(frozen=True)
+class Vamp:
+    """Mixture of the posterior at learned pseudo-inputs (Tomczak & Welling 2018)."""
+
+    components: int = 500
+    """Number of pseudo-inputs, which start at training data drawn at random."""
+
+    def __call__(self, latent_dim: int, posterior: nn.Module, train: Tensor) -> nn.Module:  # noqa: ARG002
+        if not 1 <= self.components <= len(train):
+            raise ValueError(
+                f"--prior.components is {self.components}; expected from 1 to {len(train)}, the number of training data"
+            )
+        return priors.VampPrior(posterior, train[torch.randperm(len(train))[: self.components]])
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Masked autoregressive flow (Papamakarios et al. 2017)."""
+
+    transforms: int = 3
+    """Number of autoregressive transforms."""
+    hidden: tuple[int, ...] = (128,)
+    """Widths of the hidden layers of each transform's network."""
+
+    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
+        return priors.MaskedAutoregressiveFlow(latent_dim, self.transforms, self.hidden)
+
+
+PRIORS: dict[str, type] = {
+    "standard-normal": StandardNormal,
+    "mixture": Mixture,
+    "vamp": Vamp,
+    "flow": Flow,
+    "laplace": Laplace,
+}

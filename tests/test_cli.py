@@ -1,0 +1,403 @@
+"""The command, as a user types it, at a small size."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from matplotlib.image import imread
+
+import pyro_vae
+from pyro_vae import evidence, load, weights
+from pyro_vae.cli import main
+from pyro_vae.cli.architecture import DEFAULTS, TABLES
+from pyro_vae.cli.data_files import read_splits
+from pyro_vae.data import binarize
+
+README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
+SIZE = (1, 8, 8)
+# Small parts, by name: a part without a row here has small defaults.
+SMALL = {
+    "mixture": ["--prior.components", "3"],
+    "vamp": ["--prior.components", "5"],
+    "flow": ["--prior.transforms", "1", "--prior.hidden", "8"],
+    "low-rank": ["--posterior.rank", "1"],
+    "iaf": ["--posterior.transforms", "1", "--posterior.hidden", "8", "--posterior.context", "4"],
+    "spline": ["--posterior.transforms", "1", "--posterior.hidden", "8", "--posterior.context", "4"],
+    "mlp": ["--network.hidden", "16"],
+    "gated-mlp": ["--network.hidden", "16", "16"],
+    "convolutional": ["--network.channels", "4", "8"],
+}
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory) -> Path:
+    """Grey images that are alike; those for validation and test are the same."""
+    levels = torch.linspace(0, 200, 64).reshape(SIZE) + 20 * torch.rand(60, *SIZE)
+    path = tmp_path_factory.mktemp("data") / "images.npz"
+    held_out = levels[40:].byte().numpy()
+    np.savez(path, train=levels[:40].byte().numpy(), valid=held_out, test=held_out, test_labels=np.arange(20) % 3)
+    return path
+
+
+def options(file: Path, *more: object, **names: str) -> list[str]:
+    """What to train on these data, with small parts, for two epochs of three steps."""
+    chosen = {**DEFAULTS, **names}
+    parts = [word for kind, name in chosen.items() for word in (f"--{kind}", name, *SMALL.get(name, []))]
+    fixed = ["--data", file, "--latent-dim", 2, "--epochs", 2, "--batch-size", 16, "--compile", "none"]
+    return [str(word) for word in (*fixed, *parts, *more)]
+
+
+def run(capsys, *words: object) -> str:
+    """What a command prints that has no errors."""
+    status = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    return out
+
+
+def error(capsys, *words: object) -> str:
+    """The line that a command ends with that cannot be done."""
+    status = main([str(word) for word in words])
+    out, err = capsys.readouterr()
+    assert status == 2
+    assert out == ""
+    (line,) = err.splitlines()
+    assert line.startswith("pyro-vae: error: ")
+    assert len(line) > 30
+    return line
+
+
+@pytest.fixture(scope="module")
+def trained(file, tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "made" / "here"
+    assert main(["train", str(folder), *options(file)]) == 0
+    return folder
+
+
+# A run, from the first command to the last
+
+
+def test_a_run_is_kept_in_its_folder(trained):
+    names = {path.name for path in trained.iterdir()}
+    assert names >= {"command.json", "run.json", "history.csv", "last.safetensors", "best.safetensors", "tensorboard"}
+    assert names >= {"samples.png", "reconstructions.png", "curves.png"}
+    command = json.loads((trained / "command.json").read_text())
+    assert command["options"]["binarize"] == "dynamic"  # as it was decided
+    assert command["options"]["network.hidden"] == [16]
+    assert command["versions"]["torch"] == torch.__version__
+
+
+def test_evaluate_says_what_the_library_says(trained, file, capsys):
+    out = run(capsys, "evaluate", trained, "--num-samples", 50, "--seed", 3)
+    found = json.loads((trained / "evidence.json").read_text())
+    vae, x = load(trained), binarize.fixed(read_splits(file).test)
+    torch.manual_seed(3)
+    expected = evidence.importance(vae.model, vae.guide, x, num_samples=50)
+    assert expected.summary() in out
+    assert found["log_prob"] == pytest.approx(expected.mean, abs=1e-9)
+    assert found["log_prob_std_error"] == pytest.approx(expected.mean_std_error, abs=1e-9)
+    assert found["datapoints"] == len(x)
+    assert found["elbos_agree"] is True
+    assert len(found["elbo_estimates"]) == 4
+
+
+def test_evaluate_takes_other_data_and_a_part_of_them(trained, tmp_path, capsys):
+    run(capsys, "evaluate", trained / "last.safetensors", "--num-samples", 5, "--split", "train", "--limit", 7)
+    assert json.loads((trained / "evidence.json").read_text())["datapoints"] == 7
+    np.save(tmp_path / "other.npy", np.zeros((30, *SIZE), dtype=np.float32))
+    run(capsys, "evaluate", trained, "--num-samples", 5, "--data", tmp_path / "other.npy")
+    assert json.loads((trained / "evidence.json").read_text())["datapoints"] == 3
+
+
+def test_sample_draws_what_the_seed_says(trained, tmp_path, capsys):
+    drawn = []
+    for seed in (0, 0, 1):
+        run(capsys, "sample", trained, "--count", 12, "--seed", seed, "--draws", tmp_path / "x.npy")
+        drawn.append(torch.from_numpy(np.load(tmp_path / "x.npy")))
+    assert drawn[0].shape == (12, *SIZE)
+    assert drawn[0].unique().tolist() == [0, 1]
+    assert torch.equal(drawn[0], drawn[1])
+    assert not torch.equal(drawn[0], drawn[2])
+    picture = tmp_path / "new" / "picture.png"
+    run(capsys, "sample", trained, "--count", 12, "--draws", tmp_path / "x.safetensors", "--picture", picture)
+    tensors = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert torch.equal(tensors["x"], drawn[0])
+    torch.testing.assert_close(tensors["mean"], load(trained).likelihood(tensors["z"]).mean)
+    assert imread(picture).std() > 0
+
+
+def test_plot_draws_all_there_is_to_draw(trained, tmp_path, capsys):
+    out = run(capsys, "plot", trained, "--out", tmp_path)
+    names = {"samples", "reconstructions", "curves", "codes", "manifold"}
+    assert {path.stem for path in tmp_path.iterdir()} == names
+    for name in names:
+        assert imread(tmp_path / f"{name}.png").std() > 0
+        assert f"{name}.png" in out
+
+
+def test_info_says_what_is_there(trained, capsys):
+    run(capsys, "evaluate", trained, "--num-samples", 5)
+    out = run(capsys, "info", trained)
+    vae, (*_, last) = load(trained), csv.DictReader((trained / "history.csv").open())
+    assert f"{sum(parameter.numel() for parameter in vae.parameters()):,}" in out
+    for word in (
+        "prior (StandardNormal)",
+        f"{float(last['valid_loss']):.6g}",
+        torch.__version__,
+        "log_prob",
+        "network",
+    ):
+        assert word in out
+
+
+# Parts
+
+
+@pytest.mark.parametrize(("kind", "name"), [(kind, name) for kind, table in TABLES.items() for name in table])
+def test_every_part_is_trained_and_loaded_back(file, tmp_path, capsys, kind, name):
+    """What is loaded has the ELBO that was noted when it was trained, within six standard errors of that one draw."""
+    out = run(capsys, "train", tmp_path, *options(file, "--pictures-every", 0, "--no-tensorboard", **{kind: name}))
+    assert "epoch 2/2" in out
+    vae = load(tmp_path / "last.safetensors")
+    *_, row = csv.DictReader((tmp_path / "history.csv").open())
+    x = read_splits(file).valid
+    is_binary = kind != "likelihood" or name == "bernoulli"
+    with torch.no_grad():
+        draws = weights.log_weights(vae.model, vae.guide, binarize.fixed(x) if is_binary else x, 500).double()
+    std_error = draws.var(0).sum().sqrt() / len(x)
+    assert abs(draws.mean() + float(row["valid_loss"])) < 6 * std_error + 1e-4
+
+
+def test_pseudo_inputs_are_training_data(file, tmp_path, capsys):
+    words = options(file, "--lr", 1e-12, "--pictures-every", 0, "--no-tensorboard", prior="vamp")
+    run(capsys, "train", tmp_path, *words)
+    differences = load(tmp_path).prior.pseudo_inputs.unsqueeze(1) - read_splits(file).train
+    assert differences.flatten(2).abs().amax(2).amin(1).max() < 1e-6
+
+
+def test_the_help_lists_names_and_the_options_of_those_that_are_chosen(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["train", "--prior=vamp", "--posterior", "iaf", "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    for table in TABLES.values():
+        assert f"{{{','.join(table)}}}" in out
+    for word in ("--prior.components INT", "(default: 500)", "--posterior.context", "--network.hidden", "--kl-warmup"):
+        assert word in out
+    assert "--prior.transforms" not in out
+
+
+# Training
+
+
+def test_options_reach_fit(file, tmp_path, capsys):
+    more = (
+        "--lr",
+        0.5,
+        "--lr-decay",
+        "linear",
+        "--kl-warmup",
+        4,
+        "--clip-norm",
+        1,
+        "--free-bits",
+        0.1,
+        "--on-nan",
+        "skip",
+    )
+    run(capsys, "train", tmp_path, *options(file, *more, "--accumulate", 2, "--save-every", 0, "--patience", 9))
+    settings = json.loads((tmp_path / "run.json").read_text())["settings"]
+    assert (settings["clip_norm"], settings["accumulate"], settings["loss"]) == (1, 2, "FreeBits")
+    rows = list(csv.DictReader((tmp_path / "history.csv").open()))
+    assert [float(row["lr"]) for row in rows] == [0.5, 0.25]
+    assert float(rows[0]["kl_weight"]) == pytest.approx(2 / 3 / 4)  # at the last of three steps
+
+
+def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(file, tmp_path, capsys):
+    for epochs, name, *more in ((4, "whole"), (2, "parts"), (4, "parts", "--resume")):
+        run(capsys, "train", tmp_path / name, *options(file, "--epochs", epochs, *more))
+    whole, parts = (load(tmp_path / name / "last.safetensors").state_dict() for name in ("whole", "parts"))
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_run_that_is_stopped_can_go_on(file, tmp_path, capsys, number, status):
+    command = [sys.executable, "-m", "pyro_vae", "train", str(tmp_path), *options(file, "--epochs", 10**6)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert re.match(r"epoch 1/1000000  loss ", process.stderr.readline())
+        process.send_signal(number)
+        *_, last = process.communicate(timeout=300)[1].splitlines()
+    assert process.returncode == status
+    assert re.match(r"stopped in epoch \d+, after \d+ steps; the run is kept in", last)
+    done = int(re.search(r"epoch (\d+)", last)[1])
+    out = run(capsys, "train", tmp_path, *options(file, "--resume", "--epochs", done))
+    assert f"epoch {done}/{done}" in out
+    assert len(list(csv.DictReader((tmp_path / "history.csv").open()))) == done
+
+
+# Data
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pt"])
+def test_what_is_not_there_is_set_aside(tmp_path, kind):
+    x, path = torch.arange(25 * 6, dtype=torch.float64).reshape(25, 6), tmp_path / f"x.{kind}"
+    if kind == "pt":
+        torch.save({"train": x, "train_labels": torch.arange(25)}, path)
+    else:
+        np.save(path, x) if kind == "npy" else np.savez(path, anything=x)
+    splits = read_splits(path)
+    parts = (splits.train, splits.valid, splits.test)
+    assert [len(part) for part in parts] == [19, 3, 3]
+    assert torch.equal(torch.cat(parts).sort(dim=0).values, x.float())
+    assert not torch.equal(torch.cat(parts), x.float())
+    if kind == "pt":
+        assert torch.equal(splits.test[:, 0], 6.0 * splits.test_labels)
+
+
+def test_bytes_are_grey_levels_and_matrices_are_images(tmp_path):
+    levels = np.arange(200, dtype=np.uint8).reshape(50, 2, 2)
+    np.savez(tmp_path / "x.npz", train=levels, valid=levels[:2], test=levels[:3])
+    splits = read_splits(tmp_path / "x.npz")
+    assert splits.train.shape == (50, 1, 2, 2)
+    assert torch.equal(splits.train.flatten() * 255, torch.arange(200.0))
+
+
+def test_data_that_are_no_images_are_trained_on_without_pictures(tmp_path, capsys):
+    torch.save(torch.randn(50, 3), tmp_path / "x.pt")
+    run(capsys, "train", tmp_path / "run", *options(tmp_path / "x.pt", likelihood="normal"))
+    run(capsys, "plot", tmp_path / "run")
+    assert {path.stem for path in (tmp_path / "run").glob("*.png")} == {"curves", "codes"}
+    run(capsys, "sample", tmp_path / "run", "--draws", tmp_path / "x.npy")
+    assert "is no image" in error(capsys, "sample", tmp_path / "run")
+
+
+class Evil:
+    def __reduce__(self):
+        return (Path.touch, (Path("executed"),))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    torch.save(Evil(), "x.pt")
+    np.save("x.npy", np.array([Evil()], dtype=object), allow_pickle=True)
+    for name in ("x.pt", "x.npy"):
+        assert "cannot be read" in error(capsys, "train", "run", "--data", name)
+    assert not Path("executed").exists()
+
+
+# Errors
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "train, evaluate, sample, plot, info"),
+        (["polish"], "Unrecognized options: polish"),
+        (["train"], "Missing from pyro-vae train: PATH"),
+        (
+            ["train", "OUT", "--prior", "nothing"],
+            "'nothing' for argument '--prior'. Expected one of ('standard-normal',",
+        ),
+        (["train", "OUT", "--prior"], "--prior"),
+        (["train", "OUT", "--prior.components", "3"], "--prior.components"),
+        (["train", "OUT", "--epoch", "3"], "--epochs"),
+        (["train", "OUT", "--lr", "fast"], "--lr"),
+        (["train", "OUT", "--loss", "other"], "--loss"),
+        (["train", "OUT", "--device", "cuda:99"], "device 'cuda:99' does not exist here"),
+        (["train", "OUT", "--data", "nothing"], "the data sets are mnist"),
+        (["train", "OUT", "--data", "nothing.npy"], "nothing.npy"),
+        (["train", "OUT", "--data", "images.h5"], "expected one of .npy, .npz, .pt"),
+        (["train", "OUT", "--data", "binarized_mnist"], "binarized_mnist needs root"),
+        (["train", "OUT", "--free-bits", "1", "--loss", "trace"], "leave one of them out"),
+        (["train", "OUT", "--kl-warmup", "0"], "expected a positive number"),
+        (["train", "OUT", "--free-bits", "-1"], "expected a positive number"),
+        (["train", "FILE"], "cannot write to the folder"),
+        (["evaluate", "MISSING"], "No such file"),
+        (["evaluate", "MISSING", "--limit", "0"], "--limit is 0"),
+        (["sample", "MISSING"], "No such file"),
+        (["sample", "MISSING", "--count", "0"], "--count is 0"),
+        (["sample", "MISSING", "--draws", "x.csv"], "expected a file .npy or .safetensors"),
+        (["plot", "MISSING"], "No such file"),
+        (["info", "MISSING"], "No such file"),
+        (["info", "."], "there is no checkpoint in the folder"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_a_line(tmp_path, capsys, monkeypatch, words, message):
+    monkeypatch.chdir(tmp_path)
+    Path("FILE").touch()
+    assert message in error(capsys, *words)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--epochs", "0"], "epochs is 0"),
+        (["--lr", "-1"], "lr is -1.0"),
+        (["--latent-dim", "0"], "--latent-dim is 0"),
+        (["--prior", "vamp", "--prior.components", "41"], "--prior.components is 41; expected from 1 to 40"),
+        (["--network", "convolutional", "--network.channels", "4", "4", "4", "4"], "8 x 8"),
+        (["--precision", "float16"], "--precision"),
+        (
+            ["--binarize", "none", "--likelihood", "discretized-logistic", "--likelihood.levels", "3"],
+            "outside the support",
+        ),
+    ],
+)
+def test_values_that_cannot_be_are_said_in_a_line(file, tmp_path, capsys, more, message):
+    words = ["--data", file, "--pictures-every", 0, "--no-tensorboard", "--compile", "none"]
+    assert message in error(capsys, "train", tmp_path, *words, *more)
+    assert not (tmp_path / "last.safetensors").exists()
+
+
+def test_a_run_is_not_written_over(trained, file, capsys):
+    before = {path: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+    assert "--resume goes on with it" in error(capsys, "train", trained, *options(file))
+    for more, message in (
+        (["--lr", 0.1], "--lr is 0.001 there and 0.1 here"),
+        (["--seed", 1], "--seed is 0 there"),
+        (["--kl-warmup", 3], "--kl-warmup is None there and 3.0 here"),
+        (["--network.hidden", 8], "--network.hidden is [16] there and [8] here"),
+    ):
+        assert message in error(capsys, "train", trained, *options(file, "--resume", *more))
+    assert before == {path: path.read_bytes() for path in trained.iterdir() if path.is_file()}
+
+
+def test_damage_is_found_and_debug_says_where(trained, file, tmp_path, capsys):
+    for name in ("last.safetensors", "command.json"):
+        content = bytearray((trained / name).read_bytes())
+        content[len(content) // 2] ^= 255
+        (tmp_path / name).write_bytes(content)
+    for words in (["info"], ["sample"], ["evaluate"], ["plot"]):
+        assert "last.safetensors is damaged" in error(capsys, *words, tmp_path)
+    assert "command.json' is damaged" in error(capsys, "train", tmp_path, "--resume", *options(file))
+    (tmp_path / "command.json").unlink()
+    assert "last.safetensors is damaged" in error(capsys, "train", tmp_path, "--resume", *options(file))
+    assert main(["info", str(tmp_path), "--debug"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith("Traceback")
+    assert "CheckpointError" in err
+
+
+def test_a_folder_without_a_command_needs_to_be_told_the_data(trained, file, tmp_path, capsys):
+    (tmp_path / "last.safetensors").write_bytes((trained / "last.safetensors").read_bytes())
+    assert "--data has to say" in error(capsys, "evaluate", tmp_path)
+    run(capsys, "evaluate", tmp_path, "--data", file, "--binarize", "fixed", "--num-samples", 5)
+    assert "settings" in run(capsys, "info", tmp_path)
+
+
+def test_it_runs_as_a_module():
+    command = [sys.executable, "-m", "pyro_vae", "--help"]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert "evaluate" in result.stdout
+    assert pyro_vae.__name__ in command
