@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -162,6 +163,15 @@ def test_neither_is_imported_before_it_is_used():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_both_can_be_sent_to_other_processes(tmp_path):
+    vae, x = small_vae(), images(3)
+    for callback in (Pictures(tmp_path, x), TensorBoard(tmp_path, x, torch.arange(3))):
+        pickle.loads(pickle.dumps(callback))(finished(vae))
+        callback(finished(vae))
+        pickle.dumps(callback)  # what a run has opened, it has closed
+    assert sorted(each.name for each in tmp_path.glob("*.png")) == PICTURES
 
 
 def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):

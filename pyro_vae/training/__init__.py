@@ -1,9 +1,10 @@
 """Training for real: runs that survive, and can be gone on with."""
 
+from pyro_vae.training import logs
 from pyro_vae.training.checkpoint import CheckpointError
 from pyro_vae.training.fit import fit
 from pyro_vae.training.loading import load
 from pyro_vae.training.not_finite import NotFiniteError
 from pyro_vae.training.run import Run
 
-__all__ = ["CheckpointError", "NotFiniteError", "Run", "fit", "load"]
+__all__ = ["CheckpointError", "NotFiniteError", "Run", "fit", "load", "logs"]

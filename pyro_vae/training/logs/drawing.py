@@ -43,7 +43,7 @@ def check_images(images: Tensor) -> Tensor:
 
 
 def in_unit_interval(x: Tensor, images: Tensor) -> Tensor:
-    """x as grey levels from 0 to 1, on the CPU: divided by a range that has all of ``images``, if [0, 1] does not."""
+    """x as grey levels from 0 to 1, on the CPU; where some of ``images`` are outside of that, on the scale of these."""
     known = images.float().nan_to_num(0.0)
     low, high = known.min().clamp_max(0.0).cpu(), known.max().clamp_min(1.0).cpu()
     return ((x.float().nan_to_num(0.0).cpu() - low) / (high - low)).clamp(0.0, 1.0)
@@ -57,15 +57,10 @@ def samples(vae: nn.Module, images: Tensor) -> Figure:
 
 
 def reconstructions(vae: nn.Module, images: Tensor) -> Figure:
-    """Draws the first of the images and, below, the means of p(x given z) at their codes."""
+    """Draws the first images and, below each, the mean of p(x given z) at its code."""
     images = images[:RECONSTRUCTIONS]
-    vae_: Any = vae
     with _as_it_is(vae) as device:
-        x = images.to(device)
-        try:
-            y = vae_.reconstruct(x)
-        except NotImplementedError:  # a posterior without a mean, such as a flow
-            y = vae_.likelihood(vae_.guide(x)).mean
+        y = _reconstruct(vae, images.to(device))
     return plots.reconstructions(in_unit_interval(images, images), in_unit_interval(y, images))
 
 
@@ -98,6 +93,13 @@ def _means(vae: Any, n: int) -> Tensor:
     for layer in vae.layers if isinstance(vae, HierarchicalVAE) else ():
         z = layer(z).sample()
     return vae.likelihood(z).mean
+
+
+def _reconstruct(vae: Any, x: Tensor) -> Tensor:
+    try:
+        return vae.reconstruct(x)
+    except NotImplementedError:  # the posterior has no mean, as that of a flow
+        return vae.likelihood(vae.guide(x)).mean
 
 
 def _encode(vae: Any, x: Tensor) -> dict[str, Tensor]:
