@@ -1,16 +1,23 @@
-"""The processes that train together: which of them this one is, and what they tell each other."""
+"""The processes that work together: which of them this one is, and what they tell each other."""
 
 from __future__ import annotations
 
+import atexit
+import logging
 import os
-from collections.abc import Sequence
-from typing import Any
+import pickle
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["Processes"]
+__all__ = ["STRATEGIES", "Processes", "join", "launch"]
+
+STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork")
+
+Result = TypeVar("Result")
 
 
 class Processes:
@@ -22,13 +29,19 @@ class Processes:
     Attributes:
         rank: The number of this process, from 0.
         size: The number of processes.
+        device: Where this one computes.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
         together = torch.distributed.is_available() and torch.distributed.is_initialized()
         self.rank = torch.distributed.get_rank() if together else 0
         self.size = torch.distributed.get_world_size() if together else 1
+        self.device = device
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the one that prints and writes."""
+        return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor], *numbers: float) -> list[float]:
         """Adds up tensors over the processes, in place, and numbers, by one message."""
@@ -36,7 +49,7 @@ class Processes:
             return list(numbers)
         parts = [torch.tensor(numbers, dtype=torch.float64), *tensors]
         dtype = torch.float64 if any(each.dtype == torch.float64 for each in tensors) else torch.float32
-        message = torch.cat([part.reshape(-1).to(self._device, dtype) for part in parts])
+        message = torch.cat([part.reshape(-1).to(self.device, dtype) for part in parts])
         torch.distributed.all_reduce(message)
         sums = message.split([part.numel() for part in parts])
         for tensor, total in zip(tensors, sums[1:], strict=True):
@@ -59,19 +72,76 @@ class Processes:
         torch.distributed.all_gather_object(values, value)
         return values
 
-    def share_weights(self, module: nn.Module, *, buffers_only: bool = False) -> None:
-        """Gives all processes the parameters and buffers that the first one has."""
+    def share_tensors(self, tensors: Sequence[Tensor]) -> None:
+        """Gives all processes, in place, the values that the first one has."""
         if self.size > 1:
-            parameters = [] if buffers_only else [parameter.detach() for parameter in module.parameters()]
-            for tensor in (*parameters, *module.buffers()):
-                torch.distributed.broadcast(tensor, 0)
-
-    def wait(self) -> None:
-        """Until all have come here."""
-        if self.size > 1:
-            torch.distributed.barrier()
+            for tensor in tensors:
+                torch.distributed.broadcast(tensor.detach(), 0)
 
 
-def launched() -> bool:
-    """Whether this process was started as one of several, by torchrun or by SLURM."""
-    return "TORCHELASTIC_RUN_ID" in os.environ or "LOCAL_RANK" in os.environ
+def join(device: str | None = None) -> Processes:
+    """Joins the processes that ``torchrun`` or SLURM has started this one with; there may be none.
+
+    Args:
+        device: ``"cpu"`` or ``"cuda"``, one GPU for each process; if not given, GPUs if there are any.
+
+    Raises:
+        ValueError: If there is no such device.
+    """
+    from pyro_vae.devices import choose_device
+
+    if not _is_launched() or torch.distributed.is_initialized():
+        return Processes(choose_device(device))
+    kind = choose_device(device).type
+    on_this_node = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ.get("SLURM_NTASKS_PER_NODE", "1")))
+    total = int(os.environ.get("WORLD_SIZE", os.environ.get("SLURM_NTASKS", "1")))
+    fabric = _fabric(kind, on_this_node, "ddp", total // on_this_node)
+    fabric.launch()
+    atexit.register(_leave)
+    return Processes(fabric.device)
+
+
+def launch(function: Callable[[torch.device], Result], device: torch.device, devices: int, strategy: str) -> Result:
+    """Calls a function in several processes on this machine, each with its device.
+
+    Args:
+        function: What to call.
+        device: One of the kind to use.
+        devices: How many processes.
+        strategy: ``"ddp"`` runs the script again in each of the others, up to here; ``"ddp_spawn"`` and ``"ddp_fork"``
+            (not with GPUs) call just the function there, which is pickled with all that it needs.
+
+    Returns:
+        What the function returns in this process; with ``"ddp_spawn"`` and ``"ddp_fork"`` what it returns in the first.
+    """
+    fabric = _fabric(device.type, devices, strategy, 1)
+    if strategy == "ddp":
+        return fabric.launch(_call, function)
+    return pickle.loads(fabric.launch(_call_copy, pickle.dumps(function)))
+
+
+def _call(fabric: Any, function: Callable[[torch.device], Result]) -> Result:
+    atexit.register(_leave)
+    return function(fabric.device)
+
+
+def _call_copy(fabric: Any, function: bytes) -> bytes:
+    """As bytes, since tensors would be sent as memory that all processes share, and parameters are written to."""
+    return pickle.dumps(_call(fabric, pickle.loads(function)))
+
+
+def _leave() -> None:
+    """Ends the threads of the process group, which would abort the process at its end."""
+    if torch.distributed.is_initialized():
+        torch.distributed.destroy_process_group()
+
+
+def _fabric(kind: str, devices: int, strategy: str, num_nodes: int) -> Any:
+    from lightning_fabric import Fabric  # imports take a second
+
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    return Fabric(accelerator=kind, devices=devices, strategy=strategy, num_nodes=num_nodes)
+
+
+def _is_launched() -> bool:
+    return "TORCHELASTIC_RUN_ID" in os.environ or int(os.environ.get("SLURM_NTASKS", "1")) > 1

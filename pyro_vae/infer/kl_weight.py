@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from pyro.poutine.messenger import Messenger
@@ -53,4 +54,8 @@ def linear_warm_up(epochs: float, start: float = 0.0) -> Callable[[float], float
         raise ValueError(f"epochs is {epochs!r}; expected a positive number")
     if not 0 <= start <= 1:
         raise ValueError(f"start is {start!r}; expected a number from 0 to 1")
-    return lambda epoch: min(1.0, start + (1 - start) * epoch / epochs)
+    return partial(_line, start, epochs)
+
+
+def _line(start: float, epochs: float, epoch: float) -> float:
+    return min(1.0, start + (1 - start) * epoch / epochs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -22,9 +23,14 @@ def signals_noted(note: Callable[[int], None]) -> Iterator[None]:
         return
     before: dict[int, Any] = {}
 
+    process = os.getpid()
+
     def handle(number: int, _: Any) -> None:
         restore()
-        note(number)
+        if os.getpid() == process:
+            note(number)
+        else:  # a worker of a data loader, say, that was forked: this is none of its business
+            os.kill(os.getpid(), number)
 
     def restore() -> None:
         for number, handler in before.items():

@@ -1,0 +1,121 @@
+"""Several processes learn what one learns from the whole batch: ``torchrun`` with two processes on the CPU (gloo)."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from pyro.infer import TraceMeanField_ELBO
+from train_together import ROWS, new_data, new_vae, train
+
+TRAIN = Path(__file__).with_name("train_together.py")
+
+
+def start(told: dict, processes: int) -> subprocess.CompletedProcess[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(TRAIN), json.dumps(told)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
+
+
+@cache
+def outcome(told: str, processes: int) -> dict:
+    return train(json.loads(told)) if processes == 1 else started(json.loads(told), processes)
+
+
+def started(told: dict, processes: int) -> dict:
+    result = start(told, processes)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.strip().splitlines()[-1])
+
+
+def both(**told) -> tuple[dict, dict]:
+    words = json.dumps(told, sort_keys=True)
+    return outcome(words, 1), outcome(words, 2)
+
+
+@pytest.mark.parametrize("data", ["tensor", "loader"])
+def test_two_processes_learn_what_one_does(data):
+    """Without noise, for it is not the same; with a last batch of one row, warm-up and clipping."""
+    one, two = both(train=data, no_noise=True, warm_up=True)
+    assert (one["size"], two["size"]) == (1, 2)
+    assert two["same_weights"]
+    for mine, theirs in zip(one["weights"], two["weights"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    for mine, theirs in zip(one["history"], two["history"], strict=True):
+        assert mine["step"] == theirs["step"]
+        for name in ("train_loss", "kl_weight", "lr"):
+            assert mine[name] == pytest.approx(theirs[name], rel=1e-9)
+        # Validation draws one code for each datapoint; the two differ by their noise.
+        assert mine["valid_loss"] == pytest.approx(theirs["valid_loss"], rel=0.1)
+
+
+def test_with_noise_the_gradient_is_that_of_the_whole_batch():
+    """Two processes with noise of their own, against one that draws the noise of both, one after the other."""
+    two = outcome(json.dumps({"train": "tensor"}), 2)
+    assert two["same_weights"]
+    vae, x = new_vae(), new_data()
+    torch.manual_seed(1)
+    seed = int(torch.randint(2**31, ()))
+    generators = [torch.get_rng_state(), torch.Generator().manual_seed(seed + 1).get_state()]
+    optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2, fused=True)
+    losses, last = [], [None, None]
+    for epoch in range(3):
+        order, total = torch.randperm(ROWS, generator=torch.Generator().manual_seed(seed + epoch)), 0.0
+        for index in order.split(16):
+            optimizer.zero_grad()
+            for rank in (0, 1):
+                mine = index[rank::2]
+                torch.set_rng_state(generators[rank])
+                if len(mine):
+                    last[rank] = mine
+                    total += TraceMeanField_ELBO().loss_and_grads(vae.model, vae.guide, x[mine])
+                else:  # it repeats its last batch, which does not count
+                    vae.guide(x[last[rank]])
+                generators[rank] = torch.get_rng_state()
+            optimizer.step()
+        losses.append(total / ROWS)
+    assert [row["train_loss"] for row in two["history"]] == pytest.approx(losses, rel=1e-9)
+    for found, parameter in zip(two["weights"], vae.parameters(), strict=True):
+        assert found == pytest.approx(parameter.detach().flatten().tolist(), rel=1e-8, abs=1e-11)
+
+
+def test_streams_of_different_lengths_end_together():
+    two = outcome(json.dumps({"train": "stream"}), 2)
+    assert two["same_weights"]
+    longest = -(-(ROWS * 2 // 3) // 16)
+    assert [row["step"] for row in two["history"]] == [longest, 2 * longest, 3 * longest]
+
+
+def test_evidence_is_shared():
+    """Each process estimates its own datapoints, and has them all in the end, in order: 6 standard errors, 97 times."""
+    one, two = both(train="tensor", no_noise=True, warm_up=True)
+    assert len(two["log_prob"]) == ROWS
+    columns = zip(one["log_prob"], two["log_prob"], one["std_error"], two["std_error"], strict=True)
+    for a, b, a_error, b_error in columns:
+        assert abs(a - b) < 6 * (a_error**2 + b_error**2) ** 0.5
+    assert one["log_prob"] != two["log_prob"]
+
+
+@pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
+def test_fit_starts_processes_by_itself(strategy):
+    told = {"train": "tensor", "no_noise": True, "warm_up": True}
+    one = outcome(json.dumps(told, sort_keys=True), 1)
+    two = started({**told, "fit": {"devices": 2, "strategy": strategy}}, 1)
+    for mine, theirs in zip(one["weights"], two["weights"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    assert two["size"] == (1 if strategy == "ddp_spawn" else 2)  # whether the others go on with the script
+
+
+def test_runs_of_several_processes_go_on(tmp_path):
+    told = {"train": "tensor"}
+    whole = outcome(json.dumps(told), 2)
+    started({**told, "epochs": 2, "fit": {"out": str(tmp_path)}}, 2)
+    rest = started({**told, "fit": {"out": str(tmp_path), "resume": True}}, 2)
+    assert rest["weights"] == whole["weights"]
