@@ -18,6 +18,7 @@ from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.running_weights import RunningWeights
 from pyro_vae.infer.graphs import compiled
+from pyro_vae.processes import Processes
 from pyro_vae.weights import Program, find_layout, terms
 
 __all__ = ["importance", "weigh"]
@@ -40,6 +41,7 @@ def importance(
     compile: bool | str = "auto",  # noqa: A002
     progress: Progress = bar,
     resume: str | Path | None = None,
+    processes: Processes | None = None,
 ) -> Evidence:
     """Estimates log p(x) by importance sampling, with the guide as the proposal (Rezende et al. 2014, appendix E).
 
@@ -61,6 +63,8 @@ def importance(
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
             been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of them call
+            this alike, and all get the whole result.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
@@ -75,7 +79,10 @@ def importance(
     chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
     run = {"samples": "importance", "num_samples": num_samples}
 
-    blocks = split_rows(model, guide, x, layout, choose_rows(chunk_size, num_samples))
+    rows = choose_rows(chunk_size, num_samples)
+    if processes is not None:
+        rows = min(rows, -(-len(x) // processes.size))
+    blocks = split_rows(model, guide, x, layout, rows)
 
     def log_weights(block: Tensor, num_particles: int) -> Tensor:
         return proposal(model, guide, block, num_particles, layout).log_weights
@@ -94,7 +101,9 @@ def importance(
         return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]
 
     known = partial(fingerprint, model, guide, x, layout, proposal)
-    return over_blocks(estimate, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known)
+    return over_blocks(
+        estimate, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known, processes=processes
+    )
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, NamedTuple, TypeVar
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.interrupted import Interrupted
+from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, get_generators, reseed, set_generators
 from pyro_vae.weights import Layout, Program, terms
 
@@ -45,6 +47,7 @@ def over_blocks(
     resume: str | Path | None = None,
     run: dict[str, Any] | None = None,
     fingerprint: Callable[[], Tensor] | None = None,
+    processes: Processes | None = None,
 ) -> Result:
     """Computes what is wanted of each block of datapoints, and keeps it.
 
@@ -57,12 +60,17 @@ def over_blocks(
             it had never stopped.
         run: What tells this run from others, by name: the file of another is refused. Only for ``resume``.
         fingerprint: Makes numbers that tell programs and data from others. Only for ``resume``.
+        processes: Those that share the blocks; all of them call this alike, and get the whole result.
 
     Raises:
         Interrupted: At Ctrl-C, with the result for the blocks that were done; without any, KeyboardInterrupt.
         ValueError: If the file is of another run, or is none of ours.
         OSError: If it cannot be written.
     """
+    if processes is not None and processes.size > 1:
+        if resume is not None:
+            raise ValueError("resume is for one process; with several, nothing is kept")
+        return finish(_together(compute, blocks, progress, processes))
     device, total = blocks[0].device, sum(map(len, blocks))
     kept = _Kept((), get_generators(device))
     path = None if resume is None else Path(resume)
@@ -93,6 +101,25 @@ def over_blocks(
     if path is not None and todo:
         _save(path, run, kept)
     return finish(kept.columns)
+
+
+def _together(
+    compute: Callable[[Tensor, int], dict[str, Tensor]],
+    blocks: Sequence[Tensor],
+    progress: Progress,
+    processes: Processes,
+) -> dict[str, Tensor]:
+    """The columns of all blocks, of which each process computes its share, with noise of its own."""
+    reseed(processes.share(int(torch.randint(2**31, ()))) + processes.rank, processes.device)
+    mine = range(processes.rank, len(blocks), processes.size)
+    shown = progress([blocks[i] for i in mine]) if processes.is_first and len(mine) else [blocks[i] for i in mine]
+    firsts = [0, *accumulate(map(len, blocks))]
+    parts: dict[int, dict[str, Tensor]] = {}
+    for i, block in zip(mine, shown, strict=True):
+        parts[i] = {name: column.cpu() for name, column in compute(block, firsts[i]).items()}
+    for others in processes.gather(parts):
+        parts |= others
+    return {name: torch.cat([parts[i][name] for i in range(len(blocks))]) for name in parts[0]}
 
 
 class _Kept(NamedTuple):

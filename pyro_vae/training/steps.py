@@ -11,8 +11,8 @@ from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_vae.infer import SVI
+from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept
-from pyro_vae.training.processes import Processes
 from pyro_vae.training.sources import Batch
 
 __all__ = ["InParts", "Steps"]

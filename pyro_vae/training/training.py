@@ -15,12 +15,15 @@ from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pyro_vae.infer.kl_weight import WeightedLatents
+from pyro_vae.infer.optimizers import fuse
+from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, get_generators, reseed, set_generators
+from pyro_vae.training.folders import RunFolder
 from pyro_vae.training.not_finite import NotFiniteError, find_cause
-from pyro_vae.training.processes import Processes
-from pyro_vae.training.run import Run, RunFolder
+from pyro_vae.training.run import Run
 from pyro_vae.training.settings import Settings
 from pyro_vae.training.sources import Batch, Rows, Source, as_source
+from pyro_vae.training.states import load_optimizer, load_scheduler
 from pyro_vae.training.steps import Steps
 from pyro_vae.training.validation import validate
 from pyro_vae.vae import VAE
@@ -83,6 +86,7 @@ class Training:
         settings, vae = self._settings, self.run.vae
         parameters = [parameter for parameter in vae.parameters() if parameter.requires_grad]
         self._optimizer = settings.optimizer(parameters, lr=settings.lr)
+        fuse(self._optimizer)
         self._scheduler = None if settings.scheduler is None else settings.scheduler(self._optimizer)
         self._kl_weight = torch.ones((), device=self._device)
         programs: Any = self._programs
@@ -103,11 +107,11 @@ class Training:
         )
         self._best: dict[str, Tensor] | None = None
         self._seed = self._processes.share(int(torch.randint(2**31, ())))  # of the order of the data
-        self._processes.share_weights(vae)
+        self._processes.share_tensors([*vae.parameters(), *vae.buffers()])
         if self._processes.rank:
             reseed(self._seed + self._processes.rank, self._device)  # noise of its own
         if self._folder is not None and resume and self._folder.exists:
-            self._restore(self._folder)
+            self._best = self._folder.restore(self.run, self._load)
         elif self._folder is not None and self._processes.rank == 0:
             self._folder.describe(vae)
 
@@ -202,7 +206,7 @@ class Training:
         run, progress = self.run, self.run.progress
         if not progress.batch:
             raise ValueError("train has no batches")
-        self._processes.share_weights(run.vae, buffers_only=True)  # those that each process has counted by itself
+        self._processes.share_tensors([*run.vae.buffers()])  # those that each process has counted by itself
         seconds = progress.epoch_seconds + time.monotonic() - self._now
         row = {
             "epoch": progress.epoch + 1,
@@ -264,16 +268,22 @@ class Training:
         if self._processes.rank == 0:
             self._folder.save(self.run, state, self._best)
 
-    def _restore(self, folder: RunFolder) -> None:
-        state, self._best = folder.restore(self.run)
-        self._optimizer.load_state_dict(state["optimizer"])
+    def _load(self, state: dict[str, Any]) -> None:
+        """Takes what :meth:`save` has kept, with the progress loaded already, and the weights not yet.
+
+        Raises:
+            Exception: If it is none.
+        """
+        load_optimizer(self._optimizer, state["optimizer"])
         if self._scheduler is not None:
-            self._scheduler.load_state_dict(state["scheduler"])
+            load_scheduler(self._scheduler, state["scheduler"])
         self._seed, self._steps.compile = state["seed"], state["compile"]
+        if type(self._seed) is not int or self._steps.compile not in (False, True, "graph", "auto"):
+            raise ValueError(f"it has seed {self._seed!r} and compile {self._steps.compile!r}")
         if len(state["processes"]) == self._processes.size:
             mine = state["processes"][self._processes.rank]
-            set_generators(mine["generators"], self._device)
             self._steps.kind = mine["kind"]
+            set_generators(mine["generators"], self._device)
         else:  # not the same bits, but noise that is as good
             reseed(self._seed + self.run.progress.step + self._processes.rank, self._device)
 

@@ -10,8 +10,8 @@ import torch
 from pyro import poutine
 from torch import Tensor, nn
 
+from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, reseed
-from pyro_vae.training.processes import Processes
 from pyro_vae.training.sources import Batch
 
 __all__ = ["validate"]
