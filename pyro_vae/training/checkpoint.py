@@ -6,17 +6,16 @@ import hashlib
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-__all__ = ["CheckpointError", "pack", "read", "unpack", "write"]
+__all__ = ["CheckpointError", "blaming", "pack", "read", "replace", "unpack", "write"]
 
 FORMAT = 1
 _PLAIN = (bool, int, float, str, type(None))
@@ -26,11 +25,43 @@ class CheckpointError(ValueError):
     """A checkpoint that cannot be used: damaged, not one of ours, or of something else."""
 
 
+@contextmanager
+def blaming(path: Path, reason: str) -> Iterator[None]:
+    """Blames the file for whatever goes wrong within: nobody lists what libraries raise at content that is not theirs.
+
+    Raises:
+        CheckpointError: If anything does; the message is ``{path} {reason}`` and what went wrong.
+    """
+    try:
+        yield
+    except (CheckpointError, MemoryError):
+        raise
+    except Exception as error:
+        raise CheckpointError(f"{path} {reason}: {str(error) or type(error).__name__}") from error
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Writes another file, which takes the place of the old one when it is on disk: there is a whole one at any moment.
+
+    Raises:
+        OSError: If it cannot be written; the old file is as it was.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        raise OSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    _sync_folder(path.parent)
+
+
 def write(path: Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) -> None:
     """Writes tensors and what can be said in JSON, as a safetensors file with a checksum of all.
-
-    It is written to another file, which takes the place of the old one when it is on disk: at any moment there is a
-    whole one.
 
     Raises:
         OSError: If it cannot be written; the old file is as it was.
@@ -38,43 +69,29 @@ def write(path: Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) ->
     # Copies, since safetensors refuses tensors that share memory, as those of a part that is used twice do.
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, **content})
-    new = path.with_name(f".{path.name}.new")
-    try:
-        with new.open("wb") as file:
-            file.write(save(copies, {"pyro_vae": text, "sha256": _digest(copies, text)}))
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-        _sync_folder(path.parent)
-    except OSError as error:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
-        raise OSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    replace(path, save(copies, {"pyro_vae": text, "sha256": _digest(copies, text)}))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """The tensors, on the CPU, and the rest of a file that :func:`write` has written.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        OSError: If there is no such file, or it cannot be read.
         CheckpointError: If it is damaged, not one of ours, or of a newer version.
     """
     data = path.read_bytes()
-    try:
+    with blaming(path, "is not a checkpoint of pyro_vae, or is damaged"):
         tensors = load(data)
         size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size]).get("__metadata__", {})
+        metadata = json.loads(data[8 : 8 + size])["__metadata__"]
         text, digest = metadata["pyro_vae"], metadata["sha256"]
-    except (SafetensorError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is not a checkpoint of pyro_vae, or is damaged") from error
-    if digest != _digest(tensors, text):
-        raise CheckpointError(f"{path} is damaged: its checksum does not match")
-    tensors = {name: tensor.clone() for name, tensor in tensors.items()}  # in memory that is aligned
-    content = json.loads(text)
-    if content["format"] > FORMAT:
-        version = content.get("versions", {}).get("pyro_vae", "a newer version")
-        raise CheckpointError(f"{path} has format {content['format']}, of pyro_vae {version}; expected {FORMAT}")
-    return tensors, content
+        if digest != _digest(tensors, text):
+            raise CheckpointError(f"{path} is damaged: its checksum does not match")
+        content = dict(json.loads(text))
+        if content["format"] > FORMAT:
+            version = dict(content.get("versions", {})).get("pyro_vae", "a newer version")
+            raise CheckpointError(f"{path} has format {content['format']}, of pyro_vae {version}; expected {FORMAT}")
+    return {name: tensors[name].clone() for name in sorted(tensors)}, content  # in memory that is aligned
 
 
 def pack(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -84,14 +101,16 @@ def pack(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
         TypeError: If something in it is neither a tensor, a number, a string, a list, a tuple nor a dictionary.
     """
     if isinstance(value, Tensor):
+        while name in tensors:  # that of ["a.b"] and of ["a"]["b"] are the same, for one
+            name += "'"
         tensors[name] = value
         return {"tensor": name}
     if type(value) in _PLAIN:
         return value
     if isinstance(value, list | tuple):
-        return {type_name(value): [pack(f"{name}.{i}", each, tensors) for i, each in enumerate(value)]}
+        return {_kind(value): [pack(f"{name}.{i}", each, tensors) for i, each in enumerate(value)]}
     if isinstance(value, dict) and all(type(key) in (str, int) for key in value):
-        return {type_name(value): [[key, pack(f"{name}.{key}", each, tensors)] for key, each in value.items()]}
+        return {_kind(value): [[key, pack(f"{name}.{key}", each, tensors)] for key, each in value.items()]}
     raise TypeError(
         f"{name} is of type {type(value).__name__}; a checkpoint holds tensors, numbers, strings, lists, tuples and "
         "dictionaries of them"
@@ -99,7 +118,11 @@ def pack(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """The tree that :func:`pack` was given."""
+    """The tree that :func:`pack` was given.
+
+    Raises:
+        Exception: If it was given none.
+    """
     if not isinstance(packed, dict):
         return packed
     ((kind, content),) = packed.items()
@@ -110,8 +133,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     return {"list": list, "tuple": tuple}[kind](unpack(each, tensors) for each in content)
 
 
-def type_name(value: Any) -> str:
-    """Which of the types that are told apart this one is."""
+def _kind(value: Any) -> str:
     return next(kind.__name__ for kind in (Counter, dict, tuple, list) if isinstance(value, kind))
 
 
@@ -124,7 +146,8 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # elsewhere folders cannot be opened
+    """Has the new name of a file written to disk too, where the system does such."""
+    with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
+import sys
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import FunctionType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from pyro_vae.randomness import generators_kept
+from pyro_vae.training.bounded import Bounded
 
 __all__ = ["NotDescribable", "build", "describe"]
 
@@ -30,29 +36,51 @@ def describe(module: nn.Module) -> dict[str, Any]:
     Raises:
         NotDescribable: If it has parts that are neither of this library nor of ``torch.nn``, or were altered.
     """
-    dtypes = {tensor.dtype for tensor in module.state_dict().values() if tensor.is_floating_point()}
+    weights = module.state_dict()
+    dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
     if len(dtypes) > 1:
         raise NotDescribable(f"{type(module).__name__} has parameters of different dtypes")
-    description = {"dtype": str(dtypes.pop()).removeprefix("torch.") if dtypes else "float32"}
-    description |= _describe("", module, {})
+    description = {
+        "dtype": _word(dtypes.pop() if dtypes else torch.float32),
+        "default_dtype": _word(torch.get_default_dtype()),  # constants may have been made in it
+        "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+        "module": _describe("", module, {}),
+    }
     try:
-        difference = _difference(module, build(description))
-    except (TypeError, ValueError, RuntimeError, AttributeError) as error:
+        again = build(description, weights)
+    except Exception as error:  # what a class raises at arguments that it did not get as it keeps them
         raise NotDescribable(f"{type(module).__name__} cannot be built again: {error}") from error
-    if difference:
+    if difference := _difference(module, again):
         raise NotDescribable(difference)
     return description
 
 
-def build(description: dict[str, Any]) -> nn.Module:
+def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     """Makes the module that :func:`describe` has described, with weights of no meaning. torch's generators are kept.
 
+    Args:
+        description: The description.
+        weights: Those that it will have. A description that asks for far more is refused before memory is used up.
+
     Raises:
-        ValueError: If the description is none.
+        Exception: If the description is none.
     """
-    with generators_kept(torch.device("cpu")):
-        module = _build("", description, {})
-    return module.to(getattr(torch, description["dtype"]))
+    dtype, default_dtype = (_dtype(description[name]) for name in ("dtype", "default_dtype"))
+    before = torch.get_default_dtype()
+    size = sum(tensor.nbytes for tensor in weights.values())
+    if any(isinstance(number, int) and abs(number) > 2**16 + size for number in tree_leaves(description)):
+        raise ValueError("it has numbers far larger than its weights call for")
+    try:
+        torch.set_default_dtype(default_dtype)
+        with generators_kept(torch.device("cpu")), torch.device("cpu"), Bounded(size):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # they were given where the module was made
+                module = _build("", description["module"], {})
+    finally:
+        torch.set_default_dtype(before)
+    for name in description["frozen"]:
+        module.get_parameter(name).requires_grad_(False)
+    return module.to(dtype)
 
 
 def _describe(path: str, value: Any, known: dict[int, str]) -> Any:
@@ -71,14 +99,19 @@ def _describe(path: str, value: Any, known: dict[int, str]) -> Any:
         return {"same": known[id(value)]}
     known[id(value)] = path
     name = _name(path, type(value))
-    if value._forward_hooks or value._forward_pre_hooks:
-        raise NotDescribable(f"{path.strip('.') or 'it'} has hooks")
     if isinstance(value, nn.Sequential):
-        return {"class": name, "modules": [_describe(f"{path}.{i}", each, known) for i, each in enumerate(value)]}
+        modules = value._modules.items()  # with those that are there twice
+        return {"class": name, "modules": {key: _describe(f"{path}.{key}", each, known) for key, each in modules}}
     arguments = {}
     for parameter in inspect.signature(type(value)).parameters.values():
-        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) and parameter.name not in _PLACED:
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in _PLACED:
+            continue
+        if hasattr(value, parameter.name):
             arguments[parameter.name] = _describe(f"{path}.{parameter.name}", _argument(value, parameter.name), known)
+        elif parameter.default is parameter.empty:
+            raise NotDescribable(
+                f"{path.strip('.') or 'it'}, a {type(value).__name__}, does not tell its {parameter.name}"
+            )
     return {"class": name, "arguments": arguments}
 
 
@@ -90,10 +123,7 @@ def _name(path: str, kind: type[nn.Module]) -> str:
 
 
 def _argument(module: nn.Module, name: str) -> Any:
-    try:
-        value = getattr(module, name)
-    except AttributeError as error:
-        raise NotDescribable(f"a {type(module).__name__} does not tell its {name}") from error
+    value = getattr(module, name)
     # torch's modules are asked for a bias by a flag, and keep it, or None.
     return value is not None if name == "bias" and not isinstance(value, bool) else value
 
@@ -111,11 +141,11 @@ def _build(path: str, described: Any, known: dict[str, nn.Module]) -> Any:
         return _find(described["type"])
     kind = _find(described["class"])
     if "modules" in described:
-        modules = [_build(f"{path}.{i}", each, known) for i, each in enumerate(described["modules"])]
-        module = kind(*modules)
+        items = described["modules"].items()
+        module = kind(OrderedDict((name, _build(f"{path}.{name}", each, known)) for name, each in items))
     else:
-        arguments = described["arguments"].items()
-        module = kind(**{name: _build(f"{path}.{name}", each, known) for name, each in arguments})
+        items = described["arguments"].items()
+        module = kind(**{name: _build(f"{path}.{name}", each, known) for name, each in items})
     known[path] = module
     return module
 
@@ -125,36 +155,72 @@ def _is_ours(name: str) -> bool:
 
 
 def _find(name: str) -> type[nn.Module]:
+    """A class of a module that is imported already: nothing is, because a file says so."""
     if not isinstance(name, str) or not _is_ours(name):
         raise ValueError(f"{name!r} is no class of {' or '.join(_PACKAGES)}")
     module, _, class_name = name.rpartition(".")
-    try:
-        kind = getattr(importlib.import_module(module), class_name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"there is no class {name} in this version") from error
-    if not (isinstance(kind, type) and issubclass(kind, nn.Module)):
+    kind = getattr(sys.modules.get(module), class_name, None)
+    if kind is None:
+        raise ValueError(f"there is no class {name} in this version")
+    if not (isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module):
         raise ValueError(f"{name} is no module")
     return kind
 
 
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _dtype(word: str) -> torch.dtype:
+    dtype = getattr(torch, word)
+    if not isinstance(dtype, torch.dtype):
+        raise ValueError(f"{word!r} is no dtype")
+    return dtype
+
+
 def _difference(module: nn.Module, other: nn.Module) -> str | None:
     """What tells two modules apart, but for the values of weights; None if nothing does."""
-    ours, theirs = dict(module.named_modules()), dict(other.named_modules())
-    if ours.keys() != theirs.keys():
-        return "it has other modules than its arguments make"
-    for name, mine in ours.items():
+    if _shared(module) != _shared(other):
+        return "it has other modules, or shares others, than its arguments make"
+    theirs = dict(other.named_modules())
+    for name, mine in module.named_modules():
         facts, others = _facts(mine), _facts(theirs[name])
         for fact in facts.keys() | others.keys():
-            if facts.get(fact) != others.get(fact):
-                return f"{name or 'it'} has another {fact} than its arguments make"
+            if fact not in facts or fact not in others or facts[fact] != others[fact]:
+                return f"{name or 'it'}, a {type(mine).__name__}, has another {fact} than its arguments make"
     return None
 
 
+def _shared(module: nn.Module) -> dict[str, str]:
+    """The modules and parameters by their names, those that are there twice by their first ones."""
+    first: dict[int, str] = {}
+    named = [*module.named_modules(remove_duplicate=False), *module.named_parameters(remove_duplicate=False)]
+    return {name: first.setdefault(id(each), name) for name, each in named}
+
+
 def _facts(module: nn.Module) -> dict[str, Any]:
-    facts: dict[str, Any] = {"class": type(module)}
-    facts |= {name: value for name, value in vars(module).items() if type(value) in _PLAIN and name != "training"}
+    attributes = {name: value for name, value in vars(module).items() if name not in _STATE}
+    facts = {"class": type(module)} | {name: _fact(name, value) for name, value in attributes.items()}
     for name, value in (*module._parameters.items(), *module._buffers.items()):
-        facts[name] = None if value is None else value.shape
-        if name in module._non_persistent_buffers_set and not name.startswith("_example") and value is not None:
-            facts[name] = value.tolist()
+        is_saved = name not in module._non_persistent_buffers_set
+        facts[name] = value.shape if is_saved and value is not None else _fact(name, value)
     return facts
+
+
+_STATE = ("training", "_parameters", "_buffers", "_modules")
+
+
+def _fact(name: str, value: Any) -> Any:
+    """What can be compared of an attribute: values, but of objects their type."""
+    if type(value) in _PLAIN or isinstance(value, type):
+        return value
+    if isinstance(value, Tensor):
+        is_drawn = isinstance(value, nn.Parameter) or name.startswith("_example")
+        return value.shape if is_drawn else value.tolist()
+    if "hook" in name and isinstance(value, Mapping):
+        return len(value)
+    if isinstance(value, Mapping):
+        return {key: _fact(name, each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_fact(name, each) for each in value]
+    return (value.__module__, value.__qualname__) if isinstance(value, FunctionType) else type(value)

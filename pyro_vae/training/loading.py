@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from torch import Tensor, nn
 
-from pyro_vae.training.checkpoint import CheckpointError, read
+from pyro_vae.training.checkpoint import CheckpointError, blaming, read
 from pyro_vae.training.description import build
 
-__all__ = ["BEST", "LAST", "load", "load_weights"]
+__all__ = ["BEST", "LAST", "check_weights", "load", "weights_among"]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 NOT_WEIGHTS = "training:"  # what the names of other tensors begin with
-
-Module = TypeVar("Module", bound=nn.Module)
 
 
 def load(path: str | Path, vae: nn.Module | None = None) -> Any:
@@ -31,10 +30,12 @@ def load(path: str | Path, vae: nn.Module | None = None) -> Any:
         The VAE, on the CPU if it is rebuilt, in evaluation mode.
 
     Raises:
-        FileNotFoundError: If there is nothing.
+        OSError: If there is nothing, or it cannot be read.
         CheckpointError: If the file is damaged, not ours, of a newer version or of another architecture, or cannot be
             rebuilt without a VAE.
     """
+    if vae is not None and not isinstance(vae, nn.Module):
+        raise TypeError(f"vae is of type {type(vae).__name__}; expected a module, or None to have it rebuilt")
     path = Path(path)
     if path.is_dir():
         candidates = [path / name for name in (BEST, LAST) if (path / name).exists()]
@@ -42,33 +43,36 @@ def load(path: str | Path, vae: nn.Module | None = None) -> Any:
             raise FileNotFoundError(f"there is no checkpoint in the folder {str(path)!r}")
         path = candidates[0]
     tensors, content = read(path)
+    weights = weights_among(tensors)
     if vae is None:
         if content.get("vae") is None:
-            reason = content.get("not_describable", "it has parts of its own")
+            reason = content.get("not_describable") or "it was not described"
             raise CheckpointError(
                 f"{path} cannot be rebuilt ({reason}); make the VAE, and pass it: load(path, vae=...)"
             )
-        try:
-            vae = build(content["vae"])
-        except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
-            raise CheckpointError(f"{path} cannot be rebuilt by this version: {error}") from error
-    load_weights(path, vae, tensors)
+        with blaming(path, "cannot be rebuilt by this version"):
+            vae = build(content["vae"], weights)
+    check_weights(path, vae, weights)
+    vae.load_state_dict(weights)
     return vae.eval()
 
 
-def load_weights(path: Path, vae: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Loads those of the tensors that are weights.
+def weights_among(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of the tensors in a file that are weights."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(NOT_WEIGHTS)}
+
+
+def check_weights(path: Path, vae: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Checks that a VAE can load these weights.
 
     Raises:
-        CheckpointError: If they are of another architecture; the weights are then as they were.
+        CheckpointError: If they are of another architecture.
     """
-    weights = {name: tensor for name, tensor in tensors.items() if not name.startswith(NOT_WEIGHTS)}
     mine = vae.state_dict()
     for name in sorted(weights.keys() | mine.keys()):
         there, here = (_describe(some.get(name)) for some in (weights, mine))
         if there != here:
             raise CheckpointError(f"{path} is of another architecture: {name} is {there} there and {here} here")
-    vae.load_state_dict(weights)
 
 
 def _describe(tensor: Tensor | None) -> str:

@@ -1,0 +1,68 @@
+"""States of torch's optimizers and schedulers, which load whatever they are given, and fail at a later step."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["load_optimizer", "load_scheduler"]
+
+
+def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Loads a ``state_dict``.
+
+    Raises:
+        Exception: If it is not like what this optimizer has after a step.
+    """
+    expected = _after_a_step(optimizer)
+    optimizer.load_state_dict(state)
+    loaded = optimizer.state_dict()
+    # Parameters without gradients up to then have no state.
+    expected["state"] = {key: value for key, value in expected["state"].items() if key in loaded["state"]}
+    _check("the optimizer's state", loaded, expected)
+
+
+def load_scheduler(scheduler: Any, state: dict[str, Any]) -> None:
+    """Loads a ``state_dict``.
+
+    Raises:
+        Exception: If it is not like what this scheduler has.
+    """
+    expected = copy.deepcopy(scheduler.state_dict())
+    scheduler.load_state_dict(state)
+    _check("the scheduler's state", scheduler.state_dict(), expected)
+
+
+def _after_a_step(optimizer: Optimizer) -> dict[str, Any]:
+    try:
+        rehearsal = copy.deepcopy(optimizer)  # with parameters of its own
+        for group in rehearsal.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = torch.zeros_like(parameter)
+        rehearsal.step()
+    except Exception:  # it cannot be copied, or its steps need more than gradients
+        return copy.deepcopy(optimizer.state_dict())
+    return rehearsal.state_dict()
+
+
+def _check(name: str, value: Any, expected: Any) -> None:
+    """Raises an error if two trees differ in more than numbers. More of anything is allowed, and all where None was."""
+    if isinstance(expected, Tensor):
+        if not isinstance(value, Tensor) or (value.shape, value.dtype) != (expected.shape, expected.dtype):
+            raise ValueError(f"{name} is not a tensor {list(expected.shape)} of {expected.dtype}")
+    elif isinstance(expected, dict):
+        for key, each in expected.items():
+            _check(f"{name}[{key!r}]", value[key], each)
+    elif isinstance(expected, list | tuple):
+        for i, (each, other) in enumerate(zip(value, expected, strict=False)):
+            _check(f"{name}[{i}]", each, other)
+    elif expected is not None and not isinstance(value, _alike(expected)):
+        raise TypeError(f"{name} is {value!r}, and was {expected!r} at first")
+
+
+def _alike(value: Any) -> Any:
+    return int | float if type(value) in (int, float) else type(value)
