@@ -1,25 +1,29 @@
 """Train a variational autoencoder on MNIST with SVI, and say how good it is.
 
 Trains on dynamically binarized images; then, on a fixed binarization of the 10000 test images, prints the ELBO by four
-estimators and log p(x) by importance sampling. Writes metrics.json, weights.pt and pictures to the folder --out.
+estimators and log p(x) by importance sampling. Writes metrics.json, checkpoints and pictures to the folder --out.
+
+On several GPUs or CPU processes: torchrun --nproc-per-node 2 examples/mnist_svi.py
 """
 
 import argparse
 import json
 import math
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn, track
+from rich.progress import track
 from rich.table import Table
+from torch.optim.lr_scheduler import LinearLR
 
-from pyro_vae import SVI, VAE, data, evidence, likelihoods, nn, plots, posteriors, priors
-from pyro_vae.devices import choose_device
+from pyro_vae import VAE, CheckpointError, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
 from pyro_vae.folders import writable_folder
+from pyro_vae.processes import Processes, join
+from pyro_vae.training import LAST, Run
 
 LOSSES = {"trace": Trace_ELBO, "meanfield": TraceMeanField_ELBO}
 
@@ -34,36 +38,39 @@ def build(latent_dim: int, hidden: list[int]) -> VAE:
     )
 
 
-def train(vae: VAE, images: torch.Tensor, valid: torch.Tensor, args: argparse.Namespace) -> dict[str, list[float]]:
-    """Minimizes the negative ELBO. Returns its mean over the images, in nats, for every epoch."""
-    batches = data.Batches(images, args.batch_size, transform=data.binarize.dynamic)
-    optimizer = torch.optim.Adam(vae.parameters(), lr=args.lr)
-    decay = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / args.epochs, total_iters=args.epochs - 1)
-    svi = SVI(vae.model, vae.guide, optimizer, LOSSES[args.elbo](), precision=args.precision)
-    history = {"train": [], "valid": []}
-    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
-    with Progress(*columns) as progress:
-        task = progress.add_task("training", total=args.epochs)
-        for epoch in range(1, args.epochs + 1):
-            start = time.perf_counter()
-            loss = svi.epoch(batches) / len(images)
-            speed = len(images) / (time.perf_counter() - start)
-            decay.step()
-            history["train"].append(loss)
-            history["valid"].append(svi.evaluate_loss(valid) / len(valid))
-            status = f"epoch {epoch}/{args.epochs}  loss {loss:.2f}  {speed:,.0f} images/s"
-            progress.update(task, advance=1, description=status)
-    return history
+def train(vae: VAE, images: torch.Tensor, valid: torch.Tensor, args: argparse.Namespace) -> Run:
+    """Minimizes the negative ELBO."""
+    return fit(
+        vae,
+        images,
+        valid,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        lr=args.lr,
+        loss=LOSSES[args.elbo](),
+        transform=data.binarize.dynamic,
+        scheduler=partial(LinearLR, start_factor=1.0, end_factor=1 / args.epochs, total_iters=args.epochs - 1),
+        precision=args.precision,
+        seed=args.seed,
+        out=args.out,
+        resume=args.resume,
+    )
 
 
-def evaluate(vae: VAE, test: torch.Tensor, num_samples: int) -> dict[str, float]:
-    """Prints what there is to know of p(x) on test images, and returns it."""
+def evaluate(vae: VAE, test: torch.Tensor, num_samples: int, processes: Processes) -> dict[str, float] | None:
+    """Prints what there is to know of p(x) on test images, and returns it, in the first process; all share the work."""
     vae.eval()
     programs = vae.model, vae.guide
-    elbo = evidence.check_elbo(*programs, test, progress=lambda blocks: track(blocks, "ELBO, by four estimators"))
     log_px = evidence.importance(
-        *programs, test, num_samples=num_samples, progress=lambda blocks: track(blocks, "importance sampling")
+        *programs,
+        test,
+        num_samples=num_samples,
+        progress=lambda blocks: track(blocks, "importance sampling"),
+        processes=processes,
     )
+    if not processes.is_first:
+        return None
+    elbo = evidence.check_elbo(*programs, test, progress=lambda blocks: track(blocks, "ELBO, by four estimators"))
     table = Table("on the test images", "nats per image", "standard error")
     rows = {f"ELBO, {name}": estimate for name, estimate in elbo.estimates.items()}
     rows["log p(x), importance sampling"] = log_px.mean, log_px.mean_std_error
@@ -104,25 +111,32 @@ def main() -> None:
     parser.add_argument("--num-samples", type=positive(int), default=500, help="importance samples for each test image")
     parser.add_argument("--seed", type=int, default=0, help="on a CPU, repeats a run to the last bit")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
-    parser.add_argument("--out", default="results/mnist_svi", help="folder to write to")
+    parser.add_argument("--out", default="results/mnist_svi", help="folder to write to, over what is there")
+    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder --out")
     args = parser.parse_args()
     try:  # before any work that could be lost
-        device, out = choose_device(args.device), writable_folder(args.out)
+        processes, out = join(args.device), writable_folder(args.out)
     except (ValueError, OSError) as error:
         parser.error(str(error))
 
+    if processes.is_first and not args.resume:
+        (out / LAST).unlink(missing_ok=True)
     torch.manual_seed(args.seed)
+    device = processes.device
     mnist = data.load("mnist")
     images = mnist.train.to(device)
     valid, test = (data.binarize.fixed(x).to(device) for x in (mnist.valid, mnist.test))
     vae = build(args.latent_dim, args.hidden).to(device)
     vae.check(test)
-    start = time.perf_counter()
-    history = train(vae, images, valid, args)
-    seconds_train = time.perf_counter() - start
-    torch.save(vae.state_dict(), out / "weights.pt")
-    results = {"seconds_train": seconds_train, **evaluate(vae, test, args.num_samples)}
-    metrics = {**results, "settings": vars(args), "history": history}
+    try:
+        run = train(vae, images, valid, args)
+    except CheckpointError as error:
+        parser.error(str(error))
+    results = evaluate(vae, test, args.num_samples, processes)
+    if results is None:  # the first process writes
+        return
+    history = {name: [row[f"{name}_loss"] for row in run.history] for name in ("train", "valid")}
+    metrics = {"seconds_train": run.seconds, **results, "settings": vars(args), "history": history}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     figures = {
         "loss": plots.curves(history),
@@ -134,7 +148,7 @@ def main() -> None:
         figures["codes"] = plots.codes(vae.encode(test), mnist.test_labels)
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=150)
-    print(f"wrote metrics.json, weights.pt and {', '.join(f'{name}.png' for name in figures)} to {out}/")
+    print(f"wrote metrics.json, last.safetensors and {', '.join(f'{name}.png' for name in figures)} to {out}/")
 
 
 def positive(kind: type) -> Callable[[str], float]:
@@ -150,6 +164,6 @@ def positive(kind: type) -> Callable[[str], float]:
 if __name__ == "__main__":
     try:
         main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
         sys.exit(130)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 __all__ = ["STRATEGIES", "Processes", "join", "launch"]
 
-STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork")
+STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork", "fsdp")
 
 Result = TypeVar("Result")
 
@@ -72,6 +72,11 @@ class Processes:
         torch.distributed.all_gather_object(values, value)
         return values
 
+    def wait(self) -> None:
+        """Until all have come here."""
+        if self.size > 1:
+            torch.distributed.barrier()
+
     def share_tensors(self, tensors: Sequence[Tensor]) -> None:
         """Gives all processes, in place, the values that the first one has."""
         if self.size > 1:
@@ -108,14 +113,15 @@ def launch(function: Callable[[torch.device], Result], device: torch.device, dev
         function: What to call.
         device: One of the kind to use.
         devices: How many processes.
-        strategy: ``"ddp"`` runs the script again in each of the others, up to here; ``"ddp_spawn"`` and ``"ddp_fork"``
+        strategy: ``"ddp"`` and ``"fsdp"`` run the script again in each of the others, up to here; ``"ddp_spawn"`` and ``"ddp_fork"``
             (not with GPUs) call just the function there, which is pickled with all that it needs.
 
     Returns:
         What the function returns in this process; with ``"ddp_spawn"`` and ``"ddp_fork"`` what it returns in the first.
     """
-    fabric = _fabric(device.type, devices, strategy, 1)
-    if strategy == "ddp":
+    by_script = strategy in ("ddp", "fsdp")
+    fabric = _fabric(device.type, devices, "ddp" if by_script else strategy, 1)
+    if by_script:
         return fabric.launch(_call, function)
     return pickle.loads(fabric.launch(_call_copy, pickle.dumps(function)))
 

@@ -119,3 +119,17 @@ def test_runs_of_several_processes_go_on(tmp_path):
     started({**told, "epochs": 2, "fit": {"out": str(tmp_path)}}, 2)
     rest = started({**told, "fit": {"out": str(tmp_path), "resume": True}}, 2)
     assert rest["weights"] == whole["weights"]
+
+
+def test_parameters_that_are_spread_learn_the_same_and_are_saved_whole(tmp_path):
+    """FSDP, with resuming, against one process that was not stopped."""
+    told = {"train": "tensor", "no_noise": True, "warm_up": True}
+    one = outcome(json.dumps(told, sort_keys=True), 1)
+    options = {"strategy": "fsdp", "out": str(tmp_path)}
+    started({**told, "epochs": 2, "fit": options}, 2)
+    two = started({**told, "fit": {**options, "resume": True}}, 2)
+    assert [row["train_loss"] for row in two["history"]] == pytest.approx(
+        [row["train_loss"] for row in one["history"]], rel=1e-9
+    )
+    for mine, theirs in zip(one["weights"], two["weights"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-8, abs=1e-11)

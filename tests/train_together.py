@@ -8,7 +8,7 @@ import sys
 import torch
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from pyro_vae import VAE, evidence, fit, likelihoods, nn, posteriors, priors
+from pyro_vae import VAE, evidence, fit, likelihoods, load, nn, posteriors, priors
 from pyro_vae.infer.kl_weight import linear_warm_up
 from pyro_vae.processes import join
 
@@ -67,6 +67,8 @@ def train(told: dict) -> dict | None:
     options |= {"loss": NoNoise(vae)} if told.get("no_noise") else {}
     run = fit(vae, as_told(told["train"]), new_data()[:33], **options, **told.get("fit", {}))
     processes = join("cpu")
+    if told.get("fit", {}).get("strategy") == "fsdp":
+        vae = load(told["fit"]["out"] + "/last.safetensors")  # the whole of it
     result = evidence.importance(vae.model, vae.guide, new_data(), num_samples=50, processes=processes)
     weights = [parameter.detach().flatten().tolist() for parameter in vae.parameters()]
     all_weights = processes.gather(weights)

@@ -88,6 +88,8 @@ def fit(
         devices: How many processes of this machine train together, on GPUs if the VAE is on one. Under ``torchrun`` or
             SLURM it is those that were started, whatever is said here.
         strategy: How to start them: ``"ddp"``, ``"ddp_spawn"`` or ``"ddp_fork"``; :func:`pyro_vae.processes.launch`.
+            ``"fsdp"`` is ``"ddp"`` with parameters, gradients and moments spread over the processes, for what does not
+            fit on one. Steps are then run as in Pyro, and the VAE stays spread: ``load(out)`` has it whole.
         out: A folder for checkpoints, ``history.csv`` and ``run.json``; :func:`~pyro_vae.load` reads it.
         resume: Whether to go on with the run in the folder, if there is one.
         save_every: Saves at the next step, if a save is so many seconds ago; and at the end.
@@ -127,7 +129,8 @@ def fit(
     )
     check_count("devices", devices)
     check_choice("strategy", strategy, STRATEGIES)
-    here = partial(_fit, vae, train, valid, settings, out, resume, save_every, callbacks, progress)
+    is_sharded = strategy == "fsdp"
+    here = partial(_fit, vae, train, valid, settings, out, resume, save_every, callbacks, progress, is_sharded)
     device = next(vae.parameters()).device
     processes = join(device.type)
     if processes.size > 1:
@@ -151,9 +154,10 @@ def _fit(
     save_every: float,
     callbacks: Sequence[Callback],
     progress: bool,
+    is_sharded: bool,
     device: torch.device,
 ) -> Run:
-    training = Training(vae.to(device), train, valid, settings, out, resume, save_every)
+    training = Training(vae.to(device), train, valid, settings, out, resume, save_every, is_sharded)
     run = training.run
     received: list[int] = []
     with signals_noted(received.append), progress_bar(run, training.num_batches, shown=progress) as show:
@@ -166,6 +170,8 @@ def _fit(
                         break
             if not training.is_stopping:
                 training.end_epoch(wants_to_stop=bool(received))
+                if run.is_done:
+                    training.finish()
                 answers = [callback(run) for callback in callbacks]
                 run.is_done |= any(answer is True for answer in answers)
             if training.is_stopping and not run.is_done:

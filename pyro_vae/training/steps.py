@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_vae.infer import SVI
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept
+from pyro_vae.training.sharding import ShardedLoss, whole_and_shards
 from pyro_vae.training.sources import Batch
 
 __all__ = ["InParts", "Steps"]
@@ -35,6 +36,7 @@ class Steps:
         accumulate: In how many parts the gradients of a batch are computed.
         precision: See :class:`~pyro_vae.SVI`.
         compile: Likewise; ``"auto"`` compiles where the steps ahead pay for it.
+        is_sharded: Whether parameters are spread over the processes, and gradients are added up where they arise.
     """
 
     def __init__(
@@ -48,8 +50,11 @@ class Steps:
         accumulate: int,
         precision: str,
         compile: bool | str,  # noqa: A002
+        is_sharded: bool = False,
     ) -> None:
-        self.compile = compile
+        self.compile = False if is_sharded else compile
+        self._sharded_loss = ShardedLoss(loss, processes.size) if is_sharded else None
+        loss = self._sharded_loss or loss
         self.kind: list[Any] | None = None  #: The kind of batches whose step is recorded.
         self.is_prepared = False
         self._processes = processes
@@ -58,7 +63,7 @@ class Steps:
         # What a batch of this process counts for, and what all processes made of it.
         self._rows = 0
         self._is_rehearsal = False
-        self._outcome = 0.0, 0.0, True
+        self._outcome = 0.0, 0, True
 
         def new_svi(mode: bool | str) -> SVI:
             whole = None if accumulate == 1 else InParts(loss, accumulate)
@@ -105,9 +110,10 @@ class Steps:
             if batch is None:
                 raise ValueError(f"there is no data for process {self._processes.rank} of {self._processes.size}")
         self._previous = batch
+        if self._sharded_loss is not None:
+            self._sharded_loss.counts = self._rows > 0
         self._step(batch)
-        loss, rows, is_finite = self._outcome
-        return loss, int(rows), is_finite
+        return self._outcome
 
     def _step(self, batch: Batch) -> None:
         svi = self._recorded if batch.kind == self.kind else self._as_pyro
@@ -131,21 +137,34 @@ class Steps:
     def _before_update(self, losses: Sequence[Tensor], gradients: Sequence[Tensor]) -> bool:
         if self._is_rehearsal:
             return False
+        loss = sum(each.item() for each in losses) if self._rows else 0.0
+        whole, shards = gradients, []
+        if self._sharded_loss is not None:
+            whole, shards = whole_and_shards(gradients)  # shards are of the sum over processes already
+            loss /= self._processes.size
+            for each in whole:
+                each /= self._processes.size
         if not self._rows:
-            for tensor in (*losses, *gradients):
-                tensor.zero_()
-        loss = sum(each.item() for each in losses)
-        loss, rows, *wishes = self._processes.sum(gradients, loss, self._rows, *self.wishes)
+            for each in whole:
+                each.zero_()
+        numbers = loss, self._rows, self._size(shards), *self.wishes
+        loss, rows, size, *wishes = self._processes.sum(whole, *numbers)
+        size += self._size(whole)
+        gradients = [*whole, *shards]
         self.granted = [count > 0 for count in wishes]
-        if self._clip_norm is not None:
-            norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(each) for each in gradients]))
-            torch._foreach_mul_(list(gradients), (self._clip_norm * rows / norm).clamp_max(1.0))
-            total = norm.item()
-        else:
-            total = torch.stack([each.sum() for each in gradients]).sum().item()  # NaN if anything is, and cheap
-        is_finite = math.isfinite(loss) and math.isfinite(total)
-        self._outcome = loss, rows, is_finite
+        if self._clip_norm is not None and size > 0:
+            torch._foreach_mul_(list(gradients), min(1.0, self._clip_norm * rows / math.sqrt(size)))
+        is_finite = math.isfinite(loss) and math.isfinite(size)
+        self._outcome = loss, int(rows), is_finite
         return is_finite
+
+    def _size(self, gradients: Sequence[Tensor]) -> float:
+        """The square of their norm, if that is wanted; else their sum, which is cheap, and NaN where anything is."""
+        if not gradients:
+            return 0.0
+        if self._clip_norm is not None:
+            return torch.stack([torch.linalg.vector_norm(each) for each in gradients]).square().sum().item()
+        return torch.stack([each.sum() for each in gradients]).sum().item()
 
 
 class InParts:

@@ -22,6 +22,7 @@ from pyro_vae.training.folders import RunFolder
 from pyro_vae.training.not_finite import NotFiniteError, find_cause
 from pyro_vae.training.run import Run
 from pyro_vae.training.settings import Settings
+from pyro_vae.training.sharding import gathered, load_weights, shard, sharded_state
 from pyro_vae.training.sources import Batch, Rows, Source, as_source
 from pyro_vae.training.states import load_optimizer, load_scheduler
 from pyro_vae.training.steps import Steps
@@ -45,6 +46,7 @@ class Training:
         out: The folder of the run, or None.
         resume: Whether to go on with the run that is there, if there is one.
         save_every: Seconds between saves.
+        is_sharded: Whether to spread parameters over the processes, if there are several.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Training:
         out: str | Path | None,
         resume: bool,
         save_every: float,
+        is_sharded: bool = False,
     ) -> None:
         if not isinstance(vae, nn.Module) or not hasattr(vae, "model") or not hasattr(vae, "guide"):
             raise TypeError(f"vae is of type {type(vae).__name__}; expected a module with the programs model and guide")
@@ -64,6 +67,7 @@ class Training:
         self._settings = settings
         self._device = next(vae.parameters()).device
         self._processes = Processes(self._device)
+        self._is_sharded = is_sharded and self._processes.size > 1
         vae_: Any = vae  # whose attributes torch does not type
         self._programs = vae_.model, vae_.guide
         self._check = getattr(vae, "check", None)
@@ -84,11 +88,25 @@ class Training:
     def _begin(self, resume: bool) -> None:
         """All that changes from step to step, as it is in the beginning, or where a run goes on."""
         settings, vae = self._settings, self.run.vae
-        parameters = [parameter for parameter in vae.parameters() if parameter.requires_grad]
-        self._optimizer = settings.optimizer(parameters, lr=settings.lr)
-        fuse(self._optimizer)
-        self._scheduler = None if settings.scheduler is None else settings.scheduler(self._optimizer)
+        self._processes.share_tensors([*vae.parameters(), *vae.buffers()])
+        self._seed = self._processes.share(int(torch.randint(2**31, ())))  # of the order of the data
+        if not self._processes.is_first:
+            reseed(self._seed + self._processes.rank, self._device)  # noise of its own
+        self._new_optimizer()
         self._kl_weight = torch.ones((), device=self._device)
+        self._best: dict[str, Tensor] | None = None
+        self._compile, self._kind = settings.compile, None
+        if self._folder is not None and resume and self._folder.exists:
+            self._best = self._folder.restore(self.run, self._load)
+        elif self._folder is not None and self._processes.is_first:
+            self._folder.describe(vae)
+        if self._is_sharded:
+            whole, scheduler = self._optimizer.state_dict(), self._scheduler
+            shard(vae, self._processes)
+            self._new_optimizer()
+            self._optimizer.load_state_dict(sharded_state(self._optimizer, whole))
+            if scheduler is not None:
+                self._scheduler.load_state_dict(scheduler.state_dict())
         programs: Any = self._programs
         if settings.kl_weight is not None:
             programs = tuple(WeightedLatents(program, self._kl_weight) for program in programs)
@@ -103,17 +121,17 @@ class Training:
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
             precision=settings.precision,
-            compile=settings.compile,
+            compile=self._compile,
+            is_sharded=self._is_sharded,
         )
-        self._best: dict[str, Tensor] | None = None
-        self._seed = self._processes.share(int(torch.randint(2**31, ())))  # of the order of the data
-        self._processes.share_tensors([*vae.parameters(), *vae.buffers()])
-        if self._processes.rank:
-            reseed(self._seed + self._processes.rank, self._device)  # noise of its own
-        if self._folder is not None and resume and self._folder.exists:
-            self._best = self._folder.restore(self.run, self._load)
-        elif self._folder is not None and self._processes.rank == 0:
-            self._folder.describe(vae)
+        self._steps.kind = self._kind
+
+    def _new_optimizer(self) -> None:
+        parameters = [parameter for parameter in self.run.vae.parameters() if parameter.requires_grad]
+        self._optimizer = self._settings.optimizer(parameters, lr=self._settings.lr)
+        if not self._is_sharded:
+            fuse(self._optimizer)
+        self._scheduler: Any = None if self._settings.scheduler is None else self._settings.scheduler(self._optimizer)
 
     def _source(self, data: Any, batch_size: int, transform: Any) -> Source:
         source = as_source(
@@ -244,8 +262,9 @@ class Training:
         """Does what is done once, at the end."""
         if not self._is_saved:
             self.save()
+        self._processes.wait()  # for the files
         if self._settings.patience is not None and self._best is not None:
-            self.run.vae.load_state_dict(self._best)
+            load_weights(self.run.vae, self._best)
 
     def save(self) -> None:
         """Saves the run, if it has a folder.
@@ -258,15 +277,16 @@ class Training:
         if self._folder is None:
             return
         mine = {"generators": get_generators(self._device), "kind": self._steps.kind}
+        weights, optimizer, best = gathered((self.run.vae.state_dict(), self._optimizer.state_dict(), self._best))
         state = {
-            "optimizer": self._optimizer.state_dict(),
+            "optimizer": optimizer,
             "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
             "processes": self._processes.gather(mine),
             "seed": self._seed,
             "compile": self._steps.compile,
         }
         if self._processes.rank == 0:
-            self._folder.save(self.run, state, self._best)
+            self._folder.save(self.run, weights, state, best)
 
     def _load(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`save` has kept, with the progress loaded already, and the weights not yet.
@@ -277,12 +297,12 @@ class Training:
         load_optimizer(self._optimizer, state["optimizer"])
         if self._scheduler is not None:
             load_scheduler(self._scheduler, state["scheduler"])
-        self._seed, self._steps.compile = state["seed"], state["compile"]
-        if type(self._seed) is not int or self._steps.compile not in (False, True, "graph", "auto"):
-            raise ValueError(f"it has seed {self._seed!r} and compile {self._steps.compile!r}")
+        self._seed, self._compile = state["seed"], state["compile"]
+        if type(self._seed) is not int or self._compile not in (False, True, "graph", "auto"):
+            raise ValueError(f"it has seed {self._seed!r} and compile {self._compile!r}")
         if len(state["processes"]) == self._processes.size:
             mine = state["processes"][self._processes.rank]
-            self._steps.kind = mine["kind"]
+            self._kind = mine["kind"]
             set_generators(mine["generators"], self._device)
         else:  # not the same bits, but noise that is as good
             reseed(self._seed + self.run.progress.step + self._processes.rank, self._device)

@@ -39,9 +39,11 @@ def validate(
     try:
         with generators_kept(device), pyro.validation_enabled(False):
             reseed(processes.rank, device)
+            previous: Batch | None = None
             for batch in batches:
+                if (previous := batch or previous) is not None:  # all processes compute, if parameters are spread
+                    part = _terms(programs, previous.tensors)
                 if batch is not None:
-                    part = _terms(programs, batch.tensors)
                     rate, distortion, rows = rate + part[0], distortion + part[1], rows + batch.rows
     finally:
         for module in training:

@@ -1,0 +1,99 @@
+"""Parameters that are spread over processes, for what does not fit on one device (FSDP; Zhao et al. 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from pyro_vae.processes import Processes
+
+__all__ = ["ShardedLoss", "gathered", "load_weights", "shard", "sharded_state", "whole_and_shards"]
+
+
+def shard(vae: nn.Module, processes: Processes) -> None:
+    """Spreads the parameters of networks over the processes; each layer has all of its own while it computes.
+
+    Networks are modules of ``torch.nn``: they return tensors, by which FSDP knows when gradients are there. What the
+    parts hold themselves (the components of a mixture, a scale, flows) is small, and stays whole.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import fully_shard
+
+    mesh = init_device_mesh(processes.device.type, (processes.size,))
+    for network in _networks(vae):
+        for layer in reversed([*network.modules()]):  # the network itself comes last
+            if layer is network or any(True for _ in layer.parameters(recurse=False)):
+                fully_shard(layer, mesh=mesh)
+
+
+def _networks(module: nn.Module) -> list[nn.Module]:
+    """The outermost modules of ``torch.nn`` that have parameters."""
+    if not any(True for _ in module.parameters()):
+        return []
+    if type(module).__module__.startswith("torch.nn.modules") and not isinstance(module, nn.ModuleList):
+        return [module]
+    return list(dict.fromkeys(network for child in module.children() for network in _networks(child)))
+
+
+def gathered(tree: Any) -> Any:
+    """The tree with whole tensors in the place of spread ones. All processes must ask."""
+    from torch.distributed.tensor import DTensor
+
+    return tree_map_only(DTensor, lambda tensor: tensor.full_tensor(), tree)
+
+
+def whole_and_shards(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Those that each process has whole, and what it has of the others."""
+    from torch.distributed.tensor import DTensor
+
+    whole = [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
+    return whole, [tensor.to_local() for tensor in tensors if isinstance(tensor, DTensor)]
+
+
+def sharded_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
+    """A ``state_dict`` of whole tensors, spread as the parameters of the optimizer are."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    states = {
+        index: {name: _spread_as(parameters[index], value) for name, value in each.items()}
+        for index, each in state["state"].items()
+    }
+    return {**state, "state": states}
+
+
+@torch.no_grad()
+def load_weights(vae: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Loads a ``state_dict``, of whole tensors or of tensors spread as those of the VAE are."""
+    for name, tensor in vae.state_dict().items():
+        tensor.copy_(_spread_as(tensor, weights[name]))
+
+
+def _spread_as(tensor: Any, value: Any) -> Any:
+    from torch.distributed.tensor import DTensor, distribute_tensor
+
+    is_whole = isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == tensor.shape
+    if not isinstance(tensor, DTensor) or not is_whole:
+        return value
+    return distribute_tensor(value, tensor.device_mesh, tensor.placements)
+
+
+class ShardedLoss:
+    """A loss of which the gradients, averaged over processes as spread ones are, are those of the sum.
+
+    Args:
+        loss: An ELBO of Pyro, or a function of model, guide and their arguments.
+        size: The number of processes.
+    """
+
+    def __init__(self, loss: Any, size: int) -> None:
+        self.loss = loss.differentiable_loss if isinstance(loss, ELBO) else loss
+        self.size = size
+        self.counts = True  #: Whether the batch is one of this process.
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss, times the number of processes; times 0 if the batch does not count."""
+        return self.loss(*args, **kwargs) * (self.size if self.counts else 0)
