@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -17,11 +18,13 @@ import torch
 from matplotlib.image import imread
 
 import pyro_vae
-from pyro_vae import evidence, load, weights
+from pyro_vae import evidence, load
 from pyro_vae.cli import main
 from pyro_vae.cli.architecture import DEFAULTS, TABLES
+from pyro_vae.cli.command_line import _parse
 from pyro_vae.cli.data_files import read_splits
 from pyro_vae.data import binarize
+from pyro_vae.weights import log_weights
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 SIZE = (1, 8, 8)
@@ -173,7 +176,7 @@ def test_every_part_is_trained_and_loaded_back(file, tmp_path, capsys, kind, nam
     x = read_splits(file).valid
     is_binary = kind != "likelihood" or name == "bernoulli"
     with torch.no_grad():
-        draws = weights.log_weights(vae.model, vae.guide, binarize.fixed(x) if is_binary else x, 500).double()
+        draws = log_weights(vae.model, vae.guide, binarize.fixed(x) if is_binary else x, 500).double()
     std_error = draws.var(0).sum().sqrt() / len(x)
     assert abs(draws.mean() + float(row["valid_loss"])) < 6 * std_error + 1e-4
 
@@ -328,8 +331,8 @@ def test_nothing_in_a_file_is_executed(tmp_path, capsys, monkeypatch):
         (["sample", "MISSING", "--count", "0"], "--count is 0"),
         (["sample", "MISSING", "--draws", "x.csv"], "expected a file .npy or .safetensors"),
         (["plot", "MISSING"], "No such file"),
-        (["info", "MISSING"], "No such file"),
-        (["info", "."], "there is no checkpoint in the folder"),
+        (["info", "MISSING"], "there is no run in the folder"),
+        (["evaluate", "."], "there is no checkpoint in the folder"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_a_line(tmp_path, capsys, monkeypatch, words, message):
@@ -393,6 +396,21 @@ def test_a_folder_without_a_command_needs_to_be_told_the_data(trained, file, tmp
     assert "--data has to say" in error(capsys, "evaluate", tmp_path)
     run(capsys, "evaluate", tmp_path, "--data", file, "--binarize", "fixed", "--num-samples", 5)
     assert "settings" in run(capsys, "info", tmp_path)
+
+
+@pytest.mark.filterwarnings("default:x has grey values")
+def test_a_warning_is_a_line(file, tmp_path, capsys):
+    words = options(file, "--binarize", "none", "--pictures-every", 0, "--no-tensorboard", likelihood="bernoulli")
+    assert main(["train", str(tmp_path), *words]) == 0
+    assert re.search(r"^pyro-vae: warning: x has grey values.*wanted$", capsys.readouterr().err, re.MULTILINE)
+
+
+def test_the_commands_of_the_readme_are_understood():
+    (block,) = re.findall(r"```bash\n(pyro-vae train.*?)```", README, flags=re.DOTALL)
+    commands = [shlex.split(line, comments=True) for line in block.splitlines()]
+    assert [type(_parse(words)).__name__.partition("[")[0] for _, *words in commands] == [
+        "Train", "Evaluate", "Sample", "Plot", "Info",
+    ]  # fmt: skip
 
 
 def test_it_runs_as_a_module():

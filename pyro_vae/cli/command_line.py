@@ -6,6 +6,7 @@ import io
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Sequence
 from contextlib import redirect_stderr
 from typing import Any
@@ -42,7 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
     try:
-        _parse([word for word in words if word != "--debug"])()
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            _parse([word for word in words if word != "--debug"])()
     except KeyboardInterrupt as interrupt:
         print(_line(interrupt) or "interrupted", file=sys.stderr)
         return 130
@@ -93,6 +96,10 @@ def _unboxed(box: str) -> str:
     return "; ".join(said) or box
 
 
-def _line(error: BaseException) -> str:
-    """The message in one line, in terms of options rather than arguments."""
-    return " ".join(str(error).split()).replace("resume=True", "--resume")
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    print(f"pyro-vae: warning: {_line(message)}", file=sys.stderr)
+
+
+def _line(message: BaseException | str) -> str:
+    """A message in one line, in terms of options rather than arguments."""
+    return " ".join(str(message).split()).replace("resume=True", "--resume")

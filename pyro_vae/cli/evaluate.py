@@ -67,7 +67,7 @@ class Evaluate:
         seconds = time.perf_counter() - start
         content = {"options": by_flag(self) | by_flag(data), "versions": versions(), "seconds": seconds}
         write_json(folder / EVIDENCE, {**_numbers(result), **_elbos(check), **content})
-        print(result.summary(), check.summary(), f"wrote {folder / EVIDENCE}", sep="\n")
+        print(result.summary(), check.summary(), f"wrote {folder / EVIDENCE}", sep="\n\n")
 
 
 def _numbers(result: Evidence) -> dict[str, Any]:

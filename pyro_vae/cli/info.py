@@ -33,15 +33,18 @@ class Info:
             OSError: If something cannot be read.
         """
         folder = folder_of(self.run)
-        vae, content = load(self.run), read(folder / LAST)[1]
-        progress, history = content["progress"], content["history"]
-        _print("parameters", _parts(vae))
+        if not (folder / LAST).exists():
+            raise FileNotFoundError(f"there is no run in the folder {str(folder)!r}")
+        content = read(folder / LAST)[1]
+        history, best = content["history"], content["progress"]["best_epoch"]
+        _print("parameters", _parts(load(self.run)) if content["vae"] else {"unknown": content["not_describable"]})
         if history:
-            _print("last epoch", history[-1])
-        if progress["best_epoch"]:
-            _print("best epoch", history[progress["best_epoch"] - 1])
+            _print("last epoch" if best < len(history) else "last epoch, which is the best", history[-1])
+        if 0 < best < len(history):
+            _print("best epoch", history[best - 1])
         if (folder / EVIDENCE).exists():
-            _print("evidence, nats per datapoint", read_json(folder / EVIDENCE))
+            found = read_json(folder / EVIDENCE)
+            _print("evidence, in nats per datapoint", {name: found[name] for name in found if name != "versions"})
         command = folder / COMMAND
         _print("settings", read_json(command)["options"] if command.exists() else content["settings"])
         _print("versions", content["versions"])
@@ -58,7 +61,10 @@ def _parts(vae: nn.Module) -> dict[str, str]:
     return {name: f"{count:,}" for name, count in counts.items()} | {"in all": f"{total:,}{shared}"}
 
 
-def _print(title: str, values: Mapping[str, Any]) -> None:
-    print(title)
+def _print(title: str, values: Mapping[str, Any], indent: str = "") -> None:
+    print(indent + title)
     for name, value in values.items():
-        print(f"  {name:<32}{f'{value:.6g}' if isinstance(value, float) else value}")
+        if isinstance(value, Mapping):
+            _print(name, value, indent + "  ")
+        else:
+            print(f"{indent}  {name:<32}{f'{value:.6g}' if isinstance(value, float) else value}")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from torch import Tensor
 from tyro.conf import Positional, arg
 
-from pyro_vae import load, plots
+from pyro_vae import VAE, load, plots
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.pictures import is_image, save_figure
 from pyro_vae.cli.run_files import data_of, folder_of
@@ -64,11 +64,10 @@ def _figures(vae: Any, test: Tensor, labels: Tensor | None) -> dict[str, Figure]
     figures = {}
     if is_image(vae.event_shape):
         figures["samples"], figures["reconstructions"] = samples(vae, test), reconstructions(vae, test)
-    for z in codes(vae, test).values():
-        if z.shape[1] == 2:
-            figures["codes"] = plots.codes(z, None if labels is None else labels[: len(z)])
-    if "codes" in figures and is_image(vae.event_shape):
-        figures["manifold"] = plots.manifold(vae.likelihood)
+    if isinstance(vae, VAE) and tuple(vae.latent_shape) == (2,):
+        figures["codes"] = plots.codes(codes(vae, test)["z"], None if labels is None else labels[: len(test)])
+        if is_image(vae.event_shape):
+            figures["manifold"] = plots.manifold(vae.likelihood)
     return figures
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 from tyro.conf import Positional
 
-from pyro_vae import load, plots
+from pyro_vae import VAE, load, plots
 from pyro_vae.checks import check_count
 from pyro_vae.cli.pictures import is_image, save_figure
 from pyro_vae.cli.run_files import folder_of
@@ -46,6 +45,7 @@ class Sample:
 
         Raises:
             CheckpointError: If the run cannot be loaded.
+            TypeError: If it is of another class than ``VAE``.
             ValueError: If an option has a value that cannot be, or there is nothing to write.
             OSError: If a file cannot be written.
         """
@@ -54,6 +54,8 @@ class Sample:
             raise ValueError(f"--draws is {str(self.draws)!r}; expected a file .npy or .safetensors")
         device = choose_device(self.device)
         vae = load(self.run).to(device)
+        if not isinstance(vae, VAE):
+            raise TypeError(f"the run is of a {type(vae).__name__}; expected a VAE of one layer")
         if not is_image(vae.event_shape) and (self.draws is None or self.picture is not None):
             raise ValueError(f"a datapoint has shape {list(vae.event_shape)} and is no image; --draws writes to a file")
         torch.manual_seed(self.seed)
@@ -72,7 +74,7 @@ class Sample:
 
 
 @torch.no_grad()
-def _draw(vae: Any, count: int) -> dict[str, Tensor]:
+def _draw(vae: VAE, count: int) -> dict[str, Tensor]:
     """Latents ``[count, latent]``, the means of p(x given z) and draws of x, each ``[count, *event]``, on the CPU."""
     z = vae.prior().sample((count,))
     parts = [vae.likelihood(part) for part in z.split(ROWS)]
