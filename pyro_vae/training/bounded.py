@@ -26,7 +26,7 @@ class Bounded(TorchDispatchMode):
         super().__init__()
         self._largest = 2**30 + 16 * size
         self._made = 2**28 + 16 * size  # in all, of what is made of nothing: the rest is made of that
-        self._operations = 20_000 + 10 * size
+        self._operations = 10_000 + 10 * size
         self._sizes: dict[Any, int] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:

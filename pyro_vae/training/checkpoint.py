@@ -129,6 +129,8 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     if kind == "tensor":
         return tensors[content]
     if kind in ("dict", "Counter"):
+        if not all(type(key) in (str, int) for key, _ in content):
+            raise TypeError("a key is neither a string nor an integer")
         return {"dict": dict, "Counter": Counter}[kind]({key: unpack(each, tensors) for key, each in content})
     return {"list": list, "tuple": tuple}[kind](unpack(each, tensors) for each in content)
 

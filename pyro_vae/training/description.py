@@ -66,16 +66,15 @@ def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Modu
         Exception: If the description is none.
     """
     dtype, default_dtype = (_dtype(description[name]) for name in ("dtype", "default_dtype"))
-    before = torch.get_default_dtype()
+    before, cpu = torch.get_default_dtype(), torch.device("cpu")
     size = sum(tensor.nbytes for tensor in weights.values())
     if any(isinstance(number, int) and abs(number) > 2**16 + size for number in tree_leaves(description)):
         raise ValueError("it has numbers far larger than its weights call for")
     try:
         torch.set_default_dtype(default_dtype)
-        with generators_kept(torch.device("cpu")), torch.device("cpu"), Bounded(size):
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # they were given where the module was made
-                module = _build("", description["module"], {})
+        with generators_kept(cpu), cpu, warnings.catch_warnings(), Bounded(size):
+            warnings.simplefilter("ignore")  # they were given where the module was made
+            module = _build("", description["module"], {})
     finally:
         torch.set_default_dtype(before)
     for name in description["frozen"]:

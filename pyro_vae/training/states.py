@@ -20,6 +20,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """
     expected = _after_a_step(optimizer)
     optimizer.load_state_dict(state)
+    optimizer._opt_called = True  # type: ignore[attr-defined]  # or schedulers would warn that it never was
     loaded = optimizer.state_dict()
     # Parameters without gradients up to then have no state.
     expected["state"] = {key: value for key, value in expected["state"].items() if key in loaded["state"]}
@@ -58,8 +59,10 @@ def _check(name: str, value: Any, expected: Any) -> None:
         for key, each in expected.items():
             _check(f"{name}[{key!r}]", value[key], each)
     elif isinstance(expected, list | tuple):
-        for i, (each, other) in enumerate(zip(value, expected, strict=False)):
-            _check(f"{name}[{i}]", each, other)
+        if type(value) is not type(expected):
+            raise TypeError(f"{name} is {value!r}, and was {expected!r} at first")
+        for i, each in enumerate(expected):
+            _check(f"{name}[{i}]", value[i], each)
     elif expected is not None and not isinstance(value, _alike(expected)):
         raise TypeError(f"{name} is {value!r}, and was {expected!r} at first")
 
