@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import logging
 import os
 import pickle
@@ -113,8 +114,8 @@ def launch(function: Callable[[torch.device], Result], device: torch.device, dev
         function: What to call.
         device: One of the kind to use.
         devices: How many processes.
-        strategy: ``"ddp"`` and ``"fsdp"`` run the script again in each of the others, up to here; ``"ddp_spawn"`` and ``"ddp_fork"``
-            (not with GPUs) call just the function there, which is pickled with all that it needs.
+        strategy: ``"ddp"`` and ``"fsdp"`` run the script again in each of the others, up to here; ``"ddp_spawn"`` and
+            ``"ddp_fork"`` (not with GPUs) call just the function there, which is pickled with all that it needs.
 
     Returns:
         What the function returns in this process; with ``"ddp_spawn"`` and ``"ddp_fork"`` what it returns in the first.
@@ -140,6 +141,7 @@ def _leave() -> None:
     """Ends the threads of the process group, which would abort the process at its end."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
+        gc.collect()  # the threads end when nothing refers to the group
 
 
 def _fabric(kind: str, devices: int, strategy: str, num_nodes: int) -> Any:

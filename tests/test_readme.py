@@ -5,15 +5,18 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from pyro_vae import likelihoods, nn, posteriors, priors
+from pyro_vae import VAE, evidence, fit, likelihoods, nn, posteriors, priors
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
 
 
-def test_its_code_runs_from_top_to_bottom(capsys):
+def test_its_code_runs_from_top_to_bottom(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
     assert len(blocks) >= 5
     code = "\n".join(blocks)
@@ -23,6 +26,25 @@ def test_its_code_runs_from_top_to_bottom(capsys):
     out = capsys.readouterr().out
     assert "log p(x) = " in out
     assert "All estimates of the ELBO agree." in out
+    assert {path.name for path in (tmp_path / "runs" / "first").iterdir()} >= {"last.safetensors", "samples.png"}
+
+
+def test_the_code_on_scaling_runs(capsys, tmp_path):
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "scaling.md").read_text(), flags=re.DOTALL)
+    for i in range(3):
+        np.save(tmp_path / f"{i}.npy", np.random.default_rng(i).normal(size=(20, 3)).astype(np.float32))
+    vae = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Normal(nn.mlp(2, [], 3), 0.5),
+        posteriors.Normal(nn.mlp(3, [], 4)),
+    )
+    names = {"vae": vae, "test": torch.randn(10, 3), "evidence": evidence, "torch": torch}
+    for block in blocks:
+        exec(compile(block, "scaling.md", "exec"), names)
+    assert "log p(x) = " in capsys.readouterr().out
+    files = names["Files"](sorted(tmp_path.iterdir()), names["processes"])
+    run = fit(vae, names["DataLoader"](files, 8, num_workers=2), epochs=2)
+    assert run.history[-1]["step"] == 2 * (5 + 3)  # 40 rows of one worker, 20 of the other
 
 
 def test_ci_runs_its_test_command():
@@ -35,7 +57,7 @@ def test_ci_runs_its_test_command():
     assert """bash -c "$(grep '&& pytest$' README.md)\"""" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/parts.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/parts.md", "docs/scaling.md"])
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         assert target.startswith("http") or ((ROOT / name).parent / target).exists(), target

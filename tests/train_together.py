@@ -35,7 +35,7 @@ class NoNoise:
     def __init__(self, vae: VAE) -> None:
         self.vae = vae
 
-    def __call__(self, model, guide, x):
+    def __call__(self, model, guide, x):  # noqa: ARG002
         z = self.vae.posterior(x).mean
         return -(self.vae.likelihood(z).log_prob(x) + self.vae.prior().log_prob(z)).sum()
 

@@ -70,7 +70,7 @@ def fit(
         batch_size: Datapoints in a step, over all processes. A ``DataLoader`` has its own.
         lr: The learning rate.
         loss: An ELBO of Pyro, or a function of model, guide and data, in nats, summed over datapoints. By default
-            ``TraceMeanField_ELBO`` for a :class:`~pyro_vae.VAE`, else ``Trace_ELBO``.
+            ``TraceMeanField_ELBO`` for a ``VAE`` or ``ConditionalVAE``, else ``Trace_ELBO``.
         transform: Applied to every batch of training data at every visit: ``data.binarize.dynamic``, for one.
         optimizer: Called with the parameters and ``lr``.
         scheduler: Makes a scheduler of ``torch.optim.lr_scheduler`` for an optimizer.
@@ -83,7 +83,8 @@ def fit(
             of the best epoch.
         on_nan: ``"stop"`` raises at a loss or gradient that is NaN or infinite, ``"skip"`` takes no such step.
         precision: ``"bfloat16"`` for matrix products; see :class:`~pyro_vae.SVI`.
-        compile: See :class:`~pyro_vae.SVI`; ``"auto"`` compiles where the steps ahead pay for it.
+        compile: See :class:`~pyro_vae.SVI`; ``"auto"`` compiles where the steps ahead pay for it. A run that goes on
+            does as it did.
         seed: Seeds torch's generators first.
         devices: How many processes of this machine train together, on GPUs if the VAE is on one. Under ``torchrun`` or
             SLURM it is those that were started, whatever is said here.
@@ -109,6 +110,10 @@ def fit(
         Interrupted: At Ctrl-C, with the run so far, after saving it.
         SystemExit: At SIGTERM, likewise.
     """
+    if not isinstance(vae, nn.Module) or not hasattr(vae, "model") or not hasattr(vae, "guide"):
+        raise TypeError(f"vae is of type {type(vae).__name__}; expected a module with the programs model and guide")
+    if not any(parameter.requires_grad for parameter in vae.parameters()):
+        raise ValueError("vae has no parameters to train")
     settings = Settings(
         epochs=epochs,
         batch_size=batch_size,

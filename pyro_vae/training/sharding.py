@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
@@ -90,7 +89,7 @@ class ShardedLoss:
     """
 
     def __init__(self, loss: Any, size: int) -> None:
-        self.loss = loss.differentiable_loss if isinstance(loss, ELBO) else loss
+        self.loss: Any = getattr(loss, "differentiable_loss", loss)
         self.size = size
         self.counts = True  #: Whether the batch is one of this process.
 

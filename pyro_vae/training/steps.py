@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
 from torch import Tensor
 
 from pyro_vae.infer import SVI
@@ -138,7 +137,7 @@ class Steps:
         if self._is_rehearsal:
             return False
         loss = sum(each.item() for each in losses) if self._rows else 0.0
-        whole, shards = gradients, []
+        whole, shards = list(gradients), list[Tensor]()
         if self._sharded_loss is not None:
             whole, shards = whole_and_shards(gradients)  # shards are of the sum over processes already
             loss /= self._processes.size
@@ -183,7 +182,7 @@ class InParts:
         """Leaves gradients at the parameters. Returns the loss."""
         total: Any = 0.0
         for part in zip(*(each.chunk(self.parts) for each in args), strict=True):
-            if isinstance(self.loss, ELBO):
+            if hasattr(self.loss, "loss_and_grads"):
                 total = total + self.loss.loss_and_grads(model, guide, *part)
             else:
                 loss = self.loss(model, guide, *part)

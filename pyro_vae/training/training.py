@@ -14,6 +14,7 @@ from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
+from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.infer.kl_weight import WeightedLatents
 from pyro_vae.infer.optimizers import fuse
 from pyro_vae.processes import Processes
@@ -60,8 +61,6 @@ class Training:
         save_every: float,
         is_sharded: bool = False,
     ) -> None:
-        if not isinstance(vae, nn.Module) or not hasattr(vae, "model") or not hasattr(vae, "guide"):
-            raise TypeError(f"vae is of type {type(vae).__name__}; expected a module with the programs model and guide")
         if settings.patience is not None and valid is None:
             raise ValueError("patience needs validation data: pass valid")
         self._settings = settings
@@ -112,7 +111,7 @@ class Training:
             programs = tuple(WeightedLatents(program, self._kl_weight) for program in programs)
         loss = settings.loss
         if loss is None:
-            loss = TraceMeanField_ELBO() if isinstance(vae, VAE) else Trace_ELBO()
+            loss = TraceMeanField_ELBO() if isinstance(vae, VAE | ConditionalVAE) else Trace_ELBO()
         self._steps = Steps(
             programs,
             self._optimizer,
@@ -177,9 +176,7 @@ class Training:
                 self._check(batch.inputs[0])
             total = None if self.num_batches is None else self.num_batches * self.run.epochs
             steps.prepare(batch, total, list(self.run.vae.buffers()))
-        if self._settings.kl_weight is not None:
-            part = progress.batch / self.num_batches if self.num_batches else 0.0
-            self._kl_weight.fill_(self._settings.kl_weight(progress.epoch + part))
+        self._weigh(progress.batch)
         self._is_saved = False
         steps.wishes = [wants_to_stop, time.monotonic() - self._saved > self._save_every]
         before = get_generators(self._device)
@@ -196,6 +193,11 @@ class Training:
             self._not_finite(loss, batch, before)
         if steps.granted[1] and not steps.granted[0]:  # or it is saved on leaving
             self.save()
+
+    def _weigh(self, batch: int) -> None:
+        if self._settings.kl_weight is not None:
+            part = batch / self.num_batches if self.num_batches else 0.0
+            self._kl_weight.fill_(self._settings.kl_weight(self.run.progress.epoch + part))
 
     def _not_finite(self, loss: float, batch: Batch | None, generators: dict[str, Tensor]) -> None:
         progress = self.run.progress
@@ -219,11 +221,12 @@ class Training:
         """Validates, notes what there is to note, and saves if it is time to.
 
         Raises:
-            NotFiniteError: If no step of the epoch could be taken.
+            ValueError: If the epoch had no batches.
         """
         run, progress = self.run, self.run.progress
         if not progress.batch:
             raise ValueError("train has no batches")
+        self._weigh(progress.batch - 1)  # as it was last, if the run has gone on just now
         self._processes.share_tensors([*run.vae.buffers()])  # those that each process has counted by itself
         seconds = progress.epoch_seconds + time.monotonic() - self._now
         row = {
