@@ -1,9 +1,9 @@
 """What ``fit`` costs besides the steps of SVI: epochs of it, of ``SVI.epoch`` and of a loop of ``SVI.step``, in turns.
 
-The same VAE (784-400-50-400-784), data, optimizer and kind of recorded step for all, each with parameters of its own, in
-one process: after each epoch of ``fit``, a callback times one of each of the others. What ``fit`` does at every step and
-at the end of an epoch counts (looking for NaN, noting), and with a folder what is written there. With --workers, a
-``DataLoader`` is measured as well, and with --stream a stream of files.
+The same VAE (784-400-50-400-784), data, optimizer and kind of recorded step for all, each with parameters of its own,
+in one process: after each epoch of ``fit``, a callback times one of each of the others. What ``fit`` does at every step
+and at the end of an epoch counts (looking for NaN, noting), and with a folder what is written there. With --workers,
+a ``DataLoader`` is measured as well, and with --stream a stream of files.
 """
 
 import argparse
