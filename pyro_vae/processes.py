@@ -7,7 +7,9 @@ import gc
 import logging
 import os
 import pickle
+import tempfile
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -124,7 +126,10 @@ def launch(function: Callable[[torch.device], Result], device: torch.device, dev
     fabric = _fabric(device.type, devices, "ddp" if by_script else strategy, 1)
     if by_script:
         return fabric.launch(_call, function)
-    return pickle.loads(fabric.launch(_call_copy, pickle.dumps(function)))
+    with tempfile.TemporaryDirectory() as folder:
+        result = Path(folder) / "result"
+        fabric.launch(_call_copy, pickle.dumps(function), result)
+        return pickle.loads(result.read_bytes())
 
 
 def _call(fabric: Any, function: Callable[[torch.device], Result]) -> Result:
@@ -132,9 +137,15 @@ def _call(fabric: Any, function: Callable[[torch.device], Result]) -> Result:
     return function(fabric.device)
 
 
-def _call_copy(fabric: Any, function: bytes) -> bytes:
-    """As bytes, since tensors would be sent as memory that all processes share, and parameters are written to."""
-    return pickle.dumps(_call(fabric, pickle.loads(function)))
+def _call_copy(fabric: Any, function: bytes, path: Path) -> None:
+    """As bytes, since tensors would be sent as memory that all processes share, and parameters are written to.
+
+    The result goes to a file: Fabric reads what is returned when the processes have ended, and more than a pipe holds
+    would keep them from it.
+    """
+    result = _call(fabric, pickle.loads(function))
+    if fabric.is_global_zero:
+        path.write_bytes(pickle.dumps(result))
 
 
 def _leave() -> None:
