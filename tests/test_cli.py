@@ -248,6 +248,16 @@ def test_a_run_that_is_stopped_can_go_on(file, tmp_path, capsys, number, status)
     assert len(list(csv.DictReader((tmp_path / "history.csv").open()))) == done
 
 
+def test_two_processes_print_as_one(file, tmp_path):
+    """The weights are more than a pipe holds, in which processes could get stuck."""
+    more = ("--network.hidden", 400, "--devices", 2, "--strategy", "ddp_fork", "--device", "cpu")
+    command = [sys.executable, "-m", "pyro_vae", "train", str(tmp_path), *options(file, *more)]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"epoch \d/2", result.stdout + result.stderr) == ["epoch 2/2", "epoch 1/2", "epoch 2/2"]
+    assert load(tmp_path).event_shape == SIZE
+
+
 # Data
 
 

@@ -50,8 +50,8 @@ class Fitting:
     """How steps are made fast: by Inductor, by replaying what was recorded, or not at all; auto chooses."""
     devices: int = 1
     """Processes of this machine that train together, each on a GPU of its own if there are any."""
-    strategy: Literal["ddp", "ddp_spawn", "ddp_fork"] = "ddp"
-    """How they are started."""
+    strategy: Literal["ddp", "ddp_spawn", "ddp_fork", "fsdp"] = "ddp"
+    """How they are started; see pyro_vae.fit."""
     save_every: float = 30.0
     """Seconds between saves; it is saved at the end in any case."""
 

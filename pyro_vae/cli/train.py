@@ -56,7 +56,7 @@ class Train(Generic[Architecture]):
     resume: bool = False
     """Goes on with the run in the folder, if there is one."""
     pictures_every: int = 5
-    """Epochs between pictures of samples, reconstructions and losses; 0 for none."""
+    """Epochs between pictures of samples, reconstructions and losses; 0 for none, nor are there any with fsdp."""
     tensorboard: bool = True
     """Without logs for TensorBoard, which are written if it is installed."""
 
@@ -98,7 +98,9 @@ class Train(Generic[Architecture]):
     def _callbacks(self, images: Tensor, labels: Tensor | None) -> list[Callable[[Run], Any]]:
         """What is done after every epoch."""
         callbacks: list[Callable[[Run], Any]] = [] if sys.stderr.isatty() else [_print_row]
-        has_pictures = is_image(images.shape[1:]) and self.pictures_every > 0
+        # What is spread over processes can only be run by all of them, and one draws.
+        can_draw = is_image(images.shape[1:]) and self.fitting.strategy != "fsdp"
+        has_pictures = can_draw and self.pictures_every > 0
         if has_pictures:
             callbacks.append(Pictures(self.out, images[:IMAGES], self.pictures_every))
         if self.tensorboard and find_spec("tensorboard") is not None:
@@ -119,8 +121,9 @@ def _check_same(path: Path, options: dict[str, Any]) -> None:
         CheckpointError: If an option is another.
     """
     there = read_json(path)["options"]
+    free = FREE if options["lr-decay"] == "none" else FREE - {"epochs"}
     for name, value in options.items():
-        if name not in FREE and there.get(name) != value:
+        if name not in free and there.get(name) != value:
             raise CheckpointError(
                 f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {value!r} here; choose "
                 "another folder, or the same options"
