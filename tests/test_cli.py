@@ -204,26 +204,16 @@ def test_the_help_lists_names_and_the_options_of_those_that_are_chosen(capsys):
 
 
 def test_options_reach_fit(file, tmp_path, capsys):
-    more = (
-        "--lr",
-        0.5,
-        "--lr-decay",
-        "linear",
-        "--kl-warmup",
-        4,
-        "--clip-norm",
-        1,
-        "--free-bits",
-        0.1,
-        "--on-nan",
-        "skip",
-    )
-    run(capsys, "train", tmp_path, *options(file, *more, "--accumulate", 2, "--save-every", 0, "--patience", 9))
+    more = "--lr 0.5 --lr-decay linear --kl-warmup 4 --clip-norm 1 --free-bits 0.1 --on-nan skip --accumulate 2"
+    words = options(file, *more.split(), "--save-every", 0, "--patience", 9)
+    run(capsys, "train", tmp_path, *words)
     settings = json.loads((tmp_path / "run.json").read_text())["settings"]
     assert (settings["clip_norm"], settings["accumulate"], settings["loss"]) == (1, 2, "FreeBits")
     rows = list(csv.DictReader((tmp_path / "history.csv").open()))
     assert [float(row["lr"]) for row in rows] == [0.5, 0.25]
     assert float(rows[0]["kl_weight"]) == pytest.approx(2 / 3 / 4)  # at the last of three steps
+    # A rate that has fallen to 0 cannot go on from there.
+    assert "--epochs is 2 there and 3 here" in error(capsys, "train", tmp_path, *words, "--resume", "--epochs", 3)
 
 
 def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(file, tmp_path, capsys):
