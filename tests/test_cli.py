@@ -396,6 +396,8 @@ def test_a_folder_without_a_command_needs_to_be_told_the_data(trained, file, tmp
     assert "--data has to say" in error(capsys, "evaluate", tmp_path)
     run(capsys, "evaluate", tmp_path, "--data", file, "--binarize", "fixed", "--num-samples", 5)
     assert "settings" in run(capsys, "info", tmp_path)
+    run(capsys, "plot", tmp_path, "--data", file, "--binarize", "fixed")
+    assert not (tmp_path / "curves.png").exists()
 
 
 @pytest.mark.filterwarnings("default:x has grey values")

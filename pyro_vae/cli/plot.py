@@ -54,7 +54,9 @@ class Plot:
         test = data.binarized(splits.test[:MAX_CODES])
         vae.check(test.to(device))
         figures = _figures(vae, test, splits.test_labels)
-        figures["curves"] = plots.curves(_losses(folder / "history.csv"))
+        losses = _losses(folder / "history.csv")
+        if losses:
+            figures["curves"] = plots.curves(losses)
         for name, figure in figures.items():
             print(f"wrote {save_figure(figure, out / f'{name}.png')}")
 
@@ -72,8 +74,12 @@ def _figures(vae: Any, test: Tensor, labels: Tensor | None) -> dict[str, Figure]
 
 
 def _losses(history: Path) -> dict[str, list[float]]:
-    """The losses of each epoch, by name."""
+    """The losses of each epoch, by name; none, if there is no history yet."""
+    if not history.exists():
+        return {}
     with history.open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = {"train": "train_loss", "valid": "valid_loss"}
-    return {name: [float(row[column]) for row in rows] for name, column in columns.items() if column in rows[0]}
+    return {
+        name: [float(row[column]) for row in rows] for name, column in columns.items() if rows and column in rows[0]
+    }

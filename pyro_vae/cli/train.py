@@ -115,7 +115,7 @@ def _print_row(run: Run) -> None:
 
 
 def _check_same(path: Path, options: dict[str, Any]) -> None:
-    """fit compares less: of parts the weights they have, of functions the names, and no seed.
+    """Compares the options of a run that goes on with those it began with; fit sees of parts and functions less.
 
     Raises:
         CheckpointError: If an option is another.
