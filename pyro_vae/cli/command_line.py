@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 import traceback
@@ -46,6 +47,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]
             _parse([word for word in words if word != "--debug"])()
+            sys.stdout.flush()
+    except BrokenPipeError:  # who reads has seen enough; nor is there anybody to tell at the end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as interrupt:
         print(_line(interrupt) or "interrupted", file=sys.stderr)
         return 130

@@ -79,7 +79,13 @@ def codes(vae: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
 @contextmanager
 def _as_it_is(vae: nn.Module) -> Iterator[torch.device]:
-    """In evaluation mode, and with the same noise each time; gives the device."""
+    """In evaluation mode, and with the same noise each time; gives the device.
+
+    Raises:
+        ValueError: If parameters are spread over processes (FSDP), which would all have to take part.
+    """
+    if any(hasattr(parameter, "placements") for parameter in vae.parameters()):
+        raise ValueError("the parameters are spread over processes")
     device = next(vae.parameters()).device
     with trial({"vae": vae}):
         reseed(0, device)
