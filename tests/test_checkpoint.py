@@ -18,6 +18,7 @@ from collections import Counter
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import EVENT, small_vae
@@ -486,6 +487,32 @@ def test_trees_come_back(tree):
 def test_what_cannot_be_said_in_a_checkpoint(value):
     with pytest.raises(TypeError, match=r"^name.* is of type .*; a checkpoint holds tensors, numbers"):
         pack("name", value, {})
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    tree = [np.float64(0.1), np.int64(3), np.float32(0.5)]
+    assert equal(through_a_file(tmp_path / "tree", tree), [0.1, 3, 0.5])
+    for epochs in (1, 2):
+        fit(new_vae(), X, epochs=epochs, lr=np.float64(0.1), out=tmp_path / "run", resume=epochs > 1, progress=False)
+
+
+class Warmth:
+    """A schedule that a checkpoint cannot hold."""
+
+    def __init__(self):
+        self.seen = set()
+
+    def __call__(self, epoch):
+        return epoch
+
+
+def test_a_scheduler_that_cannot_be_saved_is_found_before_the_first_step(tmp_path):
+    vae = new_vae()
+    before = copy.deepcopy(vae.state_dict())
+    with pytest.raises(TypeError, match=r"^scheduler.lr_lambdas.0.seen is of type set; a checkpoint holds tensors"):
+        fit(vae, X, epochs=1, scheduler=partial(lr_scheduler.LambdaLR, lr_lambda=Warmth()), out=tmp_path)
+    assert equal(vae.state_dict(), before)
+    assert not (tmp_path / LAST).exists()
 
 
 def stepped(kind, **options):

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from torch import Tensor
 __all__ = ["CheckpointError", "blaming", "pack", "read", "replace", "unpack", "write"]
 
 FORMAT = 1
-_PLAIN = (bool, int, float, str, type(None))
 
 
 class CheckpointError(ValueError):
@@ -105,8 +105,10 @@ def pack(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
             name += "'"
         tensors[name] = value
         return {"tensor": name}
-    if type(value) in _PLAIN:
+    if value is None or isinstance(value, bool | str):
         return value
+    if isinstance(value, Real):  # NumPy's too
+        return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, list | tuple):
         return {_kind(value): [pack(f"{name}.{i}", each, tensors) for i, each in enumerate(value)]}
     if isinstance(value, dict) and all(type(key) in (str, int) for key in value):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from numbers import Real
 from typing import Any
 
 import torch
@@ -63,9 +64,10 @@ def _check(name: str, value: Any, expected: Any) -> None:
             raise TypeError(f"{name} is {value!r}, and was {expected!r} at first")
         for i, each in enumerate(expected):
             _check(f"{name}[{i}]", value[i], each)
-    elif expected is not None and not isinstance(value, _alike(expected)):
+    elif expected is not None and not isinstance(value, _kind(expected)):
         raise TypeError(f"{name} is {value!r}, and was {expected!r} at first")
 
 
-def _alike(value: Any) -> Any:
-    return int | float if type(value) in (int, float) else type(value)
+def _kind(value: Any) -> Any:
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    return int | float if is_number else type(value)

@@ -19,6 +19,7 @@ from pyro_vae.infer.kl_weight import WeightedLatents
 from pyro_vae.infer.optimizers import fuse
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, get_generators, reseed, set_generators
+from pyro_vae.training.checkpoint import pack
 from pyro_vae.training.folders import RunFolder
 from pyro_vae.training.not_finite import NotFiniteError, find_cause
 from pyro_vae.training.run import Run
@@ -99,6 +100,9 @@ class Training:
             self._best = self._folder.restore(self.run, self._load)
         elif self._folder is not None and self._processes.is_first:
             self._folder.describe(vae)
+            pack("optimizer", self._optimizer.state_dict(), {})  # to find out now what cannot be saved
+            if self._scheduler is not None:
+                pack("scheduler", self._scheduler.state_dict(), {})
         if self._is_sharded:
             whole, scheduler = self._optimizer.state_dict(), self._scheduler
             shard(vae, self._processes)
