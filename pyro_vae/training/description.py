@@ -7,7 +7,6 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
-from types import FunctionType
 from typing import Any
 
 import torch
@@ -16,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from pyro_vae.randomness import generators_kept
 from pyro_vae.training.bounded import Bounded
+from pyro_vae.training.difference import difference
 
 __all__ = ["NotDescribable", "build", "describe"]
 
@@ -50,8 +50,8 @@ def describe(module: nn.Module) -> dict[str, Any]:
         again = build(description, weights)
     except Exception as error:  # what a class raises at arguments that it did not get as it keeps them
         raise NotDescribable(f"{type(module).__name__} cannot be built again: {error}") from error
-    if difference := _difference(module, again):
-        raise NotDescribable(difference)
+    if reason := difference(module, again):
+        raise NotDescribable(reason)
     return description
 
 
@@ -175,51 +175,3 @@ def _dtype(word: str) -> torch.dtype:
     if not isinstance(dtype, torch.dtype):
         raise ValueError(f"{word!r} is no dtype")
     return dtype
-
-
-def _difference(module: nn.Module, other: nn.Module) -> str | None:
-    """What tells two modules apart, but for the values of weights; None if nothing does."""
-    if _shared(module) != _shared(other):
-        return "it has other modules, or shares others, than its arguments make"
-    theirs = dict(other.named_modules())
-    for name, mine in module.named_modules():
-        facts, others = _facts(mine), _facts(theirs[name])
-        for fact in facts.keys() | others.keys():
-            if fact not in facts or fact not in others or facts[fact] != others[fact]:
-                return f"{name or 'it'}, a {type(mine).__name__}, has another {fact} than its arguments make"
-    return None
-
-
-def _shared(module: nn.Module) -> dict[str, str]:
-    """The modules and parameters by their names, those that are there twice by their first ones."""
-    first: dict[int, str] = {}
-    named = [*module.named_modules(remove_duplicate=False), *module.named_parameters(remove_duplicate=False)]
-    return {name: first.setdefault(id(each), name) for name, each in named}
-
-
-def _facts(module: nn.Module) -> dict[str, Any]:
-    attributes = {name: value for name, value in vars(module).items() if name not in _STATE}
-    facts = {"class": type(module)} | {name: _fact(name, value) for name, value in attributes.items()}
-    for name, value in (*module._parameters.items(), *module._buffers.items()):
-        is_saved = name not in module._non_persistent_buffers_set
-        facts[name] = value.shape if is_saved and value is not None else _fact(name, value)
-    return facts
-
-
-_STATE = ("training", "_parameters", "_buffers", "_modules")
-
-
-def _fact(name: str, value: Any) -> Any:
-    """What can be compared of an attribute: values, but of objects their type."""
-    if type(value) in _PLAIN or isinstance(value, type):
-        return value
-    if isinstance(value, Tensor):
-        is_drawn = isinstance(value, nn.Parameter) or name.startswith("_example")
-        return value.shape if is_drawn else value.tolist()
-    if "hook" in name and isinstance(value, Mapping):
-        return len(value)
-    if isinstance(value, Mapping):
-        return {key: _fact(name, each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_fact(name, each) for each in value]
-    return (value.__module__, value.__qualname__) if isinstance(value, FunctionType) else type(value)

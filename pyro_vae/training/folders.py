@@ -52,7 +52,7 @@ class RunFolder:
             raise FileExistsError(
                 f"there is a run in {str(path)!r} already: resume=True goes on with it; or choose another folder"
             )
-        if not folder.exists and is_first and (folder.path / BEST).exists():
+        if not folder.exists and (folder.path / BEST).exists():
             raise FileExistsError(f"in {str(path)!r} there is a {BEST}, but no {LAST}: choose another folder")
         return folder
 
