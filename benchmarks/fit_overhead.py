@@ -103,10 +103,12 @@ def main() -> None:
             kinds = {"fit": x, "fit, with a folder": x}
             for workers in args.workers:
                 kinds[f"fit, DataLoader, {workers} workers"] = DataLoader(
-                    TensorDataset(x), batch, shuffle=True, num_workers=workers
+                    TensorDataset(x), batch, shuffle=True, num_workers=workers, persistent_workers=workers > 0
                 )
             for workers in args.stream:
-                kinds[f"fit, files, {workers} workers"] = DataLoader(Files(paths), batch, num_workers=workers)
+                kinds[f"fit, files, {workers} workers"] = DataLoader(
+                    Files(paths), batch, num_workers=workers, persistent_workers=workers > 0
+                )
             for number, (name, train) in enumerate(kinds.items()):
                 others = Others(x, batch, mode)
                 out = f"{folder}/{batch}-{number}" if "folder" in name else None

@@ -127,7 +127,8 @@ class Stream(IterableDataset):
     [
         new_data(22),
         TensorDataset(new_data(22), torch.arange(22)),
-        DataLoader(TensorDataset(new_data(22), torch.arange(22)), batch_size=4, shuffle=True, num_workers=1),
+        # The workers persist: CPython 3.11 can hang in a fork while a thread ends, as one does after every epoch.
+        DataLoader(TensorDataset(new_data(22)), batch_size=4, shuffle=True, num_workers=1, persistent_workers=True),
         Stream(),
         DataLoader(Stream(), batch_size=4),
     ],

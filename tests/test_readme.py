@@ -43,7 +43,7 @@ def test_the_code_on_scaling_runs(capsys, tmp_path):
         exec(compile(block, "scaling.md", "exec"), names)
     assert "log p(x) = " in capsys.readouterr().out
     files = names["Files"](sorted(tmp_path.iterdir()), names["processes"])
-    run = fit(vae, names["DataLoader"](files, 8, num_workers=2), epochs=2)
+    run = fit(vae, names["DataLoader"](files, 8, num_workers=2, persistent_workers=True), epochs=2)
     assert run.history[-1]["step"] == 2 * (5 + 3)  # 40 rows of one worker, 20 of the other
 
 

@@ -54,7 +54,7 @@ def as_told(kind: str):
     return {
         "tensor": lambda: x,
         "dataset": lambda: TensorDataset(x, torch.arange(ROWS)),
-        "loader": lambda: DataLoader(x, batch_size=16, shuffle=True, num_workers=1),
+        "loader": lambda: DataLoader(x, batch_size=16, shuffle=True, num_workers=1, persistent_workers=True),
         "stream": lambda: DataLoader(Stream(), batch_size=16),
     }[kind]()
 

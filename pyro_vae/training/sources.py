@@ -71,7 +71,8 @@ class Rows:
 class Loaded:
     """Batches of a ``DataLoader``, moved to a device.
 
-    What loading draws from torch's generators (an order, augmentations) depends on the epoch alone.
+    What loading draws from torch's generators (an order, augmentations) depends on the epoch alone; but not what
+    workers draw that persist, which torch seeds only once.
 
     Args:
         loader: Its batches are tensors, or tuples that begin with those that the programs take.
