@@ -619,6 +619,33 @@ def test_schedulers_go_on_from_a_file(name, tmp_path):
         assert rate(other, another) == rate(optimizer, scheduler)
 
 
+@pytest.mark.filterwarnings("ignore:The epoch parameter")
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_schedulers_refuse_what_is_no_number(name):
+    new = lambda: SCHEDULERS[name](stepped(partial(torch.optim.SGD, lr=0.1)))  # noqa: E731
+    state = new().state_dict()
+    # All but what it computes again.
+    numbers = [key for key, value in state.items() if isinstance(value, int | float) and key != "mode_worse"]
+    assert "last_epoch" in numbers or name == "ChainedScheduler"
+    for key in numbers:
+        for value in ("1", None, [1]):
+            with pytest.raises(TypeError, match=rf"the scheduler's state\['{key}'\] is .*, and was"):
+                load_scheduler(new(), {**state, key: value})
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name not in ("LBFGS", "SGD")])
+def test_optimizers_refuse_tensors_of_other_shapes(name):
+    state = stepped(OPTIMIZERS[name]).state_dict()
+    tensors = [key for key, value in state["state"][0].items() if isinstance(value, torch.Tensor)]
+    assert tensors
+    for key in tensors:
+        for change in (lambda tensor: torch.stack([tensor, tensor]), lambda tensor: tensor.flatten()[1:]):
+            changed = {**state["state"][0], key: change(state["state"][0][key])}
+            new = OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(3))])
+            with pytest.raises(ValueError, match=rf"the optimizer's state\['state'\]\[0\]\['{key}'\] is not a tensor"):
+                load_optimizer(new, {**state, "state": {**state["state"], 0: changed}})
+
+
 # Folders that cannot be written to
 
 
