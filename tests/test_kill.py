@@ -93,7 +93,7 @@ def assert_same(folder: Path, other: Path) -> None:
 def test_killed_at_any_moment_it_ends_with_the_same_bits(name, kills, most, processes, undisturbed, tmp_path):
     """With SIGKILL, before the first step, in steps and while it saves; what is there then can always be read."""
     out = tmp_path / "run"
-    moments = random.Random(0)
+    moments = random.Random(0)  # in all, they are allowed fewer steps than a run has
     is_saved = False
     for _ in range(kills):
         steps = moments.randint(0, most)

@@ -32,10 +32,10 @@ def with_noise(x: torch.Tensor) -> list[torch.Tensor]:
 RUNS: dict[str, dict[str, Any]] = {
     "a tensor, recorded": {
         "train": GREY,
-        "epochs": 24,
+        "epochs": 18,
         "compile": "graph",
         "save_every": 0.0,
-        "scheduler": partial(OneCycleLR, max_lr=0.01, total_steps=24 * STEPS_IN_AN_EPOCH),
+        "scheduler": partial(OneCycleLR, max_lr=0.01, total_steps=18 * STEPS_IN_AN_EPOCH),
         "scheduler_every": "step",
     },
     "a loader, as Pyro": {
