@@ -127,7 +127,7 @@ def main() -> None:
                 table.add_row(name, str(batch), f"{row['ms']:.2f}", f"{row['to_epoch']:.3f}", f"{row['to_step']:.3f}")
     Console().print(table)
     if args.json:
-        result = {"machine": machine(), "settings": vars(args), "rows": rows}
+        result = {"machine": machine(torch.get_num_threads()), "settings": vars(args), "rows": rows}
         args.json.write_text(json.dumps(result, indent=2, default=str))
 
 

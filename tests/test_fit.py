@@ -6,6 +6,7 @@ import csv
 import math
 from itertools import chain
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -13,7 +14,7 @@ from linear_gaussian import exact_log_evidence, random_instance
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
-from pyro_vae import VAE, ConditionalVAE, NotFiniteError, data, fit, likelihoods, nn, posteriors, priors
+from pyro_vae import VAE, ConditionalVAE, NotFiniteError, data, fit, likelihoods, load, nn, posteriors, priors
 from pyro_vae.infer.kl_weight import WeightedLatents, linear_warm_up
 from pyro_vae.infer.losses import FreeBits
 from pyro_vae.training.steps import InParts
@@ -235,6 +236,15 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole():
         found.append(weights(vae))
     torch.testing.assert_close(found[0], found[1], rtol=1e-10, atol=1e-12)
     torch.testing.assert_close(found[0], found[2], rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("elbo", [Trace_ELBO, TraceMeanField_ELBO])
+def test_parts_of_a_batch_are_computed_one_after_the_other(elbo):
+    vae, seen = new_vae(), []
+    vae.posterior.network.register_forward_pre_hook(lambda _, inputs: seen.append(len(inputs[0])))
+    seen.clear()
+    fit(vae, new_data(20), epochs=1, batch_size=20, loss=elbo(), accumulate=3, compile=False, **QUIET)
+    assert seen == [7, 7, 6]
 
 
 def test_parts_of_a_batch_have_noise_of_their_own():
@@ -482,8 +492,6 @@ def test_nan_stops_with_the_site_and_leaves_the_parameters(mode, tmp_path):
 
 
 def new_from(folder) -> VAE:
-    from pyro_vae import load
-
     return load(folder, new_vae(posterior=posteriors.Normal(Breaks(2 * LATENT, "value"))))
 
 
@@ -502,6 +510,27 @@ def test_a_gradient_that_is_not_finite_stops_too():
     with pytest.raises(NotFiniteError, match="a gradient is not finite, all densities are"):
         fit(vae, bad_data(), epochs=3, batch_size=4, **QUIET)
     assert weights(vae).isfinite().all()
+
+
+def test_what_is_not_finite_is_not_saved(tmp_path):
+    """Not even where a step was finite, and its update was not."""
+    vae = new_vae()
+
+    def spoil(run):
+        if run.progress.epoch == 2:
+            run.vae.likelihood.network[0].weight.data[0, 0] = math.inf
+
+    with pytest.raises(NotFiniteError, match=r"likelihood.network.0.weight is (not finite|inf)"):
+        fit(vae, new_data(), epochs=4, out=tmp_path, save_every=0.0, callbacks=[spoil], **QUIET)
+    again = load(tmp_path)
+    assert weights(again).isfinite().all()
+
+
+def test_numbers_of_numpy_in_the_history_are_numbers(tmp_path):
+    fit(new_vae(), new_data(), epochs=2, out=tmp_path, save_every=0.0, callbacks=[
+        lambda run: run.history[-1].update(mine=np.float32(0.5))
+    ], **QUIET)  # fmt: skip
+    assert (tmp_path / "history.csv").read_text().splitlines()[1].endswith("0.5")  # the last is written before
 
 
 def test_it_does_not_skip_for_ever():

@@ -125,8 +125,17 @@ class SVI(pyro.infer.SVI):
         """The same as :meth:`step`, but leaves the loss on the device, as a tensor, and does not wait for it."""
         return tree_map(torch.as_tensor, self._advance(Call(args, kwargs)))
 
-    def update_on(self, index: Tensor, gather: Callable[[Tensor], Tensor]) -> Any:
-        """The same as ``update(gather(index))``, where gathering is part of what is recorded (``Batches.gather``)."""
+    def update_on(self, index: Tensor, gather: Callable[[Tensor], Tensor], *, in_a_row: bool = False) -> Any:
+        """The same as ``update(gather(index))``, where gathering is part of what is recorded (``Batches.gather``).
+
+        Args:
+            index: Which datapoints, ``[batch_size]``.
+            gather: Makes of it what the programs are called with.
+            in_a_row: Promises that since the last step, which was on an index of this shape with the same ``gather``,
+                nothing has changed but the values of tensors, and settings of the optimizer: one need not look.
+        """
+        if in_a_row and self._replayed is not None:
+            return self._replayed(index)
         return tree_map(torch.as_tensor, self._advance(Call((index,), {}, gather)))
 
     def seconds_saved(self) -> float:

@@ -68,7 +68,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) ->
     """
     # Copies, since safetensors refuses tensors that share memory, as those of a part that is used twice do.
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    text = json.dumps({"format": FORMAT, **content})
+    text = json.dumps({"format": FORMAT, **content}, default=float)  # callbacks may add NumPy's to the history
     replace(path, save(copies, {"pyro_vae": text, "sha256": _digest(copies, text)}))
 
 

@@ -81,7 +81,8 @@ def fit(
         accumulate: Computes the gradients of a batch in so many parts, which takes less memory.
         patience: Stops after so many epochs without a better ELBO of the validation data, and goes back to the weights
             of the best epoch.
-        on_nan: ``"stop"`` raises at a loss or gradient that is NaN or infinite, ``"skip"`` takes no such step.
+        on_nan: ``"stop"`` raises at a loss or gradient that is NaN or infinite, ``"skip"`` takes no such step. In
+            both cases the parameters stay as they are.
         precision: ``"bfloat16"`` for matrix products; see :class:`~pyro_vae.SVI`.
         compile: See :class:`~pyro_vae.SVI`; ``"auto"`` compiles where the steps ahead pay for it. A run that goes on
             does as it did.
@@ -182,6 +183,8 @@ def _fit(
             if training.is_stopping and not run.is_done:
                 _leave(training, received)
     training.finish()
+    if received:  # when there was nothing left to stop
+        signal.raise_signal(received[0])
     return run
 
 

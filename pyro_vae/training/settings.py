@@ -54,6 +54,10 @@ class Settings:
                 isinstance(value, int | float) and 0 < value < float("inf")
             ):
                 raise ValueError(f"{name} is {value!r}; expected a positive number")
+        if self.compile not in (True, False, "graph", "auto"):
+            raise ValueError(f"compile is {self.compile!r}; expected True, False, 'graph' or 'auto'")
+        if self.loss is not None and not (callable(self.loss) or hasattr(self.loss, "loss_and_grads")):
+            raise TypeError(f"loss is {self.loss!r}; expected an ELBO of Pyro or a function of model, guide and data")
         check_choice("scheduler_every", self.scheduler_every, ("epoch", "step"))
         check_choice("on_nan", self.on_nan, ("stop", "skip"))
         for name in ("optimizer", "scheduler", "transform", "kl_weight"):

@@ -17,6 +17,7 @@ from pyro_vae.training.sources import Batch
 
 __all__ = ["InParts", "Steps"]
 
+_LARGE = 10_000  # elements
 _SECONDS_TO_COMPILE = 20.0  # it takes about ten, and how much it saves is known roughly
 
 
@@ -64,16 +65,26 @@ class Steps:
         self._is_rehearsal = False
         self._outcome = 0.0, 0, True
 
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
         def new_svi(mode: bool | str) -> SVI:
-            whole = None if accumulate == 1 else InParts(loss, accumulate)
+            whole = InParts(loss, accumulate, [] if is_sharded else parameters)
             return SVI(
-                *programs, optimizer, loss, whole, compile=mode, precision=precision, before_update=self._before_update
+                *programs,
+                optimizer,
+                whole,
+                whole,  # Pyro would take an ELBO's own
+                compile=mode,
+                precision=precision,
+                before_update=self._before_update,
             )
 
         self._new_svi = new_svi
         self._as_pyro = new_svi(False)
         self._recorded = self._as_pyro
         self._previous: Batch | None = None
+        self._last: SVI | None = None
+        self.is_in_a_row = False  #: Whether nothing but values of tensors can have changed since the last step.
         self.wishes = [False, False]  #: To stop, and to save: what one process wishes
         self.granted = [False, False]  #: is granted in all, after their next step.
 
@@ -117,9 +128,11 @@ class Steps:
     def _step(self, batch: Batch) -> None:
         svi = self._recorded if batch.kind == self.kind else self._as_pyro
         if batch.gather is not None:
-            svi.update_on(batch.inputs[0], batch.gather)
+            svi.update_on(batch.inputs[0], batch.gather, in_a_row=self._last is svi and self.is_in_a_row)
+            self._last = svi
         else:
             svi.update(*batch.inputs)
+        self.is_in_a_row = True
 
     def _record(self, mode: bool | str, batch: Batch, buffers: Sequence[Tensor]) -> None:
         self._recorded = self._new_svi(mode)
@@ -158,12 +171,10 @@ class Steps:
         return is_finite
 
     def _size(self, gradients: Sequence[Tensor]) -> float:
-        """The square of their norm, if that is wanted; else their sum, which is cheap, and NaN where anything is."""
-        if not gradients:
+        """The square of their norm, if that is asked for: to clip it, or of shards, which nobody has looked at."""
+        if not gradients or (self._clip_norm is None and self._sharded_loss is None):
             return 0.0
-        if self._clip_norm is not None:
-            return torch.stack([torch.linalg.vector_norm(each) for each in gradients]).square().sum().item()
-        return torch.stack([each.sum() for each in gradients]).sum().item()
+        return torch.stack([torch.linalg.vector_norm(each) for each in gradients]).square().sum().item()
 
 
 class InParts:
@@ -172,11 +183,13 @@ class InParts:
     Args:
         loss: An ELBO of Pyro, or a function of model, guide and their arguments: a sum over datapoints.
         parts: How many.
+        parameters: Those whose gradients are looked at: if one is not finite, the loss is NaN.
     """
 
-    def __init__(self, loss: Any, parts: int) -> None:
+    def __init__(self, loss: Any, parts: int, parameters: Sequence[Tensor] = ()) -> None:
         self.loss: Any = loss
         self.parts = parts
+        self.parameters = parameters
 
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor) -> Any:
         """Leaves gradients at the parameters. Returns the loss."""
@@ -188,4 +201,17 @@ class InParts:
                 loss = self.loss(model, guide, *part)
                 loss.backward()
                 total = total + loss.detach()
-        return total
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        parts = [part.reshape(-1) for each in gradients for part in _enough_of(each)]
+        return total + 0.0 * torch.cat(parts).sum() if parts else total
+
+
+def _enough_of(gradient: Tensor) -> tuple[Tensor, ...]:
+    """Parts of a gradient that are not finite if it is not, for less than it costs to read all of a large one.
+
+    That of a weight is a sum of products of an output and an input: what is not finite among these makes a whole row of
+    it so, or a whole column. (If a single product overflows, the next loss tells.)
+    """
+    if gradient.ndim < 2 or gradient.numel() < _LARGE:
+        return (gradient,)
+    return gradient[0], gradient[:, 0]

@@ -166,6 +166,7 @@ class Training:
 
     def batches(self) -> Iterator[Batch | None]:
         """What is left of the epoch."""
+        self._steps.is_in_a_row = False
         return self._train.epoch(self.run.progress.epoch, skip=self.run.progress.batch)
 
     def step(self, batch: Batch | None, wants_to_stop: bool) -> None:
@@ -278,11 +279,17 @@ class Training:
 
         Raises:
             OSError: If it cannot be written; what was saved before is as it was.
+            NotFiniteError: If a parameter is not finite; likewise.
         """
         self._count_seconds()
         self._saved, self._is_saved = time.monotonic(), True
         if self._folder is None:
             return
+        for name, parameter in self.run.vae.named_parameters():
+            if not gathered(parameter.detach()).isfinite().all():  # what is saved is to be good
+                progress = self.run.progress
+                message = f"after step {progress.step} the parameter {name} is not finite, and is not saved"
+                raise NotFiniteError(message, progress.epoch + 1, progress.batch, progress.step)
         mine = {"generators": get_generators(self._device), "kind": self._steps.kind}
         weights, optimizer, best = gathered((self.run.vae.state_dict(), self._optimizer.state_dict(), self._best))
         state = {
