@@ -23,7 +23,7 @@ from torch.optim.lr_scheduler import LinearLR
 from pyro_vae import VAE, CheckpointError, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
 from pyro_vae.folders import writable_folder
 from pyro_vae.processes import Processes, join
-from pyro_vae.training import LAST, Run
+from pyro_vae.training import BEST, LAST, Run
 
 LOSSES = {"trace": Trace_ELBO, "meanfield": TraceMeanField_ELBO}
 
@@ -120,7 +120,8 @@ def main() -> None:
         parser.error(str(error))
 
     if processes.is_first and not args.resume:
-        (out / LAST).unlink(missing_ok=True)
+        for name in (LAST, BEST):
+            (out / name).unlink(missing_ok=True)
     torch.manual_seed(args.seed)
     device = processes.device
     mnist = data.load("mnist")
@@ -130,7 +131,7 @@ def main() -> None:
     vae.check(test)
     try:
         run = train(vae, images, valid, args)
-    except CheckpointError as error:
+    except (CheckpointError, OSError) as error:
         parser.error(str(error))
     results = evaluate(vae, test, args.num_samples, processes)
     if results is None:  # the first process writes
