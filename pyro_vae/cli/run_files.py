@@ -23,7 +23,7 @@ COMMAND, EVIDENCE = "command.json", "evidence.json"
 
 def folder_of(run: Path) -> Path:
     """The folder of a run that is given by it, or by one of the checkpoints in it."""
-    return run if run.is_dir() else run.parent
+    return run.parent if run.is_file() else run
 
 
 def data_of(run: Path, options: Data) -> Data:
