@@ -22,6 +22,7 @@ __all__ = [
     "check_data",
     "check_inside",
     "check_parts",
+    "check_positive",
     "check_rows",
     "trial",
     "warn_unless_broadcasting",
@@ -47,6 +48,17 @@ def check_choice(name: str, value: str, choices: Sequence[str]) -> str:
     """
     if value not in choices:
         raise ValueError(f"{name} is {value!r}; expected one of {', '.join(map(repr, choices))}")
+    return value
+
+
+def check_positive(name: str, value: float) -> float:
+    """Returns the value if it is a positive, finite number.
+
+    Raises:
+        ValueError: If not; the message has the name.
+    """
+    if not isinstance(value, int | float) or not 0 < value < float("inf"):
+        raise ValueError(f"{name} is {value!r}; expected a positive number")
     return value
 
 

@@ -8,7 +8,7 @@ from pyro import distributions as dist
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.checks import check_count, check_parts, trial
+from pyro_vae.checks import check_count, check_parts, check_positive, trial
 from pyro_vae.conditional import append, append_zeros
 from pyro_vae.distributions import as_pyro
 from pyro_vae.latent_variable_model import LatentVariableModel
@@ -53,8 +53,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         label_weight: float = 1.0,
     ) -> None:
         check_count("classes", classes, least=2)
-        if not isinstance(label_weight, int | float) or not 0 < label_weight < float("inf"):
-            raise ValueError(f"label_weight is {label_weight!r}; expected a positive number")
+        check_positive("label_weight", label_weight)
         z, x, support = check_parts(prior, likelihood, posterior, append_zeros(classes))
         with trial({"classifier": classifier}):
             try:

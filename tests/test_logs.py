@@ -185,16 +185,20 @@ def test_only_the_first_of_several_processes_writes(tmp_path, monkeypatch):
         assert bool(list(tmp_path.iterdir())) == files
 
 
+def vae_of(event) -> VAE:
+    return VAE(
+        priors.StandardNormal(LATENT),
+        likelihoods.Bernoulli(nn.mlp(LATENT, [8], event)),
+        posteriors.Normal(nn.mlp(event, [8], 2 * LATENT)),
+    )
+
+
 # Pictures
 
 
 @pytest.mark.parametrize("event", [EVENT, (3, 5, 3)])
 def test_pictures_show_means_of_the_model(tmp_path, event):
-    vae = VAE(
-        priors.StandardNormal(LATENT),
-        likelihoods.Bernoulli(nn.mlp(LATENT, [8], event)),
-        posteriors.Normal(nn.mlp(event, [8], 2 * LATENT)),
-    )
+    vae = vae_of(event)
     x = images(7, event)
     before = torch.get_rng_state()
     Pictures(tmp_path, x)(finished(vae))
@@ -474,11 +478,7 @@ def test_projector_has_the_codes_labels_and_images(logged):
 
 @pytest.mark.parametrize("event", [(3, 5, 3), (1, 2, 7)])
 def test_sprites_of_images_that_are_not_square(tmp_path, event):
-    vae = VAE(
-        priors.StandardNormal(LATENT),
-        likelihoods.Bernoulli(nn.mlp(LATENT, [8], event)),
-        posteriors.Normal(nn.mlp(event, [8], 2 * LATENT)),
-    )
+    vae = vae_of(event)
     x = images(11, event)
     TensorBoard(tmp_path, x)(finished(vae))
     with Image.open(next(tmp_path.rglob("sprite.png"))) as sprite:

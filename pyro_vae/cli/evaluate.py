@@ -13,10 +13,11 @@ from tyro.conf import Positional, arg
 
 from pyro_vae import evidence, load
 from pyro_vae.cli.data import Data
-from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, versions, write_json
+from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, write_json
 from pyro_vae.devices import choose_device
 from pyro_vae.evidence import ElboCheck, Evidence
 from pyro_vae.folders import writable_folder
+from pyro_vae.training.folders import versions
 
 __all__ = ["Evaluate"]
 

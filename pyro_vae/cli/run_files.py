@@ -4,19 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-import pyro
-import torch
-import zuko
-
-import pyro_vae
 from pyro_vae.cli.data import Data
 
-__all__ = ["COMMAND", "EVIDENCE", "by_flag", "data_of", "folder_of", "read_json", "versions", "write_json"]
+__all__ = ["COMMAND", "EVIDENCE", "by_flag", "data_of", "folder_of", "read_json", "write_json"]
 
 COMMAND, EVIDENCE = "command.json", "evidence.json"
 
@@ -79,10 +73,3 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     new = path.with_name(f".{path.name}.{os.getpid()}.new")  # several processes may write the same
     new.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
     new.replace(path)
-
-
-def versions() -> dict[str, str]:
-    """What computed it, by name."""
-    return {"python": platform.python_version()} | {
-        module.__name__: str(module.__version__) for module in (pyro_vae, torch, pyro, zuko)
-    }

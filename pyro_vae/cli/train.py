@@ -17,11 +17,12 @@ from pyro_vae import CheckpointError, fit
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.fitting import Fitting
 from pyro_vae.cli.pictures import is_image
-from pyro_vae.cli.run_files import COMMAND, by_flag, read_json, versions, write_json
+from pyro_vae.cli.run_files import COMMAND, by_flag, read_json, write_json
 from pyro_vae.data import binarize
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
 from pyro_vae.processes import Processes
+from pyro_vae.training.folders import versions
 from pyro_vae.training.loading import LAST
 from pyro_vae.training.logs import Pictures, TensorBoard
 from pyro_vae.training.progress_bar import describe_row

@@ -68,17 +68,13 @@ class RecordedStep:
         self._places: list[int] = []
         self._can_capture = True
 
+    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
         """Updates the parameters. Returns the loss that they had before, without waiting for the device."""
         if self._fused is not None and not self._fused.is_current():
             self._fused = self._captured = None
         if self._fused is None and (fused := self._fuse()) is not None:
             self._fused, self._captured = fused, None
-        return self.again(*inputs)
-
-    @torch.no_grad()
-    def again(self, *inputs: Tensor) -> Any:
-        """The same, if nothing was done to the optimizer since the last step."""
         if self._compile_later:
             self._compile_if_it_pays(inputs)
         step = self._on_the_device if self._device.type != "cuda" else self._capture(inputs)

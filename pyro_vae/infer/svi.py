@@ -134,9 +134,7 @@ class SVI(pyro.infer.SVI):
             in_a_row: Promises that since the last step, which was on an index of this shape with the same ``gather``,
                 nothing has changed but the values of tensors, and settings of the optimizer: one need not look.
         """
-        if in_a_row and self._replayed is not None:
-            return self._replayed(index)
-        return tree_map(torch.as_tensor, self._advance(Call((index,), {}, gather)))
+        return tree_map(torch.as_tensor, self._advance_on(index, gather, in_a_row))
 
     def seconds_saved(self) -> float:
         """About how much time Inductor would save at a step of the kind that was recorded last; 0 if none was."""
@@ -151,14 +149,16 @@ class SVI(pyro.infer.SVI):
         losses: list[Any] = []
         shape = None
         for index in batches.indices():
-            if self._replayed is None or index.shape != shape:
-                losses.append(self._advance(Call((index,), {}, batches.gather)))
-            else:  # nothing else can have happened between two steps
-                losses.append(self._replayed.again(index))
+            losses.append(self._advance_on(index, batches.gather, in_a_row=index.shape == shape))
             shape = index.shape
         on_device = [loss for loss in losses if isinstance(loss, Tensor)]
         total = sum(loss for loss in losses if not isinstance(loss, Tensor))
         return total + _number(torch.stack(on_device).double().sum()) if on_device else total
+
+    def _advance_on(self, index: Tensor, gather: Callable[[Tensor], Tensor], in_a_row: bool) -> Any:
+        if in_a_row and self._replayed is not None:
+            return self._replayed(index)
+        return self._advance(Call((index,), {}, gather))
 
     def _advance(self, call: Call) -> Any:
         """A step in the quickest way there is. Returns the loss: numbers, or tensors that need not be there yet."""

@@ -135,8 +135,17 @@ def fit(
     )
     check_count("devices", devices)
     check_choice("strategy", strategy, STRATEGIES)
-    is_sharded = strategy == "fsdp"
-    here = partial(_fit, vae, train, valid, settings, out, resume, save_every, callbacks, progress, is_sharded)
+    begin = partial(
+        Training,
+        train=train,
+        valid=valid,
+        settings=settings,
+        out=out,
+        resume=resume,
+        save_every=save_every,
+        is_sharded=strategy == "fsdp",
+    )
+    here = partial(_fit, vae, begin, callbacks, progress)
     device = next(vae.parameters()).device
     processes = join(device.type)
     if processes.size > 1:
@@ -152,18 +161,12 @@ def fit(
 
 def _fit(
     vae: nn.Module,
-    train: Any,
-    valid: Any,
-    settings: Settings,
-    out: str | Path | None,
-    resume: bool,
-    save_every: float,
+    begin: Callable[[nn.Module], Training],
     callbacks: Sequence[Callback],
     progress: bool,
-    is_sharded: bool,
     device: torch.device,
 ) -> Run:
-    training = Training(vae.to(device), train, valid, settings, out, resume, save_every, is_sharded)
+    training = begin(vae.to(device))
     run = training.run
     received: list[int] = []
     with signals_noted(received.append), progress_bar(run, training.num_batches, shown=progress) as show:

@@ -21,7 +21,7 @@ from pyro_vae.training.description import NotDescribable, describe
 from pyro_vae.training.loading import BEST, LAST, NOT_WEIGHTS, check_weights, weights_among
 from pyro_vae.training.run import Progress, Row, Run
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "versions"]
 
 
 @dataclass
@@ -127,7 +127,7 @@ class RunFolder:
         return best
 
     def _about(self) -> dict[str, Any]:
-        return {"versions": _versions(), "vae": self.description, "not_describable": self.not_describable}
+        return {"versions": versions(), "vae": self.description, "not_describable": self.not_describable}
 
     def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
         for name, value in self.settings.items():
@@ -170,11 +170,12 @@ def _table(history: list[Row]) -> bytes:
     return text.getvalue().encode()
 
 
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version(), "torch": torch.__version__}
+def versions() -> dict[str, str]:
+    """What computes, by name."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
     for package, name in (("pyro_vae", "pyro-vae"), ("pyro", "pyro-ppl"), ("zuko", "zuko")):
         try:
-            versions[package] = version(name)
+            found[package] = version(name)
         except PackageNotFoundError:
-            versions[package] = "unknown"
-    return versions
+            found[package] = "unknown"
+    return found

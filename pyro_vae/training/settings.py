@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from pyro_vae.checks import check_choice, check_count
+from pyro_vae.checks import check_choice, check_count, check_positive
 
 __all__ = ["Settings", "name_of"]
 
@@ -48,12 +48,9 @@ class Settings:
             check_count(name, getattr(self, name))
         if self.patience is not None:
             check_count("patience", self.patience)
-        for name in ("lr", "clip_norm"):
-            value = getattr(self, name)
-            if (value is not None or name == "lr") and not (
-                isinstance(value, int | float) and 0 < value < float("inf")
-            ):
-                raise ValueError(f"{name} is {value!r}; expected a positive number")
+        check_positive("lr", self.lr)
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
         if self.compile not in (True, False, "graph", "auto"):
             raise ValueError(f"compile is {self.compile!r}; expected True, False, 'graph' or 'auto'")
         if self.loss is not None and not (callable(self.loss) or hasattr(self.loss, "loss_and_grads")):

@@ -59,7 +59,6 @@ class Steps:
         self.is_prepared = False
         self._processes = processes
         self._clip_norm = clip_norm
-        self._precision = precision
         # What a batch of this process counts for, and what all processes made of it.
         self._rows = 0
         self._is_rehearsal = False
@@ -99,13 +98,12 @@ class Steps:
         self.kind, self.is_prepared = batch.kind, True
         if self.compile is False:
             return
+        self._record("graph" if self.compile == "auto" else self.compile, batch, buffers)
         if self.compile == "auto":
-            self._record("graph", batch, buffers)
-            self.compile = "graph"
-            if (steps or 0) * self._recorded.seconds_saved() > _SECONDS_TO_COMPILE:
-                self.compile = True
-        if self.compile != "graph" or self._recorded is self._as_pyro:
-            self._record(self.compile, batch, buffers)
+            pays = (steps or 0) * self._recorded.seconds_saved() > _SECONDS_TO_COMPILE
+            self.compile = True if pays else "graph"
+            if pays:
+                self._record(True, batch, buffers)
 
     def take(self, batch: Batch | None) -> tuple[float, int, bool]:
         """Takes a step on a batch; None where only other processes have one.
@@ -162,10 +160,9 @@ class Steps:
         numbers = loss, self._rows, self._size(shards), *self.wishes
         loss, rows, size, *wishes = self._processes.sum(whole, *numbers)
         size += self._size(whole)
-        gradients = [*whole, *shards]
         self.granted = [count > 0 for count in wishes]
         if self._clip_norm is not None and size > 0:
-            torch._foreach_mul_(list(gradients), min(1.0, self._clip_norm * rows / math.sqrt(size)))
+            torch._foreach_mul_([*whole, *shards], min(1.0, self._clip_norm * rows / math.sqrt(size)))
         is_finite = math.isfinite(loss) and math.isfinite(size)
         self._outcome = loss, int(rows), is_finite
         return is_finite

@@ -73,7 +73,7 @@ class Training:
         self._check = getattr(vae, "check", None)
         self.run = Run(vae, settings.epochs, None if out is None else Path(out))
         words = {**settings.in_words(), "train": _fingerprint(train), "valid": _fingerprint(valid)}
-        self._folder = None if out is None else RunFolder.open(out, words, resume, self._processes.rank == 0)
+        self._folder = None if out is None else RunFolder.open(out, words, resume, self._processes.is_first)
         if settings.seed is not None:
             reseed(settings.seed, self._device)
         self._begin(resume)
@@ -285,13 +285,13 @@ class Training:
         self._saved, self._is_saved = time.monotonic(), True
         if self._folder is None:
             return
-        for name, parameter in self.run.vae.named_parameters():
-            if not gathered(parameter.detach()).isfinite().all():  # what is saved is to be good
+        mine = {"generators": get_generators(self._device), "kind": self._steps.kind}
+        weights, optimizer, best = gathered((self.run.vae.state_dict(), self._optimizer.state_dict(), self._best))
+        for name, _ in self.run.vae.named_parameters():
+            if not weights[name].isfinite().all():  # what is saved is to be good
                 progress = self.run.progress
                 message = f"after step {progress.step} the parameter {name} is not finite, and is not saved"
                 raise NotFiniteError(message, progress.epoch + 1, progress.batch, progress.step)
-        mine = {"generators": get_generators(self._device), "kind": self._steps.kind}
-        weights, optimizer, best = gathered((self.run.vae.state_dict(), self._optimizer.state_dict(), self._best))
         state = {
             "optimizer": optimizer,
             "scheduler": None if self._scheduler is None else self._scheduler.state_dict(),
@@ -299,7 +299,7 @@ class Training:
             "seed": self._seed,
             "compile": self._steps.compile,
         }
-        if self._processes.rank == 0:
+        if self._processes.is_first:
             self._folder.save(self.run, weights, state, best)
 
     def _load(self, state: dict[str, Any]) -> None:

@@ -11,6 +11,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from pyro_vae.checks import check_positive
+
 __all__ = ["FreeBits"]
 
 
@@ -30,9 +32,7 @@ class FreeBits:
     """
 
     def __init__(self, nats: float) -> None:
-        if not isinstance(nats, int | float) or not 0 < nats < float("inf"):
-            raise ValueError(f"nats is {nats!r}; expected a positive number")
-        self.nats = nats
+        self.nats = check_positive("nats", nats)
 
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """The loss, summed over the datapoints, with its gradient."""

@@ -52,7 +52,7 @@ class Pictures:
     def __call__(self, run: Run) -> None:
         """Draws, if it is time to."""
         is_due = run.is_done or run.progress.epoch % self._every == 0
-        if is_due and Processes(torch.device("cpu")).rank == 0:
+        if is_due and Processes(torch.device("cpu")).is_first:
             self._draw("samples", lambda: samples(run.vae, self._images))
             self._draw("reconstructions", lambda: reconstructions(run.vae, self._images))
             self._draw("curves", lambda: curves(run))

@@ -64,7 +64,7 @@ class TensorBoard:
 
     def __call__(self, run: Run) -> None:
         """Writes what the epoch has brought."""
-        if Processes(torch.device("cpu")).rank != 0:
+        if not Processes(torch.device("cpu")).is_first:
             return
         figures: dict[str, Figure] = {}
         if self._images is not None and (run.is_done or run.progress.epoch % self._every == 0):
