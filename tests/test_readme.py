@@ -57,7 +57,17 @@ def test_ci_runs_its_test_command():
     assert """bash -c "$(grep '&& pytest$' README.md)\"""" in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/parts.md", "docs/scaling.md"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/parts.md",
+        "docs/representation.md",
+        "docs/scaling.md",
+    ],
+)
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text()):
         assert target.startswith("http") or ((ROOT / name).parent / target).exists(), target
