@@ -156,15 +156,20 @@ def traces_at(
     model: Program, guide: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout
 ) -> tuple[Trace, Trace]:
     """Runs both programs at given latents, as :func:`terms_at`; returns the traces of model and guide."""
+    model_trace, guide_trace = (trace_of(program, x, num_particles, layout, latents) for program in (model, guide))
+    return model_trace, guide_trace
+
+
+def trace_of(
+    program: Program, x: Tensor, num_particles: int, layout: Layout, latents: dict[str, Tensor] | None = None
+) -> Trace:
+    """Runs a program under a plate of particles, at given latents if there are any, and else on draws of its own."""
+    program = vectorized(program, num_particles, layout)
     given = Trace()
-    for name, value in latents.items():
+    for name, value in (latents or {}).items():
         given.add_node(name, name=name, type="sample", is_observed=False, value=value, infer={})
     with _broadcasting_explained(num_particles):
-        traces = [
-            poutine.trace(poutine.replay(vectorized(program, num_particles, layout), trace=given)).get_trace(x)
-            for program in (model, guide)
-        ]
-    return poutine.util.prune_subsample_sites(traces[0]), poutine.util.prune_subsample_sites(traces[1])
+        return poutine.util.prune_subsample_sites(poutine.trace(poutine.replay(program, trace=given)).get_trace(x))
 
 
 def no_sites(x: Tensor) -> None:

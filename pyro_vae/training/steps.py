@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_leaves
 
 from pyro_vae.infer import SVI
 from pyro_vae.processes import Processes
@@ -192,8 +193,8 @@ class InParts:
         """Leaves gradients at the parameters. Returns the loss."""
         total: Any = 0.0
         for part in zip(*(each.chunk(self.parts) for each in args), strict=True):
-            if hasattr(self.loss, "loss_and_grads"):
-                total = total + self.loss.loss_and_grads(model, guide, *part)
+            if hasattr(self.loss, "loss_and_grads"):  # some are a tuple, of a loss for the model and one for the guide
+                total = total + sum(tree_leaves(self.loss.loss_and_grads(model, guide, *part)))
             else:
                 loss = self.loss(model, guide, *part)
                 loss.backward()

@@ -200,9 +200,12 @@ class Training:
             self.save()
 
     def _weigh(self, batch: int) -> None:
+        """Sets what depends on how far the training is."""
+        epoch = self.run.progress.epoch + (batch / self.num_batches if self.num_batches else 0.0)
         if self._settings.kl_weight is not None:
-            part = batch / self.num_batches if self.num_batches else 0.0
-            self._kl_weight.fill_(self._settings.kl_weight(self.run.progress.epoch + part))
+            self._kl_weight.fill_(self._settings.kl_weight(epoch))
+        if hasattr(self._settings.loss, "at_epoch"):
+            self._settings.loss.at_epoch(epoch)
 
     def _not_finite(self, loss: float, batch: Batch | None, generators: dict[str, Tensor]) -> None:
         progress = self.run.progress

@@ -1,0 +1,20 @@
+"""Losses of all kinds as functions whose result has a gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+__all__ = ["as_function"]
+
+
+def as_function(loss: Any) -> Callable[..., Any]:
+    """The loss as a function of model, guide and their arguments; an ELBO of Pyro is no function itself.
+
+    Raises:
+        TypeError: If it is neither a function nor an ELBO that has one.
+    """
+    function = getattr(loss, "differentiable_loss", loss)
+    if not callable(function) or (function is loss and hasattr(loss, "loss_and_grads")):
+        raise TypeError(f"loss is {loss!r}; expected a function of model and guide, or an ELBO that is differentiable")
+    return function

@@ -1,0 +1,39 @@
+"""An upper bound on the evidence."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from pyro_vae.checks import check_positive
+from pyro_vae.infer.losses.log_mean_exp import log_mean_exp
+from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
+from pyro_vae.infer.losses.particles import Particles
+
+__all__ = ["CUBO"]
+
+
+class CUBO(LogWeightLoss):
+    """The upper bound log(mean of w^order) / order on log p(x), to be minimized (Dieng et al. 2017, equation 2).
+
+    With the order 2 it exceeds log p(x) by half of log(1 + chi^2(posterior || q)). It is an upper bound in the limit of
+    many particles; with few of them it is lower on average. The guide alone is trained, for which the model is run a
+    second time: a model would learn to make the data less probable.
+
+    Args:
+        num_particles: The number of draws for each datapoint.
+        order: At least 1 for an upper bound.
+    """
+
+    def __init__(self, num_particles: int, order: float = 2.0) -> None:
+        super().__init__(num_particles)
+        self.order = check_positive("order", order)
+
+    def objective(self, particles: Particles) -> Tensor:
+        """What is maximized, ``[n]``: the negative of the bound."""
+        log_posterior = particles.log_posterior(particles.latents)
+        bound = self._bound(particles.log_joint(particles.latents) - log_posterior)
+        of_model = self._bound(particles.log_joint(particles.fixed) - log_posterior.detach())
+        return -(bound - of_model + of_model.detach())
+
+    def _bound(self, log_weights: Tensor) -> Tensor:
+        return log_mean_exp(self.order * log_weights) / self.order

@@ -1,0 +1,79 @@
+"""A weight on the distance of q(z) from the prior, instead of that of each q(z given x)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.checks import check_positive
+from pyro_vae.infer.losses.latent_sites import draw
+
+__all__ = ["InfoVAE", "gaussian_kernel", "maximum_mean_discrepancy"]
+
+Kernel = Callable[[Tensor, Tensor], Tensor]
+
+
+def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
+    """exp(-|a - b|^2 / (2 latent)) for a ``[n, latent]`` and b ``[m, latent]``, ``[n, m]``.
+
+    At the distance that two draws from a standard normal have on average, it is 1 / e.
+    """
+    return torch.exp(-(a.unsqueeze(1) - b).square().mean(-1) / 2)
+
+
+class InfoVAE:
+    """log p(x given z) minus kl_weight * KL(q(z given x) || p(z)) minus mmd_weight * MMD^2(q(z), p(z)), as a loss.
+
+    That is InfoVAE (Zhao et al. 2017, equation 6) with the maximum mean discrepancy as the divergence of q(z) from the
+    prior, kl_weight = 1 - alpha and mmd_weight = alpha + lambda - 1 there. Without the KL term codes are free to say all
+    they can of x, as long as together they look like the prior. It is no bound on log p(x).
+
+    The discrepancy compares the latents of the batch with as many draws from the prior; a prior is trained by it if its
+    draws have a gradient.
+
+    Args:
+        mmd_weight: The weight of the squared discrepancy, for each datapoint.
+        kl_weight: The weight of the KL term, 0 for none of it.
+        kernel: Of latents ``[n, latent]`` and ``[m, latent]``, as ``[n, m]``.
+
+    Raises:
+        ValueError: If the weight of the discrepancy is not positive, or that of the KL term is negative.
+    """
+
+    def __init__(self, mmd_weight: float, kl_weight: float = 0.0, kernel: Kernel = gaussian_kernel) -> None:
+        self.mmd_weight = check_positive("mmd_weight", mmd_weight)
+        self.kl_weight = kl_weight if kl_weight == 0 else check_positive("kl_weight", kl_weight)
+        self.kernel = kernel
+
+    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+        """The loss, summed over the datapoints, with its gradient."""
+        log_likelihood, sites = draw(model, guide, *args, **kwargs)
+        prior = poutine.trace(model).get_trace(*args, **kwargs)
+        codes, draws = (
+            torch.cat([values.reshape(len(values), -1) for values in latents], -1)
+            for latents in ([site.z for site in sites.values()], [prior.nodes[name]["value"] for name in sites])
+        )
+        loss = self.mmd_weight * len(codes) * maximum_mean_discrepancy(codes, draws, self.kernel) - log_likelihood
+        if self.kl_weight:
+            loss = loss + self.kl_weight * sum(site.scale * site.divergence.sum() for site in sites.values())
+        return loss
+
+
+def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = gaussian_kernel) -> Tensor:
+    """An unbiased estimate of the squared discrepancy of two samples (Gretton et al. 2012, equation 3), ``[]``.
+
+    Args:
+        a: ``[n, latent]``, with n at least 2.
+        b: ``[m, latent]``, with m at least 2.
+        kernel: As in :class:`InfoVAE`.
+    """
+    return _mean_of_pairs(kernel(a, a)) + _mean_of_pairs(kernel(b, b)) - 2 * kernel(a, b).mean()
+
+
+def _mean_of_pairs(values: Tensor) -> Tensor:
+    n = len(values)
+    return (values.sum() - values.diagonal().sum()) / (n * (n - 1))

@@ -1,0 +1,83 @@
+"""One draw of all latents, and the KL divergence of each site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from pyro import poutine
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import Independent, kl_divergence
+
+from pyro_vae.weights import sample_sites
+
+__all__ = ["LatentSite", "draw"]
+
+
+class LatentSite(NamedTuple):
+    """A latent site of both programs."""
+
+    z: Tensor  #: The draw, ``[*batch, *event]``.
+    q: Any  #: The guide's distribution there.
+    p: Any  #: The model's.
+    scale: Any  #: What the site's log-densities are multiplied by.
+    mask: Any  #: Where they count.
+    is_given: bool  #: Whether the parents of the site in the model are given when the guide draws it.
+
+    @property
+    def divergence(self) -> Tensor:
+        """KL(q || p), ``[*batch, groups]``, not scaled: in closed form if there is one, else at the draw.
+
+        Each latent dimension is a group of its own, or all of them are one where they are not independent.
+        """
+        if is_factorized(self.q) and is_factorized(self.p):
+            divergence = self._closed_form(self.q.base_dist, self.p.base_dist)
+            if divergence is None:
+                divergence = self.q.base_dist.log_prob(self.z) - self.p.base_dist.log_prob(self.z)
+        else:
+            divergence = self._closed_form(self.q, self.p)
+            if divergence is None:
+                divergence = self.q.log_prob(self.z) - self.p.log_prob(self.z)
+            divergence = divergence.unsqueeze(-1)
+        mask = self.mask.unsqueeze(-1) if isinstance(self.mask, Tensor) else self.mask
+        return scale_and_mask(divergence, mask=mask)
+
+    def _closed_form(self, q: Any, p: Any) -> Tensor | None:
+        if not self.is_given:  # the mean over draws of the divergence given the parents would be another one
+            return None
+        try:
+            return torch.as_tensor(kl_divergence(q, p))
+        except NotImplementedError:
+            return None
+
+
+def is_factorized(distribution: Any) -> bool:
+    """Whether it is one of vectors with independent entries."""
+    return isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims == 1
+
+
+def draw(
+    model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
+) -> tuple[Any, dict[str, LatentSite]]:
+    """Runs the guide, then the model on its draws.
+
+    Returns:
+        log p(x given z), scaled and summed over datapoints, ``[]``, and the latent sites, by name.
+    """
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    guide_trace, model_trace = (poutine.util.prune_subsample_sites(trace) for trace in (guide_trace, model_trace))
+    model_trace.compute_log_prob()
+    log_likelihood = sum(model_trace.nodes[name]["log_prob_sum"] for name in model_trace.observation_nodes)
+    latents = [name for name, site in sample_sites(guide_trace) if not site["infer"].get("is_auxiliary")]
+    is_given = latents == [name for name in model_trace.stochastic_nodes if name in latents]
+    return log_likelihood, {name: _latent_site(model_trace, guide_trace, name, is_given) for name in latents}
+
+
+def _latent_site(model_trace: Trace, guide_trace: Trace, name: str, is_given: bool) -> LatentSite:
+    guided: Any = guide_trace.nodes[name]
+    modelled: Any = model_trace.nodes[name]
+    return LatentSite(guided["value"], guided["fn"], modelled["fn"], guided["scale"], guided["mask"], is_given)

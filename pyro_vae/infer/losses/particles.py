@@ -1,0 +1,95 @@
+"""Draws from a guide, and the log-densities of two programs at them, as a loss needs them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyro_vae.weights import Layout, Program, sample_sites, sum_out, trace_of
+
+__all__ = ["Latents", "Particles"]
+
+Latents = dict[str, Tensor]
+
+
+class Particles:
+    """Draws from the guide for each datapoint, at which both programs can be asked for their log-densities.
+
+    The gradient with respect to the parameters of q is a sum of two: that through the draws (the path derivative), and
+    that of log q itself at given draws (the score function). Losses that treat them differently evaluate the programs
+    at :attr:`fixed` latents, where only the second is left.
+
+    Scales of sites (``poutine.scale``, a KL weight) multiply their log-densities. That of a subsampled data plate is
+    left out: it says how many datapoints a datapoint stands for, and is no part of its log-weights.
+
+    Args:
+        model: The model, called with x alone.
+        guide: The guide, likewise.
+        x: Data, ``[n, *event]``.
+        num_particles: The number of draws for each datapoint.
+        layout: That of the programs.
+    """
+
+    def __init__(self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> None:
+        self._model, self._guide, self._x = model, guide, x
+        self._num_particles, self.layout = num_particles, layout
+        self._trace = trace_of(guide, x, num_particles, layout)
+        self._sites = sample_sites(self._trace)
+        self.latents: Latents = {name: site["value"] for name, site in self._sites}  #: As drawn, by site.
+        self.fixed: Latents = {name: z.detach() for name, z in self.latents.items()}  #: The same, without a gradient.
+
+    @property
+    def weight(self) -> float:
+        """How many datapoints each of the batch stands for: more than one if the data plate is subsampled."""
+        return _weight(self._sites[0][1], self.layout)
+
+    @property
+    def not_reparameterized(self) -> list[str]:
+        """The sites whose draws have no gradient."""
+        return [name for name, site in self._sites if not site["fn"].has_rsample]
+
+    def log_joint(self, latents: Latents) -> Tensor:
+        """log p(x, z), ``[particles, n]``."""
+        return self._sum(self._run(self._model, latents))
+
+    def log_posterior(self, latents: Latents) -> Tensor:
+        """log q(z given x), ``[particles, n]``."""
+        if latents is self.latents:
+            return self._sum(self._trace)
+        if len(self._sites) > 1:  # the distributions of some sites may depend on other sites
+            return self._sum(self._run(self._guide, latents))
+        (name, site), *_ = self._sites
+        return self._log_prob(name, {**site, "value": latents[name]})
+
+    def log_weights(self, latents: Latents) -> Tensor:
+        """log p(x, z) - log q(z given x), ``[particles, n]``."""
+        return self.log_joint(latents) - self.log_posterior(latents)
+
+    def log_path_weights(self, latents: Latents) -> Tensor:
+        """The same, of which the score function, the gradient of log q at given latents, is taken away."""
+        score = self.log_posterior(self.fixed)
+        return self.log_weights(latents) + score - score.detach()
+
+    def broadcast(self, values: Tensor, z: Tensor) -> Tensor:
+        """Views values ``[particles, n]`` so that they broadcast with a latent as drawn."""
+        return self.layout.rows_back(values[(..., *[None] * (z.ndim - 2))])
+
+    def _run(self, program: Program, latents: Latents) -> Trace:
+        return trace_of(program, self._x, self._num_particles, self.layout, latents)
+
+    def _sum(self, trace: Trace) -> Tensor:
+        log_prob: Any = sum(self._log_prob(name, site) for name, site in sample_sites(trace))
+        return log_prob
+
+    def _log_prob(self, name: str, site: Any) -> Tensor:
+        log_prob = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
+        scale = site["scale"] / _weight(site, self.layout)
+        return sum_out(scale_and_mask(log_prob, scale, site["mask"]), self.layout, name)
+
+
+def _weight(site: Any, layout: Layout) -> float:
+    frame = next(frame for frame in site["cond_indep_stack"] if frame.name == layout.data_plate)
+    return frame.full_size / frame.size
