@@ -21,10 +21,10 @@ class WeightedLatents:
 
     Args:
         program: A model or a guide.
-        weight: A tensor ``[]``. Changed in place, it counts from the next call on.
+        weight: A number, or a tensor ``[]``. Changed in place, it counts from the next call on.
     """
 
-    def __init__(self, program: Callable[..., Any], weight: Tensor) -> None:
+    def __init__(self, program: Callable[..., Any], weight: Tensor | float) -> None:
         self.program = program
         self.weight = weight
 
@@ -35,7 +35,7 @@ class WeightedLatents:
 
 
 class _ScaleOfLatents(Messenger):
-    def __init__(self, scale: Tensor) -> None:
+    def __init__(self, scale: Tensor | float) -> None:
         super().__init__()
         self.scale = scale
 

@@ -18,12 +18,12 @@ class Capacity:
     """The negative log-likelihood plus weight * |KL - capacity|: it asks for a rate of that capacity.
 
     That is equation 8 of Burgess et al. 2018, with the KL averaged over the batch, in closed form where there is one.
-    The capacity is raised in the course of training, from nothing: ``Capacity(1000.0, lambda epoch: min(25.0, epoch))``.
+    The capacity is raised from nothing in the course of training: ``Capacity(1000.0, lambda epoch: min(25.0, epoch))``.
     ``fit`` says before every step what the epoch is; in a loop of your own, call :meth:`at_epoch`.
 
     Args:
         weight: The weight, gamma there: large, for it to be held.
-        nats: The capacity, C there: a number, or a function of the number of epochs done, which is no integer in between.
+        nats: The capacity, C there: a number, or a function of the number of epochs done (no integer in between).
 
     Raises:
         ValueError: If the weight is not a positive number.
@@ -42,7 +42,8 @@ class Capacity:
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """The loss, summed over the datapoints, with its gradient."""
         log_likelihood, sites = draw(model, guide, *args, **kwargs)
-        rate, total = 0.0, 0.0
+        rate: Any = 0.0
+        total: Any = 0.0
         for site in sites.values():
             divergence = site.divergence.sum(-1)
             rate, total = rate + divergence.mean(), site.scale * divergence.numel()

@@ -28,9 +28,9 @@ def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
 class InfoVAE:
     """log p(x given z) minus kl_weight * KL(q(z given x) || p(z)) minus mmd_weight * MMD^2(q(z), p(z)), as a loss.
 
-    That is InfoVAE (Zhao et al. 2017, equation 6) with the maximum mean discrepancy as the divergence of q(z) from the
-    prior, kl_weight = 1 - alpha and mmd_weight = alpha + lambda - 1 there. Without the KL term codes are free to say all
-    they can of x, as long as together they look like the prior. It is no bound on log p(x).
+    That is InfoVAE (Zhao et al. 2017, section 3) with the maximum mean discrepancy as the divergence of q(z) from the
+    prior, kl_weight = 1 - alpha and mmd_weight = alpha + lambda - 1 there. Without the KL term codes are free to say
+    all they can of x, as long as together they look like the prior. It is no bound on log p(x).
 
     The discrepancy compares the latents of the batch with as many draws from the prior; a prior is trained by it if its
     draws have a gradient.
@@ -53,10 +53,8 @@ class InfoVAE:
         """The loss, summed over the datapoints, with its gradient."""
         log_likelihood, sites = draw(model, guide, *args, **kwargs)
         prior = poutine.trace(model).get_trace(*args, **kwargs)
-        codes, draws = (
-            torch.cat([values.reshape(len(values), -1) for values in latents], -1)
-            for latents in ([site.z for site in sites.values()], [prior.nodes[name]["value"] for name in sites])
-        )
+        codes = _side_by_side([site.z for site in sites.values()])
+        draws = _side_by_side([prior.nodes[name]["value"] for name in sites])
         loss = self.mmd_weight * len(codes) * maximum_mean_discrepancy(codes, draws, self.kernel) - log_likelihood
         if self.kl_weight:
             loss = loss + self.kl_weight * sum(site.scale * site.divergence.sum() for site in sites.values())
@@ -72,6 +70,10 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = gaussian_ker
         kernel: As in :class:`InfoVAE`.
     """
     return _mean_of_pairs(kernel(a, a)) + _mean_of_pairs(kernel(b, b)) - 2 * kernel(a, b).mean()
+
+
+def _side_by_side(latents: list[Any]) -> Tensor:
+    return torch.cat([z.reshape(len(z), -1) for z in latents], -1)
 
 
 def _mean_of_pairs(values: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial
 from typing import Any
 
 import torch
@@ -44,9 +43,10 @@ class LogWeightLoss(ABC):
 
     def __call__(self, model: Program, guide: Program, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, ``[]``, with its gradient."""
-        layout = self._find_layout(model, guide, x, *args, **kwargs)
-        model, guide = (partial(_call, program, args, kwargs) for program in (model, guide))
-        particles = Particles(model, guide, x, self.num_particles, layout)
+        here = _at(model, args, kwargs), _at(guide, args, kwargs)
+        if self._layout is None or self._programs != (model, guide):  # for which they are run once more
+            self._layout, self._programs = find_layout(*here, check_rows(x)), (model, guide)
+        particles = Particles(*here, x, self.num_particles, self._layout)
         if self.through_draws and torch.is_grad_enabled() and particles.not_reparameterized:
             raise ValueError(
                 f"site {particles.not_reparameterized[0]!r} of the guide is not reparameterized, so its draws have no "
@@ -54,13 +54,7 @@ class LogWeightLoss(ABC):
             )
         return -particles.weight * self.objective(particles).sum()
 
-    def _find_layout(self, model: Program, guide: Program, x: Tensor, *args: Any, **kwargs: Any) -> Layout:
-        """That of the programs, for which they are run once more when they are met first."""
-        if self._layout is None or self._programs != (model, guide):
-            here = (partial(_call, program, args, kwargs) for program in (model, guide))
-            self._layout, self._programs = find_layout(*here, check_rows(x)), (model, guide)
-        return self._layout
 
-
-def _call(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor) -> Any:
-    return program(x, *args, **kwargs)
+def _at(program: Program, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Program:
+    """The program as one of x alone."""
+    return lambda x: program(x, *args, **kwargs)

@@ -13,7 +13,7 @@ __all__ = ["CIWAE", "MIWAE", "PIWAE"]
 
 
 class MIWAE(LogWeightLoss):
-    """The mean of several importance-weighted bounds (Rainforth et al. 2018, equation 8).
+    """The mean of several importance-weighted bounds (Rainforth et al. 2018, section 5).
 
     The gradient of the guide keeps its direction in the noise with more bounds, and loses it with more particles in
     each. (Another method of the same name is for missing data: that is :class:`~pyro_vae.likelihoods.Incomplete`.)
@@ -38,7 +38,7 @@ class MIWAE(LogWeightLoss):
 class PIWAE(MIWAE):
     """The bound of :class:`MIWAE` for the guide, that of all particles together for the model (Rainforth et al. 2018).
 
-    Section 4 there. The value is that of the model's, the tighter one. The model is run a second time, to tell its
+    Section 5 there. The value is that of the model's, the tighter one. The model is run a second time, to tell its
     gradient from the guide's.
     """
 
@@ -51,7 +51,7 @@ class PIWAE(MIWAE):
 
 
 class CIWAE(LogWeightLoss):
-    """A part of the ELBO and a part of the bound of :class:`IWAE` (Rainforth et al. 2018, section 4).
+    """A part of the ELBO and a part of the bound of :class:`IWAE` (Rainforth et al. 2018, section 5).
 
     Args:
         elbo_share: The weight of the ELBO, beta there, from 0 to 1.

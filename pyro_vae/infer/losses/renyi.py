@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from pyro_vae.infer.losses.log_mean_exp import log_mean_exp
@@ -21,11 +23,16 @@ class Renyi(LogWeightLoss):
     Args:
         alpha: The order.
         num_particles: The number of draws for each datapoint, 2 or more for it to differ from the ELBO.
+
+    Raises:
+        ValueError: If the order is not a finite number.
     """
 
     def __init__(self, alpha: float, num_particles: int) -> None:
         super().__init__(num_particles)
-        self.alpha = float(alpha)
+        if not math.isfinite(alpha):
+            raise ValueError(f"alpha is {alpha!r}; expected a finite number")
+        self.alpha = alpha
 
     def objective(self, particles: Particles) -> Tensor:
         """What is maximized, ``[n]``."""

@@ -17,8 +17,8 @@ Baseline = Callable[[Tensor], Tensor]
 class ScoreFunction(LogWeightLoss):
     """The ELBO, with the score-function gradient of the guide (Ranganath et al. 2014, equation 2; REINFORCE).
 
-    It weighs the gradient of log q at each draw by the log-weight there. Draws need have no gradient, as those of discrete
-    latents; if they have, it is not used.
+    It weighs the gradient of log q at each draw by the log-weight there. Draws need have no gradient, as those of
+    discrete latents; if they have, it is not used.
 
     Args:
         num_particles: The number of draws for each datapoint.

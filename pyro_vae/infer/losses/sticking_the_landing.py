@@ -11,7 +11,7 @@ __all__ = ["StickingTheLanding"]
 
 
 class StickingTheLanding(LogWeightLoss):
-    """The ELBO, with the path derivative as the gradient with respect to the guide (Roeder et al. 2017, equation 8).
+    """The ELBO, with the path derivative as the gradient with respect to the guide (Roeder et al. 2017, section 3).
 
     What is left out, the gradient of log q at given draws, has mean zero, and the rest vanishes for every single draw
     where q is the posterior. It takes log q once more, at draws from elsewhere, which an inverse autoregressive flow

@@ -13,7 +13,7 @@ __all__ = ["WakeWake"]
 
 
 class WakeWake(LogWeightLoss):
-    """Reweighted wake-sleep with the wake phase for both (Bornschein & Bengio 2015, equations 5 and 9; Le et al. 2019).
+    """Reweighted wake-sleep with the wake phase for both (Bornschein & Bengio 2015, section 2; Le et al. 2019).
 
     The model maximizes the bound of :class:`IWAE`, which is the value; the guide maximizes log q at draws weighted to
     be from the posterior, and so covers it. No gradient goes through draws: latents may be discrete. Pyro's own class,
