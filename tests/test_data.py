@@ -10,6 +10,7 @@ from importlib import resources
 
 import numpy as np
 import pytest
+import scipy.io
 import torch
 
 from pyro_vae import data
@@ -155,6 +156,73 @@ def test_literature_binarization_that_is_damaged(tmp_path):
         npz.write_bytes(damaged)
         with pytest.raises(ValueError, match="cannot be read"):
             data.load("binarized_mnist", tmp_path)
+
+
+FRAMES = np.random.default_rng(0).integers(0, 256, (1965, 28, 20), np.uint8)
+
+
+def write_frames(folder, frames=FRAMES):
+    np.savez_compressed(folder / "frey_faces.npz", images=frames)
+
+
+def write_frames_of_matlab(folder, frames=FRAMES):
+    scipy.io.savemat(folder / "frey_rawface.mat", {"ff": frames.reshape(len(frames), -1).T})
+
+
+@pytest.mark.parametrize("write", [write_frames, write_frames_of_matlab])
+def test_frey_faces_are_split_in_order_of_time(tmp_path, write):
+    write(tmp_path)
+    faces = data.load("frey_faces", str(tmp_path))
+    assert [len(part) for part in (faces.train, faces.valid, faces.test)] == [1565, 200, 200]
+    assert torch.equal(
+        torch.cat([faces.train, faces.valid, faces.test]) * 255, torch.from_numpy(FRAMES[:, None]).float()
+    )
+    assert faces.train.dtype == torch.float32
+    assert faces.train_labels is None
+
+
+def test_frames_that_follow_each_other_are_alike(literature_data):
+    """Which is why they are not split at random."""
+    try:
+        faces = data.load("frey_faces", literature_data)
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    frames = faces.train.flatten(1)
+
+    def difference(lag):
+        return (frames[lag:] - frames[:-lag]).square().mean().sqrt().item()
+
+    assert 0 < difference(1) < 0.7 * difference(500)
+    assert frames.min() >= 0
+    assert frames.max() <= 1
+
+
+def test_frey_faces_that_are_not_there(tmp_path, monkeypatch):
+    with pytest.raises(FileNotFoundError, match=r"frey_faces needs root=.*https://cs.nyu.edu/~roweis"):
+        data.load("frey_faces")
+    with pytest.raises(
+        FileNotFoundError, match=rf"{tmp_path} holds neither frey_faces.npz nor frey_rawface.mat; .*https://cs.nyu.edu"
+    ):
+        data.load("frey_faces", tmp_path)
+    write_frames_of_matlab(tmp_path)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(ImportError, match=r"frey_rawface.mat is read with SciPy, which cannot be imported"):
+        data.load("frey_faces", tmp_path)
+
+
+@pytest.mark.parametrize("write", [write_frames, write_frames_of_matlab])
+def test_frey_faces_that_are_damaged(tmp_path, write):
+    for frames in (FRAMES[:100], FRAMES[:, :27], FRAMES / 255):
+        write(tmp_path, frames)
+        with pytest.raises(ValueError, match=r"frey_.* holds .*; expected uint8 \[1965, 28, 20\]"):
+            data.load("frey_faces", tmp_path)
+    write(tmp_path)
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for damaged in (whole[:5000], b"", bytes(5000)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{path} cannot be read"):
+            data.load("frey_faces", tmp_path)
 
 
 def idx(array: np.ndarray) -> bytes:

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import small_vae
 from matplotlib.figure import Figure
+from PIL import Image
 from torch.testing import assert_close
 
 from pyro_vae import VAE, likelihoods, plots
@@ -34,12 +35,44 @@ def test_reconstructions_stand_below_their_originals():
     assert pixels[-1].tolist() == [1, 1, 1, 1, 0, 0]
 
 
-def test_manifold_has_quantiles_of_the_prior_from_left_to_right_and_upwards():
-    likelihood = likelihoods.Bernoulli(torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Unflatten(-1, (1, 1, 2))))
+def test_versions_of_images_stand_below_each_other_with_their_names():
+    versions = {
+        "frame": torch.zeros(5, 1, 2, 4),
+        "model": torch.ones(5, 1, 2, 4),
+        "other": torch.full((5, 1, 2, 4), 0.5),
+    }
+    groups = plots.comparison(versions, columns=3, title="title").axes
+    assert len(groups) == 2
+    for axes, missing in zip(groups, (0, 1), strict=True):
+        (image,) = axes.images
+        pixels = torch.as_tensor(image.get_array())
+        assert pixels.shape == (6, 12)
+        assert pixels[:, 0].tolist() == [0, 0, 1, 1, 0.5, 0.5]
+        assert pixels[2].tolist() == [1] * (12 - 4 * missing) + [0] * 4 * missing
+        names = {label.get_text(): y for y, label in zip(axes.get_yticks(), axes.get_yticklabels(), strict=True)}
+        assert names == {"frame": 0.5, "model": 2.5, "other": 4.5}  # the middles of two rows of pixels each
+
+
+def test_versions_that_do_not_belong_together():
+    x = torch.zeros(3, 1, 2, 2)
+    for images in ({"a": x, "b": x[:2]}, {}):
+        with pytest.raises(ValueError, match="images have shapes"):
+            plots.comparison(images)
+    with pytest.raises(ValueError, match="a have shape"):
+        plots.comparison({"a": x[:, 0]})
+
+
+def identity() -> likelihoods.Bernoulli:
+    """Two pixels, whose means are the sigmoids of z1 and z2."""
+    network = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Unflatten(-1, (1, 1, 2)))
     with torch.no_grad():
-        likelihood.network[0].weight.copy_(torch.eye(2))
-        likelihood.network[0].bias.zero_()
-    pixels = shown(plots.manifold(likelihood, columns=3)).reshape(3, 3, 2)
+        network[0].weight.copy_(torch.eye(2))
+        network[0].bias.zero_()
+    return likelihoods.Bernoulli(network)
+
+
+def test_manifold_has_quantiles_of_the_prior_from_left_to_right_and_upwards():
+    pixels = shown(plots.manifold(identity(), columns=3)).reshape(3, 3, 2)
     z = torch.tensor([-0.9674, 0.0, 0.9674]).sigmoid()  # the standard normal's quantiles at 1/6, 1/2, 5/6
     assert_close(pixels[0, :, 0], z, atol=1e-4, rtol=0)
     assert_close(pixels[:, 0, 1], z.flip(0), atol=1e-4, rtol=0)
@@ -52,6 +85,47 @@ def test_codes_are_all_there():
     assert len(axes.collections) == 3
     assert_close(points.sort(0).values, z.sort(0).values)
     assert len(plots.codes(z).axes[0].collections) == 1
+
+
+def test_latent_space_has_the_manifold_at_its_latents_and_codes_in_axes_that_stay():
+    z = torch.tensor([[0.0, 1.0], [-2.0, 0.5], [9.0, 9.0]])
+    left, right = plots.latent_space(identity(), z, torch.tensor([0, 1, 1]), limit=3, columns=5, title="title").axes
+    # Where the left axes say z, the image decodes it: the middle of column i has the quantile (i + 1/2) / 5.
+    at = torch.as_tensor(left.get_xticks(), dtype=torch.float32)
+    named = torch.tensor([float(label.get_text()) for label in left.get_xticklabels()])
+    assert_close(torch.distributions.Normal(0.0, 1.0).cdf(named), at)
+    (image,) = left.images
+    assert list(image.get_extent()) == [0, 1, 0, 1]
+    pixels = torch.as_tensor(image.get_array()).reshape(5, 5, 2)
+    z1 = torch.distributions.Normal(0.0, 1.0).icdf((torch.arange(5) + 0.5) / 5)
+    assert_close(pixels[:, :, 0], z1.sigmoid().expand(5, 5))
+    assert_close(pixels[:, :, 1], z1.flip(0).sigmoid()[:, None].expand(5, 5))
+    assert right.get_xlim() == right.get_ylim() == (-3, 3)
+    points = torch.cat([torch.as_tensor(c.get_offsets().data) for c in right.collections]).float()
+    assert_close(points, z)
+
+
+def test_animation_has_the_figures_in_order_and_waits_at_the_last(tmp_path):
+    def figures():
+        for grey in (0.0, 0.5, 1.0):
+            yield plots.image_grid(torch.full((1, 1, 4, 4), grey), columns=1)
+
+    plots.write_gif(figures(), tmp_path / "a.gif", seconds=0.2, dpi=50)
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.format == "GIF"
+        assert gif.n_frames == 3
+        assert gif.info["loop"] == 0
+        levels, durations = [], []
+        for index in range(3):
+            gif.seek(index)
+            levels.append(gif.convert("L").getpixel((15, 15)))
+            durations.append(gif.info["duration"])
+    assert levels[0] > levels[1] > levels[2]  # 0 is white
+    assert durations == [200, 200, 1000]
+    images = torch.zeros(2, 1, 4, 4)
+    for different in ([], [plots.image_grid(images[:1], columns=1), plots.image_grid(images, columns=1)]):
+        with pytest.raises(ValueError, match=r"figures have the sizes .*; expected at least one, all of the same size"):
+            plots.write_gif(different, tmp_path / "b.gif")
 
 
 def test_curves_start_at_epoch_one():
@@ -74,6 +148,8 @@ def test_they_can_be_written(tmp_path):
             plots.codes(vae.encode(x)),
             plots.reconstructions(x, vae.reconstruct(x)),
             plots.curves({"a": [1.0]}),
+            plots.comparison({"x": x, "y": vae.reconstruct(x)}),
+            plots.latent_space(vae.likelihood, vae.encode(x), title="epoch 1"),
         ]
     ):
         figure.savefig(tmp_path / f"{i}.png")

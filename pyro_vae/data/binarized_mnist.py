@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from pyro_vae.data.npz import read_array
 from pyro_vae.data.splits import Splits
 
 __all__ = ["load_binarized_mnist"]
@@ -47,11 +46,7 @@ def load_binarized_mnist(root: str | Path | None) -> Splits:
 
 
 def _unpack(path: Path, split: str) -> np.ndarray:
-    try:
-        with path.open("rb") as file:
-            packed = np.load(file, allow_pickle=False)[split]
-    except (OSError, EOFError, ValueError, LookupError, BadZipFile, zlib.error) as error:
-        raise ValueError(f"array {split!r} of {path} cannot be read: {error}") from error
+    packed = read_array(path, split)
     if packed.dtype != np.uint8 or packed.ndim != 2 or packed.shape[1] != 98:
         raise ValueError(f"array {split!r} of {path} is {packed.dtype} {list(packed.shape)}; expected uint8 [n, 98]")
     return np.unpackbits(packed, axis=1)

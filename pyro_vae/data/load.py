@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pyro_vae.data.binarized_mnist import load_binarized_mnist
+from pyro_vae.data.frey_faces import load_frey_faces
 from pyro_vae.data.from_torchvision import TORCHVISION_NAMES, load_from_torchvision
 from pyro_vae.data.mnist import load_mnist
 from pyro_vae.data.splits import Splits
@@ -18,17 +19,20 @@ def load(name: str, root: str | Path | None = None, *, num_valid: int = 10_000, 
     ============================================  ====================================================================
     ``mnist``                                     embedded in the package: needs no network and no root
     ``binarized_mnist``                           the literature's fixed binarization, read from the folder ``root``
+    ``frey_faces``                                1965 grey frames of a video, read from the folder ``root``
     ``fashion_mnist``, ``kmnist``, ``emnist``     through torchvision, downloaded to ``root`` at first use
     ============================================  ====================================================================
 
     Args:
         name: The name of the data set.
         root: A folder; by default ``~/.cache/pyro_vae`` for what torchvision downloads.
-        num_valid: How many training images, the last ones, to set aside (``binarized_mnist`` comes split).
+        num_valid: How many training images, the last ones, to set aside; ``binarized_mnist`` and ``frey_faces`` come
+            split.
         download: Whether torchvision may download what is not in the folder yet.
 
     Returns:
-        Images in [0, 1], ``[n, 1, 28, 28]``: grey, but for ``binarized_mnist``; see :mod:`pyro_vae.data.binarize`.
+        Images in [0, 1], ``[n, 1, 28, 28]`` (``frey_faces``: ``[n, 1, 28, 20]``): grey, but for ``binarized_mnist``;
+        see :mod:`pyro_vae.data.binarize`.
 
     Raises:
         ValueError: If the name is not known or ``num_valid`` leaves nothing to train on.
@@ -38,7 +42,9 @@ def load(name: str, root: str | Path | None = None, *, num_valid: int = 10_000, 
         return load_mnist(num_valid)
     if name == "binarized_mnist":
         return load_binarized_mnist(root)
+    if name == "frey_faces":
+        return load_frey_faces(root)
     if name in TORCHVISION_NAMES:
         return load_from_torchvision(name, root, num_valid, download)
-    known = ", ".join(["mnist", "binarized_mnist", *TORCHVISION_NAMES])
+    known = ", ".join(["mnist", "binarized_mnist", "frey_faces", *TORCHVISION_NAMES])
     raise ValueError(f"name is {name!r}; the data sets are {known}")
