@@ -89,7 +89,7 @@ def gradient_variance(
         raise ValueError("the guide has no parameters; expected some, or others as parameters={name: tensor}")
     results = {}
     for name, function in functions.items():
-        draw = _draws(partial(function, model, guide), x, list(parameters.values()))
+        draw = _draws(partial(function, model, guide), x, list(parameters.values()), num_draws)
         moments = _Moments()
         with pyro.validation_enabled(False):
             for _ in range(num_draws):
@@ -106,14 +106,19 @@ def _parameters_of(program: Callable[..., Any], x: Tensor) -> dict[str, Tensor]:
     return {name: value.unconstrained() if hasattr(value, "unconstrained") else value for name, value in values.items()}
 
 
-def _draws(loss: Callable[[Tensor], Tensor], x: Tensor, leaves: list[Tensor]) -> Callable[[Tensor], list[Tensor]]:
-    """A function of x that draws a gradient of the loss: recorded, for speed, if that gives the same."""
+def _draws(
+    loss: Callable[[Tensor], Tensor], x: Tensor, leaves: list[Tensor], times: int
+) -> Callable[[Tensor], list[Tensor]]:
+    """A function of x that draws a gradient of the loss: recorded, for speed, if that pays and gives the same."""
 
     def gradient(x: Tensor) -> list[Tensor]:
         found = torch.autograd.grad(loss(x), leaves, allow_unused=True)
         return [torch.zeros_like(leaf) if each is None else each for each, leaf in zip(found, leaves, strict=True)]
 
-    gradient(x)  # with Pyro's validation; and what is made lazily is there from now on
+    with generators_kept(x.device):
+        gradient(x)  # with Pyro's validation; and what is made lazily is there from now on
+    if times < _OFTEN:
+        return gradient
     try:
         with generators_kept(x.device):
             recorded = record(gradient, x)
@@ -124,6 +129,9 @@ def _draws(loss: Callable[[Tensor], Tensor], x: Tensor, leaves: list[Tensor]) ->
     except Exception:
         return gradient
     return recorded if same else gradient
+
+
+_OFTEN = 100  # as many draws as one could take while one is recorded
 
 
 class _Moments:

@@ -1,0 +1,155 @@
+"""The ELBO is a bound on log p(x) that touches it where q is the exact posterior (Kingma & Welling 2013, equation 1).
+
+The model is p(z) = N(0, 1), p(x given z) = N(theta z, 0.5^2), of which everything is known. For some values theta_0, q
+is the exact posterior there, and stays what it is while theta moves: -ELBO lies above -log p(x), touches it at theta_0
+with the same slope, and the gap between them is KL(q || p(z given x)), to rounding. Away from theta_0, bounds of more
+particles are closer: ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= CUBO.
+"""
+
+import argparse
+import json
+import math
+from pathlib import Path
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.distributions import Normal, kl_divergence
+
+from pyro_vae import VAE, likelihoods, posteriors, priors
+from pyro_vae.folders import writable_folder
+from pyro_vae.infer.losses import CUBO, ELBO, IWAE
+from pyro_vae.weights import find_layout, terms_at
+
+NOISE = 0.5
+TOUCH = (0.5, 1.0, 2.0)  # values of theta_0
+AWAY = (1.0, 1.6)  # theta_0, and theta where bounds are compared
+
+
+def build(theta: float) -> VAE:
+    """The model, with its exact posterior."""
+    likelihood = likelihoods.Normal(torch.nn.Linear(1, 1), NOISE).double()
+    torch.nn.init.constant_(likelihood.network.weight, theta)
+    torch.nn.init.zeros_(likelihood.network.bias)
+    return VAE(priors.StandardNormal(1).double(), likelihood, posteriors.LinearGaussian(likelihood, 1))
+
+
+def negative_elbo(vae: VAE, fixed: VAE, x: Tensor) -> Tensor:
+    """The mean over x of -ELBO, for the model of one VAE and the posterior of another; exact."""
+    q = fixed.posterior(x)
+    # The log-weights are quadratic in z. So their mean under q is that of their values one standard deviation to either
+    # side of the mean: nothing need be sampled.
+    z = torch.stack([q.mean - q.stddev, q.mean + q.stddev])
+    layout = find_layout(vae.model, fixed.guide, x)
+    return -terms_at(vae.model, fixed.guide, x, {"z": z}, 2, layout).log_weights.mean()
+
+
+def negative_log_evidence(theta: Tensor, x: Tensor) -> Tensor:
+    """The mean over x of -log p(x), in closed form."""
+    return -Normal(0.0, (theta**2 + NOISE**2).sqrt()).log_prob(x).mean()
+
+
+def touch(theta: float, x: Tensor) -> dict[str, float]:
+    """What both are at theta_0, and their slopes."""
+    vae = build(theta)
+    weight = vae.likelihood.network.weight
+    bound, evidence = negative_elbo(vae, build(theta), x), negative_log_evidence(weight, x)
+    slopes = [torch.autograd.grad(value, weight)[0].item() for value in (bound, evidence)]
+    return {"bound": bound.item(), "evidence": evidence.item(), "bound_slope": slopes[0], "evidence_slope": slopes[1]}
+
+
+@torch.no_grad()
+def curve(theta_0: float, thetas: Tensor, x: Tensor) -> dict[str, Tensor]:
+    """-ELBO along theta, and KL(q || p(z given x)) there."""
+    fixed = build(theta_0)
+    bounds, divergences = [], []
+    for theta in thetas.tolist():
+        vae = build(theta)
+        bounds.append(negative_elbo(vae, fixed, x))
+        divergences.append(kl_divergence(fixed.posterior(x), vae.posterior(x)).mean())
+    return {"bound": torch.stack(bounds), "kl": torch.stack(divergences)}
+
+
+@torch.no_grad()
+def bounds(x: Tensor, repeats: int) -> dict[str, tuple[float, float]]:
+    """Estimates of log p(x) from below and above, and their standard errors; the mean over x."""
+    theta_0, theta = AWAY
+    model, guide = build(theta).model, build(theta_0).guide
+    results = {}
+    for name, loss in (("ELBO", ELBO()), ("IWAE-5", IWAE(5)), ("IWAE-50", IWAE(50)), ("CUBO", CUBO(200))):
+        values = torch.stack([loss(model, guide, x) for _ in range(repeats)]) / len(x)
+        values = values if name == "CUBO" else -values  # a loss to be minimized is minus a lower bound, or an upper one
+        results[name] = values.mean().item(), values.std().item() / math.sqrt(repeats)
+    return results
+
+
+def draw(thetas: Tensor, curves: dict[float, dict[str, Tensor]], x: Tensor, table: dict[str, tuple]) -> Figure:
+    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2, width_ratios=[3, 2])
+    evidence = torch.stack([negative_log_evidence(theta, x) for theta in thetas])
+    left.plot(thetas, evidence, color="black", linewidth=2.5, label="$-\\log p_\\theta(x)$")
+    for number, (theta_0, values) in enumerate(curves.items()):
+        left.plot(thetas, values["bound"], color=f"C{number}", label=f"$-$ELBO, q exact at $\\theta_0 = {theta_0}$")
+        at = negative_log_evidence(torch.tensor(theta_0), x)
+        left.plot(theta_0, at, "o", color=f"C{number}")
+    least = evidence.min().item()
+    left.set(xlabel=r"$\theta$", ylabel="nats per datapoint", ylim=(least - 0.7, least + 1.4))
+    left.set_title("the bound touches where q is the posterior")
+    left.legend(loc="lower right")
+    names = list(table)
+    values, errors = zip(*table.values(), strict=True)
+    exact = -negative_log_evidence(torch.tensor(AWAY[1]), x).item()
+    right.axhline(exact, color="black", linewidth=2.5, label=r"$\log p_\theta(x)$, exact")
+    right.errorbar(range(len(names)), values, [4 * error for error in errors], fmt="o", capsize=5, color="C3")
+    right.set_xticks(range(len(names)), names)
+    right.set(ylabel="nats per datapoint", xlim=(-0.5, len(names) - 0.5))
+    right.set_title("elsewhere, more particles come closer")
+    right.legend(loc="lower right", title=f"at $\\theta = {AWAY[1]}$, q exact at $\\theta_0 = {AWAY[0]}$; bars: 4 s.e.")
+    return figure
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--points", type=int, default=91, help="values of theta (default: 91)")
+    parser.add_argument("--repeats", type=int, default=300, help="of each estimated bound (default: 300)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="results/bound_touches_evidence", help="folder to write to")
+    args = parser.parse_args()
+    if args.points < 2 or args.repeats < 2:
+        parser.error(f"--points is {args.points} and --repeats {args.repeats}; expected at least 2 of each")
+    try:
+        out = writable_folder(args.out)
+    except OSError as error:
+        parser.error(str(error))
+    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    torch.manual_seed(args.seed)
+    x = Normal(0.0, math.sqrt(1 + NOISE**2)).sample((30, 1)).double()
+
+    touching = {theta: touch(theta, x) for theta in TOUCH}
+    for theta, at in touching.items():
+        print(
+            f"theta_0 = {theta}: -ELBO {at['bound']:.6f}, -log p(x) {at['evidence']:.6f}, "
+            f"slopes {at['bound_slope']:+.6f} and {at['evidence_slope']:+.6f}"
+        )
+    thetas = torch.linspace(0.1, 3.0, args.points, dtype=torch.float64)
+    curves = {theta: curve(theta, thetas, x) for theta in TOUCH}
+    evidence = torch.stack([negative_log_evidence(theta, x) for theta in thetas])
+    gap_error = max((values["bound"] - evidence - values["kl"]).abs().max().item() for values in curves.values())
+    lowest_gap = min((values["bound"] - evidence).min().item() for values in curves.values())
+    print(f"-ELBO + log p(x) is KL(q || p(z given x)) at all {args.points} thetas, but for {gap_error:.1e} at most")
+    table = bounds(x, args.repeats)
+    exact = -negative_log_evidence(torch.tensor(AWAY[1]), x).item()
+    print(f"at theta = {AWAY[1]}, q exact at {AWAY[0]}: log p(x) = {exact:.4f} nats per datapoint, and")
+    for name, (value, std_error) in table.items():
+        print(f"  {name:<8}{value:9.4f} +- {std_error:.4f}")
+    metrics = {
+        "touch": touching, "gap_minus_kl": gap_error, "lowest_gap": lowest_gap, "log_px": exact, "bounds": table,
+        "settings": vars(args),
+    }  # fmt: skip
+    (Path(out) / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    draw(thetas, curves, x, table).savefig(Path(out) / "bound_touches_evidence.png", dpi=150)
+    print(f"wrote metrics.json and bound_touches_evidence.png to {out}/")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,216 @@
+"""How noisy the estimators of the gradient of the guide are, and that they estimate the same.
+
+The reparameterized gradient varies far less than the score-function one (Kingma & Welling 2013, section 2.2; Rezende et
+al. 2014); a KL term in closed form takes some of its noise away; the path derivative (Roeder et al. 2017) has none left
+where q is the posterior; and the gradient of an importance-weighted bound drowns in noise as particles are added
+(Rainforth et al. 2018), unless it is doubly reparameterized (Tucker et al. 2018).
+
+Variances are measured on a VAE of MNIST, as it begins and after an epoch. That all estimators of the ELBO's gradient
+have one mean is checked on a linear model, of which the exact gradient is known; so is what many particles do.
+"""
+
+import argparse
+import json
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from pyro.infer import TraceMeanField_ELBO
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.distributions import MultivariateNormal, kl_divergence
+
+from pyro_vae import SVI, VAE, data, fit, likelihoods, nn, posteriors, priors
+from pyro_vae.folders import writable_folder
+from pyro_vae.infer import GradientMoments, gradient_variance
+from pyro_vae.infer.losses import ELBO, IWAE, DReG, ScoreFunction, StickingTheLanding, leave_one_out
+
+ELBOS: dict[str, Callable[[int], Any]] = {
+    "score function": ScoreFunction,
+    "score function, baseline": lambda particles: ScoreFunction(particles, leave_one_out),
+    "reparameterized, sampled KL": ELBO,
+    "reparameterized, analytic KL": lambda particles: TraceMeanField_ELBO(
+        particles, vectorize_particles=True, max_plate_nesting=1
+    ),
+    "sticking the landing": StickingTheLanding,
+}
+MANY = [1, 4, 16, 64]  # particles
+Moments = dict[str, dict[int, GradientMoments]]  # by estimator and number of particles
+
+
+def measure(
+    vae: VAE, x: Tensor, estimators: dict[str, Callable[[int], Any]], particles: list[int], num_draws: int
+) -> Moments:
+    """The moments of the gradient of the guide, for each estimator and number of particles."""
+    results: Moments = {}
+    for name, make in estimators.items():
+        counts = [count for count in particles if count > 1 or "baseline" not in name]  # of other particles
+        losses = {str(count): make(count) for count in counts}
+        moments = gradient_variance(vae.model, vae.guide, x, losses, num_draws=num_draws)
+        results[name] = dict(zip(counts, moments.values(), strict=True))
+    return results
+
+
+def linear_vae() -> VAE:
+    """A model with an exact posterior, and a guide that is another one."""
+    decoder = torch.nn.Linear(2, 5)
+    torch.nn.init.orthogonal_(decoder.weight)  # so that the posterior has independent dimensions, as the guide
+    likelihood = likelihoods.Normal(decoder, 0.5).double().requires_grad_(False)
+    return VAE(priors.StandardNormal(2).double(), likelihood, posteriors.Normal(torch.nn.Linear(5, 2 * 2)).double())
+
+
+def bias(num_draws: int) -> dict[str, dict[str, float]]:
+    """How far the mean gradients of a linear VAE are from the exact one, in standard errors."""
+    vae = linear_vae()
+    x, guide = vae.sample(10), vae.posterior
+    # -ELBO = KL(q || p(z given x)) - log p(x), of which the last does not depend on the guide.
+    q = MultivariateNormal(guide(x).mean, torch.diag_embed(guide(x).variance))
+    distance = kl_divergence(q, posteriors.LinearGaussian(vae.likelihood, 2)(x)).sum()
+    exact = flat(torch.autograd.grad(distance, list(guide.parameters())))
+    results = {}
+    for name, by_count in measure(vae, x, ELBOS | {"DReG of one": lambda _: DReG(1)}, [4], num_draws).items():
+        mean, error = (flat(values.values()) for values in (by_count[4].mean, by_count[4].mean_std_error))
+        z = (mean - exact) / error
+        results[name] = {
+            "largest_z": z.abs().max().item(),
+            "mean_square_z": z.square().mean().item(),
+            "relative_error": ((mean - exact).norm() / exact.norm()).item(),
+            "entries": len(z),
+        }
+    return results
+
+
+def flat(tensors: Iterable[Tensor]) -> Tensor:
+    return torch.cat([each.flatten() for each in tensors])
+
+
+def many_particles(num_draws: int) -> Moments:
+    """The gradients of importance-weighted bounds of a linear VAE, at a guide that is close to the posterior."""
+    vae = linear_vae()
+    x = vae.sample(10)
+    adam = torch.optim.Adam(vae.posterior.parameters(), lr=1e-2)
+    svi = SVI(vae.model, vae.guide, adam, StickingTheLanding(), compile="graph")
+    for _ in range(2000):
+        svi.update(x)
+    with torch.no_grad():
+        for parameter in vae.posterior.parameters():
+            parameter += 0.02 * torch.randn_like(parameter)
+    return measure(vae, x, {"IWAE": IWAE, "DReG": DReG}, MANY, num_draws)
+
+
+def print_bias(results: dict[str, dict[str, float]]) -> None:
+    table = Table("estimator, 4 particles", "largest error / s.e.", "its mean square", "|mean - exact| / |exact|")
+    entries = next(iter(results.values()))["entries"]
+    table.title = f"linear VAE: the mean of {entries} entries of the gradient, against the exact ones"
+    for name, row in results.items():
+        table.add_row(name, *(f"{row[key]:.3g}" for key in ("largest_z", "mean_square_z", "relative_error")))
+    Console().print(table)
+
+
+def print_variances(title: str, moments: Moments) -> None:
+    counts = sorted({count for by_count in moments.values() for count in by_count})
+    table = Table("estimator", *(f"k = {count}" for count in counts), title=title)
+    for name, by_count in moments.items():
+        cells = (f"{by_count[k].total_variance:.2g}" if k in by_count else "" for k in counts)
+        table.add_row(name, *cells)
+    Console().print(table)
+
+
+def score_over_reparameterized(moments: Moments) -> tuple[float, float]:
+    """The ratio of the two variances for the fewest particles, and its standard error."""
+    score, other = (moments[name] for name in ("score function", "reparameterized, sampled KL"))
+    pair = score[min(score)], other[min(other)]
+    ratio = pair[0].total_variance / pair[1].total_variance
+    return ratio, ratio * math.hypot(*(each.total_variance_std_error / each.total_variance for each in pair))
+
+
+def draw(at_first: Moments, later: Moments, many: Moments) -> Figure:
+    figure = Figure(figsize=(14, 4.8), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for axes, moments in ((left, at_first), (middle, later), (right, many)):
+        for name, by_count in moments.items():
+            values = [m.signal_to_noise if axes is right else m.total_variance for m in by_count.values()]
+            axes.plot(list(by_count), values, marker="o", label=name)
+        counts = sorted({count for by_count in moments.values() for count in by_count})
+        axes.set(xlabel="particles k", xscale="log", yscale="log")
+        axes.set_xticks(counts, [str(count) for count in counts])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    left.set(title="MNIST VAE, at initialization", ylabel="total variance of the guide's gradient")
+    middle.set(title="MNIST VAE, after an epoch")
+    middle.sharey(left)
+    left.legend(fontsize="small", loc="center", bbox_to_anchor=(0.6, 0.62))
+    right.set(title="linear VAE, close to the posterior", ylabel="signal to noise: |mean| / standard deviation")
+    right.legend()
+    return figure
+
+
+def summary(moments: GradientMoments) -> dict[str, float]:
+    return {
+        "total_variance": moments.total_variance,
+        "total_variance_std_error": moments.total_variance_std_error,
+        "signal_to_noise": moments.signal_to_noise,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--particles", type=int, nargs="+", default=[1, 2, 5, 10], help="default: 1 2 5 10")
+    parser.add_argument("--draws", type=int, default=60, help="of each gradient (default: 60)")
+    parser.add_argument("--bias-draws", type=int, default=1000, help="on the linear model (default: 1000)")
+    parser.add_argument("--images", type=int, default=20, help="that the gradients are of (default: 20)")
+    parser.add_argument("--train-images", type=int, default=50_000, help="of the epoch (default: 50000)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="results/gradient_variance", help="folder to write to")
+    args = parser.parse_args()
+    for name in ("draws", "bias_draws", "images", "train_images"):
+        if getattr(args, name) < 3:
+            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 3")
+    if min(args.particles) < 1:
+        parser.error(f"--particles are {args.particles}; expected positive numbers")
+    try:
+        out = writable_folder(args.out)
+    except OSError as error:
+        parser.error(str(error))
+    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    torch.manual_seed(args.seed)
+
+    bias_results = bias(args.bias_draws)
+    print_bias(bias_results)
+
+    mnist = data.load("mnist")
+    x = data.binarize.fixed(mnist.test[: args.images])
+    vae = VAE(
+        prior=priors.StandardNormal(20),
+        likelihood=likelihoods.Bernoulli(nn.mlp(20, [200], (1, 28, 28))),
+        posterior=posteriors.Normal(nn.mlp((1, 28, 28), [200], 2 * 20)),
+    )
+    moments = {"at initialization": measure(vae, x, ELBOS, args.particles, args.draws)}
+    fit(vae, mnist.train[: args.train_images], epochs=1, lr=2e-3, transform=data.binarize.dynamic, progress=False)
+    moments["after an epoch"] = measure(vae, x, ELBOS, args.particles, args.draws)
+    ratios = {}
+    for when, each in moments.items():
+        print_variances(f"MNIST VAE {when}: total variance of the guide's gradient", each)
+        ratios[when] = score_over_reparameterized(each)
+        print(f"with score function / reparameterized = {ratios[when][0]:.0f} +- {ratios[when][1]:.0f}\n")
+    moments["many particles"] = many_particles(args.bias_draws)
+    for name, by_count in moments["many particles"].items():
+        values = ", ".join(f"{m.signal_to_noise:.3g} (k = {k})" for k, m in by_count.items())
+        print(f"linear VAE, signal to noise of {name}: {values}")
+
+    numbers = {
+        when: {name: {k: summary(m) for k, m in by_count.items()} for name, by_count in each.items()}
+        for when, each in moments.items()
+    }
+    metrics = {"bias": bias_results, "moments": numbers, "score_over_reparameterized": ratios, "settings": vars(args)}
+    (Path(out) / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    draw(*moments.values()).savefig(Path(out) / "gradient_variance.png", dpi=150)
+    print(f"wrote metrics.json and gradient_variance.png to {out}/")
+
+
+if __name__ == "__main__":
+    main()

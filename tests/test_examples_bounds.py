@@ -1,0 +1,74 @@
+"""The examples on bounds and on gradients, at a small size."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    """Runs an example in this process. Returns its metrics; its figure was drawn."""
+
+    def run(name, *arguments):
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments), "--out", str(tmp_path)])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+        return json.loads((tmp_path / "metrics.json").read_text())
+
+    return run
+
+
+def test_bound_touches_evidence(run, capsys):
+    metrics = run("bound_touches_evidence", "--points", 9, "--repeats", 40)
+    for at in metrics["touch"].values():
+        assert at["bound"] == pytest.approx(at["evidence"], abs=1e-12)
+        assert at["bound_slope"] == pytest.approx(at["evidence_slope"], abs=1e-12)
+    assert metrics["gap_minus_kl"] < 1e-12
+    assert metrics["lowest_gap"] > -1e-12
+    values = {name: value for name, (value, _) in metrics["bounds"].items()}
+    order = [values["ELBO"], values["IWAE-5"], values["IWAE-50"], metrics["log_px"], values["CUBO"]]
+    for (lower, higher), error in zip(pairwise(order), [error for _, error in metrics["bounds"].values()], strict=True):
+        assert lower < higher + 4 * error
+    assert order[0] < order[1] < order[-1]
+    assert "but for" in capsys.readouterr().out
+
+
+def test_gradient_variance(run, capsys):
+    metrics = run(
+        "gradient_variance", "--particles", 1, 3, "--draws", 12, "--bias-draws", 90, "--images", 5, "--train-images", 300
+    )  # fmt: skip
+    for row in metrics["bias"].values():
+        assert row["largest_z"] < 5.5  # of 24 numbers and 6 estimators: false alarms 6e-6
+    for when, (ratio, _) in metrics["score_over_reparameterized"].items():
+        assert ratio > 100, when
+    for name, by_count in metrics["moments"]["at initialization"].items():
+        if "baseline" not in name:  # three particles have a third of the variance
+            ratio = by_count["1"]["total_variance"] / by_count["3"]["total_variance"]
+            assert 3 / 1.6 < ratio < 3 * 1.6
+    bounds = metrics["moments"]["many particles"]
+    assert bounds["DReG"]["64"]["signal_to_noise"] > bounds["DReG"]["1"]["signal_to_noise"]
+    assert bounds["IWAE"]["64"]["signal_to_noise"] < bounds["DReG"]["1"]["signal_to_noise"]
+    assert "score function, baseline" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("bound_touches_evidence", ["--points", "1"], "--points is 1 and --repeats 300; expected at least 2 of each"),
+        ("gradient_variance", ["--draws", "2"], "--draws is 2; expected at least 3"),
+        ("gradient_variance", ["--particles", "0"], "--particles are [0]; expected positive numbers"),
+    ],
+)
+def test_bad_arguments_end_it_with_one_line(run, capsys, name, arguments, message):
+    with pytest.raises(SystemExit) as stopped:
+        run(name, *arguments)
+    assert stopped.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1].endswith(message)
