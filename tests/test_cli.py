@@ -16,6 +16,7 @@ import pytest
 import safetensors.torch
 import torch
 from matplotlib.image import imread
+from pyro.infer import TraceMeanField_ELBO
 
 import pyro_vae
 from pyro_vae import evidence, load
@@ -23,7 +24,9 @@ from pyro_vae.cli import main
 from pyro_vae.cli.architecture import DEFAULTS, TABLES
 from pyro_vae.cli.command_line import _parse
 from pyro_vae.cli.data_files import read_splits
+from pyro_vae.cli.fitting import Fitting
 from pyro_vae.data import binarize
+from pyro_vae.infer.losses import ELBO, IWAE, DReG, StickingTheLanding
 from pyro_vae.weights import log_weights
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -203,6 +206,17 @@ def test_the_help_lists_names_and_the_options_of_those_that_are_chosen(capsys):
 # Training
 
 
+def test_losses_are_those_asked_for(file, tmp_path, capsys):
+    for name, kind in (("iwae", IWAE), ("dreg", DReG), ("sticking-the-landing", StickingTheLanding), ("trace", ELBO)):
+        loss = Fitting(loss=name, particles=3).arguments()["loss"]
+        assert type(loss) is kind
+        assert loss.num_particles == 3
+    loss = Fitting(particles=3, beta=0.5).arguments()["loss"]
+    assert (loss.beta, type(loss.loss), loss.loss.num_particles) == (0.5, TraceMeanField_ELBO, 3)
+    run(capsys, "train", tmp_path, *options(file, "--loss", "dreg", "--particles", 3, "--beta", 0.5))
+    assert json.loads((tmp_path / "run.json").read_text())["settings"]["loss"] == "BetaELBO"
+
+
 def test_options_reach_fit(file, tmp_path, capsys):
     more = "--lr 0.5 --lr-decay linear --kl-warmup 4 --clip-norm 1 --free-bits 0.1 --on-nan skip --accumulate 2"
     words = options(file, *more.split(), "--save-every", 0, "--patience", 9)
@@ -321,7 +335,12 @@ def test_nothing_in_a_file_is_executed(tmp_path, capsys, monkeypatch):
         (["train", "OUT", "--data", "nothing.npy"], "nothing.npy"),
         (["train", "OUT", "--data", "images.h5"], "expected one of .npy, .npz, .pt"),
         (["train", "OUT", "--data", "binarized_mnist"], "binarized_mnist needs root"),
-        (["train", "OUT", "--free-bits", "1", "--loss", "trace"], "leave one of them out"),
+        (
+            ["train", "OUT", "--free-bits", "1", "--loss", "trace"],
+            "in the place of --loss and --particles; leave them out",
+        ),
+        (["train", "OUT", "--particles", "0"], "--particles is 0"),
+        (["train", "OUT", "--beta", "0"], "beta is 0"),
         (["train", "OUT", "--kl-warmup", "0"], "expected a positive number"),
         (["train", "OUT", "--free-bits", "-1"], "expected a positive number"),
         (["train", "FILE"], "cannot write to the folder"),

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
 
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import TraceMeanField_ELBO
 from torch.optim.lr_scheduler import LinearLR
 
+from pyro_vae.checks import check_count
 from pyro_vae.infer.kl_weight import linear_warm_up
-from pyro_vae.infer.losses import FreeBits
+from pyro_vae.infer.losses import ELBO, IWAE, BetaELBO, DReG, FreeBits, StickingTheLanding
 
 __all__ = ["Fitting"]
 
-LOSSES: dict[str, type] = {"trace": Trace_ELBO, "meanfield": TraceMeanField_ELBO}
+LOSSES: dict[str, Callable[[int], Any]] = {
+    "trace": ELBO,
+    "meanfield": lambda particles: TraceMeanField_ELBO(particles, vectorize_particles=True, max_plate_nesting=1),
+    "iwae": IWAE,
+    "dreg": DReG,
+    "sticking-the-landing": StickingTheLanding,
+}
 COMPILE: dict[str, bool | str] = {"auto": "auto", "inductor": True, "graph": "graph", "none": False}
 
 
@@ -30,8 +38,13 @@ class Fitting:
     """Learning rate of Adam."""
     lr_decay: Literal["none", "linear"] = "none"
     """Whether the learning rate falls, epoch by epoch: linear is to 0 after the last one."""
-    loss: Literal["trace", "meanfield"] | None = None
-    """Negative ELBO with the KL sampled, or in closed form where there is one; by default meanfield."""
+    loss: Literal["trace", "meanfield", "iwae", "dreg", "sticking-the-landing"] = "meanfield"
+    """Negative ELBO with the KL sampled, or in closed form where there is one; the importance-weighted bound, with the
+    usual gradient or the doubly reparameterized one; or the ELBO with the path derivative."""
+    particles: int = 1
+    """Draws of the latents for each datapoint, in the loss."""
+    beta: float | None = None
+    """A weight of the KL, in all of the training (Higgins et al. 2017); by default it is 1."""
     free_bits: float | None = None
     """Nats that the KL of each latent dimension has for nothing (Kingma et al. 2016), in the place of a loss."""
     kl_warmup: float | None = None
@@ -81,8 +94,8 @@ class Fitting:
         }
 
     def _loss(self) -> Any:
-        if self.free_bits is None:
-            return None if self.loss is None else LOSSES[self.loss]()
-        if self.loss is not None:
-            raise ValueError(f"--free-bits is in the place of --loss {self.loss}; leave one of them out")
-        return FreeBits(self.free_bits)
+        check_count("--particles", self.particles)
+        if self.free_bits is not None and (self.loss != "meanfield" or self.particles != 1):
+            raise ValueError("--free-bits is in the place of --loss and --particles; leave them out")
+        loss = LOSSES[self.loss](self.particles) if self.free_bits is None else FreeBits(self.free_bits)
+        return loss if self.beta is None else BetaELBO(self.beta, loss)
