@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import pickle
+import re
+from pathlib import Path
 
 import pyro
 import pytest
@@ -25,6 +27,7 @@ from pyro_vae import (
     posteriors,
     priors,
 )
+from pyro_vae.infer import losses
 from pyro_vae.infer.kl_weight import WeightedLatents
 from pyro_vae.infer.losses import (
     CIWAE,
@@ -391,6 +394,11 @@ def test_discrete_latents_are_refused_where_gradients_go_through_draws(loss):
         assert at_logit != 0
 
 
+def test_leave_one_out_is_the_mean_of_the_others():
+    log_weights = torch.tensor([[1.0, -2.0], [3.0, 0.0], [8.0, 4.0]])
+    assert torch.equal(leave_one_out(log_weights), torch.tensor([[5.5, 2.0], [4.5, 1.0], [2.0, -1.0]]))
+
+
 def test_score_function_of_a_discrete_latent_has_the_gradient_of_the_sum_over_its_values():
     logit = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     log_p = torch.tensor([-1.0, 0.5], dtype=torch.float64)  # log p(x, z) for z = 0, 1
@@ -433,6 +441,25 @@ def test_score_function_of_a_discrete_latent_has_the_gradient_of_the_sum_over_it
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_fit_takes_pyros_reweighted_wake_sleep():
+    """Whose loss is a tuple, one for the model and one for the guide."""
+    vae = new_vae()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    run = fit(vae, torch.randn(20, 3), epochs=2, batch_size=5, loss=ReweightedWakeSleep(4), seed=0, progress=False)
+    assert math.isfinite(run.history[-1]["train_loss"])
+    assert all(not torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+
+
+def test_the_list_of_objectives_is_complete(capsys):
+    """Every public loss has a row, and the example runs."""
+    text = (Path(__file__).resolve().parents[1] / "docs" / "objectives.md").read_text()
+    for name in set(losses.__all__) - {"LogWeightLoss", "leave_one_out"}:
+        assert f"| `{name}(" in text, name
+    for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
+        exec(compile(block, "objectives.md", "exec"), {})
+    assert "score function: total variance" in capsys.readouterr().out
 
 
 def test_programs_without_a_data_plate_are_refused():

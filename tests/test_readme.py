@@ -63,6 +63,7 @@ def test_ci_runs_its_test_command():
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "docs/objectives.md",
         "docs/parts.md",
         "docs/representation.md",
         "docs/scaling.md",
