@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,33 +16,59 @@ from train_together import ROWS, new_data, new_vae, train
 TRAIN = Path(__file__).with_name("train_together.py")
 
 
-def start(told: dict, processes: int) -> subprocess.CompletedProcess[str]:
+NO_NOISE = {"train": "tensor", "no_noise": True, "warm_up": True}
+
+
+def started(runs: list[dict], processes: int) -> list[dict]:
+    """Does the runs in new processes, one after the other."""
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
-    command = [sys.executable, *(launcher if processes > 1 else []), str(TRAIN), json.dumps(told)]
+    command = [sys.executable, *(launcher if processes > 1 else []), str(TRAIN), json.dumps(runs)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
-
-
-@cache
-def outcome(told: str, processes: int) -> dict:
-    return train(json.loads(told)) if processes == 1 else started(json.loads(told), processes)
-
-
-def started(told: dict, processes: int) -> dict:
-    result = start(told, processes)
+    result = subprocess.run(command, capture_output=True, text=True, timeout=240, env=environment)
     assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.strip().splitlines()[-1])
+    return [json.loads(line) for line in result.stdout.strip().splitlines()[-len(runs) :]]
 
 
-def both(**told) -> tuple[dict, dict]:
-    words = json.dumps(told, sort_keys=True)
-    return outcome(words, 1), outcome(words, 2)
+@pytest.fixture(scope="module")
+def one() -> dict:
+    return train(NO_NOISE)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def in_two(folder) -> dict:
+    """What two processes make of all kinds of runs."""
+    runs = {
+        "tensor": NO_NOISE,
+        "loader": {**NO_NOISE, "train": "loader"},
+        "noise": {"train": "tensor"},
+        "stream": {"train": "stream"},
+        "stopped": {"train": "tensor", "epochs": 2, "fit": {"out": str(folder / "ddp")}},
+        "stopped fsdp": {**NO_NOISE, "epochs": 2, "fit": {"strategy": "fsdp", "out": str(folder / "fsdp")}},
+    }
+    return dict(zip(runs, started(list(runs.values()), 2), strict=True))
+
+
+@pytest.fixture(scope="module")
+def gone_on(in_two, folder) -> dict:
+    """What two new processes make of those that were stopped."""
+    assert in_two["stopped"]["history"][-1]["epoch"] == in_two["stopped fsdp"]["history"][-1]["epoch"] == 2
+    runs = {
+        "ddp": {"train": "tensor", "fit": {"out": str(folder / "ddp"), "resume": True}},
+        "fsdp": {**NO_NOISE, "fit": {"strategy": "fsdp", "out": str(folder / "fsdp"), "resume": True}},
+    }
+    return dict(zip(runs, started(list(runs.values()), 2), strict=True))
 
 
 @pytest.mark.parametrize("data", ["tensor", "loader"])
-def test_two_processes_learn_what_one_does(data):
+def test_two_processes_learn_what_one_does(data, one, in_two):
     """Without noise, for it is not the same; with a last batch of one row, warm-up and clipping."""
-    one, two = both(train=data, no_noise=True, warm_up=True)
+    one = one if data == "tensor" else train({**NO_NOISE, "train": data})
+    two = in_two[data]
     assert (one["size"], two["size"]) == (1, 2)
     assert two["same_weights"]
     for mine, theirs in zip(one["weights"], two["weights"], strict=True):
@@ -56,9 +81,9 @@ def test_two_processes_learn_what_one_does(data):
         assert mine["valid_loss"] == pytest.approx(theirs["valid_loss"], rel=0.1)
 
 
-def test_with_noise_the_gradient_is_that_of_the_whole_batch():
+def test_with_noise_the_gradient_is_that_of_the_whole_batch(in_two):
     """Two processes with noise of their own, against one that draws the noise of both, one after the other."""
-    two = outcome(json.dumps({"train": "tensor"}), 2)
+    two = in_two["noise"]
     assert two["same_weights"]
     vae, x = new_vae(), new_data()
     torch.manual_seed(1)
@@ -86,16 +111,16 @@ def test_with_noise_the_gradient_is_that_of_the_whole_batch():
         assert found == pytest.approx(parameter.detach().flatten().tolist(), rel=1e-8, abs=1e-11)
 
 
-def test_streams_of_different_lengths_end_together():
-    two = outcome(json.dumps({"train": "stream"}), 2)
+def test_streams_of_different_lengths_end_together(in_two):
+    two = in_two["stream"]
     assert two["same_weights"]
     longest = -(-(ROWS * 2 // 3) // 16)
     assert [row["step"] for row in two["history"]] == [longest, 2 * longest, 3 * longest]
 
 
-def test_evidence_is_shared():
+def test_evidence_is_shared(one, in_two):
     """Each process estimates its own datapoints, and has them all in the end, in order: 6 standard errors, 97 times."""
-    one, two = both(train="tensor", no_noise=True, warm_up=True)
+    two = in_two["tensor"]
     assert len(two["log_prob"]) == ROWS
     columns = zip(one["log_prob"], two["log_prob"], one["std_error"], two["std_error"], strict=True)
     for a, b, a_error, b_error in columns:
@@ -104,30 +129,20 @@ def test_evidence_is_shared():
 
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
-def test_fit_starts_processes_by_itself(strategy):
-    told = {"train": "tensor", "no_noise": True, "warm_up": True}
-    one = outcome(json.dumps(told, sort_keys=True), 1)
-    two = started({**told, "fit": {"devices": 2, "strategy": strategy}}, 1)
+def test_fit_starts_processes_by_itself(strategy, one):
+    (two,) = started([{**NO_NOISE, "fit": {"devices": 2, "strategy": strategy}}], 1)
     for mine, theirs in zip(one["weights"], two["weights"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
     assert two["size"] == (1 if strategy == "ddp_spawn" else 2)  # whether the others go on with the script
 
 
-def test_runs_of_several_processes_go_on(tmp_path):
-    told = {"train": "tensor"}
-    whole = outcome(json.dumps(told), 2)
-    started({**told, "epochs": 2, "fit": {"out": str(tmp_path)}}, 2)
-    rest = started({**told, "fit": {"out": str(tmp_path), "resume": True}}, 2)
-    assert rest["weights"] == whole["weights"]
+def test_runs_of_several_processes_go_on(in_two, gone_on):
+    assert gone_on["ddp"]["weights"] == in_two["noise"]["weights"]
 
 
-def test_parameters_that_are_spread_learn_the_same_and_are_saved_whole(tmp_path):
+def test_parameters_that_are_spread_learn_the_same_and_are_saved_whole(one, gone_on):
     """FSDP, with resuming, against one process that was not stopped."""
-    told = {"train": "tensor", "no_noise": True, "warm_up": True}
-    one = outcome(json.dumps(told, sort_keys=True), 1)
-    options = {"strategy": "fsdp", "out": str(tmp_path)}
-    started({**told, "epochs": 2, "fit": options}, 2)
-    two = started({**told, "fit": {**options, "resume": True}}, 2)
+    two = gone_on["fsdp"]
     assert [row["train_loss"] for row in two["history"]] == pytest.approx(
         [row["train_loss"] for row in one["history"]], rel=1e-9
     )

@@ -1,4 +1,7 @@
-"""Trains as told, in one process or in several, for ``test_distributed.py``: python train_together.py JSON."""
+"""Trains as told, in one process or in several, for ``test_distributed.py``: python train_together.py JSON.
+
+It is told a list of runs, which it does one after the other: to start processes takes longer than to train in them.
+"""
 
 from __future__ import annotations
 
@@ -85,6 +88,7 @@ def train(told: dict) -> dict | None:
 
 
 if __name__ == "__main__":
-    outcome = train(json.loads(sys.argv[1]))
-    if outcome is not None:
-        print(json.dumps(outcome))
+    for told in json.loads(sys.argv[1]):
+        outcome = train(told)
+        if outcome is not None:
+            print(json.dumps(outcome), flush=True)
