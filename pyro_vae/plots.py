@@ -88,7 +88,7 @@ def comparison(
     groups = list(zip(*(version.split(columns) for version in images.values()), strict=True))
     height, width = next(iter(images.values())).shape[-2:]
     inches = len(groups) * (len(images) + 0.2) * INCHES + (0.4 if title else 0)
-    figure = new_figure(figsize=(1 + columns * INCHES * width / height, inches), layout="constrained")
+    figure = new_figure(figsize=(1 + columns * INCHES * width / height, inches), layout="compressed")
     for axes, group in zip(figure.subplots(len(groups), squeeze=False)[:, 0], groups, strict=True):
         _draw_grid(axes, torch.cat([_pad(part, columns) for part in group]), columns, cmap)
         axes.set_yticks([(row + 0.5) * height - 0.5 for row in range(len(images))], list(images))
@@ -125,46 +125,43 @@ def latent_space(
     z: Tensor,
     labels: Tensor | None = None,
     *,
-    limit: float = 4.0,
     columns: int = 15,
     title: str | None = None,
     cmap: str = "gray_r",
 ) -> Figure:
     """Draws both sides of a two-dimensional latent space: what is decoded from it, and where data are encoded.
 
-    On the left is :func:`manifold`, with z on its axes; on the right are :func:`codes`, in axes that the data do not
-    move, so that the figure can be a frame of :func:`write_gif`.
+    On the left is :func:`manifold`, on the right are codes at the same places: both axes have equal steps of
+    probability under a standard normal prior, so that codes that are distributed like it fill the square evenly.
 
     Args:
         likelihood: As for :func:`manifold`.
-        z: Codes ``[n, 2]``; those beyond the limit are not seen.
+        z: Codes ``[n, 2]``.
         labels: Their labels ``[n]``, where there are any.
-        limit: Codes are drawn from -limit to limit.
         columns: The number of images in a row and in a column.
         title: A title.
         cmap: The colours of grey images.
     """
-    figure = new_figure(figsize=(11, 5.5 if title else 5.2), layout="constrained")
+    figure = new_figure(figsize=(9.2, 4.7 if title else 4.4), layout="compressed")
     left, right = figure.subplots(1, 2)
-    images = _decode_quantiles(likelihood, columns)
-    _draw_grid(left, images, columns, cmap, extent=(0, 1, 0, 1), aspect="auto")
-    ticks = torch.arange(-2.0, 3.0)
-    at, names = Normal(0.0, 1.0).cdf(ticks).tolist(), [f"{tick:g}" for tick in ticks.tolist()]
-    left.set(xlabel="$z_1$", ylabel="$z_2$", xticks=at, yticks=at, xticklabels=names, yticklabels=names)
-    left.set(title="means of p(x given z), at quantiles of p(z)", box_aspect=images.shape[-2] / images.shape[-1])
-    _draw_codes(right, z, labels)
-    right.set(xlim=(-limit, limit), ylim=(-limit, limit), title="means of q(z given x)")
+    _draw_grid(left, _decode_quantiles(likelihood, columns), columns, cmap, extent=(0, 1, 0, 1), aspect="auto")
+    _draw_codes(right, Normal(0.0, 1.0).cdf(z), labels)
     if labels is not None:
         right.legend(markerscale=5, bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
+    ticks = torch.arange(-2.0, 3.0)
+    at, names = Normal(0.0, 1.0).cdf(ticks).tolist(), [f"{tick:g}" for tick in ticks.tolist()]
+    for axes, name in ((left, "decoded: means of p(x given z)"), (right, "encoded: means of q(z given x)")):
+        axes.set(xlabel="$z_1$", ylabel="$z_2$", title=name, xlim=(0, 1), ylim=(0, 1), box_aspect=1)
+        axes.set(xticks=at, yticks=at, xticklabels=names, yticklabels=names)
     if title:
         figure.suptitle(title)
     return figure
 
 
-def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4, dpi: float = 60) -> None:
+def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4, dpi: float = 80) -> None:
     """Writes figures of the same size as the frames of an endless animation, of which the last one stays for longer.
 
-    It has the 64 colours that suit all frames together.
+    It has 128 colours, which all frames share.
 
     Args:
         figures: The frames, in order; as an iterator, only one of them is in memory at a time.
@@ -192,7 +189,7 @@ def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4,
     film = Image.new("RGB", (width, len(frames) * height))
     for index, frame in enumerate(frames):
         film.paste(frame, (0, index * height))
-    film = film.quantize(64, dither=Image.Dither.NONE)
+    film = film.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     first, *others = (film.crop((0, top, width, top + height)) for top in range(0, film.height, height))
     milliseconds = [round(1000 * seconds)] * len(others) + [round(5000 * seconds)]
     first.save(path, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)

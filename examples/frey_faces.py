@@ -1,0 +1,155 @@
+"""With a normal likelihood whose scale is learned, a VAE finds out by itself how exactly it can describe an image.
+
+Trains VAEs with 2 and with 10 latents on the video of Frey Face, of which a stretch is held out: the data and the
+manifold of Kingma & Welling 2013, figure 4a. The derivative of the ELBO by the one scale that all pixels share is zero
+where it is the root mean square of x - mean(z), over the data and under q(z given x) (Rybkin et al. 2021, equation 6):
+so the learned scale must be the error of the reconstructions, and both are printed.
+"""
+
+import argparse
+import json
+import math
+import sys
+from functools import partial
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
+from pyro_vae.checks import check_count
+from pyro_vae.devices import choose_device
+from pyro_vae.folders import writable_folder
+
+IMAGE, HIDDEN = (1, 28, 20), [200]
+LEVELS = 255  # grey levels in a unit of the data
+QUANTITIES = {
+    "scale": "learned scale (grey levels)",
+    "train_error": "error of reconstructions, training frames (grey levels)",
+    "test_error": "error of reconstructions, unseen frames (grey levels)",
+    "train_elbo": "ELBO, training frames (nats)",
+    "test_elbo": "ELBO, unseen frames (nats)",
+    "train_log_px": "log p(x), training frames (nats)",
+    "test_log_px": "log p(x), unseen frames (nats)",
+    "train_bits_per_pixel": "at most, training frames (bits per 8-bit pixel)",
+    "test_bits_per_pixel": "at most, unseen frames (bits per 8-bit pixel)",
+    "test_pareto_k_above_0.7": "k-hat > 0.7, unseen frames (part of them)",
+}
+
+
+def build(latent_dim: int) -> VAE:
+    """A hidden layer of 200 tanh units, and means that a sigmoid keeps in [0, 1], as in Kingma & Welling 2013."""
+    means = torch.nn.Sequential(nn.mlp(latent_dim, HIDDEN, IMAGE, torch.nn.Tanh), torch.nn.Sigmoid())
+    return VAE(
+        prior=priors.StandardNormal(latent_dim),
+        likelihood=likelihoods.Normal(means, likelihoods.PositiveParameter(0.2)),
+        posterior=posteriors.Normal(nn.mlp(IMAGE, HIDDEN, 2 * latent_dim, torch.nn.Tanh)),
+    )
+
+
+def dequantize(x: Tensor) -> Tensor:
+    """Undoes the rounding of pixels to grey levels, by noise that is uniform within a level."""
+    return x + (torch.rand_like(x) - 0.5) / LEVELS
+
+
+def bits_per_pixel(log_density: float) -> float:
+    """An upper bound on -log2 of the probability of the 8-bit pixels, for their dequantized log density in nats.
+
+    The density of dequantized data is, on average, at most the log of its integral over the level (Theis et al. 2016,
+    section 3.1): of the probability that a discrete model has. A level is 1 / 255 wide.
+    """
+    return (math.log(LEVELS) - log_density / math.prod(IMAGE)) / math.log(2)
+
+
+@torch.no_grad()
+def residual(vae: VAE, x: Tensor) -> float:
+    """The root mean square of x - mean(z), for a draw of z from q(z given x); in units of the data."""
+    return (x - vae.likelihood(vae.posterior(x).sample()).mean).square().mean().sqrt().item()
+
+
+def evaluate(vae: VAE, parts: dict[str, Tensor], num_samples: int) -> dict[str, float]:
+    numbers = {"scale": LEVELS * vae.likelihood.scale().item()}
+    for name, frames in parts.items():
+        x = dequantize(frames)
+        result = evidence.importance(vae.model, vae.guide, x[:: len(x) // 150], num_samples=num_samples)
+        numbers |= {
+            f"{name}_error": LEVELS * residual(vae, x),
+            f"{name}_elbo": result.elbo.mean().item(),
+            f"{name}_log_px": result.mean,
+            f"{name}_log_px_se": result.mean_std_error,
+            f"{name}_bits_per_pixel": bits_per_pixel(result.mean),
+            f"{name}_pareto_k_above_0.7": result.doubtful.double().mean().item(),
+        }
+    return numbers
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("data", metavar="FOLDER", help="with frey_faces.npz or frey_rawface.mat")
+    parser.add_argument("--latent-dims", type=count, nargs="+", default=[2, 10], help="a VAE is trained for each")
+    parser.add_argument("--epochs", type=count, default=100, help="passes over the 1565 training frames")
+    parser.add_argument("--num-samples", type=count, default=1000, help="importance samples for each frame")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
+    parser.add_argument("--out", default="results/frey_faces", help="folder to write to, over what is there")
+    args = parser.parse_args()
+    try:  # before any work that could be lost
+        device, out = choose_device(args.device), writable_folder(args.out)
+        faces = data.load("frey_faces", args.data)
+    except (ValueError, OSError, ImportError) as error:
+        parser.error(str(error))
+
+    torch.manual_seed(args.seed)
+    train, valid, test = (part.to(device) for part in (faces.train, faces.valid, faces.test))
+    numbers, losses, samples = {}, {}, {}
+    versions = {"unseen": test[::20]}
+    for latent_dim in args.latent_dims:
+        vae = build(latent_dim).to(device)
+        run = fit(
+            vae,
+            train,
+            valid,
+            epochs=args.epochs,
+            batch_size=100,
+            lr=4e-3,
+            transform=dequantize,
+            scheduler=partial(CosineAnnealingLR, T_max=args.epochs),
+            compile=False,
+        )
+        vae.eval()
+        name = f"{latent_dim} latents"
+        numbers[name] = evaluate(vae, {"train": train, "test": test}, args.num_samples)
+        losses |= {f"{name}, {part}": [row[f"{part}_loss"] for row in run.history] for part in ("train", "valid")}
+        samples[name] = vae.likelihood(vae.prior().sample((24,))).mean
+        versions[name] = vae.reconstruct(versions["unseen"])
+        if latent_dim == 2:
+            plots.manifold(vae.likelihood, columns=15, cmap="gray").savefig(out / "manifold.png", dpi=80)
+
+    table = Table("", *numbers)
+    for key, quantity in QUANTITIES.items():
+        table.add_row(quantity, *(f"{row[key]:.2f}" for row in numbers.values()))
+    Console(width=120).print(table)
+    print(
+        "The nats are of densities, with a grey range of 1. Where k-hat is above 0.7, log p(x) is to be read as a\n"
+        "lower bound. The bits are those of a model of 8-bit pixels, and can be compared with other such models."
+    )
+    plots.curves(losses).savefig(out / "loss.png", dpi=120)
+    plots.comparison(samples, columns=12, cmap="gray").savefig(out / "samples.png", dpi=100)
+    plots.comparison(versions, cmap="gray").savefig(out / "reconstructions.png", dpi=100)
+    metrics = {"models": numbers, "losses": losses, "settings": vars(args)}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    print(f"wrote metrics.json and pictures to {out}/")
+
+
+def count(text: str) -> int:
+    return check_count(text, int(text))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,198 @@
+"""A VAE learns to lay digits out on a plane, and a straight line in that plane is a path from digit to digit.
+
+Trains a VAE with two latents on MNIST, and draws what each point of the plane is decoded to and where test digits are
+encoded, after each epoch (Kingma & Welling 2013, figure 4b). Then it goes from one test digit to another in two ways:
+along the straight line between their codes, and by cross-fading the pictures at its ends. What lies between is judged
+by the model's own log p(x), of images that are drawn with the grey levels as probabilities, as those are that it was
+trained on: a cross-fade shows two digits at once, which the model finds improbable; what lies on the line it does not.
+"""
+
+import argparse
+import json
+import sys
+from functools import partial
+
+import torch
+from matplotlib.figure import Figure
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.optim.lr_scheduler import CosineAnnealingLR
+
+from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
+from pyro_vae.checks import check_count
+from pyro_vae.devices import choose_device
+from pyro_vae.figures import new_figure
+from pyro_vae.folders import writable_folder
+from pyro_vae.training import Run
+
+IMAGE, HIDDEN = (1, 28, 28), [256, 256]
+PAIRS_SHOWN = 3
+
+
+def build() -> VAE:
+    return VAE(
+        prior=priors.StandardNormal(2),
+        likelihood=likelihoods.Bernoulli(nn.mlp(2, HIDDEN, IMAGE)),
+        posterior=posteriors.Normal(nn.mlp(IMAGE, HIDDEN, 2 * 2)),
+    )
+
+
+@torch.no_grad()
+def paths(vae: VAE, start: Tensor, end: Tensor, steps: int) -> dict[str, Tensor]:
+    """Two ways from the images at codes ``start`` to those at ``end``, both ``[n, 2]``: each ``[n, steps, *IMAGE]``."""
+    t = torch.linspace(0, 1, steps, device=start.device)
+    line = vae.likelihood(torch.lerp(start[:, None], end[:, None], t[:, None])).mean
+    fade = torch.lerp(line[:, :1], line[:, -1:], t[:, None, None, None])
+    return {"latent line": line, "cross-fade": fade}
+
+
+def log_px(vae: VAE, binary: Tensor, num_samples: int) -> evidence.Evidence:
+    """Where an image is like no digit, q may miss the posterior: so some of the samples come from the prior."""
+    proposal = evidence.defensive(0.3)
+    return evidence.importance(vae.model, vae.guide, binary, num_samples=num_samples, proposal=proposal)
+
+
+def entropy(grey: Tensor) -> Tensor:
+    """Of pixels that are 1 with these probabilities, in nats per image: 0 for black and white, most for grey."""
+    return (torch.special.entr(grey) + torch.special.entr(1 - grey)).flatten(-3).sum(-1)
+
+
+def judge(vae: VAE, way: Tensor, num_samples: int) -> Tensor:
+    """log p(x) of images drawn with the grey levels of ``[n, steps, *IMAGE]`` as probabilities, ``[n, steps]``."""
+    return log_px(vae, data.binarize.fixed(way.flatten(0, 1)), num_samples).log_prob.view(way.shape[:2])
+
+
+def draw_paths(ways: dict[str, Tensor]) -> Figure:
+    images = {name: way.flatten(0, 1) for name, way in ways.items()}
+    return plots.comparison(images, columns=next(iter(ways.values())).shape[1])
+
+
+def draw_log_px(judged: dict[str, Tensor], of_digits: float) -> Figure:
+    figure = new_figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot(xlabel="part of the way from digit to digit", ylabel="log p(x) (nats per image)")
+    for name, values in judged.items():
+        t = torch.linspace(0, 1, values.shape[1])
+        mean, error = values.mean(0), values.std(0) / len(values) ** 0.5
+        axes.plot(t, mean, marker=".", label=name)
+        axes.fill_between(t, mean - error, mean + error, alpha=0.25)
+    axes.axhline(of_digits, color="gray", linestyle="--", label="test digits")
+    axes.grid(alpha=0.3)
+    axes.set_title("means over pairs of digits, and their standard errors", fontsize="medium")
+    figure.legend(loc="outside lower center", ncols=3, frameon=False)
+    return figure
+
+
+def print_table(title: str, unit: str, values: dict[str, float]) -> None:
+    table = Table(title, unit)
+    for name, value in values.items():
+        table.add_row(name, f"{value:.2f}")
+    Console().print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--epochs", type=count, default=15, help="passes over the training images, and frames")
+    parser.add_argument("--images", type=count, default=20_000, help="training images")
+    parser.add_argument("--test-images", type=count, default=1000, help="images to evaluate, of 10000")
+    parser.add_argument("--codes", type=count, default=2000, help="test images whose codes are drawn")
+    parser.add_argument("--pairs", type=count, default=50, help="pairs of test digits to go between")
+    parser.add_argument("--steps", type=partial(count, least=3), default=9, help="images on the way, with both ends")
+    parser.add_argument("--num-samples", type=count, default=200, help="importance samples for each image")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
+    parser.add_argument("--out", default="results/latent_space_2d", help="folder to write to, over what is there")
+    args = parser.parse_args()
+    try:  # before any work that could be lost
+        device, out = choose_device(args.device), writable_folder(args.out)
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+
+    torch.manual_seed(args.seed)
+    mnist = data.load("mnist")
+    test, labels = data.binarize.fixed(mnist.test).to(device), mnist.test_labels
+    vae = build().to(device)
+
+    # Train, with a picture of the latent space after each epoch.
+    frames = []
+
+    def draw(epoch: int) -> None:
+        z = vae.encode(test[: args.codes])
+        frames.append(plots.latent_space(vae.likelihood, z, labels[: args.codes], title=f"epoch {epoch}"))
+
+    def draw_epoch(run: Run) -> None:
+        draw(run.progress.epoch)
+
+    draw(0)
+    run = fit(
+        vae,
+        mnist.train[: args.images].to(device),
+        epochs=args.epochs,
+        batch_size=200,
+        lr=4e-3,
+        transform=data.binarize.dynamic,
+        scheduler=partial(CosineAnnealingLR, T_max=args.epochs),
+        compile=False,
+        callbacks=[draw_epoch],
+    )
+    vae.eval()
+    plots.write_gif(frames, out / "training.gif")
+    plots.manifold(vae.likelihood).savefig(out / "manifold.png", dpi=80)
+    plots.codes(vae.encode(test), labels).savefig(out / "codes.png", dpi=110)
+
+    # How good it is.
+    parts = evidence.decompose_elbo(vae.model, vae.guide, test[: args.test_images])
+    digits = log_px(vae, test[: args.test_images], args.num_samples)
+    quality = {"distortion": parts.distortion, "rate": parts.rate, "ELBO": parts.elbo, "log p(x)": digits.mean}
+    print_table("test digits", "nats per image", quality)
+    doubtful = digits.doubtful.double().mean().item()
+    print(f"log p(x) is a lower bound on average: Pareto k-hat is above 0.7 for {doubtful:.0%} of the images")
+
+    # From digit to digit: pairs of test images that follow each other, with different labels.
+    follow = (labels[0:-1:2] != labels[1::2]).nonzero()[: args.pairs, 0] * 2
+    ways = paths(vae, *(vae.encode(test[index.to(device)]) for index in (follow, follow + 1)), args.steps)
+    judged = {name: judge(vae, way, args.num_samples) for name, way in ways.items()}
+    entropies = {name: entropy(way).mean(0).tolist() for name, way in ways.items()}
+    middle = args.steps // 2
+    print_table(
+        "in the middle between two digits",
+        "nats per image",
+        {f"log p(x), {name}": values[:, middle].mean().item() for name, values in judged.items()}
+        | {f"entropy of the grey levels, {name}": values[middle] for name, values in entropies.items()},
+    )
+    gain = judged["latent line"][:, middle] - judged["cross-fade"][:, middle]
+    error = gain.std().item() / len(gain) ** 0.5
+    print(f"the latent line is more probable by {gain.mean().item():.1f} +- {error:.1f} nats, in {len(gain)} pairs")
+    draw_paths({name: way[:PAIRS_SHOWN] for name, way in ways.items()}).savefig(out / "interpolation.png", dpi=120)
+    draw_log_px(judged, digits.mean).savefig(out / "interpolation_log_px.png", dpi=120)
+
+    metrics = {
+        "seconds_train": run.seconds,
+        "test": {
+            "distortion": parts.distortion,
+            "rate": parts.rate,
+            "elbo": parts.elbo,
+            "log_px": digits.mean,
+            "log_px_se": digits.mean_std_error,
+            "pareto_k_above_0.7": doubtful,
+        },
+        "paths": {name: {"log_px": judged[name].mean(0).tolist(), "entropy": entropies[name]} for name in ways},
+        "middle_gain": gain.mean().item(),
+        "middle_gain_se": error,
+        "settings": vars(args),
+    }
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    names = "training.gif, manifold.png, codes.png, interpolation.png, interpolation_log_px.png"
+    print(f"wrote metrics.json, {names} to {out}/")
+
+
+def count(text: str, least: int = 1) -> int:
+    return check_count(text, int(text), least)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt as interrupt:
+        print(str(interrupt) or "interrupted", file=sys.stderr)
+        sys.exit(130)
