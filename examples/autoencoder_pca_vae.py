@@ -1,0 +1,290 @@
+"""PCA, an autoencoder and a VAE on the same images: what comes back, what random codes decode to, what codes know.
+
+All three find codes that images can be reconstructed from. A deterministic autoencoder may put its codes anywhere, and
+what lies between them need not decode to an image; a VAE is trained to fill its prior (Kingma & Welling 2013), draws
+from which cover more of the data. PCA is a model of the data too (Tipping & Bishop 1999), and what a VAE with linear
+networks becomes (Dai et al. 2018; Lucas et al. 2019).
+
+log p(x) is a density of grey images, with normal noise of one learned scale in all models that have one, so that it can
+be compared among them (not with probabilities of binary images). A deterministic autoencoder has none.
+
+It does not go on like this: with --latent-dim 10 the learned noise becomes so small that the KL divergence counts for
+little, and the prior of the VAE has holes as well.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from importlib import import_module
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
+from torch.optim.lr_scheduler import LinearLR
+
+from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors, representation
+from pyro_vae.checks import check_count, check_positive
+from pyro_vae.devices import choose_device
+from pyro_vae.folders import writable_folder
+from pyro_vae.representation import Estimate
+
+IMAGE = (1, 28, 28)
+LINEAR_LR = 1e-2
+FEATURES = 50  # principal components of the data: where samples are compared with them
+SHOWN = 15  # images in a row of a picture
+
+Map = Callable[[Tensor], Tensor]
+
+
+class PCA:
+    """Principal components of images ``[n, *event]`` of mean 0, and the normal distribution that has them.
+
+    Attributes:
+        variances: The eigenvalues of the covariance, the largest first, ``[pixels]``.
+        directions: Its eigenvectors, ``[pixels, pixels]``.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        x = images.flatten(1).double()
+        variances, directions = torch.linalg.eigh(x.T @ x / len(x))
+        self.variances, self.directions = variances.flip(0), directions.flip(1)
+
+    def encode(self, images: Tensor, size: int) -> Tensor:
+        """The first coordinates of images, ``[n, size]``."""
+        return images.flatten(1).double() @ self.directions[:, :size]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """The images of codes ``[n, size]``."""
+        return (codes.double() @ self.directions[:, : codes.shape[1]].T).unflatten(-1, IMAGE)
+
+    def marginal(self, size: int) -> LowRankMultivariateNormal:
+        """p(x) of the linear model that makes the data most likely (Tipping & Bishop 1999, equations 7 and 8)."""
+        noise = self.variances[size:].mean()
+        weight = self.directions[:, :size] * (self.variances[:size] - noise).sqrt()
+        return LowRankMultivariateNormal(torch.zeros_like(self.variances), weight, noise.expand_as(self.variances))
+
+
+def linear_marginal(vae: VAE) -> LowRankMultivariateNormal:
+    """p(x) of a VAE with a linear decoder, from what it makes of the origin and of the unit vectors."""
+    unit = torch.eye(*vae.latent_shape, device=next(vae.parameters()).device)
+    p_x = vae.likelihood(torch.cat([torch.zeros_like(unit[:1]), unit]))
+    points = p_x.mean.flatten(1).double()
+    return LowRankMultivariateNormal(points[0], (points[1:] - points[0]).T, p_x.variance[0].flatten().double())
+
+
+def largest_angle(a: Tensor, b: Tensor) -> float:
+    """The largest principal angle between the columns of two matrices ``[n, columns]``, in degrees."""
+    a, b = torch.linalg.qr(a).Q, torch.linalg.qr(b).Q
+    sine = torch.linalg.matrix_norm(a - b @ (b.T @ a), ord=2)
+    return sine.clamp(max=1).asin().rad2deg().item()
+
+
+def build_vae(latent_dim: int, hidden: list[int]) -> VAE:
+    return VAE(
+        priors.StandardNormal(latent_dim),
+        likelihoods.Normal(nn.mlp(latent_dim, hidden[::-1], IMAGE), likelihoods.PositiveParameter(0.3)),
+        posteriors.Normal(nn.mlp(IMAGE, hidden, 2 * latent_dim)),
+    )
+
+
+def build_linear_vae(latent_dim: int) -> VAE:
+    vae = build_vae(latent_dim, [])
+    torch.nn.init.normal_(vae.likelihood.network[0].weight, std=0.01)  # PyTorch's are large where inputs are few
+    return vae
+
+
+def train_vae(vae: VAE, lr: float, images: Tensor, args: argparse.Namespace) -> VAE:
+    """Minimizes the negative ELBO."""
+    steps = args.epochs * -(-len(images) // args.batch_size)
+    fit(
+        vae.to(images.device),
+        images,
+        epochs=args.epochs,
+        batch_size=args.batch_size,
+        lr=lr,
+        scheduler=partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=steps),
+        scheduler_every="step",
+        seed=args.seed,
+    )
+    return vae.eval()
+
+
+def train_autoencoder(images: Tensor, args: argparse.Namespace) -> tuple[torch.nn.Module, torch.nn.Module]:
+    """Minimizes the squared error: the same networks, in as many steps of the same optimizer."""
+    encoder = nn.mlp(IMAGE, args.hidden, args.latent_dim).to(images.device)
+    decoder = nn.mlp(args.latent_dim, args.hidden[::-1], IMAGE).to(images.device)
+    batches = data.Batches(images, args.batch_size)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=args.lr)
+    decay = LinearLR(optimizer, 1.0, 0.0, args.epochs * len(batches))
+    for _ in range(args.epochs):
+        for x in batches:
+            optimizer.zero_grad()
+            (decoder(encoder(x)) - x).square().mean().backward()
+            optimizer.step()
+            decay.step()
+    return encoder, decoder
+
+
+def normal_of(codes: Tensor) -> MultivariateNormal:
+    """The normal distribution with the mean and covariance of codes ``[n, latent]``."""
+    return MultivariateNormal(codes.mean(0), codes.T.cov())
+
+
+def mean_image(vae: VAE) -> Map:
+    return lambda codes: vae.likelihood(codes).mean
+
+
+def know_labels(encode: Map, mnist: data.Splits, train: Tensor, test: Tensor) -> dict[str, Estimate]:
+    """How well classifiers of codes ``[n, latent]`` do that are trained on those of these training images."""
+    codes = encode(train), mnist.train_labels[: len(train)], encode(test), mnist.test_labels
+    return {
+        "linear_probe": representation.linear_probe(*codes),
+        "nearest_neighbours": representation.nearest_neighbours(*codes),
+    }
+
+
+def draw(models: dict[str, tuple[Map, Map]], train: Tensor, n: int) -> dict[str, Tensor]:
+    """What n random codes decode to, by model and by where the codes come from."""
+    fitted = {name: normal_of(encode(train)) for name, (encode, _) in models.items()}
+    standard = priors.StandardNormal(len(fitted["VAE"].loc)).to(train.device)()
+    sources = {
+        "PCA, fitted normal": ("PCA", fitted["PCA"]),
+        "linear VAE, prior": ("linear VAE", standard),
+        "autoencoder, N(0, I)": ("autoencoder", standard),
+        "autoencoder, fitted normal": ("autoencoder", fitted["autoencoder"]),
+        "VAE, prior": ("VAE", standard),
+    }
+    return {source: models[name][1](codes.sample((n,))) for source, (name, codes) in sources.items()}
+
+
+def show(rows: dict[str, dict[str, Estimate | None]], samples: dict[str, dict[str, float]]) -> None:
+    formats = {
+        "reconstruction_error": "{:.4f} +- {:.4f}",
+        "log_px": "{:.2f} +- {:.2f}",
+        "linear_probe": "{:.1%} +- {:.1%}",
+        "nearest_neighbours": "{:.1%} +- {:.1%}",
+    }
+    table = Table("codes", "squared error of a pixel", "log p(x)", "linear probe", "5 nearest neighbours")
+    for name, row in rows.items():
+        cells = (formats[key].format(*estimate) if (estimate := row[key]) else "none" for key in formats)
+        table.add_row(name, *cells)
+    Console(width=120).print(table)
+    table = Table("decoded draws", "precision", "recall", "density", "coverage", "Fréchet distance")
+    for name, numbers in samples.items():
+        table.add_row(name, *(f"{value:.3f}" if value < 10 else f"{value:.1f}" for value in numbers.values()))
+    Console(width=120).print(table)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--images", type=count, default=50_000, help="training images")
+    parser.add_argument("--epochs", type=count, default=6, help="passes over them")
+    parser.add_argument("--batch-size", type=count, default=200, help="images in a step")
+    parser.add_argument("--latent-dim", type=count, default=4, help="numbers in a code")
+    parser.add_argument("--hidden", type=count, nargs="+", default=[256], help="widths of the hidden layers")
+    parser.add_argument("--lr", type=float, default=3e-3, help="learning rate of Adam, falling linearly to 0")
+    parser.add_argument("--labels", type=count, default=10_000, help="training images with labels, for the codes")
+    parser.add_argument("--draws", type=count, default=2000, help="decoded draws, compared with as many test images")
+    parser.add_argument("--test-images", type=count, default=500, help="test images for log p(x)")
+    parser.add_argument("--num-samples", type=count, default=500, help="importance samples for each of them")
+    parser.add_argument("--seed", type=int, default=0, help="the same for all models")
+    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
+    parser.add_argument("--out", default="results/autoencoder_pca_vae", help="folder to write to, over what is there")
+    args = parser.parse_args()
+    try:  # before any work that could be lost
+        import_module("sklearn")
+        for name, least in (("images", 50), ("labels", 50), ("draws", 6)):
+            check_count(f"--{name}", getattr(args, name), least)
+        check_positive("--lr", args.lr)
+        device, out = choose_device(args.device), writable_folder(args.out)
+    except ImportError:
+        parser.error("this example needs scikit-learn: pip install 'pyro-vae[representation]'")
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    mnist = data.load("mnist")
+    mean = mnist.train[: args.images].mean(0)  # which densities do not depend on
+    train, test = ((images - mean).to(device) for images in (mnist.train[: args.images], mnist.test))
+    size, x = args.latent_dim, test[: args.test_images]
+    torch.manual_seed(args.seed)
+    pca = PCA(train)
+    linear = train_vae(build_linear_vae(size), LINEAR_LR, train, args)
+    encoder, decoder = train_autoencoder(train, args)
+    vae = train_vae(build_vae(size, args.hidden), args.lr, train, args)
+
+    log_px = {
+        name: evidence.importance(trained.model, trained.guide, x, num_samples=args.num_samples)
+        for name, trained in {"linear VAE": linear, "VAE": vae}.items()
+    }
+    with torch.no_grad():
+        models: dict[str, tuple[Map, Map]] = {
+            "PCA": (partial(pca.encode, size=size), pca.decode),
+            "linear VAE": (linear.encode, mean_image(linear)),
+            "autoencoder": (encoder, decoder),
+            "VAE": (vae.encode, mean_image(vae)),
+        }
+        exact = pca.marginal(size).log_prob(x.flatten(1).double()).mean().item()
+        evidences = {"PCA": Estimate(exact, 0.0)} | {
+            name: Estimate(result.mean, result.mean_std_error) for name, result in log_px.items()
+        }
+        rows = {
+            name: {
+                "reconstruction_error": representation.reconstruction_error(test, decode(encode(test))),
+                "log_px": evidences.get(name),
+                **know_labels(encode, mnist, train[: args.labels], test),
+            }
+            for name, (encode, decode) in models.items()
+        }
+        draws = {"training images": train[: args.draws]} | draw(models, train, args.draws)
+        held_out, features = test[: args.draws], partial(pca.encode, size=FEATURES)
+        samples = {
+            name: representation.fidelity_and_diversity(features(held_out), features(images))._asdict()
+            | {"frechet_distance": representation.frechet_distance(features(held_out), features(images))}
+            for name, images in draws.items()
+        }
+        linear_case = {
+            "largest_angle": largest_angle(linear_marginal(linear).cov_factor, pca.directions[:, :size]),
+            "train_log_px": linear_marginal(linear).log_prob(train.flatten(1).double()).mean().item(),
+            "train_log_px_ppca": pca.marginal(size).log_prob(train.flatten(1).double()).mean().item(),
+        }
+        reconstructed = {"test images": test[:SHOWN]} | {
+            name: decode(encode(test[:SHOWN])) for name, (encode, decode) in models.items()
+        }
+
+    show(rows, samples)
+    doubtful = log_px["VAE"].doubtful.double().mean().item()
+    print(
+        f"log p(x) is that of {len(x)} test images, in nats: exact for PCA, by {args.num_samples} importance samples "
+        f"for VAEs (k-hat is above 0.7 for {doubtful:.0%} of the images with the VAE: read its value as a lower bound)."
+    )
+    print(
+        "The linear VAE becomes PCA: log p(x) of training images is {train_log_px:.2f}, and {train_log_px_ppca:.2f} "
+        "the most that a linear model can have; the largest angle between what it can decode to and the principal "
+        "components is {largest_angle:.1f} degrees.".format(**linear_case)
+    )
+    metrics = {"models": rows, "samples": samples, "linear": linear_case, "doubtful": doubtful, "settings": vars(args)}
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    covered = {f"{name}: {samples[name]['coverage']:.2f}": images for name, images in draws.items()}
+    pictures = {
+        "samples": (covered, "Decoded random codes, and how much of the test images they cover"),
+        "reconstructions": (reconstructed, f"Reconstructions from {size} numbers"),
+    }
+    for name, (versions, title) in pictures.items():
+        shown = {version: images[:SHOWN].cpu() + mean for version, images in versions.items()}
+        plots.comparison(shown, SHOWN, title).savefig(out / f"{name}.png", dpi=120)
+    print(f"wrote metrics.json, {' and '.join(f'{name}.png' for name in pictures)} to {out}/")
+
+
+def count(text: str) -> int:
+    return check_count(text, int(text))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)
