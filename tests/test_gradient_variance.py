@@ -89,6 +89,16 @@ def test_the_variance_of_a_known_gradient():
     assert result.signal_to_noise == pytest.approx(math.sqrt(10 / 20), rel=0.1)
 
 
+def test_noise_alone_is_no_signal():
+    """Ten draws of 2000 entries without a mean: their own mean has the norm that 1 / 10 of the variance gives it."""
+    a = torch.zeros(2000, requires_grad=True)
+    losses = {"it": lambda _model, _guide, x: (a * torch.randn(2000)).sum() + 0 * x.sum()}
+    moments = gradient_variance(None, None, torch.zeros(1), losses, num_draws=10, parameters={"a": a})["it"]
+    assert moments.mean["a"].norm() / math.sqrt(moments.total_variance) == pytest.approx(math.sqrt(0.1), rel=0.2)
+    # The square of what is left is 0 +- sqrt(2 / 2000) / 10, and no more than 5.5 times that.
+    assert moments.signal_to_noise**2 < Z * math.sqrt(2 / 2000) / 10
+
+
 def test_moments_are_those_of_the_draws_themselves():
     """Recorded or not, the draws are the ones that the generator gives, one after the other."""
     case = MeanField()
