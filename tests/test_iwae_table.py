@@ -112,7 +112,7 @@ def test_the_table_has_the_papers_rows_and_goes_on(run, steps, tmp_path, capsys)
     results = table(whole)
     expected = [(depth, *row) for depth in (1, 2) for row in (("IWAE", 1), ("VAE", 3), ("IWAE", 3))]
     assert [(row["layers"], row["objective"], row["k"]) for row in results] == expected
-    for row, line in zip(results, lines[3:], strict=False):
+    for row, line in zip(results, lines[4:], strict=False):
         assert f"{row['nll']:.2f}" in line
         assert row["nll_se"] > 0
         most = [50] if row["layers"] == 1 else [100, 50]
