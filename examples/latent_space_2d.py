@@ -96,7 +96,7 @@ def main() -> None:
     parser.add_argument("--images", type=count, default=20_000, help="training images")
     parser.add_argument("--test-images", type=count, default=1000, help="images to evaluate, of 10000")
     parser.add_argument("--codes", type=count, default=2000, help="test images whose codes are drawn")
-    parser.add_argument("--pairs", type=count, default=50, help="pairs of test digits to go between")
+    parser.add_argument("--pairs", type=partial(count, least=2), default=50, help="pairs of test digits to go between")
     parser.add_argument("--steps", type=partial(count, least=3), default=9, help="images on the way, with both ends")
     parser.add_argument("--num-samples", type=count, default=200, help="importance samples for each image")
     parser.add_argument("--seed", type=int, default=0)
@@ -132,7 +132,7 @@ def main() -> None:
         lr=4e-3,
         transform=data.binarize.dynamic,
         scheduler=partial(CosineAnnealingLR, T_max=args.epochs),
-        compile=False,
+        compile=False,  # takes longer than it saves in so few steps
         callbacks=[draw_epoch],
     )
     vae.eval()

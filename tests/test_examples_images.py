@@ -80,6 +80,7 @@ def test_frey_faces_learns_the_scale_of_the_noise(monkeypatch, tmp_path, capsys,
     [
         ("latent_space_2d.py", ["--epochs", "0"], "argument --epochs: invalid"),
         ("latent_space_2d.py", ["--steps", "2"], "argument --steps: invalid"),
+        ("latent_space_2d.py", ["--pairs", "1"], "argument --pairs: invalid"),
         ("latent_space_2d.py", ["--out", EXAMPLES / "latent_space_2d.py"], "cannot write to the folder"),
         ("frey_faces.py", ["nowhere"], "nowhere holds neither frey_faces.npz nor frey_rawface.mat; it can be had from"),
         ("frey_faces.py", ["nowhere", "--latent-dims", "0"], "argument --latent-dims: invalid"),
