@@ -462,6 +462,25 @@ def test_the_list_of_objectives_is_complete(capsys):
     assert "score function: total variance" in capsys.readouterr().out
 
 
+def test_one_loss_takes_programs_of_different_plates_in_turn():
+    scalar, x = ScalarModel(), torch.randn(4, dtype=torch.float64)
+
+    def model(x):  # a second plate to the right of that of the data, and one value in it
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("copies", 1, dim=-1):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x)[:, None], 1.0))
+            pyro.sample("x", dist.Normal(scalar.a * z + scalar.b, scalar.log_s.exp()), obs=x[:, None])
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-2), pyro.plate("copies", 1, dim=-1):
+            pyro.sample("z", dist.Normal(scalar.c * x[:, None] + scalar.d, scalar.log_r.exp()))
+
+    loss, values = IWAE(3), []
+    for programs in ((model, guide), (scalar.model, scalar.guide), (model, guide)):
+        torch.manual_seed(0)
+        values.append(loss(*programs, x))
+    assert torch.allclose(torch.stack(values), values[0])
+
+
 def test_programs_without_a_data_plate_are_refused():
     def program(_):
         pyro.sample("z", dist.Normal(0.0, 1.0))

@@ -16,8 +16,8 @@ from pyro_vae.data import Splits, binarize
 __all__ = ["Data"]
 
 DATA = (
-    "mnist, binarized_mnist, fashion_mnist, kmnist or emnist, or a file .npy, .npz or .pt. By default what the run was "
-    "trained on, or else mnist. A file holds an array [n, *event], or several by the names train, valid and test; of "
+    "mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist, or a file .npy, .npz or .pt. By default what "
+    "the run was trained on, or else mnist. A file holds an array [n, *event], or several by the names train, valid and test; of "
     "these, for what is not there a tenth of train is set aside at random. Bytes are divided by 255; [n, height, "
     "width] are grey images."
 )
@@ -33,7 +33,7 @@ class Data:
 
     data: Annotated[str | None, arg(help=DATA)] = None
     data_root: Path | None = None
-    """Folder of binarized_mnist, or for what is downloaded (by default ~/.cache/pyro_vae)."""
+    """Folder of binarized_mnist or frey_faces, or for what is downloaded (by default ~/.cache/pyro_vae)."""
     binarize: Annotated[Literal["dynamic", "fixed", "threshold", "none"] | None, arg(help=BINARIZE)] = None
 
     def load(self) -> Splits:
