@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--labels", type=count, default=10_000, help="training images with labels, for the codes")
     parser.add_argument("--draws", type=count, default=2000, help="decoded draws, compared with as many test images")
     parser.add_argument("--test-images", type=count, default=500, help="test images for log p(x)")
-    parser.add_argument("--num-samples", type=count, default=500, help="importance samples for each of them")
+    parser.add_argument("--num-samples", type=count, default=200, help="importance samples for each of them")
     parser.add_argument("--seed", type=int, default=0, help="the same for all models")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     parser.add_argument("--out", default="results/autoencoder_pca_vae", help="folder to write to, over what is there")
