@@ -17,9 +17,9 @@ __all__ = ["Data"]
 
 DATA = (
     "mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist, or a file .npy, .npz or .pt. By default what "
-    "the run was trained on, or else mnist. A file holds an array [n, *event], or several by the names train, valid and test; of "
-    "these, for what is not there a tenth of train is set aside at random. Bytes are divided by 255; [n, height, "
-    "width] are grey images."
+    "the run was trained on, or else mnist. A file holds an array [n, *event], or several by the names train, valid "
+    "and test; of these, for what is not there a tenth of train is set aside at random. Bytes are divided by 255; [n, "
+    "height, width] are grey images."
 )
 BINARIZE = (
     "How grey levels become 0 and 1: drawn anew at every visit (what is not trained on: once), drawn once, compared "
