@@ -27,7 +27,7 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 from torch.optim.lr_scheduler import LinearLR
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors, representation
-from pyro_vae.checks import check_count, check_positive
+from pyro_vae.arguments import count, positive
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
 from pyro_vae.representation import Estimate
@@ -181,25 +181,22 @@ def show(rows: dict[str, dict[str, Estimate | None]], samples: dict[str, dict[st
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--images", type=count, default=50_000, help="training images")
-    parser.add_argument("--epochs", type=count, default=6, help="passes over them")
-    parser.add_argument("--batch-size", type=count, default=200, help="images in a step")
-    parser.add_argument("--latent-dim", type=count, default=4, help="numbers in a code")
-    parser.add_argument("--hidden", type=count, nargs="+", default=[256], help="widths of the hidden layers")
-    parser.add_argument("--lr", type=float, default=3e-3, help="learning rate of Adam, falling linearly to 0")
-    parser.add_argument("--labels", type=count, default=10_000, help="training images with labels, for the codes")
-    parser.add_argument("--draws", type=count, default=2000, help="decoded draws, compared with as many test images")
-    parser.add_argument("--test-images", type=count, default=500, help="test images for log p(x)")
-    parser.add_argument("--num-samples", type=count, default=200, help="importance samples for each of them")
+    parser.add_argument("--images", type=count(50), default=50_000, help="training images")
+    parser.add_argument("--epochs", type=count(), default=6, help="passes over them")
+    parser.add_argument("--batch-size", type=count(), default=200, help="images in a step")
+    parser.add_argument("--latent-dim", type=count(), default=4, help="numbers in a code")
+    parser.add_argument("--hidden", type=count(), nargs="+", default=[256], help="widths of the hidden layers")
+    parser.add_argument("--lr", type=positive, default=3e-3, help="learning rate of Adam, falling linearly to 0")
+    parser.add_argument("--labels", type=count(50), default=10_000, help="training images with labels, for the codes")
+    parser.add_argument("--draws", type=count(6), default=2000, help="decoded draws, compared with as many test images")
+    parser.add_argument("--test-images", type=count(), default=500, help="test images for log p(x)")
+    parser.add_argument("--num-samples", type=count(), default=200, help="importance samples for each of them")
     parser.add_argument("--seed", type=int, default=0, help="the same for all models")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     parser.add_argument("--out", default="results/autoencoder_pca_vae", help="folder to write to, over what is there")
     args = parser.parse_args()
     try:  # before any work that could be lost
         import_module("sklearn")
-        for name, least in (("images", 50), ("labels", 50), ("draws", 6)):
-            check_count(f"--{name}", getattr(args, name), least)
-        check_positive("--lr", args.lr)
         device, out = choose_device(args.device), writable_folder(args.out)
     except ImportError:
         parser.error("this example needs scikit-learn: pip install 'pyro-vae[representation]'")
@@ -276,10 +273,6 @@ def main() -> None:
         shown = {version: images[:SHOWN].cpu() + mean for version, images in versions.items()}
         plots.comparison(shown, SHOWN, title).savefig(out / f"{name}.png", dpi=120)
     print(f"wrote metrics.json, {' and '.join(f'{name}.png' for name in pictures)} to {out}/")
-
-
-def count(text: str) -> int:
-    return check_count(text, int(text))
 
 
 if __name__ == "__main__":

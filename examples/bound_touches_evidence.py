@@ -9,7 +9,7 @@ particles are closer: ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= CUBO.
 import argparse
 import json
 import math
-from pathlib import Path
+import sys
 
 import torch
 from matplotlib.figure import Figure
@@ -17,6 +17,8 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pyro_vae import VAE, likelihoods, posteriors, priors
+from pyro_vae.arguments import count
+from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
 from pyro_vae.infer.losses import CUBO, ELBO, IWAE
 from pyro_vae.weights import find_layout, terms_at
@@ -84,7 +86,7 @@ def bounds(x: Tensor, repeats: int) -> dict[str, tuple[float, float]]:
 
 
 def draw(thetas: Tensor, curves: dict[float, dict[str, Tensor]], x: Tensor, table: dict[str, tuple]) -> Figure:
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = new_figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
     evidence = torch.stack([negative_log_evidence(theta, x) for theta in thetas])
     left.plot(thetas, evidence, color="black", linewidth=2.5, label="$-\\log p_\\theta(x)$")
@@ -109,14 +111,12 @@ def draw(thetas: Tensor, curves: dict[float, dict[str, Tensor]], x: Tensor, tabl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--points", type=int, default=91, help="values of theta (default: 91)")
-    parser.add_argument("--repeats", type=int, default=300, help="of each estimated bound (default: 300)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--points", type=count(2), default=91, help="values of theta")
+    parser.add_argument("--repeats", type=count(2), default=300, help="of each estimated bound")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="results/bound_touches_evidence", help="folder to write to")
     args = parser.parse_args()
-    if args.points < 2 or args.repeats < 2:
-        parser.error(f"--points is {args.points} and --repeats {args.repeats}; expected at least 2 of each")
     try:
         out = writable_folder(args.out)
     except OSError as error:
@@ -146,10 +146,14 @@ def main() -> None:
         "touch": touching, "gap_minus_kl": gap_error, "lowest_gap": lowest_gap, "log_px": exact, "bounds": table,
         "settings": vars(args),
     }  # fmt: skip
-    (Path(out) / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    draw(thetas, curves, x, table).savefig(Path(out) / "bound_touches_evidence.png", dpi=150)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    draw(thetas, curves, x, table).savefig(out / "bound_touches_evidence.png", dpi=150)
     print(f"wrote metrics.json and bound_touches_evidence.png to {out}/")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
-from pyro_vae.checks import check_count
+from pyro_vae.arguments import count
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
 
@@ -89,9 +89,9 @@ def evaluate(vae: VAE, parts: dict[str, Tensor], num_samples: int) -> dict[str, 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("data", metavar="FOLDER", help="with frey_faces.npz or frey_rawface.mat")
-    parser.add_argument("--latent-dims", type=count, nargs="+", default=[2, 10], help="a VAE is trained for each")
-    parser.add_argument("--epochs", type=count, default=100, help="passes over the 1565 training frames")
-    parser.add_argument("--num-samples", type=count, default=1000, help="importance samples for each frame")
+    parser.add_argument("--latent-dims", type=count(), nargs="+", default=[2, 10], help="a VAE is trained for each")
+    parser.add_argument("--epochs", type=count(), default=100, help="passes over the 1565 training frames")
+    parser.add_argument("--num-samples", type=count(), default=1000, help="importance samples for each frame")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     parser.add_argument("--out", default="results/frey_faces", help="folder to write to, over what is there")
@@ -142,10 +142,6 @@ def main() -> None:
     metrics = {"models": numbers, "losses": losses, "settings": vars(args)}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     print(f"wrote metrics.json and pictures to {out}/")
-
-
-def count(text: str) -> int:
-    return check_count(text, int(text))
 
 
 if __name__ == "__main__":

@@ -12,8 +12,8 @@ have one mean is checked on a linear model, of which the exact gradient is known
 import argparse
 import json
 import math
+import sys
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyro_vae import SVI, VAE, data, fit, likelihoods, nn, posteriors, priors
+from pyro_vae.arguments import count
+from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
 from pyro_vae.infer import GradientMoments, gradient_variance
 from pyro_vae.infer.losses import ELBO, IWAE, DReG, ScoreFunction, StickingTheLanding, leave_one_out
@@ -129,7 +131,7 @@ def score_over_reparameterized(moments: Moments) -> tuple[float, float]:
 
 
 def draw(at_first: Moments, later: Moments, many: Moments) -> Figure:
-    figure = Figure(figsize=(14, 4.8), layout="constrained")
+    figure = new_figure(figsize=(14, 4.8), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for axes, moments in ((left, at_first), (middle, later), (right, many)):
         for name, by_count in moments.items():
@@ -158,20 +160,17 @@ def summary(moments: GradientMoments) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--particles", type=int, nargs="+", default=[1, 2, 5, 10], help="default: 1 2 5 10")
-    parser.add_argument("--draws", type=int, default=60, help="of each gradient (default: 60)")
-    parser.add_argument("--bias-draws", type=int, default=1000, help="on the linear model (default: 1000)")
-    parser.add_argument("--images", type=int, default=20, help="that the gradients are of (default: 20)")
-    parser.add_argument("--train-images", type=int, default=50_000, help="of the epoch (default: 50000)")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument(
+        "--particles", type=count(), nargs="+", default=[1, 2, 5, 10], help="draws in a loss"
+    )
+    parser.add_argument("--draws", type=count(3), default=60, help="of each gradient")
+    parser.add_argument("--bias-draws", type=count(3), default=1000, help="of each gradient of the linear models")
+    parser.add_argument("--images", type=count(), default=20, help="that the gradients are of")
+    parser.add_argument("--train-images", type=count(), default=50_000, help="of the epoch")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="results/gradient_variance", help="folder to write to")
+    parser.add_argument("--out", default="results/gradient_variance", help="folder to write to, over what is there")
     args = parser.parse_args()
-    for name in ("draws", "bias_draws", "images", "train_images"):
-        if getattr(args, name) < 3:
-            parser.error(f"--{name.replace('_', '-')} is {getattr(args, name)}; expected at least 3")
-    if min(args.particles) < 1:
-        parser.error(f"--particles are {args.particles}; expected positive numbers")
     try:
         out = writable_folder(args.out)
     except OSError as error:
@@ -207,10 +206,14 @@ def main() -> None:
         for when, each in moments.items()
     }
     metrics = {"bias": bias_results, "moments": numbers, "score_over_reparameterized": ratios, "settings": vars(args)}
-    (Path(out) / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    draw(*moments.values()).savefig(Path(out) / "gradient_variance.png", dpi=150)
+    (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    draw(*moments.values()).savefig(out / "gradient_variance.png", dpi=150)
     print(f"wrote metrics.json and gradient_variance.png to {out}/")
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        sys.exit(130)

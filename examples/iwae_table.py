@@ -36,7 +36,7 @@ from pyro_vae import (
     posteriors,
     priors,
 )
-from pyro_vae.checks import check_count, check_positive
+from pyro_vae.arguments import count, positive
 from pyro_vae.devices import choose_device
 from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
@@ -235,32 +235,20 @@ def arguments() -> argparse.ArgumentParser:
     add("--full", action="store_true", help="the sizes of the paper, but for those that are given as well")
     add("--layers", type=int, choices=[1, 2], nargs="+", default=[1], help="stochastic layers")
     add("--objectives", choices=["VAE", "IWAE"], nargs="+", default=["VAE", "IWAE"], help="what is trained for k > 1")
-    add("--particles", type=count, nargs="+", default=[1, 5], metavar="K", help="numbers of particles in the bound")
-    add("--epochs", type=count, default=2, help="passes over the training images")
-    add("--images", type=count, default=60_000, help="training images, at most")
-    add("--batch-size", type=count, default=100, help="images in a step")
+    add("--particles", type=count(), nargs="+", default=[1, 5], metavar="K", help="numbers of particles in the bound")
+    add("--epochs", type=count(), default=2, help="passes over the training images")
+    add("--images", type=count(), default=60_000, help="training images, at most")
+    add("--batch-size", type=count(), default=100, help="images in a step")
     add("--lr", type=positive, default=7e-3, help="learning rate of Adam at the start; it falls to a tenth")
     add("--precision", choices=["float32", "bfloat16"], default="float32", help="of matrix products in training")
     add("--binarization", choices=["dynamic", "fixed"], default="dynamic", help="fixed is the literature's: see --data")
     add("--data", type=Path, metavar="FOLDER", help="where the literature's fixed binarization is")
-    add("--test-images", type=several, default=200, help="images that are evaluated, at most")
-    add("--num-samples", type=several, default=500, help="importance samples for each of them")
+    add("--test-images", type=count(2), default=200, help="images that are evaluated, at most")
+    add("--num-samples", type=count(2), default=500, help="importance samples for each of them")
     add("--seed", type=int, default=0, help="the same for all rows")
     add("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     add("--out", default="results/iwae_table", help="folder to write to, and to go on from")
     return parser
-
-
-def count(text: str) -> int:
-    return check_count(text, int(text))
-
-
-def positive(text: str) -> float:
-    return check_positive(text, float(text))
-
-
-def several(text: str) -> int:
-    return check_count(text, int(text), least=2)
 
 
 def main() -> None:

@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
 
 import numpy as np
 import pyro
@@ -24,7 +23,7 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints, kl_divergence
 
 from pyro_vae import SVI
-from pyro_vae.checks import check_count
+from pyro_vae.arguments import count
 from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
 
@@ -145,8 +144,8 @@ def draw_fits(reverse: list[dist.Normal], forward: dist.Normal) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--num-samples", type=at_least(100), default=1_000_000, help="draws for the last estimate")
-    parser.add_argument("--steps", type=at_least(10), default=300, help="steps of SVI for each fit")
+    parser.add_argument("--num-samples", type=count(100), default=1_000_000, help="draws for the last estimate")
+    parser.add_argument("--steps", type=count(10), default=300, help="steps of SVI for each fit")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", default="results/kl_divergence", help="folder to write to, over what is there")
     args = parser.parse_args()
@@ -219,13 +218,6 @@ def main() -> None:
     draw_estimates(sampled, grid).savefig(out / "estimates.png", dpi=120)
     draw_fits(reverse, forward).savefig(out / "fits.png", dpi=120)
     print(f"wrote metrics.json, estimates.png and fits.png to {out}/")
-
-
-def at_least(least: int) -> Callable[[str], int]:
-    def count(text: str) -> int:
-        return check_count(text, int(text), least)
-
-    return count
 
 
 if __name__ == "__main__":

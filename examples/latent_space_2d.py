@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
-from pyro_vae.checks import check_count
+from pyro_vae.arguments import count
 from pyro_vae.devices import choose_device
 from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
@@ -92,13 +92,13 @@ def print_table(title: str, unit: str, values: dict[str, float]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=count, default=15, help="passes over the training images, and frames")
-    parser.add_argument("--images", type=count, default=20_000, help="training images")
-    parser.add_argument("--test-images", type=count, default=1000, help="images to evaluate, of 10000")
-    parser.add_argument("--codes", type=count, default=2000, help="test images whose codes are drawn")
-    parser.add_argument("--pairs", type=partial(count, least=2), default=50, help="pairs of test digits to go between")
-    parser.add_argument("--steps", type=partial(count, least=3), default=9, help="images on the way, with both ends")
-    parser.add_argument("--num-samples", type=count, default=200, help="importance samples for each image")
+    parser.add_argument("--epochs", type=count(), default=15, help="passes over the training images, and frames")
+    parser.add_argument("--images", type=count(), default=20_000, help="training images")
+    parser.add_argument("--test-images", type=count(), default=1000, help="images to evaluate, of 10000")
+    parser.add_argument("--codes", type=count(), default=2000, help="test images whose codes are drawn")
+    parser.add_argument("--pairs", type=count(2), default=50, help="pairs of test digits to go between")
+    parser.add_argument("--steps", type=count(3), default=9, help="images on the way, with both ends")
+    parser.add_argument("--num-samples", type=count(), default=200, help="importance samples for each image")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     parser.add_argument("--out", default="results/latent_space_2d", help="folder to write to, over what is there")
@@ -184,10 +184,6 @@ def main() -> None:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     names = "training.gif, manifold.png, codes.png, interpolation.png, interpolation_log_px.png"
     print(f"wrote metrics.json, {names} to {out}/")
-
-
-def count(text: str, least: int = 1) -> int:
-    return check_count(text, int(text), least)
 
 
 if __name__ == "__main__":

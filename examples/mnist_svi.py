@@ -10,7 +10,6 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -21,6 +20,7 @@ from rich.table import Table
 from torch.optim.lr_scheduler import LinearLR
 
 from pyro_vae import VAE, CheckpointError, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
+from pyro_vae.arguments import count, positive
 from pyro_vae.folders import writable_folder
 from pyro_vae.processes import Processes, join
 from pyro_vae.training import BEST, LAST, Run
@@ -99,16 +99,16 @@ def evaluate(vae: VAE, test: torch.Tensor, num_samples: int, processes: Processe
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=positive(int), default=15, help="passes over the 50000 training images")
-    parser.add_argument("--batch-size", type=positive(int), default=128, help="images in a step")
-    parser.add_argument("--lr", type=positive(float), default=4e-3, help="learning rate of Adam, falling linearly to 0")
-    parser.add_argument("--latent-dim", type=positive(int), default=50, help="with 2, also draws the latent manifold")
-    parser.add_argument("--hidden", type=positive(int), nargs="+", default=[400], help="widths of the hidden layers")
+    parser.add_argument("--epochs", type=count(), default=15, help="passes over the 50000 training images")
+    parser.add_argument("--batch-size", type=count(), default=128, help="images in a step")
+    parser.add_argument("--lr", type=positive, default=4e-3, help="learning rate of Adam, falling linearly to 0")
+    parser.add_argument("--latent-dim", type=count(), default=50, help="with 2, also draws the latent manifold")
+    parser.add_argument("--hidden", type=count(), nargs="+", default=[400], help="widths of the hidden layers")
     parser.add_argument(
         "--elbo", choices=LOSSES, default="meanfield", help="sampled (trace) or analytic KL (meanfield)"
     )
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of matrix products")
-    parser.add_argument("--num-samples", type=positive(int), default=500, help="importance samples for each test image")
+    parser.add_argument("--num-samples", type=count(), default=500, help="importance samples for each test image")
     parser.add_argument("--seed", type=int, default=0, help="on a CPU, repeats a run to the last bit")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     parser.add_argument("--out", default="results/mnist_svi", help="folder to write to, over what is there")
@@ -150,16 +150,6 @@ def main() -> None:
     for name, figure in figures.items():
         figure.savefig(out / f"{name}.png", dpi=150)
     print(f"wrote metrics.json, last.safetensors and {', '.join(f'{name}.png' for name in figures)} to {out}/")
-
-
-def positive(kind: type) -> Callable[[str], float]:
-    def parse(text: str) -> float:
-        value = kind(text)
-        if not 0 < value < float("inf"):
-            raise argparse.ArgumentTypeError(f"{text} is not positive")
-        return value
-
-    return parse
 
 
 if __name__ == "__main__":

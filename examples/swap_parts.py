@@ -20,7 +20,7 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from pyro_vae import SVI, VAE, BottomUp, HierarchicalVAE, TopDown, data, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.checks import check_count
+from pyro_vae.arguments import count, positive
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
 
@@ -108,18 +108,14 @@ def train(vae: VAE | HierarchicalVAE, batches: data.Batches, args: argparse.Name
         decay.step()
 
 
-def count(text: str) -> int:
-    return check_count(text, int(text))
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=count, default=3, help="passes over the training images")
-    parser.add_argument("--images", type=count, default=10_000, help="training images")
-    parser.add_argument("--test-images", type=count, default=200, help="images that are evaluated")
-    parser.add_argument("--num-samples", type=count, default=500, help="importance samples for each of them")
-    parser.add_argument("--batch-size", type=count, default=100, help="images in a step")
-    parser.add_argument("--lr", type=float, default=2e-3, help="learning rate of Adam, falling linearly")
+    parser.add_argument("--epochs", type=count(), default=3, help="passes over the training images")
+    parser.add_argument("--images", type=count(), default=10_000, help="training images")
+    parser.add_argument("--test-images", type=count(), default=200, help="images that are evaluated")
+    parser.add_argument("--num-samples", type=count(), default=500, help="importance samples for each of them")
+    parser.add_argument("--batch-size", type=count(), default=100, help="images in a step")
+    parser.add_argument("--lr", type=positive, default=2e-3, help="learning rate of Adam, falling linearly")
     parser.add_argument("--only", nargs="+", help="names of combinations, or beginnings of them")
     parser.add_argument("--binarized", type=Path, metavar="FOLDER", help="folder with the fixed binarization")
     parser.add_argument("--seed", type=int, default=0, help="the same for all combinations")

@@ -29,7 +29,7 @@ def test_swap_parts(tmp_path):
 def test_swap_parts_explains_itself(tmp_path):
     for arguments, message in (
         (["--only", "nothing"], "--only nothing: there are standard normal prior"),
-        (["--epochs", "0"], "argument --epochs: invalid count value: '0'"),
+        (["--epochs", "0"], "argument --epochs: '0' is not an integer of at least 1"),
         (["--binarized", tmp_path / "nowhere"], "nowhere"),
     ):
         result = run("swap_parts.py", *arguments, "--out", tmp_path)

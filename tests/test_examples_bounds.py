@@ -62,9 +62,9 @@ def test_gradient_variance(run, capsys):
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("bound_touches_evidence", ["--points", "1"], "--points is 1 and --repeats 300; expected at least 2 of each"),
-        ("gradient_variance", ["--draws", "2"], "--draws is 2; expected at least 3"),
-        ("gradient_variance", ["--particles", "0"], "--particles are [0]; expected positive numbers"),
+        ("bound_touches_evidence", ["--points", "1"], "argument --points: '1' is not an integer of at least 2"),
+        ("gradient_variance", ["--draws", "2"], "argument --draws: '2' is not an integer of at least 3"),
+        ("gradient_variance", ["--particles", "0"], "argument --particles: '0' is not an integer of at least 1"),
     ],
 )
 def test_bad_arguments_end_it_with_one_line(run, capsys, name, arguments, message):

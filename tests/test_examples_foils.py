@@ -120,12 +120,12 @@ def test_its_linear_models_are_what_they_are_said_to_be():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("kl_divergence.py", ["--num-samples", 10], "invalid count value: '10'"),
-        ("kl_divergence.py", ["--steps", "many"], "invalid count value: 'many'"),
+        ("kl_divergence.py", ["--num-samples", 10], "'10' is not an integer of at least 100"),
+        ("kl_divergence.py", ["--steps", "many"], "'many' is not an integer of at least 10"),
         ("kl_divergence.py", ["--out", EXAMPLES / "kl_divergence.py"], "cannot write to the folder"),
-        ("autoencoder_pca_vae.py", ["--epochs", 0], "invalid count value: '0'"),
-        ("autoencoder_pca_vae.py", ["--draws", 5], "--draws is 5; expected an integer of at least 6"),
-        ("autoencoder_pca_vae.py", ["--lr", "nan"], "--lr is nan; expected a positive number"),
+        ("autoencoder_pca_vae.py", ["--epochs", 0], "'0' is not an integer of at least 1"),
+        ("autoencoder_pca_vae.py", ["--draws", 5], "argument --draws: '5' is not an integer of at least 6"),
+        ("autoencoder_pca_vae.py", ["--lr", "nan"], "argument --lr: 'nan' is not a positive number"),
         ("autoencoder_pca_vae.py", ["--device", "cuda:99"], "device 'cuda:99' does not exist here"),
         ("autoencoder_pca_vae.py", ["--out", EXAMPLES / "kl_divergence.py"], "cannot write to the folder"),
     ],

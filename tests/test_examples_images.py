@@ -78,12 +78,16 @@ def test_frey_faces_learns_the_scale_of_the_noise(monkeypatch, tmp_path, capsys,
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("latent_space_2d.py", ["--epochs", "0"], "argument --epochs: invalid"),
-        ("latent_space_2d.py", ["--steps", "2"], "argument --steps: invalid"),
-        ("latent_space_2d.py", ["--pairs", "1"], "argument --pairs: invalid"),
+        ("latent_space_2d.py", ["--epochs", "0"], "argument --epochs: '0' is not an integer of at least 1"),
+        ("latent_space_2d.py", ["--steps", "2"], "argument --steps: '2' is not an integer of at least 3"),
+        ("latent_space_2d.py", ["--pairs", "1"], "argument --pairs: '1' is not an integer of at least 2"),
         ("latent_space_2d.py", ["--out", EXAMPLES / "latent_space_2d.py"], "cannot write to the folder"),
         ("frey_faces.py", ["nowhere"], "nowhere holds neither frey_faces.npz nor frey_rawface.mat; it can be had from"),
-        ("frey_faces.py", ["nowhere", "--latent-dims", "0"], "argument --latent-dims: invalid"),
+        (
+            "frey_faces.py",
+            ["nowhere", "--latent-dims", "0"],
+            "argument --latent-dims: '0' is not an integer of at least 1",
+        ),
         ("frey_faces.py", [], "the following arguments are required: FOLDER"),
     ],
 )

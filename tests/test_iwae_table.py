@@ -170,9 +170,9 @@ def test_full_is_the_papers_training(run, monkeypatch, tmp_path):
     ("arguments", "message"),
     [
         (["--layers", "3"], "argument --layers: invalid choice: 3"),
-        (["--particles", "0"], "argument --particles: invalid count value: '0'"),
-        (["--test-images", "1"], "argument --test-images: invalid several value: '1'"),
-        (["--lr", "nan"], "argument --lr: invalid positive value: 'nan'"),
+        (["--particles", "0"], "argument --particles: '0' is not an integer of at least 1"),
+        (["--test-images", "1"], "argument --test-images: '1' is not an integer of at least 2"),
+        (["--lr", "nan"], "argument --lr: 'nan' is not a positive number"),
         (["--data", "nowhere"], "--data is for --binarization fixed"),
         (["--binarization", "fixed"], "binarized_mnist needs root="),
         (["--binarization", "fixed", "--data", "nowhere"], "nowhere holds neither"),

@@ -86,10 +86,10 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(folder, metrics,
     [
         (["--device", "cuda:99"], "device 'cuda:99' does not exist here"),
         (["--out", EXAMPLE], "cannot write to the folder"),
-        (["--epochs", "0"], "0 is not positive"),
-        (["--lr", "nan"], "nan is not positive"),
+        (["--epochs", "0"], "'0' is not an integer of at least 1"),
+        (["--lr", "nan"], "'nan' is not a positive number"),
         (["--hidden"], "expected at least one argument"),
-        (["--latent-dim", "two"], "invalid"),
+        (["--latent-dim", "two"], "'two' is not an integer of at least 1"),
         (["--elbo", "other"], "invalid choice: 'other'"),
     ],
 )
