@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 
 import pytest
 import torch
 
+from pyro_vae.arguments import count, positive
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
 
@@ -41,3 +43,17 @@ def test_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match=r"cannot write to the folder .*Permission denied"):
         writable_folder(tmp_path)
+
+
+def test_numbers_on_a_command_line():
+    parser = argparse.ArgumentParser(exit_on_error=False)
+    parser.add_argument("--count", type=count(2))
+    parser.add_argument("--rate", type=positive)
+    args = parser.parse_args(["--count", "2", "--rate", "1e-3"])
+    assert (args.count, args.rate) == (2, 1e-3)
+    for text in ("1", "-3", "2.5", "two", "nan"):
+        with pytest.raises(argparse.ArgumentError, match=f"--count: '{text}' is not an integer of at least 2"):
+            parser.parse_args(["--count", text])
+    for text in ("0", "nan", "inf", "much"):
+        with pytest.raises(argparse.ArgumentError, match=f"--rate: '{text}' is not a positive number"):
+            parser.parse_args(["--rate", text])

@@ -479,6 +479,8 @@ def test_one_loss_takes_programs_of_different_plates_in_turn():
         torch.manual_seed(0)
         values.append(loss(*programs, x))
     assert torch.allclose(torch.stack(values), values[0])
+    torch.manual_seed(0)
+    assert torch.allclose(pickle.loads(pickle.dumps(loss))(model, guide, x), values[0])  # these are local functions
 
 
 def test_programs_without_a_data_plate_are_refused():

@@ -63,6 +63,7 @@ def test_ci_runs_its_test_command():
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "docs/gallery.md",
         "docs/objectives.md",
         "docs/parts.md",
         "docs/representation.md",
@@ -82,3 +83,10 @@ def test_the_list_of_parts_is_complete():
             assert f"`{name}(" in text, name
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         exec(compile(block, "parts.md", "exec"), {})
+
+
+def test_every_example_is_to_be_found():
+    """In the README or in the gallery, by the command that runs it."""
+    text = README + (ROOT / "docs" / "gallery.md").read_text()
+    for path in (ROOT / "examples").glob("*.py"):
+        assert f"python examples/{path.name}" in text, path.name

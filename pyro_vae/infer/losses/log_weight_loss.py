@@ -37,6 +37,10 @@ class LogWeightLoss(ABC):
         self._programs: tuple[Program, Program] | None = None
         self._layout: Layout | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What other processes need: not the programs that it has met, which may be no more than local functions."""
+        return {**vars(self), "_programs": None, "_layout": None}
+
     @abstractmethod
     def objective(self, particles: Particles) -> Tensor:
         """What is maximized, ``[n]``, in nats."""
