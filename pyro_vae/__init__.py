@@ -5,7 +5,19 @@ q(z given x). ``VAE(prior, likelihood, posterior)`` turns them into two Pyro pro
 everything that Pyro can do with programs (SVI, every ELBO, ``Predictive``, NUTS) it can do with these.
 """
 
-from pyro_vae import data, evidence, likelihoods, nn, plots, posteriors, priors, representation, training, weights
+from pyro_vae import (
+    data,
+    evidence,
+    infer,
+    likelihoods,
+    nn,
+    plots,
+    posteriors,
+    priors,
+    representation,
+    training,
+    weights,
+)
 from pyro_vae.conditional import ConditionalVAE
 from pyro_vae.hierarchical import BottomUp, HierarchicalVAE, TopDown
 from pyro_vae.infer import SVI
@@ -30,6 +42,7 @@ __all__ = [
     "data",
     "evidence",
     "fit",
+    "infer",
     "likelihoods",
     "load",
     "nn",

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 import torch
 from pyro import distributions as dist
-from pyro.infer import Trace_ELBO
+from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
 from torch.optim.lr_scheduler import LinearLR
 
 from pyro_vae import VAE, BottomUp, HierarchicalVAE, fit, likelihoods, nn, posteriors, priors
@@ -226,6 +226,13 @@ def test_mean_discrepancy_is_unbiased():
             for _ in range(2000)
         ])  # fmt: skip
         assert abs(estimates.mean() - expected) < 5 * estimates.std() / math.sqrt(len(estimates))  # false alarms: 6e-7
+
+
+def test_a_batch_of_one_has_no_discrepancy(vae, x):
+    one = seeded(InfoVAE(5.0, 1.0), vae, x[:1])
+    assert torch.allclose(one, seeded(TraceMeanField_ELBO().differentiable_loss, vae, x[:1]))
+    with pytest.raises(ValueError, match="the samples are of 1 and 9; expected at least 2 of each"):
+        maximum_mean_discrepancy(x[:1], x)
 
 
 def test_info_vae_without_kl_makes_the_codes_look_like_the_prior():

@@ -32,8 +32,8 @@ class InfoVAE:
     prior, kl_weight = 1 - alpha and mmd_weight = alpha + lambda - 1 there. Without the KL term codes are free to say
     all they can of x, as long as together they look like the prior. It is no bound on log p(x).
 
-    The discrepancy compares the latents of the batch with as many draws from the prior; a prior is trained by it if its
-    draws have a gradient.
+    The discrepancy compares the latents of the batch with as many draws from the prior (a batch of one datapoint has
+    none); a prior is trained by it if its draws have a gradient.
 
     Args:
         mmd_weight: The weight of the squared discrepancy, for each datapoint.
@@ -55,7 +55,9 @@ class InfoVAE:
         prior = poutine.trace(model).get_trace(*args, **kwargs)
         codes = _side_by_side([site.z for site in sites.values()])
         draws = _side_by_side([prior.nodes[name]["value"] for name in sites])
-        loss = self.mmd_weight * len(codes) * maximum_mean_discrepancy(codes, draws, self.kernel) - log_likelihood
+        loss = -log_likelihood
+        if len(codes) > 1:
+            loss = loss + self.mmd_weight * len(codes) * maximum_mean_discrepancy(codes, draws, self.kernel)
         if self.kl_weight:
             loss = loss + self.kl_weight * sum(site.scale * site.divergence.sum() for site in sites.values())
         return loss
@@ -68,7 +70,12 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = gaussian_ker
         a: ``[n, latent]``, with n at least 2.
         b: ``[m, latent]``, with m at least 2.
         kernel: As in :class:`InfoVAE`.
+
+    Raises:
+        ValueError: If there are less than two of either.
     """
+    if min(len(a), len(b)) < 2:
+        raise ValueError(f"the samples are of {len(a)} and {len(b)}; expected at least 2 of each")
     return _mean_of_pairs(kernel(a, a)) + _mean_of_pairs(kernel(b, b)) - 2 * kernel(a, b).mean()
 
 
