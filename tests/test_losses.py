@@ -279,6 +279,7 @@ LOSSES = {
     "PIWAE": PIWAE(2, 2),
     "CIWAE": CIWAE(0.5, 2),
     "BetaELBO": BetaELBO(4.0),
+    "BetaELBO of IWAE": BetaELBO(4.0, IWAE(3)),
     "BetaTC": BetaTC(4.0, 100),
     "Capacity": Capacity(10.0, 0.5),
     "FreeBits": FreeBits(0.1),

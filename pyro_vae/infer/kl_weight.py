@@ -33,6 +33,13 @@ class WeightedLatents:
         with _ScaleOfLatents(self.weight):
             return self.program(*args, **kwargs)
 
+    def __eq__(self, other: object) -> bool:
+        """Whether they are the same program with the very same weight."""
+        return isinstance(other, WeightedLatents) and self.program == other.program and self.weight is other.weight
+
+    def __hash__(self) -> int:
+        return hash((self.program, id(self.weight)))
+
 
 class _ScaleOfLatents(Messenger):
     def __init__(self, scale: Tensor | float) -> None:
