@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import runpy
+import sys
 from pathlib import Path
 
 import pyro
@@ -19,6 +21,8 @@ settings.load_profile("untimed")
 # Small tensors gain nothing from threads, which get in each other's way where other programs run too.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 EVENT = (1, 4, 4)
 LATENT = 2
@@ -49,6 +53,17 @@ def small_vae(latent: int = LATENT) -> VAE:
         likelihoods.Bernoulli(nn.mlp(latent, [8], EVENT)),
         posteriors.Normal(nn.mlp(EVENT, [8], 2 * latent)),
     )
+
+
+@pytest.fixture
+def run_example(monkeypatch):
+    """Runs an example as a script, but in this process. Returns what it has defined."""
+
+    def run(name: str, *arguments: object) -> dict:
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+    return run
 
 
 @pytest.fixture

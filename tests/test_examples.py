@@ -1,13 +1,13 @@
-"""The examples on parts, as a user runs them, at a small size."""
+"""The examples on parts, as a user runs them, at a small size; and what all examples say of bad arguments."""
 
 from __future__ import annotations
 
 import json
 import subprocess
 import sys
-from pathlib import Path
 
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+import pytest
+from conftest import EXAMPLES
 
 
 def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -47,3 +47,45 @@ def test_a_part_of_ones_own_is_short_and_works():
     log_px = [float(line.split("= ")[1].split(" ")[0]) for line in result.stdout.splitlines()]
     assert len(log_px) == 2
     assert all(-190 < value < -100 for value in log_px)  # a VAE that ignores z has -206
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("bound_touches_evidence", "--points 1", "argument --points: '1' is not an integer of at least 2"),
+        ("gradient_variance", "--draws 2", "argument --draws: '2' is not an integer of at least 3"),
+        ("gradient_variance", "--particles 0", "argument --particles: '0' is not an integer of at least 1"),
+        ("kl_divergence", "--num-samples 10", "argument --num-samples: '10' is not an integer of at least 100"),
+        ("kl_divergence", "--steps many", "argument --steps: 'many' is not an integer of at least 10"),
+        ("autoencoder_pca_vae", "--epochs 0", "argument --epochs: '0' is not an integer of at least 1"),
+        ("autoencoder_pca_vae", "--draws 5", "argument --draws: '5' is not an integer of at least 6"),
+        ("autoencoder_pca_vae", "--lr nan", "argument --lr: 'nan' is not a positive number"),
+        ("autoencoder_pca_vae", "--device cuda:99", "device 'cuda:99' does not exist here"),
+        ("latent_space_2d", "--steps 2", "argument --steps: '2' is not an integer of at least 3"),
+        ("latent_space_2d", "--pairs 1", "argument --pairs: '1' is not an integer of at least 2"),
+        ("frey_faces", "nowhere", "nowhere holds neither frey_faces.npz nor frey_rawface.mat; it can be had from"),
+        ("frey_faces", "nowhere --latent-dims 0", "argument --latent-dims: '0' is not an integer of at least 1"),
+        ("frey_faces", "", "the following arguments are required: FOLDER"),
+        ("iwae_table", "--layers 3", "argument --layers: invalid choice: 3"),
+        ("iwae_table", "--test-images 1", "argument --test-images: '1' is not an integer of at least 2"),
+        ("iwae_table", "--data nowhere", "--data is for --binarization fixed"),
+        ("iwae_table", "--binarization fixed", "binarized_mnist needs root="),
+        ("iwae_table", "--binarization fixed --data nowhere", "nowhere holds neither"),
+        ("bound_touches_evidence", "--out FILE", "cannot write to the folder"),
+        ("gradient_variance", "--out FILE", "cannot write to the folder"),
+        ("kl_divergence", "--out FILE", "cannot write to the folder"),
+        ("autoencoder_pca_vae", "--out FILE", "cannot write to the folder"),
+        ("latent_space_2d", "--out FILE", "cannot write to the folder"),
+        ("iwae_table", "--out FILE", "cannot write to the folder"),
+    ],
+)
+def test_bad_arguments_end_it_at_once_with_one_line(
+    run_example, tmp_path, monkeypatch, capsys, name, arguments, message
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").touch()
+    with pytest.raises(SystemExit) as stopped:
+        run_example(f"{name}.py", *arguments.split())
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir() if path.name != "results"] == ["FILE"]

@@ -5,19 +5,17 @@ from __future__ import annotations
 import json
 import runpy
 import signal
-import sys
 from functools import cache, partial
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 import torch
+from conftest import EXAMPLES
 
 import pyro_vae
 from pyro_vae import data
 from pyro_vae.training.training import Training
 
-EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "iwae_table.py"
 SIZES = ["--epochs", 2, "--images", 40, "--batch-size", 20, "--test-images", 8, "--num-samples", 30, "--device", "cpu"]
 
 
@@ -46,19 +44,14 @@ load = cache(data.load)
 
 
 @pytest.fixture
-def run(monkeypatch):
+def run(monkeypatch, run_example):
     monkeypatch.setattr(data, "load", load)  # once for all tests
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])
-        return runpy.run_path(str(EXAMPLE), run_name="__main__")
-
-    return call
+    return partial(run_example, "iwae_table.py")
 
 
 @pytest.fixture(scope="module")
 def example():
-    return runpy.run_path(str(EXAMPLE))
+    return runpy.run_path(str(EXAMPLES / "iwae_table.py"))
 
 
 def table(out):
@@ -164,27 +157,6 @@ def test_full_is_the_papers_training(run, monkeypatch, tmp_path):
     with pytest.raises(SystemExit):
         run("--full", "--epochs", 5, "--out", tmp_path)
     assert (seen["epochs"], seen["batch_size"]) == (5, 20)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--layers", "3"], "argument --layers: invalid choice: 3"),
-        (["--particles", "0"], "argument --particles: '0' is not an integer of at least 1"),
-        (["--test-images", "1"], "argument --test-images: '1' is not an integer of at least 2"),
-        (["--lr", "nan"], "argument --lr: 'nan' is not a positive number"),
-        (["--data", "nowhere"], "--data is for --binarization fixed"),
-        (["--binarization", "fixed"], "binarized_mnist needs root="),
-        (["--binarization", "fixed", "--data", "nowhere"], "nowhere holds neither"),
-        (["--device", "cuda:99"], "device 'cuda:99' does not exist here"),
-        (["--out", EXAMPLE], "cannot write to the folder"),
-    ],
-)
-def test_bad_arguments_end_it_at_once_with_one_line(run, capsys, tmp_path, arguments, message):
-    with pytest.raises(SystemExit) as end:
-        run("--out", tmp_path, *arguments)
-    assert end.value.code == 2
-    assert message in capsys.readouterr().err.splitlines()[-1]
 
 
 def test_the_fixed_binarization(run, literature_data, tmp_path):
