@@ -58,12 +58,14 @@ def small_vae(latent: int = LATENT) -> VAE:
 @pytest.fixture
 def run_example(monkeypatch):
     """Runs an example as a script, but in this process. Returns what it has defined."""
+    dtype = torch.get_default_dtype()
 
     def run(name: str, *arguments: object) -> dict:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
         return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
 
-    return run
+    yield run
+    torch.set_default_dtype(dtype)
 
 
 @pytest.fixture

@@ -16,14 +16,6 @@ from matplotlib.image import imread
 MAX_STANDARD_ERRORS = 4.5  # of a normal: a false alarm in 150000 comparisons
 
 
-@pytest.fixture
-def run(run_example):
-    """Runs an example; what it does to torch is taken back."""
-    dtype = torch.get_default_dtype()
-    yield run_example
-    torch.set_default_dtype(dtype)
-
-
 def read(folder: Path, *pictures: str) -> dict:
     """The numbers of an example that has drawn these pictures."""
     for name in pictures:
@@ -32,8 +24,8 @@ def read(folder: Path, *pictures: str) -> dict:
     return json.loads((folder / "metrics.json").read_text())
 
 
-def test_kl_divergence(run, tmp_path, capsys):
-    run("kl_divergence.py", "--num-samples", 20_000, "--steps", 100, "--out", tmp_path)
+def test_kl_divergence(run_example, tmp_path, capsys):
+    run_example("kl_divergence.py", "--num-samples", 20_000, "--steps", 100, "--out", tmp_path)
     metrics = read(tmp_path, "estimates.png", "fits.png")
     assert "closed form" in capsys.readouterr().out
     for name, exact in metrics["exact"].items():
@@ -68,8 +60,8 @@ SIZES = {
 }  # fmt: skip
 
 
-def test_autoencoder_pca_vae(run, tmp_path, capsys):
-    run("autoencoder_pca_vae.py", *(part for pair in SIZES.items() for part in pair), "--out", tmp_path)
+def test_autoencoder_pca_vae(run_example, tmp_path, capsys):
+    run_example("autoencoder_pca_vae.py", *(part for pair in SIZES.items() for part in pair), "--out", tmp_path)
     metrics = read(tmp_path, "samples.png", "reconstructions.png")
     assert "The linear VAE becomes PCA" in capsys.readouterr().out
     models = metrics["models"]
@@ -115,10 +107,10 @@ def test_its_linear_models_are_what_they_are_said_to_be():
 @pytest.mark.parametrize(
     ("name", "package"), [("kl_divergence.py", "scipy"), ("autoencoder_pca_vae.py", "scikit-learn")]
 )
-def test_a_package_that_is_absent_is_named_in_one_line(run, capsys, monkeypatch, tmp_path, name, package):
+def test_a_package_that_is_absent_is_named_in_one_line(run_example, capsys, monkeypatch, tmp_path, name, package):
     for module in ("scipy.stats", "sklearn"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(SystemExit) as ended:
-        run(name, "--out", tmp_path)
+        run_example(name, "--out", tmp_path)
     assert ended.value.code == 2
     assert package in capsys.readouterr().err.splitlines()[-1]
