@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import partial
 
+import pyro
 import pytest
 import torch
 from pyro import distributions as dist
@@ -82,6 +83,27 @@ def test_capacity(vae, x, nats):
     _, log_likelihood, kl, _ = by_hand(vae, x)
     expected = 7.0 * len(x) * (kl.sum(-1).mean() - nats).abs() - log_likelihood.sum()
     assert_same(seeded(Capacity(7.0, nats), vae, x), expected, vae)
+
+
+def test_the_capacity_is_that_of_all_latents_of_a_datapoint(x):
+    """Of two sites, one of them in a plate of three beside that of the data; 4.5 nats in all."""
+
+    def model(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("a", dist.Normal(torch.zeros(len(x)), 1.0))
+            pyro.sample("x", dist.Normal(torch.zeros_like(x), 1.0).to_event(1), obs=x)
+            with pyro.plate("three", 3, dim=-2):
+                pyro.sample("b", dist.Normal(torch.zeros(3, len(x)), 1.0))
+
+    def guide(x):
+        with pyro.plate("data", len(x), dim=-1):
+            pyro.sample("a", dist.Normal(torch.full((len(x),), 3.0), 1.0))
+            with pyro.plate("three", 3, dim=-2):
+                pyro.sample("b", dist.Normal(torch.zeros(3, len(x)), 1.0))
+
+    log_likelihood = dist.Normal(0.0, 1.0).log_prob(x).sum()
+    assert torch.allclose(Capacity(10.0, 4.5)(model, guide, x), -log_likelihood)
+    assert torch.allclose(Capacity(10.0, 0.0)(model, guide, x), 10 * 4.5 * len(x) - log_likelihood)
 
 
 def test_capacity_is_where_training_ends_and_is_raised_on_the_way(vae):

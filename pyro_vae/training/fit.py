@@ -69,8 +69,10 @@ def fit(
         epochs: Passes over the data, in total: more of them may be asked for when a run goes on.
         batch_size: Datapoints in a step, over all processes. A ``DataLoader`` has its own.
         lr: The learning rate.
-        loss: An ELBO of Pyro, or a function of model, guide and data, in nats, summed over datapoints. By default
-            ``TraceMeanField_ELBO`` for a ``VAE`` or ``ConditionalVAE``, else ``Trace_ELBO``.
+        loss: An ELBO of Pyro, or a function of model, guide and data, in nats, summed over datapoints, such as those of
+            ``pyro_vae.infer.losses``. By default ``TraceMeanField_ELBO`` for a ``VAE`` or ``ConditionalVAE``, else
+            ``Trace_ELBO``. If it has a method ``at_epoch``, that is called before every step with the number of epochs
+            done, which is no integer in between.
         transform: Applied to every batch of training data at every visit: ``data.binarize.dynamic``, for one.
         optimizer: Called with the parameters and ``lr``.
         scheduler: Makes a scheduler of ``torch.optim.lr_scheduler`` for an optimizer.

@@ -39,13 +39,12 @@ class Capacity:
         """Sets the capacity to what it is after so many epochs."""
         self.nats.fill_(self._schedule(epoch) if callable(self._schedule) else self._schedule)
 
-    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
+    def __call__(
+        self, model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
         """The loss, summed over the datapoints, with its gradient."""
-        log_likelihood, sites = draw(model, guide, *args, **kwargs)
-        rate: Any = 0.0
-        total: Any = 0.0
-        for site in sites.values():
-            divergence = site.divergence.sum(-1)
-            rate, total = rate + divergence.mean(), site.scale * divergence.numel()
-        self.nats = self.nats.to(log_likelihood.device)
-        return self.weight * total * (rate - self.nats).abs() - log_likelihood
+        log_likelihood, sites = draw(model, guide, x, *args, **kwargs)
+        rate = sum(site.divergence.sum() for site in sites.values()) / len(x)
+        (site, *_) = sites.values()  # all have one scale
+        self.nats = self.nats.to(x.device)
+        return self.weight * site.scale * len(x) * (rate - self.nats).abs() - log_likelihood

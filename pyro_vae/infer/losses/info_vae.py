@@ -52,7 +52,7 @@ class InfoVAE:
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
         """The loss, summed over the datapoints, with its gradient."""
         log_likelihood, sites = draw(model, guide, *args, **kwargs)
-        prior = poutine.trace(model).get_trace(*args, **kwargs)
+        prior = poutine.trace(model).get_trace(*args, **kwargs)  # on draws of its own
         codes = _side_by_side([site.z for site in sites.values()])
         draws = _side_by_side([prior.nodes[name]["value"] for name in sites])
         loss = -log_likelihood
