@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 from contextlib import redirect_stderr
 from functools import partial
@@ -68,6 +69,7 @@ def train(name: str, out: Path, watched_by: Connection | None = None) -> None:
     """Goes on with the run in the folder, to its end; what is said is written beside it."""
     global watcher
     watcher = watched_by
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a parent in the background of a script ignores it
     torch.manual_seed(5)
     vae = VAE(
         priors.Mixture(2, components=3),
