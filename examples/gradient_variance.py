@@ -3,7 +3,7 @@
 The reparameterized gradient varies far less than the score-function one (Kingma & Welling 2013, section 2.2; Rezende et
 al. 2014); a KL term in closed form takes some of its noise away; the path derivative (Roeder et al. 2017) has none left
 where q is the posterior; and the gradient of an importance-weighted bound drowns in noise as particles are added
-(Rainforth et al. 2018), unless it is doubly reparameterized (Tucker et al. 2018).
+(Rainforth et al. 2018), unless it is doubly reparameterized (Tucker et al. 2018) and the guide close to the posterior.
 
 Variances are measured on a VAE of MNIST, as it begins and after an epoch. That all estimators of the ELBO's gradient
 have one mean is checked on a linear model, of which the exact gradient is known; so is what many particles do.
@@ -105,7 +105,7 @@ def many_particles(num_draws: int) -> Moments:
         svi.update(x)
     with torch.no_grad():
         for parameter in vae.posterior.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)
+            parameter += 0.02 * torch.randn_like(parameter)  # with 0.05, more particles do not help DReG either
     return measure(vae, x, {"IWAE": IWAE, "DReG": DReG}, MANY, num_draws)
 
 
