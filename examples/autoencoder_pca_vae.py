@@ -14,7 +14,6 @@ little, and the prior of the VAE has holes as well.
 
 import argparse
 import json
-import sys
 from collections.abc import Callable
 from functools import partial
 from importlib import import_module
@@ -30,6 +29,7 @@ from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posterior
 from pyro_vae.arguments import count, positive
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
+from pyro_vae.interrupted import exit_at_interrupt
 from pyro_vae.representation import Estimate
 
 IMAGE = (1, 28, 28)
@@ -276,8 +276,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

@@ -9,7 +9,6 @@ particles are closer: ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= CUBO.
 import argparse
 import json
 import math
-import sys
 
 import torch
 from matplotlib.figure import Figure
@@ -21,6 +20,7 @@ from pyro_vae.arguments import count
 from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
 from pyro_vae.infer.losses import CUBO, ELBO, IWAE
+from pyro_vae.interrupted import exit_at_interrupt
 from pyro_vae.weights import find_layout, terms_at
 
 NOISE = 0.5
@@ -85,22 +85,26 @@ def bounds(x: Tensor, repeats: int) -> dict[str, tuple[float, float]]:
     return results
 
 
-def draw(thetas: Tensor, curves: dict[float, dict[str, Tensor]], x: Tensor, table: dict[str, tuple]) -> Figure:
+def draw(
+    thetas: Tensor,
+    evidence: Tensor,
+    curves: dict[float, dict[str, Tensor]],
+    touching: dict[float, dict[str, float]],
+    exact: float,
+    table: dict[str, tuple[float, float]],
+) -> Figure:
     figure = new_figure(figsize=(11, 4.2), layout="constrained")
     left, right = figure.subplots(1, 2, width_ratios=[3, 2])
-    evidence = torch.stack([negative_log_evidence(theta, x) for theta in thetas])
     left.plot(thetas, evidence, color="black", linewidth=2.5, label="$-\\log p_\\theta(x)$")
     for number, (theta_0, values) in enumerate(curves.items()):
         left.plot(thetas, values["bound"], color=f"C{number}", label=f"$-$ELBO, q exact at $\\theta_0 = {theta_0}$")
-        at = negative_log_evidence(torch.tensor(theta_0), x)
-        left.plot(theta_0, at, "o", color=f"C{number}")
+        left.plot(theta_0, touching[theta_0]["evidence"], "o", color=f"C{number}")
     least = evidence.min().item()
     left.set(xlabel=r"$\theta$", ylabel="nats per datapoint", ylim=(least - 0.7, least + 1.4))
     left.set_title("the bound touches where q is the posterior")
     left.legend(loc="lower right")
     names = list(table)
     values, errors = zip(*table.values(), strict=True)
-    exact = -negative_log_evidence(torch.tensor(AWAY[1]), x).item()
     right.axhline(exact, color="black", linewidth=2.5, label=r"$\log p_\theta(x)$, exact")
     right.errorbar(range(len(names)), values, [4 * error for error in errors], fmt="o", capsize=5, color="C3")
     right.set_xticks(range(len(names)), names)
@@ -147,13 +151,9 @@ def main() -> None:
         "settings": vars(args),
     }  # fmt: skip
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
-    draw(thetas, curves, x, table).savefig(out / "bound_touches_evidence.png", dpi=150)
+    draw(thetas, evidence, curves, touching, exact, table).savefig(out / "bound_touches_evidence.png", dpi=150)
     print(f"wrote metrics.json and bound_touches_evidence.png to {out}/")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

@@ -9,7 +9,6 @@ must be the error of reconstructions. It is that of training frames; of frames u
 import argparse
 import json
 import math
-import sys
 from functools import partial
 
 import torch
@@ -22,6 +21,7 @@ from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posterior
 from pyro_vae.arguments import count
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
+from pyro_vae.interrupted import exit_at_interrupt
 
 IMAGE, HIDDEN = (1, 28, 20), [200]
 LEVELS = 255  # grey levels in a unit of the data
@@ -145,8 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

@@ -12,7 +12,6 @@ have one mean is checked on a linear model, of which the exact gradient is known
 import argparse
 import json
 import math
-import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -30,6 +29,7 @@ from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
 from pyro_vae.infer import GradientMoments, gradient_variance
 from pyro_vae.infer.losses import ELBO, IWAE, DReG, ScoreFunction, StickingTheLanding, leave_one_out
+from pyro_vae.interrupted import exit_at_interrupt
 
 ELBOS: dict[str, Callable[[int], Any]] = {
     "score function": ScoreFunction,
@@ -55,6 +55,10 @@ def measure(
         moments = gradient_variance(vae.model, vae.guide, x, losses, num_draws=num_draws)
         results[name] = dict(zip(counts, moments.values(), strict=True))
     return results
+
+
+def numbers_of_particles(moments: Moments) -> list[int]:
+    return sorted({count for by_count in moments.values() for count in by_count})
 
 
 def linear_vae() -> VAE:
@@ -119,7 +123,7 @@ def print_bias(results: dict[str, dict[int, dict[str, float]]]) -> None:
 
 
 def print_variances(title: str, moments: Moments) -> None:
-    counts = sorted({count for by_count in moments.values() for count in by_count})
+    counts = numbers_of_particles(moments)
     table = Table("estimator", *(f"k = {count}" for count in counts), title=title)
     for name, by_count in moments.items():
         cells = (f"{by_count[k].total_variance:.2g}" if k in by_count else "" for k in counts)
@@ -142,7 +146,7 @@ def draw(at_first: Moments, later: Moments, many: Moments) -> Figure:
         for name, by_count in moments.items():
             values = [m.signal_to_noise if axes is right else m.total_variance for m in by_count.values()]
             axes.plot(list(by_count), values, marker="o", label=name)
-        counts = sorted({count for by_count in moments.values() for count in by_count})
+        counts = numbers_of_particles(moments)
         axes.set(xlabel="particles k", xscale="log", yscale="log")
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
@@ -215,8 +219,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

@@ -14,7 +14,6 @@ are done are not done again.
 import argparse
 import json
 import math
-import sys
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +40,7 @@ from pyro_vae.devices import choose_device
 from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
 from pyro_vae.infer.losses import ELBO, IWAE
+from pyro_vae.interrupted import exit_at_interrupt
 from pyro_vae.training import NotFiniteError, Run
 
 IMAGE = (1, 28, 28)
@@ -308,8 +308,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted; the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main, "interrupted; the same command goes on from there")

@@ -9,7 +9,6 @@ inference minimizes, seeks one of them; KL(p || q) takes the mean and variance o
 import argparse
 import json
 import math
-import sys
 
 import numpy as np
 import pyro
@@ -26,6 +25,7 @@ from pyro_vae import SVI
 from pyro_vae.arguments import count
 from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
+from pyro_vae.interrupted import exit_at_interrupt
 
 torch.set_default_dtype(torch.float64)
 
@@ -221,8 +221,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

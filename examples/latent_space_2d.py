@@ -9,7 +9,6 @@ trained on: a cross-fade shows two digits at once, which the model finds improba
 
 import argparse
 import json
-import sys
 from functools import partial
 
 import torch
@@ -24,6 +23,7 @@ from pyro_vae.arguments import count
 from pyro_vae.devices import choose_device
 from pyro_vae.figures import new_figure
 from pyro_vae.folders import writable_folder
+from pyro_vae.interrupted import exit_at_interrupt
 from pyro_vae.training import Run
 
 IMAGE, HIDDEN = (1, 28, 28), [256, 256]
@@ -187,8 +187,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

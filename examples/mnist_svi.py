@@ -9,7 +9,6 @@ On several GPUs or CPU processes: torchrun --nproc-per-node 2 examples/mnist_svi
 import argparse
 import json
 import math
-import sys
 from functools import partial
 
 import torch
@@ -22,6 +21,7 @@ from torch.optim.lr_scheduler import LinearLR
 from pyro_vae import VAE, CheckpointError, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
 from pyro_vae.arguments import count, positive
 from pyro_vae.folders import writable_folder
+from pyro_vae.interrupted import exit_at_interrupt
 from pyro_vae.processes import Processes, join
 from pyro_vae.training import BEST, LAST, Run
 
@@ -153,8 +153,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt as interrupt:
-        print(str(interrupt) or "interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

@@ -6,7 +6,6 @@ and prints the ELBO and log p(x) of test images with error bars, k-hat, the numb
 
 import argparse
 import json
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -23,6 +22,7 @@ from pyro_vae import SVI, VAE, BottomUp, HierarchicalVAE, TopDown, data, evidenc
 from pyro_vae.arguments import count, positive
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
+from pyro_vae.interrupted import exit_at_interrupt
 
 IMAGE, LATENT, HIDDEN = (1, 28, 28), 40, [300, 300]
 CONTEXT = 60
@@ -172,8 +172,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        sys.exit(130)
+    exit_at_interrupt(main)

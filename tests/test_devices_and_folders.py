@@ -11,6 +11,7 @@ import torch
 from pyro_vae.arguments import count, positive
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
+from pyro_vae.interrupted import Interrupted, exit_at_interrupt
 
 
 def test_device_by_default():
@@ -43,6 +44,24 @@ def test_folder_without_permission(tmp_path):
     tmp_path.chmod(0o500)
     with pytest.raises(OSError, match=r"cannot write to the folder .*Permission denied"):
         writable_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("raised", "message", "line"),
+    [
+        (KeyboardInterrupt(), None, "interrupted"),
+        (Interrupted("stopped in epoch 3", None), None, "stopped in epoch 3"),
+        (Interrupted("stopped in epoch 3", None), "go on", "go on"),
+    ],
+)
+def test_a_script_that_is_interrupted_says_so_in_a_line(capsys, raised, message, line):
+    def main():
+        raise raised
+
+    with pytest.raises(SystemExit) as ended:
+        exit_at_interrupt(main, message)
+    assert ended.value.code == 130
+    assert capsys.readouterr() == ("", f"{line}\n")
 
 
 def test_numbers_on_a_command_line():

@@ -15,6 +15,7 @@ from pyro_vae.evidence.annealing import AnnealedPath, check_path
 from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
 from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.simulation import simulate
+from pyro_vae.log_mean_exp import log_mean_exp
 from pyro_vae.weights import Program, find_layout
 
 __all__ = ["Sandwich", "sandwich"]
@@ -124,8 +125,8 @@ def sandwich(
             backward, accepted_back = path.reverse(path.vectors.to_vectors(latents), step_sizes)
         return {
             "x": drawn.x,
-            "lower": forward.double().logsumexp(0) - math.log(num_chains),
-            "upper": math.log(num_chains) - (-backward.double()).logsumexp(0),
+            "lower": log_mean_exp(forward.double()),
+            "upper": -log_mean_exp(-backward.double()),
             "acceptance": (accepted + accepted_back) / 2,
         }
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
+from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.processes import Processes
 
 __all__ = ["ShardedLoss", "gathered", "load_weights", "shard", "sharded_state", "whole_and_shards"]
@@ -89,7 +90,7 @@ class ShardedLoss:
     """
 
     def __init__(self, loss: Any, size: int) -> None:
-        self.loss: Any = getattr(loss, "differentiable_loss", loss)
+        self.loss = as_function(loss)
         self.size = size
         self.counts = True  #: Whether the batch is one of this process.
 

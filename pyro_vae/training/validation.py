@@ -7,12 +7,12 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, reseed
 from pyro_vae.training.sources import Batch
+from pyro_vae.weights import trace_pair
 
 __all__ = ["validate"]
 
@@ -53,9 +53,7 @@ def validate(
 
 
 def _terms(programs: tuple[Callable[..., Any], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> tuple[float, float]:
-    model, guide = programs
-    guide_trace = poutine.trace(guide).get_trace(*inputs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*inputs)
+    model_trace, guide_trace = trace_pair(*programs, *inputs)
     model_trace.compute_log_prob()
     nodes: dict[str, Any] = dict(model_trace.nodes)
     observed = sum(nodes[name]["log_prob_sum"].item() for name in model_trace.observation_nodes)

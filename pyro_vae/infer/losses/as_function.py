@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pyro.infer import ELBO
+
 __all__ = ["as_function"]
 
 
@@ -15,6 +17,6 @@ def as_function(loss: Any) -> Callable[..., Any]:
         TypeError: If it is neither a function nor an ELBO that has one.
     """
     function = getattr(loss, "differentiable_loss", loss)
-    if not callable(function) or (function is loss and hasattr(loss, "loss_and_grads")):
+    if not callable(function) or isinstance(function, ELBO):
         raise TypeError(f"loss is {loss!r}; expected a function of model and guide, or an ELBO that is differentiable")
     return function

@@ -6,13 +6,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
-from pyro_vae.weights import sample_sites
+from pyro_vae.weights import sample_sites, trace_pair
 
 __all__ = ["LatentSite", "draw"]
 
@@ -67,9 +66,7 @@ def draw(
     Returns:
         log p(x given z), scaled and summed over datapoints, ``[]``, and the latent sites, by name.
     """
-    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
-    guide_trace, model_trace = (poutine.util.prune_subsample_sites(trace) for trace in (guide_trace, model_trace))
+    model_trace, guide_trace = trace_pair(model, guide, *args, **kwargs)
     model_trace.compute_log_prob()
     log_likelihood = sum(model_trace.nodes[name]["log_prob_sum"] for name in model_trace.observation_nodes)
     latents = [name for name, site in sample_sites(guide_trace) if not site["infer"].get("is_auxiliary")]
