@@ -203,7 +203,18 @@ def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
         ValueError: If the programs share no data plate, a site lies outside of it, their sites do not match, or a
             log-density is NaN.
     """
-    with generators_kept(x.device), pyro.validation_enabled():
+    with generators_kept(x.device):
+        return checked_trace_pair(model, guide, x)[2]
+
+
+@torch.no_grad()
+def checked_trace_pair(model: Program, guide: Program, x: Tensor) -> tuple[Trace, Trace, Layout]:
+    """Runs both programs once, without particles, and checks them as :func:`find_layout` does.
+
+    Returns:
+        The traces of model and guide, and the layout.
+    """
+    with pyro.validation_enabled():
         model_trace, guide_trace = trace_pair(model, guide, x)
         _check_latents_match(model_trace, guide_trace)
         sites = [("model", *named) for named in sample_sites(model_trace)]
@@ -218,7 +229,19 @@ def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
             if site["log_prob"].isnan().any():
                 raise ValueError(f"site {name!r} of the {program} has a log-density that is NaN")
     leftmost = min(frame.dim for stack in frames.values() for frame in stack)
-    return Layout(data.name, data.dim, leftmost - 1)
+    return model_trace, guide_trace, Layout(data.name, data.dim, leftmost - 1)
+
+
+def log_densities(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Tensor:
+    """log p(x, z) and log q(z | x) of traces without a plate of particles, ``[2, n]``."""
+    totals = []
+    for trace in (model_trace, guide_trace):
+        total = torch.zeros(())
+        for _, site in sample_sites(trace):
+            by_row = (site["log_prob"] if "log_prob" in site else _log_prob(site)).movedim(layout.data_dim, 0)
+            total = total + by_row.flatten(1).sum(1) if by_row.ndim > 1 else total + by_row
+        totals.append(total)
+    return torch.stack(torch.broadcast_tensors(*totals))
 
 
 def _check_latents_match(model_trace: Trace, guide_trace: Trace) -> None:

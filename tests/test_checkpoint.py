@@ -28,8 +28,7 @@ from safetensors.torch import save
 from torch.optim import lr_scheduler
 
 import pyro_vae
-from pyro_vae import VAE, CheckpointError, NotFiniteError, fit
-from pyro_vae.training import checkpoint
+from pyro_vae import VAE, CheckpointError, NotFiniteError, atomic_file, fit
 from pyro_vae.training.checkpoint import pack, read, unpack, write
 from pyro_vae.training.states import load_optimizer, load_scheduler
 
@@ -211,7 +210,7 @@ def _zipped(attack):
 
 def _with_checksum(text):
     weights = {"weight": torch.ones(2)}
-    return save(weights, {"pyro_vae": text, "sha256": checkpoint._digest(weights, text)})
+    return save(weights, {"pyro_vae": text, "sha256": atomic_file._digest(weights, text)})
 
 
 FOREIGN = {

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
-from pyro_vae.checks import check_choice, check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
+from pyro_vae.checks import check_choice, check_count
 from pyro_vae.evidence.hmc import Move, hmc_move
 from pyro_vae.evidence.latent_vectors import LatentVectors
-from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.result import Evidence
+from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
-from pyro_vae.weights import Layout, Program, find_layout, no_sites, sample_sites, terms_at, vectorized
+from pyro_vae.processes import Processes
+from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
 
 __all__ = ["AnnealedPath", "StepSizes", "annealed", "check_path", "sigmoid_schedule"]
 
@@ -48,6 +46,7 @@ def annealed(
     chunk_size: int | None = None,
     progress: Progress = bar,
     resume: str | Path | None = None,
+    processes: Processes | None = None,
 ) -> Evidence:
     """Estimates log p(x) by annealed importance sampling (Neal 2001), where importance sampling fails.
 
@@ -64,9 +63,12 @@ def annealed(
         num_temperatures: Steps from the start to the posterior, at least 1.
         num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.65.
         start: ``"prior"``, or ``"guide"`` where it is close to the posterior and covers it.
-        chunk_size: The number of (chain, datapoint) pairs to compute at once; by default what suits the device.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in; the same call goes on from it.
+        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
+            been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
 
     Returns:
         The estimate, of which ``elbo`` is the mean log-weight of the chains, and ``acceptance`` their acceptance rate.
@@ -78,14 +80,11 @@ def annealed(
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)
-    layout = find_layout(model, guide, check_rows(x))
-    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
-    run = {"samples": "annealed", "num_chains": num_chains, **settings}
+    programs = Programs(model, guide, x, chunk_size)
 
     def anneal(block: Tensor, first: int) -> dict[str, Tensor]:
-        with pyro.validation_enabled(False):
-            path = AnnealedPath(model, guide, block, layout, **settings)
-            log_weights, acceptance = path.forward(num_chains, path.adapt())
+        path = AnnealedPath(model, guide, block, programs.layout, **settings)
+        log_weights, acceptance = path.forward(num_chains, path.adapt())
         running = RunningWeights(len(block), num_chains, x.device)
         running.update(log_weights)
         return {**running.columns(first), "acceptance": acceptance}
@@ -93,9 +92,15 @@ def annealed(
     def finish(columns: dict[str, Tensor]) -> Evidence:
         return Evidence(**columns, num_samples=num_chains, samples="annealed chains")  # type: ignore[arg-type]
 
-    blocks = split_rows(model, guide, x, layout, max(1, chunk_size // num_chains))
-    known = partial(fingerprint, model, guide, x, layout)
-    return over_blocks(anneal, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known)
+    return programs.run(
+        anneal,
+        finish,
+        rows=max(1, programs.chunk_size // num_chains),
+        settings={"function": "annealed", "num_chains": num_chains, **settings},
+        progress=progress,
+        resume=resume,
+        processes=processes,
+    )
 
 
 def check_path(num_temperatures: int, num_leapfrog: int, start: str) -> dict[str, Any]:

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import pyro
 from torch import Tensor
 
-from pyro_vae.checks import check_count, check_rows
+from pyro_vae.checks import check_count
 from pyro_vae.evidence.annealing import AnnealedPath, check_path
-from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
-from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
+from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
 from pyro_vae.log_mean_exp import log_mean_exp
-from pyro_vae.weights import Program, find_layout
+from pyro_vae.processes import Processes
+from pyro_vae.weights import Program
 
 __all__ = ["Sandwich", "sandwich"]
 
@@ -82,6 +80,7 @@ def sandwich(
     chunk_size: int | None = None,
     progress: Progress = bar,
     resume: str | Path | None = None,
+    processes: Processes | None = None,
 ) -> Sandwich:
     """Encloses log p(x), for data drawn from the model, by bidirectional Monte Carlo (Grosse et al. 2015).
 
@@ -98,9 +97,12 @@ def sandwich(
         num_temperatures: Steps from the start to the posterior, at least 1.
         num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.65.
         start: ``"prior"`` or ``"guide"``.
-        chunk_size: The number of (chain, datapoint) pairs to compute at once; by default what suits the device.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in; the same call goes on from it.
+        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
+            been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
@@ -109,20 +111,18 @@ def sandwich(
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)
-    layout = find_layout(model, guide, check_rows(x))
-    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
-    run = {"samples": "sandwich", "num_chains": num_chains, **settings}
+    programs = Programs(model, guide, x, chunk_size)
+    layout = programs.layout
 
     def enclose(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
-        with pyro.validation_enabled(False):
-            drawn = simulate(model, guide, block, layout)
-            path = AnnealedPath(model, guide, drawn.x, layout, **settings)
-            step_sizes = path.adapt()
-            forward, accepted = path.forward(num_chains, step_sizes)
-            latents = {
-                name: layout.rows_back(value.expand(num_chains, *value.shape)) for name, value in drawn.latents.items()
-            }
-            backward, accepted_back = path.reverse(path.vectors.to_vectors(latents), step_sizes)
+        drawn = simulate(model, guide, block, layout)
+        path = AnnealedPath(model, guide, drawn.x, layout, **settings)
+        step_sizes = path.adapt()
+        forward, accepted = path.forward(num_chains, step_sizes)
+        latents = {
+            name: layout.rows_back(value.expand(num_chains, *value.shape)) for name, value in drawn.latents.items()
+        }
+        backward, accepted_back = path.reverse(path.vectors.to_vectors(latents), step_sizes)
         return {
             "x": drawn.x,
             "lower": log_mean_exp(forward.double()),
@@ -130,14 +130,12 @@ def sandwich(
             "acceptance": (accepted + accepted_back) / 2,
         }
 
-    blocks = split_rows(model, guide, x, layout, max(1, chunk_size // num_chains))
-    known = partial(fingerprint, model, guide, x, layout)
-    return over_blocks(
+    return programs.run(
         enclose,
-        blocks,
         lambda columns: Sandwich(**columns),
+        rows=max(1, programs.chunk_size // num_chains),
+        settings={"function": "sandwich", "num_chains": num_chains, **settings},
         progress=progress,
         resume=resume,
-        run=run,
-        fingerprint=known,
+        processes=processes,
     )

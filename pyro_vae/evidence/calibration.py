@@ -8,20 +8,21 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pyro
 import torch
 from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, particle_counts, split_rows
+from pyro_vae.evidence.chunks import choose_rows, particle_counts
 from pyro_vae.evidence.lazy_arviz import import_arviz
-from pyro_vae.evidence.progress import Progress, bar, over_blocks
+from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
 from pyro_vae.figures import new_figure
-from pyro_vae.weights import Program, find_layout, sample_sites, vectorized
+from pyro_vae.processes import Processes
+from pyro_vae.weights import Program, sample_sites, vectorized
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -188,6 +189,8 @@ def calibrate(
     num_draws: int = 99,
     chunk_size: int | None = None,
     progress: Progress = _BAR,
+    resume: str | Path | None = None,
+    processes: Processes | None = None,
 ) -> Calibration:
     """Simulation-based calibration of the guide (Talts et al. 2018, section 4.1).
 
@@ -201,8 +204,12 @@ def calibrate(
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
         x: Data, ``[n, *event]``, n at least 50. Only their number and kind matter: as many are drawn from the model.
         num_draws: Draws from the guide for each datapoint, at least 4. With 99 there are 100 ranks.
-        chunk_size: The number of (draw, datapoint) pairs to compute at once; by default what suits the device.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
+        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
+            been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
@@ -216,26 +223,34 @@ def calibrate(
             f"x has {len(x)} datapoints, too few for their ranks to tell; expected at least {LEAST_DATAPOINTS} "
             "(only their number and kind matter)"
         )
-    layout = find_layout(model, guide, x)
-    simulation = simulate(model, guide, x, layout)
-    chunk_size = choose_chunk_size(model, guide, simulation.x, layout, chunk_size)
+    programs = Programs(model, guide, x, chunk_size)
+    layout = programs.layout
 
     def rank(block: Tensor, first: int) -> dict[str, Tensor]:
-        true = {name: value[first : first + len(block)] for name, value in simulation.latents.items()}
-        below, ties = ({name: torch.zeros_like(v, dtype=torch.int64) for name, v in true.items()} for _ in range(2))
-        with pyro.validation_enabled(False):
-            for num_particles in particle_counts(num_draws, len(block), chunk_size):
-                sites = dict(sample_sites(poutine.trace(vectorized(guide, num_particles, layout)).get_trace(block)))
-                for name, value in true.items():
-                    draws = layout.rows_second(sites[name]["value"])
-                    _check_numbers(name, draws, value, first)
-                    below[name] += (draws < value).sum(0)
-                    ties[name] += (draws == value).sum(0)
-        return {name: below[name] + _uniform_up_to(ties[name]) for name in true}
+        simulation = simulate(model, guide, block, layout)
+        below, ties = (
+            {name: torch.zeros_like(value, dtype=torch.int64) for name, value in simulation.latents.items()}
+            for _ in range(2)
+        )
+        for num_particles in particle_counts(num_draws, len(block), programs.chunk_size):
+            guided = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(simulation.x)
+            sites = dict(sample_sites(guided))
+            for name, true in simulation.latents.items():
+                draws = layout.rows_second(sites[name]["value"])
+                _check_numbers(name, draws, true, first)
+                below[name] += (draws < true).sum(0)
+                ties[name] += (draws == true).sum(0)
+        return {name: below[name] + _uniform_up_to(ties[name]) for name in below}
 
-    with pyro.validation_enabled(False):
-        blocks = split_rows(model, guide, simulation.x, layout, choose_rows(chunk_size, num_draws))
-    return over_blocks(rank, blocks, partial(Calibration, num_draws=num_draws), progress=progress)
+    return programs.run(
+        rank,
+        partial(Calibration, num_draws=num_draws),
+        rows=choose_rows(programs.chunk_size, num_draws),
+        settings={"function": "calibrate", "num_draws": num_draws},
+        progress=progress,
+        resume=resume,
+        processes=processes,
+    )
 
 
 def _check_numbers(name: str, draws: Tensor, true: Tensor, first: int) -> None:

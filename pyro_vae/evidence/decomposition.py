@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
-from pyro_vae.evidence.progress import Progress, bar
-from pyro_vae.weights import Layout, Program, find_layout, no_sites, terms, terms_at
+from pyro_vae.checks import check_count
+from pyro_vae.evidence.runner import Programs, Progress, bar
+from pyro_vae.processes import Processes
+from pyro_vae.weights import Program, no_sites, terms, terms_at
 
 __all__ = ["ElboDecomposition", "decompose_elbo"]
 
 ACTIVE = 0.01  # Burda et al. 2015, section 5.2
+DRAWN, MEAN, VARIANCE = "drawn ", "mean ", "variance "  # of a latent site, in the names of columns
 PAIRS_AT_ONCE = 2**16  # densities of one latent under q given another datapoint: no likelihood to compute
 
 
@@ -106,6 +109,8 @@ def decompose_elbo(
     num_marginal: int = 1000,
     chunk_size: int | None = None,
     progress: Progress = bar,
+    resume: str | Path | None = None,
+    processes: Processes | None = None,
 ) -> ElboDecomposition:
     """Splits the ELBO as Hoffman & Johnson (2016) do, and counts active units.
 
@@ -118,56 +123,83 @@ def decompose_elbo(
         x: Data, ``[n, *event]``.
         num_particles: Particles for each datapoint, at least 2.
         num_marginal: The number of latents that the mutual information is estimated from, at least 2.
-        chunk_size: The number of (particle, datapoint) pairs to compute at once; by default what suits the device.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
+        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
+            been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
-        ValueError: If x is empty or not accepted by the programs, the programs share no data plate, or their sites do
-            not match.
+        ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
+            match, or the file is of another run.
+        Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
-    check_count("num_particles", num_particles, least=2)
-    check_count("num_marginal", num_marginal, least=2)
-    layout = find_layout(model, guide, check_rows(x))
-    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
-    n = len(x)
-    chosen = torch.randperm(n, device=x.device)[:num_marginal].sort().values
-    columns: dict[str, list[Tensor]] = {"log_likelihood": [], "rate": []}
-    moments: dict[str, list[tuple[Tensor, Tensor]]] = {}
-    drawn: dict[str, list[Tensor]] = {}
-    own_posterior, own_prior, first = [], [], 0
+    settings = {
+        "function": "decompose_elbo",
+        "num_particles": check_count("num_particles", num_particles, least=2),
+        "num_marginal": check_count("num_marginal", num_marginal, least=2),
+    }
+    programs = Programs(model, guide, x, chunk_size)
+
+    def decompose(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
+        at = terms(model, guide, block, num_particles, programs.layout)
+        columns = {"own_posterior": at.log_posterior[0].double(), "own_prior": at.log_prior[0].double()}
+        for name, values in (("reconstruction", at.log_likelihood), ("rate", at.log_posterior - at.log_prior)):
+            columns |= {name: values.double().mean(0), f"{name}_variance": values.double().var(0) / num_particles}
+        for name, value in at.latents.items():
+            values = programs.layout.rows_second(value)
+            columns |= {
+                f"{DRAWN}{name}": values[0],
+                f"{MEAN}{name}": values.double().mean(0),
+                f"{VARIANCE}{name}": values.double().var(0) / num_particles,
+            }
+        return columns
+
+    return programs.run(
+        decompose,
+        partial(_decomposition, programs, num_marginal),
+        rows=max(1, programs.chunk_size // num_particles),
+        settings=settings,
+        progress=progress,
+        resume=resume,
+        processes=processes,
+    )
+
+
+@torch.no_grad()
+def _decomposition(programs: Programs, num_marginal: int, columns: dict[str, Tensor]) -> ElboDecomposition:
+    """The result for the first datapoints, from what was computed of each."""
+    n = len(columns["rate"])
+    chosen = torch.randperm(n)[:num_marginal].sort().values
+    latents = {name: values[chosen].to(programs.x.device) for name, values in _sites(DRAWN, columns).items()}
     with pyro.validation_enabled(False):
-        for block in progress(split_rows(model, guide, x, layout, max(1, chunk_size // num_particles))):
-            at = terms(model, guide, block, num_particles, layout)
-            columns["log_likelihood"].append(at.log_likelihood.double())
-            columns["rate"].append((at.log_posterior - at.log_prior).double())
-            mine = chosen[(chosen >= first) & (chosen < first + len(block))] - first
-            own_posterior.append(at.log_posterior[0, mine].double())
-            own_prior.append(at.log_prior[0, mine].double())
-            for name, value in at.latents.items():
-                values = layout.rows_second(value)
-                moments.setdefault(name, []).append((values.double().mean(0), values.double().var(0)))
-                drawn.setdefault(name, []).append(values[0, mine])
-            first += len(block)
-        latents = {name: torch.cat(parts) for name, parts in drawn.items()}
-        log_marginal = _log_marginal(guide, x, latents, layout)
-    log_likelihood, rate = (torch.cat(parts, dim=1) for parts in columns.values())
-    information, marginal = torch.cat(own_posterior) - log_marginal, log_marginal - torch.cat(own_prior)
+        log_marginal = _log_marginal(programs, n, latents).cpu()
+    information = columns["own_posterior"][chosen] - log_marginal
+    marginal = log_marginal - columns["own_prior"][chosen]
+    rate, rate_std_error = columns["rate"].mean().item(), _std_error(columns["rate_variance"])
     # Their sum is the rate. The one that varies less is estimated, and the other is what remains of the rate.
-    error = math.sqrt(min(information.var().item(), marginal.var().item()) / len(marginal))
-    if information.var() <= marginal.var():
+    variances = [_variance(information).item(), _variance(marginal).item()]
+    error = math.sqrt(min(variances) / len(chosen))
+    if variances[0] <= variances[1]:
         mutual_information = information.mean().item()
     else:
-        mutual_information = rate.mean().item() - marginal.mean().item()
-        error = math.hypot(error, _std_error(rate))
+        mutual_information = rate - marginal.mean().item()
+        error = math.hypot(error, rate_std_error)
+    variances_of_means = _sites(VARIANCE, columns)
     return ElboDecomposition(
-        reconstruction=log_likelihood.mean().item(),
-        rate=rate.mean().item(),
+        reconstruction=columns["reconstruction"].mean().item(),
+        rate=rate,
         mutual_information=mutual_information,
-        reconstruction_std_error=_std_error(log_likelihood),
-        rate_std_error=_std_error(rate),
+        reconstruction_std_error=_std_error(columns["reconstruction_variance"]),
+        rate_std_error=rate_std_error,
         mutual_information_std_error=error,
-        activity={name: _variance_of_mean(parts, num_particles) for name, parts in moments.items()},
+        # Without what the finite number of particles adds to it.
+        activity={
+            name: (_variance(means) - variances_of_means[name].mean(0)).clamp_min(0)
+            for name, means in _sites(MEAN, columns).items()
+        },
         num_datapoints=n,
     )
 
@@ -176,29 +208,35 @@ def _mostly_off(active: Tensor) -> bool:
     return bool(active.double().mean() < 0.5)
 
 
-def _std_error(values: Tensor) -> float:
-    """Of the mean of values ``[particles, n]``, for these datapoints."""
-    return (values.var(0) / values.shape[0]).sum().sqrt().item() / values.shape[1]
+def _sites(prefix: str, columns: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}
 
 
-def _variance_of_mean(moments: list[tuple[Tensor, Tensor]], num_particles: int) -> Tensor:
-    """The variance over datapoints of the mean of q, without what the finite number of particles adds to it."""
-    means, variances = (torch.cat(parts) for parts in zip(*moments, strict=True))
-    between = means.var(0) if len(means) > 1 else torch.zeros_like(means[0])
-    return (between - variances.mean(0) / num_particles).clamp_min(0).cpu()
+def _variance(values: Tensor) -> Tensor:
+    """Over the rows; that of a single one is zero."""
+    return values.var(0) if len(values) > 1 else torch.zeros_like(values[0])
 
 
-def _log_marginal(guide: Program, x: Tensor, latents: dict[str, Tensor], layout: Layout) -> Tensor:
-    """log q(z) of latents ``[m, ...]``: the log of the mean over all datapoints of q(z given x), ``[m]``."""
+def _std_error(variances: Tensor) -> float:
+    """Of the mean over datapoints of estimates with these variances, ``[n]``."""
+    return variances.sum().sqrt().item() / len(variances)
+
+
+def _log_marginal(programs: Programs, n: int, latents: dict[str, Tensor]) -> Tensor:
+    """log q(z) of latents ``[m, ...]``: the log of the mean over the first n datapoints of q(z | x), ``[m]``."""
+    layout, done = programs.layout, 0
     count = len(next(iter(latents.values())))
-    blocks = split_rows(no_sites, guide, x, layout, 512)
-    log_sum = torch.full((count,), -torch.inf, dtype=torch.float64, device=x.device)
-    for block in blocks:
-        for index in torch.arange(count, device=x.device).split(max(1, PAIRS_AT_ONCE // len(block))):
+    log_sum = torch.full((count,), -torch.inf, dtype=torch.float64, device=programs.x.device)
+    for rows in programs.blocks(512):
+        block = rows[: n - done]
+        done += len(block)
+        for index in torch.arange(count, device=block.device).split(max(1, PAIRS_AT_ONCE // len(block))):
             shared = {
                 name: layout.rows_back(values[index, None].expand(-1, len(block), *values.shape[1:]))
                 for name, values in latents.items()
             }
-            density = terms_at(no_sites, guide, block, shared, len(index), layout).log_posterior
+            density = terms_at(no_sites, programs.guide, block, shared, len(index), layout).log_posterior
             log_sum[index] = torch.logaddexp(log_sum[index], density.double().logsumexp(1))
-    return log_sum - math.log(len(x))
+        if done == n:
+            break
+    return log_sum - math.log(n)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
-import pyro
 import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
@@ -14,13 +15,13 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from pyro_vae.checks import check_count, check_rows
+from pyro_vae.checks import check_count
 from pyro_vae.distributions.independent import split_independent
-from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
-from pyro_vae.evidence.progress import Progress, bar
+from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.unscaled import Unscaled
-from pyro_vae.randomness import generators_kept, reseed
-from pyro_vae.weights import Layout, Program, find_layout, sample_sites, sum_out, terms_of, vectorized_trace_pair
+from pyro_vae.processes import Processes
+from pyro_vae.randomness import reseed
+from pyro_vae.weights import Layout, Program, sample_sites, sum_out, terms_of, vectorized_trace_pair
 
 __all__ = ["ElboCheck", "Estimate", "check_elbo"]
 
@@ -103,61 +104,88 @@ def check_elbo(
     num_particles: int = 16,
     chunk_size: int | None = None,
     progress: Progress = bar,
+    resume: str | Path | None = None,
+    processes: Processes | None = None,
 ) -> ElboCheck:
     """Computes the ELBO in four ways on the same noise and says whether they agree.
 
     ``Trace_ELBO`` and the mean log-weight have the same terms, as have ``TraceMeanField_ELBO`` and the analytic ELBO:
     each pair must agree to rounding. The pairs differ by a sampled against an analytic KL divergence, whose mean
     difference must be zero within 4 standard errors (of the paired difference; false alarms: 6e-5). Scales, as of
-    ``poutine.scale`` or a subsampled plate, are left out: they weigh a loss, and are no part of p or q.
+    ``poutine.scale`` or a subsampled plate, are left out: they weigh a loss, and are no part of p or q. All particles
+    of one datapoint are computed at once, whatever the chunk size.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
         x: Data, ``[n, *event]``.
         num_particles: Particles for each datapoint, at least 2 (for the standard error).
-        chunk_size: The number of (particle, datapoint) pairs to compute at once; by default what suits the device. All
-            particles of one datapoint are computed at once in any case.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
+        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
+        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
+            been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
-        ValueError: If x is empty or not accepted by the programs, the programs share no data plate, or their sites do
-            not match.
+        ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
+            match, or the file is of another run.
+        Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     check_count("num_particles", num_particles, least=2)
-    layout = find_layout(model, guide, check_rows(x))
-    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
-    options = {"vectorize_particles": True, "max_plate_nesting": -layout.particle_dim - 1}
+    programs = Programs(Unscaled()(model), Unscaled()(guide), x, chunk_size)
+    options = {"vectorize_particles": True, "max_plate_nesting": -programs.layout.particle_dim - 1}
     trace, mean_field = (elbo(num_particles, **options) for elbo in (Trace_ELBO, TraceMeanField_ELBO))
-    trace_total, mean_field_total = 0.0, 0.0
-    sampled, analytic, difference = _Mean(), _Mean(), _Mean()
-    model, guide = Unscaled()(model), Unscaled()(guide)
-    with pyro.validation_enabled(False):
-        for block in progress(split_rows(model, guide, x, layout, max(1, chunk_size // num_particles))):
-            seed = int(torch.randint(2**63 - 1, ()))
-            with generators_kept(x.device):
-                reseed(seed, x.device)
-                trace_total -= trace.loss(model, guide, block)
-                reseed(seed, x.device)
-                mean_field_total -= mean_field.loss(model, guide, block)
-                reseed(seed, x.device)
-                traces = vectorized_trace_pair(model, guide, block, num_particles, layout)
-            terms, kl = terms_of(*traces, layout), _analytic_kl(*traces, layout)
-            sampled.update(terms.log_weights)
-            if kl is not None:
-                analytic.update(terms.log_likelihood - kl)
-                difference.update(terms.log_prior - terms.log_posterior + kl)
-    n = len(x)
-    has_analytic = analytic.count == n
+
+    def check(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
+        model, guide, layout = programs.model, programs.guide, programs.layout
+        seed = int(torch.randint(2**63 - 1, ()))
+        columns = {}
+        for name, elbo in (("trace", trace), ("mean_field", mean_field)):
+            reseed(seed, block.device)
+            # One number for the whole block, which stands for it in the row of its first datapoint.
+            columns[name] = torch.zeros(len(block), dtype=torch.float64)
+            columns[name][0] = -elbo.loss(model, guide, block)
+        reseed(seed, block.device)
+        traces = vectorized_trace_pair(model, guide, block, num_particles, layout)
+        terms, kl = terms_of(*traces, layout), _analytic_kl(*traces, layout)
+        ways = {"log_weights": terms.log_weights}
+        if kl is not None:
+            ways["analytic"] = terms.log_likelihood - kl
+            ways["difference"] = terms.log_prior - terms.log_posterior + kl
+        for name, values in ways.items():
+            columns[name] = values.double().mean(0)
+            columns[f"{name}_variance"] = values.double().var(0) / num_particles
+        return columns
+
+    return programs.run(
+        check,
+        partial(_check_of, torch.finfo(programs.dtype).eps),
+        rows=max(1, programs.chunk_size // num_particles),
+        settings={"function": "check_elbo", "num_particles": num_particles},
+        progress=progress,
+        resume=resume,
+        processes=processes,
+    )
+
+
+def _check_of(precision: float, columns: dict[str, Tensor]) -> ElboCheck:
+    """The result for the first datapoints, from what was computed of each."""
+    n = len(columns["log_weights"])
+
+    def estimate(name: str, error_of: str) -> Estimate:
+        return Estimate(columns[name].sum().item() / n, columns[f"{error_of}_variance"].sum().sqrt().item() / n)
+
+    has_analytic = "analytic" in columns
     return _verdict(
         # Pyro gives one number without an error: it is that of the estimate with the same terms.
-        trace=Estimate(trace_total / n, sampled.estimate.std_error),
-        log_weights=sampled.estimate,
-        mean_field=Estimate(mean_field_total / n, (analytic if has_analytic else sampled).estimate.std_error),
-        analytic=analytic.estimate if has_analytic else None,
-        difference=difference.estimate if has_analytic else None,
-        precision=torch.finfo(terms.log_weights.dtype).eps,
+        trace=estimate("trace", "log_weights"),
+        log_weights=estimate("log_weights", "log_weights"),
+        mean_field=estimate("mean_field", "analytic" if has_analytic else "log_weights"),
+        analytic=estimate("analytic", "analytic") if has_analytic else None,
+        difference=estimate("difference", "difference") if has_analytic else None,
+        precision=precision,
     )
 
 
@@ -197,24 +225,6 @@ def _verdict(
     sampled_against_analytic = pairs[-1][:2]
     mean_field_valid = [pair[:2] for pair in differing] != [sampled_against_analytic]
     return ElboCheck(trace, log_weights, mean_field, analytic, disagreements, mean_field_valid)
-
-
-class _Mean:
-    """The mean over particles and datapoints, and the standard error that the particles give it."""
-
-    def __init__(self) -> None:
-        self.total, self.variance, self.count = 0.0, 0.0, 0
-
-    def update(self, values: Tensor) -> None:
-        """Takes in values ``[particles, n]``."""
-        values = values.double()
-        self.total += values.mean(0).sum().item()
-        self.variance += (values.var(0) / values.shape[0]).sum().item()
-        self.count += values.shape[1]
-
-    @property
-    def estimate(self) -> Estimate:
-        return Estimate(self.total / self.count, math.sqrt(self.variance) / self.count)
 
 
 def _analytic_kl(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Tensor | None:

@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, split_rows
+from pyro_vae.checks import check_count
 from pyro_vae.evidence.importance_sampling import weigh
 from pyro_vae.evidence.local_guide import LocalGuide
-from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.result import MAX_PARETO_K, std_error_of_mean
+from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
-from pyro_vae.weights import Program, find_layout, terms
+from pyro_vae.processes import Processes
+from pyro_vae.weights import Program, terms
 
 __all__ = ["InferenceGap", "inference_gap"]
 
@@ -103,6 +101,7 @@ def inference_gap(
     chunk_size: int | None = None,
     progress: Progress = bar,
     resume: str | Path | None = None,
+    processes: Processes | None = None,
 ) -> InferenceGap:
     """Splits log p(x) - ELBO into approximation and amortization gap (Cremer et al. 2018).
 
@@ -121,37 +120,40 @@ def inference_gap(
         num_steps: Steps of the optimization.
         num_particles: Particles for each datapoint in a step.
         lr: The learning rate at the beginning.
-        chunk_size: The number of (particle, datapoint) pairs to compute at once; by default what suits the device.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in; the same call goes on from it.
+        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
+            been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
         ValueError: As :func:`~pyro_vae.evidence.importance`; or if q at a site cannot be optimized for each datapoint.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
-    run = {
-        "samples": "inference gap",
+    settings = {
+        "function": "inference_gap",
+        "log_prob": log_prob,
         "num_samples": check_count("num_samples", num_samples, least=2),
         "num_steps": check_count("num_steps", num_steps),
         "num_particles": check_count("num_particles", num_particles),
         "lr": float(lr),
     }
+    programs = Programs(model, guide, x, chunk_size)
+    layout = programs.layout
     if log_prob is not None and log_prob.shape != x.shape[:1]:
         raise ValueError(f"log_prob has shape {list(log_prob.shape)}; expected [{len(x)}], one for each datapoint")
-    layout = find_layout(model, guide, check_rows(x))
-    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
 
     def split(block: Tensor, first: int) -> dict[str, Tensor]:
         def weights(guide: Program, proposal: Proposal = terms) -> RunningWeights:
             def log_weights(block: Tensor, count: int) -> Tensor:
                 return proposal(model, guide, block, count, layout).log_weights
 
-            return weigh(log_weights, block, num_samples, chunk_size)
+            return weigh(log_weights, block, num_samples, programs.chunk_size)
 
-        with pyro.validation_enabled(False):
-            local = LocalGuide(guide, block)
-            local.fit(model, block, layout, num_steps=num_steps, num_particles=num_particles, lr=lr)
+        local = LocalGuide(guide, block)
+        local.fit(model, block, layout, num_steps=num_steps, num_particles=num_particles, lr=lr)
         amortized, best = weights(guide), weights(local)
         if log_prob is None:
             columns = (best if proposal is terms else weights(local, proposal)).columns(first)
@@ -169,12 +171,13 @@ def inference_gap(
             "pareto_k": k,
         }
 
-    return over_blocks(
+    return programs.run(
         split,
-        split_rows(model, guide, x, layout, max(1, chunk_size // num_particles)),
         lambda columns: InferenceGap(**columns),
+        rows=max(1, programs.chunk_size // num_particles),
+        settings=settings,
+        proposal=proposal,
         progress=progress,
         resume=resume,
-        run=run,
-        fingerprint=partial(fingerprint, model, guide, x, layout),
+        processes=processes,
     )

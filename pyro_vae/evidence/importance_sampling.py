@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
-import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size, choose_rows, particle_counts, split_rows
+from pyro_vae.checks import check_count
+from pyro_vae.evidence.chunks import choose_rows, particle_counts
 from pyro_vae.evidence.draws import to_arviz
-from pyro_vae.evidence.progress import Progress, bar, fingerprint, over_blocks
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.result import Evidence
+from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
 from pyro_vae.infer.graphs import compiled
 from pyro_vae.processes import Processes
-from pyro_vae.weights import Program, find_layout, terms
+from pyro_vae.weights import Program, terms
 
 __all__ = ["importance", "weigh"]
 
@@ -56,15 +55,15 @@ def importance(
         num_samples: Samples for each datapoint, at least 1.
         proposal: Where the samples come from: the guide, unless :func:`~pyro_vae.evidence.widened` or
             :func:`~pyro_vae.evidence.defensive` says otherwise.
-        chunk_size: The number of (sample, datapoint) pairs to compute at once; by default what suits the device.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         compile: Whether to compile the programs, True, False or ``"auto"``: in runs of over 2000 chunks, on a CPU. It
             takes seconds (and a C++ compiler) and saves about a third of the time; with the same seed, results agree
             to rounding. Programs that cannot be compiled run as they are, with a warning.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
             been stopped; at most the last 10 seconds are lost.
-        processes: Those that share the datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of them call
-            this alike, and all get the whole result.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
@@ -75,34 +74,39 @@ def importance(
     num_samples = check_count("num_samples", num_samples)
     if compile not in (True, False, "auto"):
         raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
-    layout = find_layout(model, guide, check_rows(x))
-    chunk_size = choose_chunk_size(model, guide, x, layout, chunk_size)
-    run = {"samples": "importance", "num_samples": num_samples}
-
-    rows = choose_rows(chunk_size, num_samples)
-    if processes is not None:
-        rows = min(rows, -(-len(x) // processes.size))
-    blocks = split_rows(model, guide, x, layout, rows)
+    programs = Programs(model, guide, x, chunk_size)
+    chunk_size = programs.chunk_size
 
     def log_weights(block: Tensor, num_particles: int) -> Tensor:
-        return proposal(model, guide, block, num_particles, layout).log_weights
+        return proposal(model, guide, block, num_particles, programs.layout).log_weights
 
+    rows = choose_rows(chunk_size, num_samples)
     pays = x.device.type == "cpu" and len(x) * num_samples > WORTH_COMPILING * chunk_size
     fast = pays if compile == "auto" else compile
-    most = next(particle_counts(num_samples, len(blocks[0]), chunk_size))
-    draw_chunk = _compiled(log_weights, blocks, most) if fast else log_weights
+
+    @cache  # only when something is left to do
+    def draw_chunk() -> Chunk:
+        blocks = programs.blocks(rows)
+        most = next(particle_counts(num_samples, len(blocks[0]), chunk_size))
+        return _compiled(log_weights, blocks, most) if fast else log_weights
 
     def estimate(block: Tensor, first: int) -> dict[str, Tensor]:
-        return weigh(draw_chunk, block, num_samples, chunk_size).columns(first)
+        return weigh(draw_chunk(), block, num_samples, chunk_size).columns(first)
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
         known = x[: len(columns["log_prob"])]
         draw = partial(to_arviz, model, guide, known, proposal=proposal)
         return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]
 
-    known = partial(fingerprint, model, guide, x, layout, proposal)
-    return over_blocks(
-        estimate, blocks, finish, progress=progress, resume=resume, run=run, fingerprint=known, processes=processes
+    return programs.run(
+        estimate,
+        finish,
+        rows=rows,
+        settings={"function": "importance", "num_samples": num_samples},
+        proposal=proposal,
+        progress=progress,
+        resume=resume,
+        processes=processes,
     )
 
 
@@ -117,17 +121,15 @@ def weigh(log_weights: Chunk, x: Tensor, num_samples: int, chunk_size: int) -> R
         chunk_size: The number of pairs to compute at once.
     """
     running = RunningWeights(len(x), num_samples, x.device)
-    with pyro.validation_enabled(False):
-        for count in particle_counts(num_samples, len(x), chunk_size):
-            running.update(log_weights(x, count))
+    for count in particle_counts(num_samples, len(x), chunk_size):
+        running.update(log_weights(x, count))
     return running
 
 
 def _compiled(log_weights: Chunk, blocks: Sequence[Tensor], num_particles: int) -> Chunk:
     """The log-weights, compiled for blocks and numbers of particles of full size; what is left over runs as it is."""
     full = [block for block in blocks if len(block) == len(blocks[0])]
-    with pyro.validation_enabled(False):
-        fast = compiled(lambda block: log_weights(block, num_particles), full[0], full[-1])
+    fast = compiled(lambda block: log_weights(block, num_particles), full[0], full[-1])
 
     def chunk(block: Tensor, count: int) -> Tensor:
         is_full = len(block) == len(blocks[0]) and count == num_particles

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import product
@@ -16,19 +16,21 @@ from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide.initialization import init_to_sample
 from torch import Tensor
 
-from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.blocks import choose_chunk_size
+from pyro_vae.checks import check_count
 from pyro_vae.evidence.elbo_check import MAX_STANDARD_ERRORS
 from pyro_vae.evidence.lazy_arviz import arviz_data, import_arviz
-from pyro_vae.evidence.progress import bar
+from pyro_vae.evidence.runner import Programs, bar
 from pyro_vae.evidence.unscaled import Unscaled
-from pyro_vae.weights import Layout, Program, find_layout, sample_sites, terms_at, trace_pair, vectorized
+from pyro_vae.interrupted import Interrupted
+from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_pair, vectorized
 
 __all__ = ["NutsComparison", "compare_with_nuts"]
 
 # Vehtari et al. 2021, section 4: the bounds for R-hat and for the effective sample size of all chains together.
 MAX_R_HAT = 1.01
 LEAST_ESS = 400
+
+Chain = tuple[dict[str, Tensor], list[int]]  # its draws, by site [draws, ...], and the indices of those that diverged
 
 _BAR = partial(bar, description="NUTS")
 
@@ -209,6 +211,7 @@ def compare_with_nuts(
     num_samples: int = 1000,
     warmup_steps: int = 500,
     num_chains: int = 2,
+    chunk_size: int | None = None,
     progress: Callable[[Any], Iterable[Any]] = _BAR,
 ) -> NutsComparison:
     """Samples p(z given x) with Pyro's NUTS (Hoffman & Gelman 2014), and q(z given x) as often.
@@ -225,6 +228,8 @@ def compare_with_nuts(
         warmup_steps: Steps of each chain before them, in which step size and mass matrix are adapted.
         num_chains: Chains, at least 2 so that R-hat can compare them, one after the other. Each starts at a draw from
             the prior.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
+            That is for the guide: NUTS moves all datapoints at once.
         progress: Wraps the sequence of all steps, as ``rich.progress.track`` does; ``iter`` for silence.
 
     Raises:
@@ -232,30 +237,41 @@ def compare_with_nuts(
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, a latent site is discrete, the model is not the same from call to call, or NUTS finds no place to
             start from.
+        Interrupted: At Ctrl-C, with the result for the chains that were done, if there are two or more.
     """
     num_samples, num_chains = check_count("num_samples", num_samples, least=4), check_count("num_chains", num_chains, 2)
     warmup_steps = check_count("warmup_steps", warmup_steps)
-    layout = find_layout(model, guide, check_rows(x))
+    programs = Programs(model, guide, x, chunk_size)
+    layout = programs.layout
     event_dims = _check_model(model, guide, x, layout)
-    chains = _run_chains(model, x, num_samples, warmup_steps, num_chains, progress)
-    nuts = {}
-    for name, event_dim in event_dims.items():
-        draws = torch.cat([chain[name] for chain, _ in chains])
-        missing = -layout.particle_dim - (draws.ndim - event_dim)  # plates that other sites are in
-        draws = draws.reshape(len(draws), *[1] * missing, *draws.shape[1:])
-        nuts[name] = _by_chain(layout.rows_second(draws), num_chains)
-    num_draws = num_chains * num_samples
-    at_once = max(1, choose_chunk_size(model, guide, x, layout, None) // len(x))
-    drawn = _guide_draws(guide, x, num_draws, at_once, layout)
-    diverging = torch.zeros(num_chains, num_samples, dtype=torch.bool)
-    for row, (_, divergences) in zip(diverging, chains, strict=True):
-        row[divergences] = True
-    return NutsComparison(
-        nuts=nuts,
-        guide={name: _by_chain(drawn[name], num_chains) for name in nuts},
-        **_diagnostics(nuts),
-        diverging=diverging,
-    )
+    at_once = max(1, programs.chunk_size // len(x))
+
+    def compare(chains: Sequence[Chain]) -> NutsComparison:
+        nuts = {}
+        for name, event_dim in event_dims.items():
+            draws = torch.cat([draws[name] for draws, _ in chains])
+            missing = -layout.particle_dim - (draws.ndim - event_dim)  # plates that other sites are in
+            draws = draws.reshape(len(draws), *[1] * missing, *draws.shape[1:])
+            nuts[name] = _by_chain(layout.rows_second(draws), len(chains))
+        drawn = _guide_draws(guide, x, len(chains) * num_samples, at_once, layout)
+        diverging = torch.zeros(len(chains), num_samples, dtype=torch.bool)
+        for row, (_, divergences) in zip(diverging, chains, strict=True):
+            row[divergences] = True
+        return NutsComparison(
+            nuts=nuts,
+            guide={name: _by_chain(drawn[name], len(chains)) for name in nuts},
+            **_diagnostics(nuts),
+            diverging=diverging,
+        )
+
+    chains: list[Chain] = []
+    try:
+        for chain in _run_chains(model, x, num_samples, warmup_steps, num_chains, progress):
+            chains.append(chain)
+    except KeyboardInterrupt as interrupt:
+        message = f"{len(chains)} of {num_chains} chains were done"
+        raise Interrupted(message, compare(chains) if len(chains) > 1 else None) from interrupt
+    return compare(chains)
 
 
 @torch.no_grad()
@@ -284,14 +300,13 @@ def _run_chains(
     warmup_steps: int,
     num_chains: int,
     progress: Callable[[Any], Iterable[Any]],
-) -> list[tuple[dict[str, Tensor], list[int]]]:
+) -> Iterator[Chain]:
     """For each chain its draws, by site ``[draws, ...]``, and the indices of those that diverged.
 
     Chains of this process rather than Pyro's parallel ones: those need programs that can be pickled, and seed each
     chain by its number.
     """
     steps = iter(progress(range(num_chains * (warmup_steps + num_samples))))
-    chains = []
     for _ in range(num_chains):
         mcmc = MCMC(
             NUTS(Unscaled()(model), init_strategy=init_to_sample),
@@ -302,9 +317,8 @@ def _run_chains(
         )
         with torch.enable_grad():
             mcmc.run(x)
-        chains.append((mcmc.get_samples(), mcmc.diagnostics()["divergences"]["chain 0"]))
+        yield mcmc.get_samples(), mcmc.diagnostics()["divergences"]["chain 0"]
     next(steps, None)  # so that the bar ends
-    return chains
 
 
 @torch.no_grad()

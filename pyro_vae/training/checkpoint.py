@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load, save
 from torch import Tensor
+
+from pyro_vae.atomic_file import ChecksumError, from_bytes, replace, to_bytes
 
 __all__ = ["CheckpointError", "blaming", "pack", "read", "replace", "unpack", "write"]
 
@@ -40,36 +38,14 @@ def blaming(path: Path, reason: str) -> Iterator[None]:
         raise CheckpointError(f"{path} {reason}: {str(error) or type(error).__name__}") from error
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Writes another file, which takes the place of the old one when it is on disk: there is a whole one at any moment.
-
-    Raises:
-        OSError: If it cannot be written; the old file is as it was.
-    """
-    new = path.with_name(f".{path.name}.new")
-    try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except OSError as error:
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
-        raise OSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    _sync_folder(path.parent)
-
-
 def write(path: Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) -> None:
     """Writes tensors and what can be said in JSON, as a safetensors file with a checksum of all.
 
     Raises:
         OSError: If it cannot be written; the old file is as it was.
     """
-    # Copies, since safetensors refuses tensors that share memory, as those of a part that is used twice do.
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     text = json.dumps({"format": FORMAT, **content}, default=float)  # callbacks may add NumPy's to the history
-    replace(path, save(copies, {"pyro_vae": text, "sha256": _digest(copies, text)}))
+    replace(path, to_bytes(tensors, text))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -81,17 +57,15 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     data = path.read_bytes()
     with blaming(path, "is not a checkpoint of pyro_vae, or is damaged"):
-        tensors = load(data)
-        size = int.from_bytes(data[:8], "little")
-        metadata = json.loads(data[8 : 8 + size])["__metadata__"]
-        text, digest = metadata["pyro_vae"], metadata["sha256"]
-        if digest != _digest(tensors, text):
-            raise CheckpointError(f"{path} is damaged: its checksum does not match")
+        try:
+            tensors, text = from_bytes(data)
+        except ChecksumError as error:
+            raise CheckpointError(f"{path} is damaged: {error}") from error
         content = dict(json.loads(text))
         if content["format"] > FORMAT:
             version = dict(content.get("versions", {})).get("pyro_vae", "a newer version")
             raise CheckpointError(f"{path} has format {content['format']}, of pyro_vae {version}; expected {FORMAT}")
-    return {name: tensors[name].clone() for name in sorted(tensors)}, content  # in memory that is aligned
+    return tensors, content
 
 
 def pack(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
@@ -139,21 +113,3 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 def _kind(value: Any) -> str:
     return next(kind.__name__ for kind in (Counter, dict, tuple, list) if isinstance(value, kind))
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    """Has the new name of a file written to disk too, where the system does such."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -1,0 +1,214 @@
+"""Long runs, block by block: a bar, Ctrl-C that keeps what was done, going on from a file, and several processes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from itertools import accumulate
+from typing import Any, TypeVar
+
+import pyro
+import torch
+from rich.console import Console
+from rich.progress import track
+from torch import Tensor
+
+from pyro_vae.evidence.resume_file import DAMAGED, Kept, ResumeFile, locked
+from pyro_vae.interrupted import Interrupted
+from pyro_vae.processes import Processes
+from pyro_vae.randomness import generators_kept, reseed
+
+__all__ = ["Compute", "Progress", "bar", "block_seed", "interrupted", "over_blocks"]
+
+Progress = Callable[[Sequence[Tensor]], Iterable[Tensor]]  #: Wraps a sequence of blocks, as rich.progress.track does.
+Compute = Callable[[Tensor, int], dict[str, Tensor]]  #: A block and the index of its first row to columns by name.
+Result = TypeVar("Result")
+
+SECONDS_BETWEEN_SAVES = 10.0
+GO_ON = "the same call goes on from there"
+
+
+def bar(blocks: Sequence[Tensor], description: str = "log p(x)") -> Iterable[Tensor]:
+    """A progress bar on the standard error if that is a terminal or a notebook, which vanishes in the end."""
+    console = Console(stderr=True)
+    shown = console.is_terminal or console.is_jupyter
+    return track(blocks, description, console=console, transient=True) if shown else blocks
+
+
+def block_seed(seed: int, first: int) -> int:
+    """The seed of a block, from the number that its run drew and its first datapoint; neighbours have nothing alike."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {first}".encode()).digest()[:8], "little")
+
+
+def interrupted(done: int, total: int, more: str = "", result: Any = None) -> Interrupted:
+    """Ctrl-C after so many datapoints of the total."""
+    what = f"{done} of {total} datapoints were done" if done else f"none of {total} datapoints was done"
+    return Interrupted(what + more, result)
+
+
+def over_blocks(
+    compute: Compute,
+    blocks: Callable[[], Sequence[Tensor]],
+    finish: Callable[[dict[str, Tensor]], Result],
+    *,
+    n: int,
+    device: torch.device,
+    progress: Progress = bar,
+    file: Callable[[], ResumeFile] | None = None,
+    processes: Processes | None = None,
+) -> Result:
+    """Computes what is wanted of each block of datapoints, and makes the result of it.
+
+    One number is drawn from torch's generator. The noise of a block comes from that number and from the index of its
+    first datapoint, so that it is the same whenever and wherever the block is computed.
+
+    Args:
+        compute: Called with a block and the index of its first datapoint; returns tensors ``[rows, ...]`` by name.
+        blocks: Makes the blocks of the data.
+        finish: Makes the result of these tensors, each concatenated over the blocks, on the CPU.
+        n: The number of datapoints.
+        device: Where they are.
+        progress: Wraps the blocks that are left to do.
+        file: Makes the file that what is done is kept in. If it exists, the run goes on from it.
+        processes: Those that share the blocks; all of them call this alike, and get the whole result.
+
+    Raises:
+        Interrupted: At Ctrl-C, with the result for the datapoints that were done; None if there are none.
+        ValueError: If the file is damaged, none of ours, or of another run.
+        OSError: If the file cannot be written, or another run is using it.
+    """
+    kept = Kept(int(torch.randint(2**63 - 1, ())))
+    keeper: ResumeFile | None = None  # only one of the processes reads and writes it
+    with ExitStack() as stack:
+        stack.enter_context(generators_kept(device))
+
+        def begin() -> tuple[int, dict[str, Tensor]]:
+            nonlocal keeper
+            if file is None:
+                return kept.seed, {}
+            keeper = file()
+            stack.enter_context(locked(keeper.path))
+            found = keeper.load()
+            if found is None:
+                keeper.save(kept)  # to find out now if it cannot be written
+            return (found or kept).seed, (found or kept).columns
+
+        def result() -> Result:
+            reseed(block_seed(kept.seed, n), device)
+            return finish(kept.columns)
+
+        try:
+            kept = Kept(*_of_the_first(begin, processes))
+            found = kept.done
+            with pyro.validation_enabled(False):
+                _compute_rest(compute, _without(blocks(), found), kept, device, progress, keeper, processes)
+            if keeper is not None and kept.done > found:
+                _save_or_warn(keeper, kept)
+        except KeyboardInterrupt as interrupt:
+            more = ""
+            if keeper is not None and kept.done:
+                lost = _failure(keeper, kept)
+                more = f", but are not kept: {lost}" if lost else f" and are kept in {str(keeper.path)!r}: {GO_ON}"
+            raise interrupted(kept.done, n, more, _unless_interrupted(result) if kept.done else None) from interrupt
+        try:
+            return result()
+        except KeyboardInterrupt as interrupt:
+            more = f" and are kept in {str(keeper.path)!r}: {GO_ON}" if keeper is not None else ""
+            raise interrupted(n, n, more) from interrupt
+        except (LookupError, TypeError, RuntimeError) as error:
+            if keeper is None or kept.done > found:
+                raise
+            raise ValueError(f"{keeper.path} {DAMAGED}: {error}") from error
+
+
+def _compute_rest(
+    compute: Compute,
+    todo: Sequence[Tensor],
+    kept: Kept,
+    device: torch.device,
+    progress: Progress,
+    keeper: ResumeFile | None,
+    processes: Processes | None,
+) -> None:
+    """Computes the blocks, as many at a time as there are processes, so that what is done are always the first ones."""
+    size, rank = (processes.size, processes.rank) if processes is not None else (1, 0)
+    firsts = accumulate(map(len, todo), initial=kept.done)
+    pairs = list(zip(firsts, todo, strict=False))
+    rounds = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    shown: Iterable[Any] = progress([group[0][1] for group in rounds]) if rounds and rank == 0 else rounds
+    saved = time.monotonic()
+    for group, _ in zip(rounds, shown, strict=True):
+
+        def mine(group: Sequence[tuple[int, Tensor]] = group) -> dict[str, Tensor]:
+            first, block = group[rank]
+            reseed(block_seed(kept.seed, first), device)
+            return {name: column.detach().cpu() for name, column in compute(block, first).items()}
+
+        for part in _of_all(mine if rank < len(group) else dict, processes)[: len(group)]:
+            if keeper is not None and len(kept.parts) == 1:
+                keeper.check_part(kept, part)
+            kept.parts.append(part)
+        if keeper is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+            _save_or_warn(keeper, kept)
+            saved = time.monotonic()
+
+
+def _without(blocks: Sequence[Tensor], count: int) -> Sequence[Tensor]:
+    """The blocks without their first so many datapoints."""
+    left = []
+    for block in blocks:
+        if count < len(block):
+            left.append(block[count:])
+        count = max(0, count - len(block))
+    return left
+
+
+def _of_the_first(function: Callable[[], Any], processes: Processes | None) -> Any:
+    """What the function returns or raises in the first process, in all of them."""
+    if processes is None or processes.size == 1:
+        return function()
+    return _or_raise(processes.share(_outcome(function) if processes.is_first else None))
+
+
+def _of_all(function: Callable[[], Any], processes: Processes | None) -> list[Any]:
+    """What the function returns in each process, in all of them; so that none waits for one that has failed."""
+    if processes is None or processes.size == 1:
+        return [function()]
+    return [_or_raise(outcome) for outcome in processes.gather(_outcome(function))]
+
+
+def _outcome(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except Exception as error:  # raised again, in every process
+        return error
+
+
+def _or_raise(outcome: Any) -> Any:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
+def _failure(keeper: ResumeFile, kept: Kept) -> str:
+    """Saves, and says what went wrong if something did."""
+    try:
+        keeper.save(kept)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _save_or_warn(keeper: ResumeFile, kept: Kept) -> None:
+    if failure := _failure(keeper, kept):
+        warnings.warn(f"{failure}: what was computed since the last save is not kept there", stacklevel=2)
+
+
+def _unless_interrupted(function: Callable[[], Result]) -> Result | None:
+    try:
+        return function()
+    except KeyboardInterrupt:  # somebody is in a hurry
+        return None
