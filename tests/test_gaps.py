@@ -47,7 +47,7 @@ def test_both_gaps_are_those_of_the_closed_form():
     assert ((gap.log_prob - log_prob).abs() < 5 * gap.log_prob_std_error).all()
     assert ((gap.best_elbo - (log_prob - family)).abs() < 5 * gap.best_elbo_std_error + 1e-3).all()
     assert ((gap.elbo - (log_prob - family - network)).abs() < 5 * gap.elbo_std_error).all()
-    assert (gap.elbo_std_error < 0.1).all()
+    assert (gap.elbo_std_error < 0.12).all()
     assert_close(gap.approximation + gap.amortization, gap.total)
     assert "WARNING" not in gap.summary()
 
