@@ -1,0 +1,84 @@
+"""Every function of evidence that goes through the runner, on one small VAE. As a script: all of them, in processes.
+
+    python every_estimator.py FOLDER
+
+prints the numbers that each gives: first with a file of its own in the folder, and then without.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae.processes import join
+
+N, PIXELS = 50, 4
+
+
+def new_vae(seed: int = 0) -> VAE:
+    torch.manual_seed(seed)
+    return VAE(
+        priors.StandardNormal(2),
+        likelihoods.Incomplete(likelihoods.Normal(nn.mlp(2, [8], PIXELS), 1.0)),
+        posteriors.Normal(nn.FillMissing(nn.mlp(PIXELS, [8], 4))),
+    )
+
+
+def new_data() -> torch.Tensor:
+    x = torch.randn(N, PIXELS, generator=torch.Generator().manual_seed(5))
+    return x.masked_fill(x > 1, torch.nan)
+
+
+PATH = {"num_chains": 4, "num_temperatures": 2, "num_leapfrog": 1, "chunk_size": 68}
+OPTIONS = {  # with at least three blocks
+    "importance": {"num_samples": 30, "chunk_size": 300},
+    "annealed": PATH,
+    "sandwich": PATH,
+    "inference_gap": {"num_samples": 10, "num_steps": 2, "num_particles": 2, "chunk_size": 20},
+    "calibrate": {"num_draws": 9, "chunk_size": 90},
+    "impute": {"num_samples": 30, "chunk_size": 300},
+    "decompose_elbo": {"num_particles": 4, "num_marginal": 20, "chunk_size": 40},
+    "check_elbo": {"num_particles": 4, "chunk_size": 40},
+    "to_arviz": {"num_draws": 16, "chunk_size": 160},
+}
+NUMBERS = {
+    "importance": lambda result: result.log_prob,
+    "annealed": lambda result: result.log_prob,
+    "sandwich": lambda result: result.upper,
+    "inference_gap": lambda result: result.best_elbo,
+    "calibrate": lambda result: result.ranks["z"].double(),
+    "impute": lambda result: result,
+    "decompose_elbo": lambda result: torch.tensor([result.elbo, result.mutual_information, result.num_datapoints]),
+    "check_elbo": lambda result: torch.tensor(list(result.estimates.values())),
+    "to_arviz": lambda result: torch.tensor(result.posterior["z"].values).movedim(2, 0),
+}
+
+
+def call(name: str, **changes: object) -> object:
+    """Calls the function of that name, with some arguments changed."""
+    state = torch.get_rng_state()
+    vae = new_vae()
+    torch.set_rng_state(state)
+    arguments = {"model": vae.model, "guide": vae.guide, "x": new_data(), "progress": iter, **OPTIONS[name], **changes}
+    return getattr(evidence, name)(**arguments)
+
+
+def numbers(name: str, **changes: object) -> torch.Tensor:
+    """What such a call gives, ``[n, ...]`` or of all datapoints together."""
+    return NUMBERS[name](call(name, **changes))
+
+
+if __name__ == "__main__":
+    processes = join("cpu")
+    found = {}
+    for name in OPTIONS:
+        torch.manual_seed(4)
+        file = Path(sys.argv[1]) / name
+        calls = [numbers(name, processes=processes, **more) for more in ({"resume": file}, {})]
+        found[name] = [each.flatten().tolist() for each in calls]
+    if processes.is_first:
+        print(json.dumps(found))

@@ -1,0 +1,231 @@
+"""What all estimators have in common: their options, their noise, Ctrl-C, going on from a file, and processes."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from every_estimator import NUMBERS, OPTIONS, N, call, new_data, new_vae, numbers
+
+from pyro_vae import evidence
+from pyro_vae.evidence.over_blocks import block_seed
+from pyro_vae.evidence.runner import FEW, Programs
+
+SCRIPT = Path(__file__).with_name("every_estimator.py")
+# What may be another one when a run goes on: it changes no number, or (chunk_size) only which ones are drawn.
+FREE = {"chunk_size", "progress", "compile", "processes", "resume"}
+
+
+def stopped_after(blocks):
+    """Ctrl-C after so many blocks."""
+
+    def progress(sequence):
+        for i, block in enumerate(sequence):
+            if i == blocks:
+                raise KeyboardInterrupt
+            yield block
+
+    return progress
+
+
+def with_options():
+    """The functions that are public and have a file to resume from."""
+    functions = {name: getattr(evidence, name) for name in evidence.__all__}
+    return {name for name, each in functions.items() if inspect.isfunction(each) and "resume" in parameters(name)}
+
+
+def parameters(name):
+    return inspect.signature(getattr(evidence, name)).parameters
+
+
+def test_every_estimator_has_every_option_with_the_same_words():
+    assert with_options() == set(OPTIONS)
+    for option in ("chunk_size", "progress", "resume", "processes"):
+        words = set()
+        for name in OPTIONS:
+            assert parameters(name)[option].kind is inspect.Parameter.KEYWORD_ONLY
+            entry = rf"^        {option}: .*\n(?:            .*\n)*"
+            words |= {re.search(entry, getattr(evidence, name).__doc__, re.MULTILINE).group()}
+        assert len(words) == 1
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_the_noise_is_that_of_one_number_from_the_generator(name):
+    torch.manual_seed(4)
+    torch.randint(2**63 - 1, ())
+    state = torch.get_rng_state()
+    torch.manual_seed(4)
+    first = numbers(name)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not torch.equal(numbers(name), first)
+    torch.manual_seed(4)
+    assert torch.equal(numbers(name), first)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_run_that_was_stopped_twice_ends_as_if_it_had_not_been(tmp_path, name):
+    file = tmp_path / "run"
+    torch.manual_seed(4)
+    expected = numbers(name)
+    torch.manual_seed(4)
+    for blocks in (0, 1, 1):
+        with pytest.raises(evidence.Interrupted) as caught:
+            call(name, resume=file, progress=stopped_after(blocks))
+        torch.manual_seed(123)  # whatever happens between
+    assert "datapoints were done and are kept in" in str(caught.value)
+    seen = []
+    assert torch.equal(numbers(name, resume=file, progress=lambda blocks: seen.extend(blocks) or blocks), expected)
+    assert 0 < sum(map(len, seen)) < N
+    # Once done, it is done.
+    torch.manual_seed(99)
+    assert torch.equal(numbers(name, resume=file, progress=stopped_after(0)), expected)
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_ctrl_c_has_the_result_so_far(name):
+    torch.manual_seed(4)
+    whole = numbers(name)
+    torch.manual_seed(4)
+    with pytest.raises(evidence.Interrupted, match=rf"^none of {N} datapoints was done$") as caught:
+        call(name, progress=stopped_after(0))
+    assert caught.value.result is None
+    torch.manual_seed(4)
+    with pytest.raises(KeyboardInterrupt, match=rf"of {N} datapoints were done$") as caught:
+        call(name, progress=stopped_after(2))
+    done = int(str(caught.value).split()[0])
+    assert 0 < done < N
+    partial = NUMBERS[name](caught.value.result)
+    if len(whole) == N:
+        assert torch.equal(partial, whole[:done])
+    else:  # a mean over datapoints
+        assert partial.isfinite().all()
+        assert not torch.equal(partial, whole)
+
+
+@pytest.fixture(scope="module")
+def in_two(tmp_path_factory):
+    """What two processes find, of which the first keeps a file that one process had begun."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name in OPTIONS:
+        torch.manual_seed(4)
+        with pytest.raises(evidence.Interrupted):
+            call(name, resume=folder / name, progress=stopped_after(1))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    result = subprocess.run(
+        [*command, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=240, env=environment
+    )
+    assert result.returncode == 0, result.stderr
+    return folder, json.loads(result.stdout.strip().splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_two_processes_find_the_same_as_one(in_two, name):
+    folder, found = in_two
+    torch.manual_seed(4)
+    resumed, second = numbers(name), numbers(name)
+    assert found[name] == [resumed.double().flatten().tolist(), second.double().flatten().tolist()]
+    assert torch.equal(numbers(name, resume=folder / name, progress=stopped_after(0)), resumed)
+
+
+OTHERS = {  # another value of every argument of every function
+    "model": lambda: new_vae(77).model,
+    "guide": lambda: new_vae(77).guide,
+    "x": lambda: new_data() + 0.1,
+    "proposal": lambda: evidence.widened(1.5),
+    "log_prob": lambda: torch.full((N,), -1.0),
+    "start": lambda: "guide",
+    "lr": lambda: 0.03,
+    "num_samples": lambda: 31,
+    "num_chains": lambda: 5,
+    "num_temperatures": lambda: 3,
+    "num_leapfrog": lambda: 2,
+    "num_steps": lambda: 3,
+    "num_particles": lambda: 5,
+    "num_draws": lambda: 20,
+    "num_marginal": lambda: 21,
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_whatever_changes_the_result_is_in_the_file(tmp_path, name):
+    file = tmp_path / "run"
+    call(name, resume=file)
+    before = file.read_bytes()
+    for argument in set(parameters(name)) - FREE:
+        with pytest.raises(ValueError, match=r"run is of (another run|other data or programs).* or delete it$"):
+            call(name, resume=file, **{argument: OTHERS[argument]()})
+        assert file.read_bytes() == before
+    other = next(each for each in OPTIONS if each != name)
+    with pytest.raises(ValueError, match=f"function is '{name}' there and '{other}' here"):
+        call(other, resume=file)
+
+
+def test_a_tensor_counts_by_its_values(tmp_path):
+    options = {"log_prob": torch.zeros(N), "resume": tmp_path / "run"}
+    call("inference_gap", **options)
+    call("inference_gap", **options | {"log_prob": torch.zeros(N)})
+    with pytest.raises(ValueError, match="log_prob is 'a tensor .* there and 'a tensor"):
+        call("inference_gap", **options | {"log_prob": torch.full((N,), 1e-30)})
+
+
+@pytest.mark.parametrize("n", [1, 7, 50])
+def test_the_programs_run_once_in_preparation_and_once_on_a_few_rows(n):
+    vae, x, calls = new_vae(), new_data()[:n], []
+
+    def model(x):
+        calls.append(("model", len(x)))
+        return vae.model(x)
+
+    def guide(x):
+        calls.append(("guide", len(x)))
+        return vae.guide(x)
+
+    state = torch.get_rng_state()
+    programs = Programs(model, guide, x)
+    assert sorted(calls) == [("guide", n), ("model", n)]
+    assert programs.blocks(n) == (x,)
+    assert len(calls) == 2
+    for _ in range(2):
+        assert len(programs.blocks(3)) == -(-n // 3)
+    few = min(FEW, n - 1)
+    assert sorted(calls[2:]) == ([("guide", few), ("model", few)] if n > 3 else [])
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_nothing_is_kept_of_the_programs_run_but_numbers_of_each_row():
+    vae, x = new_vae(), torch.randn(100_000, 4)
+    programs = Programs(vae.model, vae.guide, x)
+    kept = [each for each in vars(programs).values() if isinstance(each, torch.Tensor) and each is not x]
+    kept += programs._last_values.values()
+    assert sum(each.untyped_storage().nbytes() for each in kept) <= 2 * 4 * len(x) + 10_000
+
+
+def test_seeds_of_blocks_are_all_different():
+    seeds = {block_seed(seed, first) % 2**32 for seed in range(10) for first in range(100)}
+    assert len(seeds) > 999 - 1  # of 32 bits each: two alike in one test of 8000
+
+
+def test_failures_in_the_middle_name_the_datapoint_and_keep_the_generator(tmp_path):
+    x = new_data()
+    torch.manual_seed(4)
+    torch.randint(2**63 - 1, ())
+    state = torch.get_rng_state()
+
+    def proposal(model, guide, x, num_particles, layout):
+        drawn = evidence.widened(1.0)(model, guide, x, num_particles, layout)
+        bad = torch.where(x[:, 0] == new_data()[33, 0], torch.nan, 0.0) if num_particles > 1 else 0.0
+        return drawn._replace(log_posterior=drawn.log_posterior + bad)
+
+    torch.manual_seed(4)
+    with pytest.raises(ValueError, match="datapoint 33 has a weight that is NaN"):
+        call("importance", x=x, proposal=proposal, resume=tmp_path / "run")
+    assert torch.equal(torch.get_rng_state(), state)
