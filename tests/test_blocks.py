@@ -12,8 +12,8 @@ from pyro.infer.autoguide import AutoNormal
 from torch import nn as torch_nn
 from torch.testing import assert_close
 
-from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors, weights
-from pyro_vae.evidence.blocks import split_rows
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae.evidence.runner import Programs
 
 
 def model(x):
@@ -27,7 +27,7 @@ EXACT = dist.Normal(torch.zeros((), dtype=torch.float64), 2**0.5).log_prob(X)
 
 
 def blocks_of(model, guide, x, rows=64):
-    return [len(block) for block in split_rows(model, guide, x, weights.find_layout(model, guide, x), rows)]
+    return [len(block) for block in Programs(model, guide, x).blocks(rows)]
 
 
 def amortized(x):

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import EVENT, small_vae
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
 
-from pyro_vae import evidence
-from pyro_vae.evidence import progress as progress_module
+from pyro_vae import atomic_file, evidence
+from pyro_vae.atomic_file import from_bytes, to_bytes
+from pyro_vae.evidence import over_blocks
 
 X = torch.rand(40, *EVENT, generator=torch.Generator().manual_seed(1)).bernoulli()
 
@@ -36,45 +42,6 @@ def stopped_after(blocks):
     return progress
 
 
-RUNS = {
-    "importance": lambda vae, **options: estimate(vae, **options).log_prob,
-    "annealed": lambda vae, **options: (
-        evidence.annealed(
-            vae.model, vae.guide, X, num_chains=4, num_temperatures=2, num_leapfrog=2, chunk_size=20, **options
-        ).log_prob
-    ),
-    "sandwich": lambda vae, **options: (
-        evidence.sandwich(
-            vae.model, vae.guide, X, num_chains=4, num_temperatures=2, num_leapfrog=2, chunk_size=20, **options
-        ).upper
-    ),
-    "inference gap": lambda vae, **options: (
-        evidence.inference_gap(
-            vae.model, vae.guide, X, num_samples=10, num_steps=2, num_particles=2, chunk_size=20, **options
-        ).best_elbo
-    ),
-}
-
-
-@pytest.mark.parametrize("name", RUNS)
-def test_a_run_that_was_stopped_twice_ends_as_if_it_had_not_been(vae, tmp_path, name):
-    run, file = RUNS[name], tmp_path / "run.pt"
-    torch.manual_seed(4)
-    expected = run(vae)
-    torch.manual_seed(4)
-    for blocks in (2, 1):
-        with pytest.raises(evidence.Interrupted, match="datapoints were done and are kept in"):
-            run(vae, resume=file, progress=stopped_after(blocks))
-        torch.manual_seed(123)  # whatever happens between
-    seen = []
-    result = run(vae, resume=file, progress=lambda blocks: seen.extend(blocks) or blocks)
-    assert torch.equal(result, expected)
-    assert 0 < sum(map(len, seen)) < len(X)
-    # Once done, it is done.
-    torch.manual_seed(99)
-    assert torch.equal(run(vae, resume=file, progress=stopped_after(0)), expected)
-
-
 def test_an_interrupt_has_the_result_so_far(vae):
     torch.manual_seed(4)
     whole = estimate(vae)
@@ -88,15 +55,23 @@ def test_an_interrupt_has_the_result_so_far(vae):
     assert partial.to_arviz(8).observed_data["x"].shape[0] == 4
 
 
-def test_an_interrupt_before_anything_was_done_is_an_interrupt(vae, tmp_path):
-    with pytest.raises(KeyboardInterrupt) as caught:
-        estimate(vae, progress=stopped_after(0), resume=tmp_path / "run.pt")
-    assert not isinstance(caught.value, evidence.Interrupted)
-    assert estimate(vae, resume=tmp_path / "run.pt").log_prob.shape == (40,)
+def test_an_interrupt_before_anything_was_done_says_so(vae, tmp_path):
+    with pytest.raises(evidence.Interrupted, match="none of 40 datapoints was done") as caught:
+        estimate(vae, progress=stopped_after(0), resume=tmp_path / "run")
+    assert caught.value.result is None
+    assert estimate(vae, resume=tmp_path / "run").log_prob.shape == (40,)
+
+
+def test_an_interrupt_while_the_programs_are_checked(vae):
+    def guide(x):  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    with pytest.raises(evidence.Interrupted, match="none of 40 datapoints was done"):
+        evidence.importance(vae.model, guide, X)
 
 
 def test_other_chunks_may_finish_what_was_begun(vae, tmp_path):
-    file = tmp_path / "run.pt"
+    file = tmp_path / "run"
     with pytest.raises(evidence.Interrupted):
         estimate(vae, resume=file, progress=stopped_after(3))
     result = estimate(vae, resume=file, chunk_size=150)
@@ -110,14 +85,15 @@ def test_other_chunks_may_finish_what_was_begun(vae, tmp_path):
         ({"num_samples": 31}, "is of another run: num_samples is 30 there and 31 here"),
         ({"other_x": True}, "is of other data or programs"),
         ({"other_vae": True}, "is of other data or programs"),
-        ({"proposal": evidence.widened(1.5)}, "is of other data or programs"),
+        ({"proposal": evidence.widened(1.5)}, "is of another run: its proposal is another one"),
+        ({"fewer": True}, "is of other data or programs"),
     ],
 )
 def test_the_file_of_another_run_is_refused(vae, tmp_path, change, message):
-    file = tmp_path / "run.pt"
+    file = tmp_path / "run"
     estimate(vae, resume=file)
     before = file.read_bytes()
-    x = 1 - X if change.pop("other_x", False) else X
+    x = 1 - X if change.pop("other_x", False) else X[:30] if change.pop("fewer", False) else X
     if change.pop("other_vae", False):
         torch.manual_seed(77)
         vae = small_vae()
@@ -126,31 +102,96 @@ def test_the_file_of_another_run_is_refused(vae, tmp_path, change, message):
     assert file.read_bytes() == before
 
 
-def test_the_file_of_another_method_is_refused(vae, tmp_path):
-    estimate(vae, resume=tmp_path / "run.pt")
-    with pytest.raises(ValueError, match="samples is 'importance' there and 'annealed' here"):
-        evidence.annealed(vae.model, vae.guide, X, resume=tmp_path / "run.pt")
+def test_rounding_is_no_difference(vae, tmp_path):
+    """As of another device; and fingerprints are numbers near -10."""
+    file = tmp_path / "run"
+    first = estimate(vae, resume=file)
+    with torch.no_grad():
+        for parameter in vae.parameters():
+            parameter *= 1 + 1e-7
+    assert torch.equal(estimate(vae, resume=file).log_prob, first.log_prob)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a file of ours", "cut", "pickle"])
-def test_a_file_that_is_none_of_ours_is_refused_and_left_alone(vae, tmp_path, content):
-    file = tmp_path / "run.pt"
-    if content == "cut":
-        estimate(vae, resume=file)
-        file.write_bytes(file.read_bytes()[:1000])
-    elif content == "pickle":
-        torch.save({"format": Path("x")}, file)  # would have to be unpickled
-    else:
-        file.write_bytes(content)
+class Touch:
+    """What unpickling must not do."""
+
+    def __reduce__(self):
+        return os.mkdir, ("unpickled",)
+
+
+CONTENTS = {
+    "nothing": b"",
+    "text": b"not a file of ours",
+    "a pickle": pickle.dumps(Touch()),
+    "cut": lambda file: file.read_bytes()[:1000],
+    "cut at the end": lambda file: file.read_bytes()[:-5],
+    "longer": lambda file: file.read_bytes() + b"0",
+    "a checkpoint": to_bytes({"a": torch.zeros(2)}, '{"format": 1}'),
+    "deep JSON": to_bytes({}, "[" * 100_000),
+    "no text": save({"a": torch.zeros(2)}),
+    "columns too long": lambda file: changed(file, lambda column: torch.cat([column, column])),
+    "an empty column": lambda file: changed(file, lambda column: column[:0]),
+    "one number in a column": lambda file: changed(file, lambda column: column[0]),
+    "a short column": lambda file: changed(file, lambda column: column[:3], "column ess"),
+    "a column less": lambda file: changed(file, lambda _: None, "column ess"),
+}
+
+
+def changed(file, change, only="column "):
+    """The file with other columns, and the checksum of those."""
+    tensors, text = from_bytes(file.read_bytes())
+    tensors = {name: change(each) if name.startswith(only) else each for name, each in tensors.items()}
+    return to_bytes({name: each for name, each in tensors.items() if each is not None}, text)
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+def test_a_file_that_is_none_of_ours_is_refused_and_left_alone(vae, tmp_path, monkeypatch, content):
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "run"
+    estimate(vae, resume=file)
+    content = CONTENTS[content]
+    file.write_bytes(content if isinstance(content, bytes) else content(file))
     before = file.read_bytes()
-    with pytest.raises(ValueError, match=r"run\.pt is not a file that an evidence run was kept in, or is damaged"):
+    with pytest.raises(ValueError, match=r"run is not a file that an evidence run was kept in, or is damaged: "):
         estimate(vae, resume=file)
     assert file.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]
+
+
+def test_columns_of_another_version_are_refused(vae, tmp_path):
+    file = tmp_path / "run"
+    with pytest.raises(evidence.Interrupted):
+        estimate(vae, resume=file, progress=stopped_after(3))
+    file.write_bytes(changed(file, lambda column: column[:, None], "column ess"))
+    with pytest.raises(ValueError, match=r"run has columns .*ess \[1\].*; expected .*ess \[\]"):
+        estimate(vae, resume=file)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7))
+def test_a_bit_that_flips_is_noticed(tmp_path_factory, place, bit):
+    folder = tmp_path_factory.getbasetemp()
+    file, content = folder / "flipped", bytearray(whole_file(folder))
+    content[int(place * len(content))] ^= 1 << bit
+    file.write_bytes(content)
+    with pytest.raises(ValueError, match="flipped is not a file that an evidence run was kept in, or is damaged"):
+        estimate(small_vae_of_seed(3), resume=file)
+
+
+@cache
+def whole_file(folder):
+    estimate(small_vae_of_seed(3), resume=folder / "whole")
+    return (folder / "whole").read_bytes()
+
+
+def small_vae_of_seed(seed):
+    torch.manual_seed(seed)
+    return small_vae()
 
 
 def test_a_file_that_cannot_be_written_is_found_out_at_once(vae, tmp_path):
     with pytest.raises(OSError, match="nowhere"):
-        estimate(vae, resume=tmp_path / "nowhere" / "run.pt", progress=stopped_after(0))
+        estimate(vae, resume=tmp_path / "nowhere" / "run", progress=stopped_after(0))
 
 
 SCRIPT = """
@@ -160,8 +201,8 @@ SCRIPT = """
     from conftest import small_vae
     from test_progress import X
     from pyro_vae import evidence
-    from pyro_vae.evidence import progress
-    progress.SECONDS_BETWEEN_SAVES = 0.0
+    from pyro_vae.evidence import over_blocks
+    over_blocks.SECONDS_BETWEEN_SAVES = 0.0
     vae = small_vae()
     def slowly(blocks):
         for i, block in enumerate(blocks):
@@ -177,40 +218,94 @@ SCRIPT = """
 """
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
-def test_killed_for_real(tmp_path, signal_number):
-    def start(file, pause):
-        code = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent), file=str(file), pause=pause))
-        return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(file, pause):
+    code = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent), file=str(file), pause=pause))
+    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
-    file = tmp_path / "run.pt"
+
+@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
+def test_killed_for_real(vae, tmp_path, signal_number):
+    file = tmp_path / "run"
     victim = start(file, pause=0.2)
     while victim.stdout.readline().strip() != "3":
         assert victim.poll() is None, victim.stderr.read()
+    # Nobody else may use the file until then.
+    before = file.read_bytes()
+    with pytest.raises(OSError, match=r"run' is in use by another run"):
+        estimate(vae, resume=file)
+    assert len(file.read_bytes()) >= len(before)
     os.kill(victim.pid, signal_number)
     _, err = victim.communicate(timeout=60)
     assert victim.returncode != 0
     if signal_number == signal.SIGINT:
         assert "datapoints were done and are kept in" in err
-    second, whole = start(file, pause=0), start(tmp_path / "other.pt", pause=0)
+    second, whole = start(file, pause=0), start(tmp_path / "other", pause=0)
     outs = [process.communicate(timeout=60)[0].split() for process in (second, whole)]
     assert outs[0][-1] == outs[1][-1]
     assert 5 < len(outs[0]) < len(outs[1])  # some blocks were not done again
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["other", "run"]
+
+
+def test_a_file_is_free_again_when_its_run_has_ended(vae, tmp_path):
+    def inner(blocks):
+        with pytest.raises(OSError, match=r"run' is in use by another run"):
+            estimate(vae, resume=tmp_path / "run")
+        return blocks
+
+    for _ in range(2):
+        estimate(vae, resume=tmp_path / "run", progress=inner)
+        (tmp_path / "run").unlink()
 
 
 def test_it_saves_now_and_then(vae, tmp_path, monkeypatch):
-    file, sizes = tmp_path / "run.pt", []
-    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_SAVES", 0.0)
+    file, sizes = tmp_path / "run", []
+    monkeypatch.setattr(over_blocks, "SECONDS_BETWEEN_SAVES", 0.0)
 
     def progress(blocks):
         for block in blocks:
             yield block
-            sizes.append(len(torch.load(file, weights_only=True)["columns"].get("log_prob", ())))
+            sizes.append(len(from_bytes(file.read_bytes())[0].get("column log_prob", ())))
 
     estimate(vae, resume=file, progress=progress)
     assert sizes == sorted(sizes)
     assert sizes[3] > 0
-    assert not list(tmp_path.glob("*.new"))
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A disk that is full from the second file on."""
+    written = []
+
+    def fsync(descriptor):  # noqa: ARG001
+        written.append(1)
+        if len(written) > 2:  # a file and its folder
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(atomic_file.os, "fsync", fsync)
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_what_is_computed_is_returned_even_if_it_cannot_be_kept(vae, tmp_path):
+    with pytest.warns(UserWarning, match=r"cannot write '.*run': No space left on device: what was computed"):
+        assert len(estimate(vae, resume=tmp_path / "run").log_prob) == 40
+    assert [each.name for each in tmp_path.iterdir()] == ["run"]  # as it was at first
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_ctrl_c_says_if_nothing_could_be_kept(vae, tmp_path):
+    with pytest.raises(evidence.Interrupted, match=r"4 of 40 .* were done, but are not kept: cannot write") as caught:
+        estimate(vae, resume=tmp_path / "run", progress=stopped_after(2))
+    assert len(caught.value.result.log_prob) == 4
+
+
+def test_ctrl_c_while_it_saves_leaves_no_half_of_a_file(vae, tmp_path, monkeypatch):
+    def fsync(descriptor):  # noqa: ARG001
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(atomic_file.os, "fsync", fsync)
+    with pytest.raises(evidence.Interrupted, match="none of 40 datapoints was done"):
+        estimate(vae, resume=tmp_path / "run")
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_bar_keeps_quiet_where_nobody_looks(vae, capfd):
@@ -220,6 +315,6 @@ def test_the_bar_keeps_quiet_where_nobody_looks(vae, capfd):
 
 def test_the_bar_shows_in_a_terminal(monkeypatch, capfd):
     monkeypatch.setenv("FORCE_COLOR", "1")  # which is how rich is told that it is one
-    for _ in progress_module.bar([X, X], "log p(x)"):
+    for _ in over_blocks.bar([X, X], "log p(x)"):
         time.sleep(0.15)
     assert "log p(x)" in capfd.readouterr().err

@@ -173,7 +173,7 @@ def test_a_tensor_counts_by_its_values(tmp_path):
     options = {"log_prob": torch.zeros(N), "resume": tmp_path / "run"}
     call("inference_gap", **options)
     call("inference_gap", **options | {"log_prob": torch.zeros(N)})
-    with pytest.raises(ValueError, match="log_prob is 'a tensor .* there and 'a tensor"):
+    with pytest.raises(ValueError, match=r"log_prob is 'a tensor .* there and 'a tensor"):
         call("inference_gap", **options | {"log_prob": torch.full((N,), 1e-30)})
 
 
