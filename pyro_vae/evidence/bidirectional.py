@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import Tensor
 
 from pyro_vae.checks import check_count
-from pyro_vae.evidence.annealing import AnnealedPath, check_path
+from pyro_vae.evidence.annealing import check_path, path_from, pilot
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
 from pyro_vae.log_mean_exp import log_mean_exp
@@ -95,8 +95,8 @@ def sandwich(
         x: Datapoints that the programs accept, ``[n, *event]``: as many are drawn, of the same shape and kind.
         num_chains: Chains for each datapoint in either direction, at least 2.
         num_temperatures: Steps from the start to the posterior, at least 1.
-        num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.65.
-        start: ``"prior"`` or ``"guide"``.
+        num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.8.
+        start: ``"prior"``, ``"guide"`` or ``"laplace"``, as of :func:`annealed`.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
@@ -116,18 +116,18 @@ def sandwich(
 
     def enclose(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
         drawn = simulate(model, guide, block, layout)
-        path = AnnealedPath(model, guide, drawn.x, layout, **settings)
-        step_sizes = path.adapt()
-        forward, accepted = path.forward(num_chains, step_sizes)
+        path = path_from(start, programs, drawn.x, num_leapfrog)
+        schedule = pilot(path, num_temperatures, start)
+        forward = path.forward(num_chains, schedule)
         latents = {
             name: layout.rows_back(value.expand(num_chains, *value.shape)) for name, value in drawn.latents.items()
         }
-        backward, accepted_back = path.reverse(path.vectors.to_vectors(latents), step_sizes)
+        backward = path.reverse(path.start.log_joint.vectors.to_vectors(latents), schedule)
         return {
             "x": drawn.x,
-            "lower": log_mean_exp(forward.double()),
-            "upper": -log_mean_exp(-backward.double()),
-            "acceptance": (accepted + accepted_back) / 2,
+            "lower": log_mean_exp(forward.log_weights),
+            "upper": -log_mean_exp(-backward.log_weights),
+            "acceptance": (forward.acceptance + backward.acceptance) / 2,
         }
 
     return programs.run(

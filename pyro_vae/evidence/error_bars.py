@@ -23,7 +23,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LEAST_SAMPLES", "POWERS", "ErrorBars", "Moments", "error_bars"]
+__all__ = ["LEAST_SAMPLES", "POWERS", "ErrorBars", "Moments", "error_bars", "expected_relative_variance"]
 
 POWERS = (0.25, 0.5, 0.75)  #: Of the weights; the sums of these are kept.
 LEAST_SAMPLES = 5  # fewer do not tell how much they vary: Student's interval would be ten times the error
@@ -44,6 +44,11 @@ class Moments(NamedTuple):
     largest: Tensor  #: The largest weight, as a fraction of the sum.
     slope: Tensor  #: The mean distance of the log-weights in the tail from where it begins (Hill 1975).
     pareto_k: Tensor  #: The Pareto k-hat; infinite or NaN where there is none.
+
+    def rows(self, index: Tensor) -> Moments:
+        """Those of some of the datapoints."""
+        powers = tuple(mean[index] for mean in self.log_means)
+        return Moments(self.count, powers, *(part[index] for part in self[2:]))  # type: ignore[arg-type]
 
 
 class ErrorBars(NamedTuple):
@@ -84,6 +89,15 @@ def error_bars(sample: Moments, pilot: Moments | None = None) -> ErrorBars:
     error = bias + spread + missing + unseen
     bias = bias + 0.4 * (missing + unseen) * excess.clamp_max(1)
     return ErrorBars(bias.masked_fill(~believed, torch.inf), error.masked_fill(~believed, torch.inf))
+
+
+def expected_relative_variance(sample: Moments) -> Tensor:
+    """What the variance of the weights, divided by the square of their mean, will be in a larger sample, ``[n]``.
+
+    Infinite where the tail is too heavy.
+    """
+    tail, foretold, _ = _shape(sample)
+    return foretold.masked_fill(tail > MOST_TAIL, torch.inf)
 
 
 def _relative_variance(sample: Moments) -> Tensor:

@@ -3,60 +3,77 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["Move", "hmc_move"]
+__all__ = ["Move", "State", "hmc_move"]
+
+
+class State(NamedTuple):
+    """Where chains are, and the two log-densities between which they are annealed."""
+
+    position: Tensor  #: ``[chains, n, dims]``.
+    start: Tensor  #: The log-density at inverse temperature 0, ``[chains, n]``.
+    end: Tensor  #: That at inverse temperature 1, ``[chains, n]``.
+    start_gradient: Tensor  #: ``[chains, n, dims]``.
+    end_gradient: Tensor  #: ``[chains, n, dims]``.
+
+    def at(self, inverse_temperature: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-density and its gradient at inverse temperatures ``[n]``."""
+        by_dim = inverse_temperature[:, None]
+        value = torch.lerp(self.start, self.end, inverse_temperature)
+        return value, self.start_gradient + by_dim * (self.end_gradient - self.start_gradient)
 
 
 class Move(NamedTuple):
     """Where the chains are after a transition."""
 
-    position: Tensor  #: ``[chains, n, dims]``.
+    state: State
     acceptance: Tensor  #: The probability with which each proposed move was accepted, ``[chains, n]``.
 
 
 def hmc_move(
-    position: Tensor,
-    log_density: Callable[[Tensor], Tensor],
+    state: State,
+    evaluate: Callable[[Tensor], State],
+    inverse_temperature: Tensor,
     step_size: Tensor,
-    scale: Tensor,
     num_leapfrog: int,
 ) -> Move:
     """One transition that leaves the density invariant, for each chain by itself (Neal 2011, section 5.3).
 
-    The step size is drawn anew within 20% of what is given, so that no chain goes round in a circle. A move to where
-    the density is NaN or zero is rejected.
+    Positions are in coordinates in which the density is roughly standard normal. The Hamiltonian is split accordingly
+    (Shahbaba et al. 2014, section 3.1): the motion under a standard normal, a rotation, is exact, and only the rest of
+    the gradient is applied in steps. The step size is drawn anew within 20% of what is given, so that no chain goes
+    round in a circle. A move to where the density is NaN or zero is rejected.
 
     Args:
-        position: Where the chains are, ``[chains, n, dims]``.
-        log_density: Maps positions to log-densities ``[chains, n]``, up to a constant for each datapoint.
-        step_size: For each datapoint, ``[n]``.
-        scale: For each dimension, ``[n, dims]``: about the standard deviation there.
-        num_leapfrog: The number of leapfrog steps.
+        state: Where the chains are.
+        evaluate: Maps positions to states.
+        inverse_temperature: For each datapoint, ``[n]``.
+        step_size: For each datapoint, ``[n]``; an angle.
+        num_leapfrog: The number of steps.
     """
+    position = state.position
     jitter = 0.8 + 0.4 * torch.rand(position.shape[:2], dtype=position.dtype, device=position.device)
-    step = (step_size * jitter)[..., None] * scale
-    momentum = torch.randn_like(position)  # in units of 1 / scale
-    before, gradient = _value_and_gradient(log_density, position)
-    energy = before - momentum.square().sum(-1) / 2
-    moved = position
+    step = (step_size * jitter)[..., None]
+    cos, sin = step.cos(), step.sin()
+    momentum = torch.randn_like(position)
+    value, gradient = state.at(inverse_temperature)
+    energy = value - momentum.square().sum(-1) / 2
+    moved = state
     for _ in range(num_leapfrog):
-        momentum = momentum + step / 2 * gradient
-        moved = moved + step * momentum
-        after, gradient = _value_and_gradient(log_density, moved)
-        momentum = momentum + step / 2 * gradient
-    log_ratio = after - momentum.square().sum(-1) / 2 - energy
+        momentum = momentum + step / 2 * (gradient + position)
+        position, momentum = cos * position + sin * momentum, cos * momentum - sin * position
+        moved = evaluate(position)
+        value, gradient = moved.at(inverse_temperature)
+        momentum = momentum + step / 2 * (gradient + position)
+    log_ratio = value - momentum.square().sum(-1) / 2 - energy
     acceptance = log_ratio.clamp_max(0).exp().nan_to_num(nan=0.0)
     accepted = torch.rand_like(acceptance) < acceptance
-    return Move(torch.where(accepted[..., None], moved, position), acceptance)
+    return Move(State(*(_choose(accepted, new, old) for new, old in zip(moved, state, strict=True))), acceptance)
 
 
-@torch.enable_grad()
-def _value_and_gradient(log_density: Callable[[Tensor], Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
-    position = position.detach().requires_grad_()
-    value = log_density(position)
-    (gradient,) = torch.autograd.grad(value.sum(), position)
-    return value.detach(), gradient
+def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Any:
+    return torch.where(accepted if new.ndim == 2 else accepted[..., None], new, old)

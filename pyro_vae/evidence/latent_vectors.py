@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to
+from torch.distributions import biject_to, constraints
 
 from pyro_vae.weights import Layout
 
@@ -26,21 +26,16 @@ class LatentVectors:
 
     def __init__(self, sites: dict[str, Any], layout: Layout) -> None:
         self.layout = layout
-        self.transforms = {}
-        for name, site in sites.items():
-            support = site["fn"].support
-            if support.is_discrete:
-                raise ValueError(f"latent site {name!r} is discrete; gradients need latents that are continuous")
-            try:
-                self.transforms[name] = biject_to(support)
-            except NotImplementedError as error:
-                raise ValueError(
-                    f"latent site {name!r} lies in {support}, and real vectors have no one-to-one map to that"
-                ) from error
+        self.transforms = {name: _to_support(name, site["fn"]) for name, site in sites.items()}
         self.shapes = {
             name: layout.rows_second(transform.inv(sites[name]["value"])).shape[2:]
             for name, transform in self.transforms.items()
         }
+
+    @property
+    def dims(self) -> int:
+        """The length of a vector."""
+        return sum(shape.numel() for shape in self.shapes.values())
 
     def to_vectors(self, latents: dict[str, Tensor]) -> Tensor:
         """Vectors ``[particles, n, dims]`` for latents by site, with all the dimensions they have in the programs."""
@@ -63,3 +58,21 @@ class LatentVectors:
             jacobian = self.layout.rows_second(transform.log_abs_det_jacobian(free, latents[name]))
             log_det = log_det + jacobian.reshape(*part.shape[:2], -1).sum(-1)
         return latents, log_det
+
+
+def _to_support(name: str, fn: Any) -> Any:
+    """The map from real vectors to the support of a distribution."""
+    try:
+        support = fn.support
+    except NotImplementedError:  # a flow, of which the support is not known, maps real vectors to real vectors
+        support = constraints.real_vector
+    while isinstance(support, constraints.MixtureSameFamilyConstraint):
+        support = support.base_constraint
+    if support.is_discrete:
+        raise ValueError(f"latent site {name!r} is discrete; gradients need latents that are continuous")
+    try:
+        return biject_to(support)
+    except NotImplementedError as error:
+        raise ValueError(
+            f"latent site {name!r} lies in {support}, and real vectors have no one-to-one map to that"
+        ) from error

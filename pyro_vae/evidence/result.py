@@ -18,6 +18,8 @@ from pyro_vae.figures import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from pyro_vae.evidence.certificate import Certificate
+
 __all__ = ["MAX_PARETO_K", "Evidence", "std_error_of_mean"]
 
 MAX_PARETO_K = 0.7  # Vehtari et al. 2024: above it, importance sampling does not work in practice
@@ -63,10 +65,15 @@ class Evidence:
     pareto_k: Tensor
     log_prob_psis: Tensor
     elbo: Tensor
-    num_samples: int
+    num_samples: int | Tensor
     samples: str = "importance samples"
     acceptance: Tensor | None = None
     draw: Callable[..., Any] | None = field(default=None, compare=False)
+    rung: Tensor | None = None
+    num_temperatures: Tensor | None = None
+    seconds_by_rung: tuple[float, ...] = ()
+    stopped_by_budget: int = 0
+    certificate: Certificate | None = None
 
     @property
     def mean(self) -> float:

@@ -45,6 +45,7 @@ class Programs:
         layout: Where datapoints and particles lie among the dimensions of the sites.
         chunk_size: The number of pairs to compute at once.
         dtype: That of the log-densities.
+        latent_size: The number of latent values of a datapoint.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
@@ -71,6 +72,7 @@ class Programs:
         except KeyboardInterrupt as interrupt:
             raise interrupted(0, len(x)) from interrupt
         self.dtype = self._log_densities.dtype
+        self.latent_size = sum(site["value"].numel() for _, site in sample_sites(guide_trace)) // len(x)
         self.chunk_size = int(chunk_size) if chunk_size is not None else fitting_chunk_size(allocations, x.device)
         self._independent: bool | None = None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 
 import torch
 from torch import Tensor
@@ -48,6 +49,14 @@ class RunningWeights:
         self.zeros += log_weights.isneginf().sum(0)
         largest = torch.cat([self.tail, log_weights])
         self.tail = largest.topk(min(self.kept, largest.shape[0]), dim=0).values
+
+    def rows(self, index: Tensor) -> RunningWeights:
+        """Those of some of the datapoints."""
+        part = copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(part, name, value[..., index.to(value.device)])
+        return part
 
     @property
     def log_mean(self) -> Tensor:

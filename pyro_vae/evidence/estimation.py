@@ -1,0 +1,165 @@
+"""log p(x) by the cheapest method that is right for each datapoint."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import check_count, check_positive
+from pyro_vae.evidence.certificate import certified
+from pyro_vae.evidence.ladder import Ladder, Settings
+from pyro_vae.evidence.result import Evidence
+from pyro_vae.evidence.runner import Programs, Progress, bar
+from pyro_vae.processes import Processes
+from pyro_vae.weights import Program
+
+__all__ = ["estimate"]
+
+ROWS = {"cpu": 256, "cuda": 4096}  # datapoints that climb together
+MOST_NUMBERS = 2**25  # of the matrices of a block
+
+
+def estimate(
+    model: Program,
+    guide: Program,
+    x: Tensor,
+    *,
+    tolerance: float = 0.05,
+    max_temperatures: int = 512,
+    certify: int = 0,
+    budget: float | None = None,
+    chunk_size: int | None = None,
+    progress: Progress = bar,
+    resume: str | Path | None = None,
+    processes: Processes | None = None,
+) -> Evidence:
+    """Estimates log p(x) of every datapoint, with an error that includes the bias, by as much work as it takes.
+
+    Methods are tried one after the other, for each datapoint only as far as it needs:
+
+    1. *Laplace*: importance sampling from normals at the modes of p(x, z), which Newton's method finds from several
+       starts, with the curvature there and heavier tails. See :func:`~pyro_vae.evidence.laplace`.
+    2. *Annealed from Laplace*: chains from these normals to the posterior (Neal 2001), by Hamiltonian Monte Carlo in
+       coordinates in which they are standard, with twice as many temperatures each time that they were too few.
+    3. *Annealed from prior*: the same from p(z), where the normals are no good start.
+
+    Latents that are discrete or lie on a sphere have no gradients: there the guide is taken, and then its mixture with
+    the prior (:func:`~pyro_vae.evidence.defensive`).
+
+    What is tried is decided by pilots, and reported from fresh draws. Every method gives a lower bound on average, so
+    that an estimate is taken back where another method, the guide's own samples among them, has seen more. A mode of
+    the posterior that no start and no chain ever comes near is seen by none of them.
+
+    The same ``torch.manual_seed`` gives the same numbers, whatever the number of processes and however often the run
+    was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds a block of 256
+    datapoints, and else within their errors.
+
+    Args:
+        model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
+        guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
+        x: Data, ``[n, *event]``.
+        tolerance: What the bias of each estimate and the noise of their mean are to stay below, in nats.
+        max_temperatures: The most temperatures of a chain. A datapoint that is not settled with these is given up:
+            its error is infinite, and its estimate a lower bound on average.
+        certify: With a positive number, so many datapoints are drawn from the model, which come with exact draws from
+            their posteriors, and the procedure is tried on them: ``result.certificate`` has a lower and an upper bound
+            on its error there (Grosse et al. 2015).
+        budget: Seconds after which no more methods are tried; by default as long as it takes.
+        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
+        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
+        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
+            been stopped; at most the last 10 seconds are lost.
+        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
+            them call this alike, and all get the whole result, the same as one process gets.
+
+    Returns:
+        The estimate. ``error`` is the half-width of a 95% interval for each datapoint, bias included, infinite where
+        only a lower bound is known; ``rung`` says which method gave it, and ``rungs`` how many datapoints each method
+        settled, and in how many seconds.
+
+    Raises:
+        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
+            match, no weight of a datapoint is finite, or the file is of another run.
+        Interrupted: At Ctrl-C, with the result for the datapoints that were done.
+
+    Example:
+        >>> result = evidence.estimate(vae.model, vae.guide, x)  # doctest: +SKIP
+        >>> result.mean, result.mean_error  # doctest: +SKIP
+    """
+    check_positive("tolerance", tolerance)
+    max_temperatures = check_count("max_temperatures", max_temperatures)
+    certify = check_count("certify", certify, least=0)
+    if budget is not None:
+        check_positive("budget", budget)
+    programs = Programs(model, guide, x, chunk_size)
+    settings = Settings(float(tolerance), max_temperatures, len(x))
+    clock = _Clock(budget, len(x))
+
+    def climb(block: Tensor, first: int) -> dict[str, Tensor]:
+        ladder = Ladder(programs, block, settings, clock.deadline(first, len(block)))
+        columns = ladder.climb()
+        missing = ~columns["log_prob"].isfinite() if "log_prob" in columns else torch.ones(len(block), dtype=torch.bool)
+        if missing.any():
+            index = first + int(missing.nonzero()[0])
+            raise ValueError(
+                f"datapoint {index} has no weight that is finite and positive, by any method; "
+                "check the log-densities of model and guide there"
+            )
+        return {**columns, "late": torch.full((len(block),), ladder.late)}
+
+    def finish(columns: dict[str, Tensor]) -> Evidence:
+        return _result(columns, programs)
+
+    result = programs.run(
+        climb,
+        finish,
+        rows=block_rows(programs),
+        settings={"function": "estimate", "tolerance": settings.tolerance, "max_temperatures": max_temperatures},
+        progress=progress,
+        resume=resume,
+        processes=processes,
+    )
+    if certify:
+        certificate = certified(programs, settings, certify, rows=block_rows(programs), progress=progress)
+        result = replace(result, certificate=certificate)
+    return result
+
+
+def block_rows(programs: Programs) -> int:
+    """How many datapoints climb together: whatever the chunk size, so that the noise does not depend on it."""
+    numbers = max(1, programs.latent_size) ** 2
+    return max(8, min(ROWS.get(programs.x.device.type, 4096), MOST_NUMBERS // (4 * numbers)))
+
+
+class _Clock:
+    """Shares out a budget of seconds among the blocks, from when the first of them begins."""
+
+    def __init__(self, budget: float | None, n: int) -> None:
+        self.budget, self.n = budget, n
+        self.start: tuple[float, int] | None = None
+
+    def deadline(self, first: int, rows: int) -> float:
+        """When the block with these rows has to be done."""
+        if self.budget is None:
+            return math.inf
+        self.start = self.start or (time.monotonic(), first)
+        began, begin = self.start
+        return began + self.budget * (first + rows - begin) / (self.n - begin)
+
+
+def _result(columns: dict[str, Any], programs: Programs) -> Evidence:
+    columns = dict(columns)
+    late, seconds = columns.pop("late"), columns.pop("seconds")
+    return Evidence(
+        **columns,
+        samples="samples or chains",
+        seconds_by_rung=tuple(seconds.sum(0).tolist()),
+        stopped_by_budget=int(late.sum()),
+    )

@@ -1,0 +1,316 @@
+"""The methods that `estimate` tries on a block of datapoints, one after the other, each only where it is needed."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evidence.annealed_path import Annealed, AnnealedPath, FromNormals, FromPrior, Schedule, sigmoid_schedule
+from pyro_vae.evidence.error_bars import expected_relative_variance
+from pyro_vae.evidence.laplace_proposal import Fit, fit_block
+from pyro_vae.evidence.log_joint import LogJoint
+from pyro_vae.evidence.proposals import Proposal, defensive
+from pyro_vae.evidence.runner import Programs
+from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.log_mean_exp import log_mean_exp
+from pyro_vae.weights import terms, terms_at
+
+__all__ = ["RUNGS", "Ladder", "Settings"]
+
+#: The methods, in the order in which they are tried.
+RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "annealed from prior")
+GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))
+
+PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 128}
+PRIOR_SHARE = 0.3
+AT_ONCE = 128  # samples that are drawn at once, whatever the size of a chunk
+LEAST_SAMPLES, MOST_SAMPLES = 256, 1024  # with more, annealing costs less
+MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
+NUM_CHAINS, MOST_CHAINS = 16, 256
+NUM_LEAPFROG = {ANNEALED: 2, FROM_PRIOR: 5}
+FEWEST_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 128}
+PILOT_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 48}
+MARGIN = 0.7  # of the variance that is aimed at, since a pilot does not know it well
+SHARE_OF_TOLERANCE = 0.25  # of the bias: what is aimed at
+UPPER_TEMPERATURES = 4  # times as many as the estimates took
+STANDARD_ERRORS, LEAST_DIFFERENCE = 3.0, 0.1  # by which one estimate must exceed another to contradict it
+
+
+class Settings(NamedTuple):
+    """What :func:`~pyro_vae.evidence.estimate` was asked for."""
+
+    tolerance: float
+    max_temperatures: int
+    num_datapoints: int  #: Over which the mean is taken.
+
+    @property
+    def variance_for_bias(self) -> float:
+        """The variance of an estimate whose bias, about half of that, is small enough."""
+        return 2 * SHARE_OF_TOLERANCE * self.tolerance
+
+    @property
+    def variance(self) -> float:
+        """The variance of the estimate of a datapoint that is aimed at: also for the noise of the mean."""
+        return min(self.variance_for_bias, self.num_datapoints * (self.tolerance / 2) ** 2)
+
+
+class Ladder:
+    """The estimates of a block of datapoints.
+
+    What is to be done is decided by pilots; what is reported comes from fresh draws.
+
+    Args:
+        programs: Model and guide.
+        x: The block, ``[n, *event]``.
+        settings: What was asked for.
+        deadline: When to stop climbing, by ``time.monotonic``.
+
+    Attributes:
+        columns: What is known so far, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``; NaN where
+            nothing is.
+        late: Whether the deadline has stopped something.
+    """
+
+    def __init__(self, programs: Programs, x: Tensor, settings: Settings, deadline: float = math.inf) -> None:
+        self.programs, self.x, self.settings, self.deadline = programs, x, settings, deadline
+        self.rows = torch.arange(len(x), device=x.device)
+        self.columns = {"error": torch.full((len(x),), torch.inf, dtype=torch.float64)}
+        self.columns["seconds"] = torch.zeros(len(x), len(RUNGS), dtype=torch.float64)
+        self.floor = torch.full((len(x),), -torch.inf, dtype=torch.float64)  # log p(x) is above, as far as is known
+        self.paths: dict[int, tuple[Tensor, AnnealedPath, Schedule]] = {}
+        self.late = False
+        self.fit: Fit | None = None
+        try:
+            self.log_joint: LogJoint | None = LogJoint(programs.model, x, programs.layout, programs.chunk_size)
+        except ValueError:  # discrete, or on a sphere: no gradients
+            self.log_joint = None
+
+    def climb(self) -> dict[str, Tensor]:
+        """Estimates log p(x) of every datapoint; returns the columns.
+
+        Raises:
+            ValueError: If no method has a weight that is neither zero nor NaN for a datapoint.
+        """
+        if self.log_joint is None:
+            self._without_gradients()
+        else:
+            self._with_gradients(self.log_joint)
+        return self.columns
+
+    def _without_gradients(self) -> None:
+        """The guide, checked against its mixture with the prior, which cannot be too narrow."""
+        samples = {GUIDE: terms, WITH_PRIOR: defensive(PRIOR_SHARE)}
+        pilots = {}
+        for rung, proposal in samples.items():
+            with self._timed(rung):
+                pilots[rung] = self._weigh(proposal, PILOT[rung])
+            self._raise_floor(self.rows, pilots[rung])
+        for rung, proposal in samples.items():
+            wanted = self._wanted(pilots[rung], MOST_SAMPLES_OF_FEW)[self.unsettled]
+            if not (wanted > 0).any() or self._is_late():
+                continue
+            count = int(wanted.max())
+            with self._timed(rung):
+                self._report(rung, self.rows, self._weigh(proposal, count), pilots[rung], samples=count)
+        for rung in samples:
+            self._report(rung, self.rows, pilots[rung], samples=PILOT[rung])
+
+    def _with_gradients(self, log_joint: LogJoint) -> None:
+        with self._timed(GUIDE):
+            self._raise_floor(self.rows, self._weigh(terms, PILOT[GUIDE]))
+        with self._timed(LAPLACE):
+            self.fit = fit_block(log_joint, self.programs.guide)
+            found = self.rows[self.fit.normals.found]
+            if len(found):
+                self._laplace(found)
+        for rung in (ANNEALED, FROM_PRIOR):
+            rows = self.unsettled
+            if rung == ANNEALED:
+                rows = rows[self.fit.normals.found[rows]]
+            if len(rows) and not self._is_late():
+                with self._timed(rung):
+                    self._anneal(rung, log_joint, rows)
+
+    def _laplace(self, found: Tensor) -> None:
+        pilot = self._laplace_weights(found, PILOT[LAPLACE])
+        wanted = self._wanted(pilot, MOST_SAMPLES)
+        few = self.settings.variance_for_bias / self.settings.variance
+        wanted = (wanted * few).clamp_max(MOST_SAMPLES_OF_FEW)
+        wanted = 2 ** wanted.clamp_min(1).log2().ceil() * (wanted > 0)
+        wanted = torch.where(self.fit.complete[found].cpu(), wanted, 0)
+        self._raise_floor(found, pilot)
+        for count in wanted.unique().tolist():
+            index = (wanted == count).nonzero()[:, 0]
+            rows = found[index.to(found.device)]
+            if count == 0:
+                self._report(LAPLACE, rows, pilot.rows(index), samples=PILOT[LAPLACE])
+                self.columns["error"][rows.cpu()] = torch.inf  # it was this sample that said no
+            else:
+                fresh = self._laplace_weights(rows, int(count))
+                self._report(LAPLACE, rows, fresh, pilot.rows(index), samples=int(count))
+
+    @torch.no_grad()
+    def _laplace_weights(self, rows: Tensor, count: int) -> RunningWeights:
+        normals, running = self.fit.normals.rows(rows), RunningWeights(len(rows), count, self.x.device)
+        for done in range(0, count, AT_ONCE):
+            position = normals.draw(min(AT_ONCE, count - done), tails=True)
+            log_weights = self.log_joint.value(position, rows) - normals.log_prob(position, tails=True)
+            running.update(log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
+        return running
+
+    def _anneal(self, rung: int, log_joint: LogJoint, rows: Tensor) -> None:
+        """Chains with as many temperatures as a pilot asks for, and twice as many each time that they are too few."""
+        path, schedule = self._pilot(rung, log_joint, rows)
+        self.paths[rung] = rows, path, schedule
+        most, settings = self.settings.max_temperatures, self.settings
+        variance = math.log1p(MARGIN * NUM_CHAINS * settings.variance_for_bias)
+        wanted = schedule.num_temperatures * schedule.variance.cpu() / variance
+        wanted = wanted.nan_to_num(most, most, most).clamp(min(FEWEST_TEMPERATURES[rung], most), most)
+        wanted = (2 ** wanted.log2().ceil()).clamp_max(most)
+        more = settings.variance_for_bias / settings.variance
+        chains = min(MOST_CHAINS, NUM_CHAINS * 2 ** math.ceil(math.log2(more)))
+        left = torch.arange(len(rows))
+        while len(left) and not self._is_late():
+            count = int(wanted[left].min())
+            index = left[wanted[left] == count]
+            self._run_chains(rung, index, count, chains)
+            wanted[index] = wanted[index].masked_fill(~self._is_unsettled(rows[index]), torch.inf) * 2
+            left = left[wanted[left] <= most]
+        left = torch.arange(len(rows))[self._is_unsettled(rows)]
+        if len(left) and not self._is_late():
+            self._run_chains(rung, left, most, 4 * chains)
+
+    def _pilot(self, rung: int, log_joint: LogJoint, rows: Tensor) -> tuple[AnnealedPath, Schedule]:
+        start = FromPrior(log_joint, rows) if rung == FROM_PRIOR else FromNormals(log_joint, self.fit.normals, rows)
+        path, steps = AnnealedPath(start, NUM_LEAPFROG[rung]), PILOT_TEMPERATURES[rung]
+        even = [t / steps for t in range(steps + 1)]
+        return path, path.pilot(steps, sigmoid_schedule(steps) if rung == FROM_PRIOR else even)
+
+    def _run_chains(self, rung: int, index: Tensor, num_temperatures: int, num_chains: int) -> Annealed:
+        """Goes along the path of a rung, for some of its rows, and reports."""
+        rows, path, schedule = self.paths[rung]
+        index = index.to(rows.device)
+        annealed = path.some(index).forward(num_chains, schedule.rows(index).resized(num_temperatures))
+        weights = RunningWeights(len(index), num_chains, rows.device)
+        weights.update(annealed.log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
+        extra = {"num_temperatures": num_temperatures, "acceptance": annealed.acceptance.double().cpu()}
+        self._report(rung, rows[index], weights, samples=num_chains, **extra)
+        return annealed
+
+    def _weigh(self, proposal: Proposal, count: int) -> RunningWeights:
+        """Weights of draws for all rows; the noise does not depend on the size of a chunk as long as it is large."""
+        programs, running = self.programs, RunningWeights(len(self.x), count, self.x.device)
+        at_once = max(1, min(AT_ONCE, programs.chunk_size // len(self.x)))
+        for done in range(0, count, at_once):
+            number = min(at_once, count - done)
+            at = proposal(programs.model, programs.guide, self.x, number, programs.layout)
+            running.update(at.log_weights)
+        return running
+
+    def _wanted(self, pilot: RunningWeights, most: int) -> Tensor:
+        """How many samples a pilot asks for, powers of two; 0 where more than that, or where it cannot tell."""
+        expected = expected_relative_variance(pilot.moments())
+        wanted = (expected / (MARGIN * self.settings.variance_for_bias)).nan_to_num(torch.inf).clamp_min(LEAST_SAMPLES)
+        return torch.where(wanted <= most, 2 ** wanted.log2().ceil(), 0.0)
+
+    def _raise_floor(self, rows: Tensor, weights: RunningWeights) -> None:
+        """Takes note of a lower bound on log p(x): with weights that have the mean p(x), it is seldom exceeded."""
+        bound = weights.log_mean - (STANDARD_ERRORS * weights.std_error).clamp_min(LEAST_DIFFERENCE)
+        bound = torch.where(weights.log_mean.isposinf(), -torch.inf, bound).nan_to_num(nan=-torch.inf)
+        self.floor[rows.cpu()] = torch.maximum(self.floor[rows.cpu()], bound.cpu())
+
+    def _report(
+        self,
+        rung: int,
+        rows: Tensor,
+        weights: RunningWeights,
+        pilot: RunningWeights | None = None,
+        *,
+        samples: int,
+        num_temperatures: int = 0,
+        acceptance: Tensor | None = None,
+    ) -> None:
+        """Takes over an estimate where it is better than what is known: with a smaller error, or by a later method."""
+        usable = weights.log_sum.isfinite()
+        if not usable.any():
+            return
+        weights, rows = weights.rows(usable), rows[usable].cpu()
+        usable = usable.cpu()
+        columns = weights.columns(pilot=None if pilot is None else pilot.moments().rows(usable))
+        # A sample that has missed a mode does not know it, but another one may have seen it.
+        missed = self.floor[rows] > columns["log_prob"] + columns["error"]
+        columns["error"] = columns["error"].masked_fill(missed, torch.inf)
+        columns["bias"] = columns["bias"].masked_fill(missed, torch.inf)
+        nothing = torch.full_like(columns["error"], torch.nan)
+        columns |= {
+            "rung": torch.full_like(rows, rung),
+            "num_samples": torch.full_like(rows, samples),
+            "num_temperatures": torch.full_like(rows, num_temperatures),
+            "acceptance": nothing if acceptance is None else acceptance[usable],
+        }
+        known = self.columns["error"][rows]
+        better = (columns["error"] < known) | known.isinf()
+        for name, column in columns.items():
+            empty = torch.nan if column.is_floating_point() else -1
+            whole = self.columns.setdefault(name, column.new_full(self.rows.shape, empty))
+            whole[rows[better]] = column[better]
+        self._raise_floor(rows, weights)
+
+    @torch.no_grad()
+    def upper_bound(self, latents: dict[str, Tensor]) -> Tensor:
+        """An upper bound on log p(x) on average, ``[n]``, from exact draws of the posterior, by site ``[n, ...]``.
+
+        By annealing in reverse, with at least four times as many temperatures as the estimates took; where there are no
+        gradients, by the log-weight of the exact draw (its mean exceeds log p(x) by KL(p(z | x) || q(z | x))).
+        """
+        layout = self.programs.layout
+        spread = {name: layout.rows_back(value[None]) for name, value in latents.items()}
+        upper = torch.full((len(self.x),), torch.nan, dtype=torch.float64)
+        if self.log_joint is None:
+            at = terms_at(self.programs.model, self.programs.guide, self.x, spread, 1, layout)
+            return at.log_weights[0].double().cpu()
+        position = self.log_joint.vectors.to_vectors(spread)
+        from_prior = self.columns["rung"].to(self.rows.device) == FROM_PRIOR
+        from_prior |= ~(self.fit.normals.found & self.fit.complete)
+        for rung, rows in ((ANNEALED, self.rows[~from_prior]), (FROM_PRIOR, self.rows[from_prior])):
+            if len(rows):
+                path, schedule = self._pilot(rung, self.log_joint, rows)
+                taken = self.columns["num_temperatures"][rows.cpu()].clamp_min(FEWEST_TEMPERATURES[rung])
+                for count in taken.unique().tolist():
+                    index = (taken == count).nonzero()[:, 0].to(rows.device)
+                    exact = position[:, rows[index]].expand(NUM_CHAINS, -1, -1)
+                    longer = schedule.rows(index).resized(UPPER_TEMPERATURES * count)
+                    back = path.some(index).reverse(exact, longer)
+                    upper[rows[index].cpu()] = -log_mean_exp(-back.log_weights).cpu()
+        return upper
+
+    @property
+    def unsettled(self) -> Tensor:
+        """The rows that still want something better, ``[m]``."""
+        return self.rows[self._is_unsettled(self.rows).to(self.rows.device)]
+
+    def _is_unsettled(self, rows: Tensor) -> Tensor:
+        """Whether rows ``[m]`` have an error that is infinite, or a bias above the tolerance; on the CPU.
+
+        ``bias`` is a bound, about twice the bias. It is far above what is aimed at, so that few fresh samples are
+        refused: to believe a sample or not by what it says itself is biased.
+        """
+        error = self.columns["error"][rows.cpu()]
+        bias = self.columns["bias"][rows.cpu()] if "bias" in self.columns else error
+        return error.isinf() | ~(bias <= 2 * self.settings.tolerance)
+
+    def _is_late(self) -> bool:
+        self.late = self.late or time.monotonic() > self.deadline
+        return self.late
+
+    @contextmanager
+    def _timed(self, rung: int) -> Iterator[None]:
+        before = time.perf_counter()
+        yield
+        self.columns["seconds"][:, rung] += (time.perf_counter() - before) / len(self.x)

@@ -1,0 +1,156 @@
+"""log p(x, z) and its gradient, as functions of real vectors, for any rows of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.evidence.latent_vectors import LatentVectors
+from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
+
+__all__ = ["LogJoint"]
+
+
+class LogJoint:
+    """log p(x, z) of a block of datapoints, with every latent mapped to real vectors (the determinant is included).
+
+    Pairs of a particle and a datapoint are evaluated as one long batch wherever the model treats datapoints
+    independently: then any rows may be asked for, and all calls have the same shapes. Where it does not, the model is
+    run on all rows.
+
+    Args:
+        model: The model.
+        x: Data, ``[n, *event]``.
+        layout: That of the programs.
+        chunk_size: The number of (particle, datapoint) pairs to compute at once.
+
+    Attributes:
+        dims: The number of latent dimensions of a datapoint.
+        vectors: The map between latents and vectors.
+        by_pairs: Whether datapoints are independent.
+
+    Raises:
+        ValueError: If a latent site is discrete, on a sphere, or has a support that depends on other latents.
+    """
+
+    def __init__(self, model: Program, x: Tensor, layout: Layout, chunk_size: int) -> None:
+        self.model, self.x, self.layout, self.chunk_size = model, x, layout, chunk_size
+        sites = self._sites(1)
+        if not sites:
+            raise ValueError("the model has no latent sites")
+        self.vectors = LatentVectors(sites, layout)
+        self.dims = self.vectors.dims
+        _check_supports(sites, self._sites(8))
+        self.by_pairs = self._is_separable()
+
+    def draw_prior(self, num_particles: int) -> Tensor:
+        """Draws from p(z), ``[particles, n, dims]``."""
+        return self.vectors.to_vectors({name: site["value"] for name, site in self._sites(num_particles).items()})
+
+    @torch.no_grad()
+    def draw_guide(self, guide: Program, num_particles: int) -> Tensor:
+        """Draws from q(z | x), ``[particles, n, dims]``."""
+        trace: Any = poutine.trace(vectorized(guide, num_particles, self.layout)).get_trace(self.x)
+        return self.vectors.to_vectors({name: trace.nodes[name]["value"] for name in self.vectors.transforms})
+
+    @torch.no_grad()
+    def value(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """log p(x, z), ``[particles, m]``, at positions ``[particles, m, dims]`` of some rows ``[m]``, or of all."""
+        return self._evaluate(lambda x, z: (self._log_joint(x, z),), position, rows)[0]
+
+    def gradient(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log p(x, z), ``[particles, m]``, and its gradient, ``[particles, m, dims]``; else as :meth:`value`."""
+        value, gradient = self._evaluate(self._value_and_gradient, position, rows)
+        return value, gradient
+
+    def parts(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log p(z) and log p(x | z), ``[particles, m]``, and the gradient of each; else as :meth:`value`."""
+        prior, likelihood, prior_gradient, likelihood_gradient = self._evaluate(self._parts, position, rows)
+        return prior, likelihood, prior_gradient, likelihood_gradient
+
+    def _sites(self, num_particles: int) -> dict:
+        with torch.no_grad():
+            trace = poutine.trace(vectorized(self.model, num_particles, self.layout)).get_trace(self.x)
+        trace = poutine.util.prune_subsample_sites(trace)
+        return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
+
+    def _evaluate(
+        self, function: Callable[[Tensor, Tensor], tuple[Tensor, ...]], position: Tensor, rows: Tensor | None
+    ) -> tuple[Tensor, ...]:
+        particles, m = position.shape[:2]
+        if rows is None:
+            rows = torch.arange(m, device=position.device)
+        with pyro.validation_enabled(False):
+            if self.by_pairs:
+                pairs = position.reshape(1, particles * m, -1)
+                index = rows.repeat(particles)
+                parts = [
+                    function(self.x[at], z)
+                    for at, z in zip(index.split(self.chunk_size), pairs.split(self.chunk_size, dim=1), strict=True)
+                ]
+                return tuple(
+                    torch.cat(values, dim=1).reshape(particles, m, *values[0].shape[2:])
+                    for values in zip(*parts, strict=True)
+                )
+            if m < len(self.x):  # the rows that nobody asked for are somewhere
+                whole = position.new_zeros(particles, len(self.x), position.shape[-1])
+                whole[:, rows] = position
+                position = whole
+            at_once = max(1, self.chunk_size // len(self.x))
+            parts = [function(self.x, z) for z in position.split(at_once)]
+            return tuple(torch.cat(values)[:, rows] for values in zip(*parts, strict=True))
+
+    def _log_joint(self, x: Tensor, position: Tensor) -> Tensor:
+        latents, log_det = self.vectors.to_latents(position)
+        at = terms_at(self.model, no_sites, x, latents, len(position), self.layout)
+        return at.log_likelihood + at.log_prior + log_det
+
+    @torch.enable_grad()
+    def _value_and_gradient(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+        position = position.detach().requires_grad_()
+        value = self._log_joint(x, position)
+        (gradient,) = torch.autograd.grad(value.sum(), position)
+        return value.detach(), gradient
+
+    @torch.enable_grad()
+    def _parts(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+        position = position.detach().requires_grad_()
+        latents, log_det = self.vectors.to_latents(position)
+        at = terms_at(self.model, no_sites, x, latents, len(position), self.layout)
+        prior, likelihood = at.log_prior + log_det, at.log_likelihood
+        gradients = [
+            torch.autograd.grad(part.sum(), position, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+            if part.requires_grad
+            else torch.zeros_like(position)
+            for part in (prior, likelihood)
+        ]
+        return prior.detach(), likelihood.detach(), *gradients
+
+    def _is_separable(self) -> bool:
+        """Whether rows in another order, and not all of them, have the same densities."""
+        n = len(self.x)
+        position = self.draw_prior(1)
+        with torch.no_grad(), pyro.validation_enabled(False):
+            try:
+                together = self._log_joint(self.x, position)
+                few = torch.arange(n - 1, -1, -1, device=self.x.device)[: n // 2 + 1].repeat(2)
+                alone = self._log_joint(self.x[few], position[:, few])
+            except (RuntimeError, ValueError, IndexError):
+                return False
+        return alone.shape[1] == len(few) and torch.allclose(together[:, few], alone, rtol=1e-5, atol=1e-3)
+
+
+def _check_supports(sites: dict, again: dict) -> None:
+    """Refuses a support that depends on other latents: there is then no one map to real vectors."""
+    for name, site in sites.items():
+        try:
+            inside = site["fn"].support.check(again[name]["value"])
+        except (NotImplementedError, RuntimeError):
+            continue
+        if not bool(inside.all()):
+            raise ValueError(f"latent site {name!r} has a support that depends on other latents")

@@ -1,0 +1,138 @@
+"""Mixtures of normals fitted to the modes of p(x, z), one mixture for each datapoint."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["NormalMixture"]
+
+# The normals are a little wider than the curvature says: weights grow where a proposal is too narrow.
+WIDENED = 1.05
+# A share of the draws comes from Student t distributions with the same centers, against tails that no normal has
+# (Hesterberg 1995, with the posterior's own shape instead of the prior).
+TAIL_WEIGHT = 0.2
+TAIL_DEGREES = 5.0
+
+
+class NormalMixture(NamedTuple):
+    """A mixture of normals for each of n datapoints, in real vectors of dims dimensions.
+
+    Component m is the law of ``center[m] + factor[m] @ y`` for a standard normal y.
+    """
+
+    center: Tensor  #: ``[modes, n, dims]``.
+    factor: Tensor  #: ``[modes, n, dims, dims]``, or ``[modes, n, dims]`` if diagonal.
+    inverse: Tensor  #: That of ``factor``, of the same shape.
+    log_det: Tensor  #: The log-determinant of ``factor``, ``[modes, n]``.
+    log_weight: Tensor  #: Log-probabilities of the components, ``[modes, n]``; -inf for those that a datapoint lacks.
+
+    @property
+    def found(self) -> Tensor:
+        """Whether there is a component, ``[n]``."""
+        return self.log_weight.isfinite().any(0)
+
+    def num_modes(self, least: float) -> Tensor:
+        """How many components have at least this share, ``[n]``."""
+        return (self.log_weight > math.log(least)).sum(0)
+
+    def flattened(self) -> NormalMixture:
+        """With weights that are closer together: what is a small share by the curvature may be a larger one."""
+        halved = self.log_weight / 2
+        return self._replace(log_weight=torch.where(self.found, halved - halved.logsumexp(0), -torch.inf))
+
+    def rows(self, index: Tensor) -> NormalMixture:
+        """The mixtures of some of the datapoints, without components that none of these has."""
+        used = self.log_weight[:, index].isfinite().any(1)
+        used[0] = True
+        return NormalMixture(*(part[used][:, index] for part in self))
+
+    def updated(self, index: Tensor, other: NormalMixture) -> NormalMixture:
+        """This, with the mixtures of some of the datapoints replaced."""
+        missing = max(len(part) for part in (self.center, other.center))
+        whole, part = _padded(self, missing), _padded(other, missing)
+        return NormalMixture(*(old.index_copy(1, index, new) for old, new in zip(whole, part, strict=True)))
+
+    def to_vector(self, y: Tensor) -> Tensor:
+        """``center + factor @ y`` of the first component, for y ``[particles, n, dims]``."""
+        return self.center[0] + _times(self.factor[0], y)
+
+    def from_vector(self, position: Tensor) -> Tensor:
+        """The reverse of :meth:`to_vector`."""
+        return _times(self.inverse[0], position - self.center[0])
+
+    def pull_back(self, gradient: Tensor) -> Tensor:
+        """The gradient with respect to y, for one with respect to ``center + factor @ y``."""
+        return _times_transposed(self.factor[0], gradient)
+
+    def draw(self, num_samples: int, *, tails: bool) -> Tensor:
+        """Draws ``[samples, n, dims]``: from the normals, or from widened ones with Student t tails."""
+        modes, n, dims = self.center.shape
+        y = torch.randn(num_samples, n, dims, dtype=self.center.dtype, device=self.center.device)
+        if tails:
+            heavy = torch.rand(num_samples, n, dtype=y.dtype, device=y.device) < TAIL_WEIGHT
+            shape = torch.full_like(y[..., 0], TAIL_DEGREES / 2)
+            stretch = (TAIL_DEGREES / (2 * torch._standard_gamma(shape))).sqrt()
+            y = y * torch.where(heavy, stretch, WIDENED)[..., None]
+        if modes == 1:
+            return self.to_vector(y)
+        chosen = self.log_weight.exp().T.multinomial(num_samples, replacement=True).T
+        position = torch.zeros_like(y)
+        for mode in range(modes):
+            drawn = self.center[mode] + _times(self.factor[mode], y)
+            position = torch.where((chosen == mode)[..., None], drawn, position)
+        return position
+
+    def log_prob(self, position: Tensor, *, tails: bool) -> Tensor:
+        """The log-density of :meth:`draw`, ``[samples, n]``, at positions ``[samples, n, dims]``."""
+        return torch.stack([self._component(mode, position, tails)[0] for mode in range(len(self.center))]).logsumexp(0)
+
+    def gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """The log-density of the normals, ``[samples, n]``, and its gradient, ``[samples, n, dims]``."""
+        densities, slopes = zip(*(self._component(m, position, False) for m in range(len(self.center))), strict=True)
+        log_density = torch.stack(densities)
+        share = log_density.softmax(0)
+        return log_density.logsumexp(0), sum(s[..., None] * slope for s, slope in zip(share, slopes, strict=True))
+
+    def _component(self, mode: int, position: Tensor, tails: bool) -> tuple[Tensor, Tensor]:
+        """The log-density of a component, with its weight; and the gradient of the normal's."""
+        y = _times(self.inverse[mode], position - self.center[mode])
+        dims, square = y.shape[-1], y.square().sum(-1)
+        constant = self.log_weight[mode] - self.log_det[mode]
+        if not tails:
+            log_density = constant - square / 2 - dims / 2 * math.log(2 * math.pi)
+            return log_density, -_times_transposed(self.inverse[mode], y)
+        normal = -square / (2 * WIDENED**2) - dims / 2 * math.log(2 * math.pi * WIDENED**2)
+        half = (TAIL_DEGREES + dims) / 2
+        student = (
+            math.lgamma(half)
+            - math.lgamma(TAIL_DEGREES / 2)
+            - dims / 2 * math.log(TAIL_DEGREES * math.pi)
+            - half * torch.log1p(square / TAIL_DEGREES)
+        )
+        mixed = torch.logaddexp(math.log1p(-TAIL_WEIGHT) + normal, math.log(TAIL_WEIGHT) + student)
+        return constant + mixed, y
+
+
+def _padded(mixture: NormalMixture, modes: int) -> NormalMixture:
+    """With so many components, of which the added ones have no weight."""
+    more = modes - len(mixture.center)
+    parts = (torch.cat([part, part[:1].expand(more, *part.shape[1:])]) for part in mixture[:-1])
+    nothing = torch.full_like(mixture.log_weight[:1], -torch.inf).expand(more, -1)
+    return NormalMixture(*parts, torch.cat([mixture.log_weight, nothing]))
+
+
+def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Matrices ``[n, dims, dims]`` or diagonals ``[n, dims]`` times vectors ``[particles, n, dims]``."""
+    if matrix.ndim == 2:
+        return matrix * vectors
+    return (vectors.transpose(0, 1) @ matrix.mT).transpose(0, 1)
+
+
+def _times_transposed(matrix: Tensor, vectors: Tensor) -> Tensor:
+    if matrix.ndim == 2:
+        return matrix * vectors
+    return (vectors.transpose(0, 1) @ matrix).transpose(0, 1)
