@@ -15,7 +15,7 @@ import torch
 from every_estimator import NUMBERS, OPTIONS, N, call, new_data, new_vae, numbers
 
 from pyro_vae import evidence
-from pyro_vae.evidence.over_blocks import block_seed
+from pyro_vae.evidence.progress import block_seed
 from pyro_vae.evidence.runner import FEW, Programs
 
 SCRIPT = Path(__file__).with_name("every_estimator.py")
