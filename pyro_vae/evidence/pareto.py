@@ -29,7 +29,8 @@ def pareto_smooth(tail: Tensor) -> tuple[Tensor, Tensor]:
     """Fits a generalized Pareto distribution to the largest weights (Vehtari et al. 2024).
 
     Below 0.5 the weights have a finite variance; up to 0.7 importance sampling works in practice; above, neither its
-    estimate nor its standard error is to be believed.
+    estimate nor its standard error is to be believed. A low k-hat is no proof: a sample that has missed the tail has
+    one too. What may be believed is in :mod:`pyro_vae.evidence.error_bars`.
 
     Args:
         tail: The largest log-weights, ``[tail + 1, n]``; the smallest of them is the threshold the tail begins after.

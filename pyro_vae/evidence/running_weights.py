@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from pyro_vae.evidence.error_bars import POWERS, Moments, error_bars
 from pyro_vae.evidence.pareto import pareto_smooth, tail_length
 
 __all__ = ["RunningWeights"]
@@ -29,6 +30,8 @@ class RunningWeights:
         self.total_squares = torch.zeros_like(self.total)
         self.log_sum = torch.full_like(self.total, -torch.inf)
         self.log_sum_squares = torch.full_like(self.total, -torch.inf)
+        self.log_sums_of_powers = torch.full((len(POWERS), n), -torch.inf, dtype=torch.float64, device=device)
+        self.zeros = torch.zeros_like(self.total)
         self.tail = self.total.new_empty(0, n)
         self.kept = tail_length(num_samples) + 1  # the tail, and the value it begins after
 
@@ -40,6 +43,9 @@ class RunningWeights:
         self.total_squares += log_weights.square().sum(0)
         self.log_sum = torch.logaddexp(self.log_sum, log_weights.logsumexp(0))
         self.log_sum_squares = torch.logaddexp(self.log_sum_squares, (2 * log_weights).logsumexp(0))
+        powers = torch.stack([(power * log_weights).logsumexp(0) for power in POWERS])
+        self.log_sums_of_powers = torch.logaddexp(self.log_sums_of_powers, powers)
+        self.zeros += log_weights.isneginf().sum(0)
         largest = torch.cat([self.tail, log_weights])
         self.tail = largest.topk(min(self.kept, largest.shape[0]), dim=0).values
 
@@ -92,11 +98,32 @@ class RunningWeights:
         below = log_sum + torch.log1p(-(tail - log_sum).exp())
         return k, torch.logaddexp(below, smoothed[:-1].logsumexp(0)) - math.log(self.count)
 
-    def columns(self, first: int = 0) -> dict[str, Tensor]:
+    def moments(self, pareto_k: Tensor | None = None) -> Moments:
+        """What :func:`~pyro_vae.evidence.error_bars.error_bars` is to be told, on the CPU.
+
+        Args:
+            pareto_k: The k-hat, ``[n]``, if it is known already.
+        """
+        tail, log_sum = self.tail.cpu(), self.log_sum.cpu()
+        powers = (self.log_sums_of_powers - math.log(self.count)).cpu().unbind()
+        squares = (self.log_sum_squares - math.log(self.count)).cpu()
+        threshold = torch.where(tail[-1].isneginf(), tail[0], tail[-1])  # a tail with zeros has no slope
+        above = (tail[: max(1, len(tail) - 1)] - threshold).clamp_min(0)
+        return Moments(
+            count=self.count,
+            log_means=(*powers, log_sum - math.log(self.count), squares),  # type: ignore[arg-type]
+            zeros=self.zeros.cpu() / self.count,
+            largest=(tail[0] - log_sum).exp(),
+            slope=above.mean(0),
+            pareto_k=pareto_smooth(self.tail)[0] if pareto_k is None else pareto_k,
+        )
+
+    def columns(self, first: int = 0, pilot: Moments | None = None) -> dict[str, Tensor]:
         """All of this, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``.
 
         Args:
             first: The index of the first datapoint, for the error message.
+            pilot: Of earlier weights of the same proposals, which are not in the estimate but know of its error.
 
         Raises:
             ValueError: If a datapoint has a weight that is NaN or infinite, or only weights of zero.
@@ -109,8 +136,11 @@ class RunningWeights:
                 index = first + int(bad.nonzero()[0])
                 raise ValueError(f"datapoint {index} has {what}; check the log-densities of model and guide there")
         k, log_mean_smoothed = self.pareto_smoothed()
+        bars = error_bars(self.moments(k), pilot)
         columns = {
             "log_prob": self.log_mean,
+            "error": bars.error,
+            "bias": bars.bias,
             "std_error": self.std_error,
             "ess": self.ess,
             "pareto_k": k,

@@ -1,0 +1,134 @@
+"""How far an estimate of log p(x) may be off, bias included, as far as its own weights can tell.
+
+A proposal that misses much of the posterior shows it in few of its samples: most have weights that look alike, and the
+standard error comes from those. The bulk of the weights says more. Powers w^b with b < 1 have tails that are lighter,
+so the cumulant function K(b) = log E[w^b] is well known from the same samples at b = 1/4, 1/2 and 3/4. How K'' grows
+there tells what to expect beyond: for a normal proposal that is too narrow, K''(b) = c / (1 - t b)^2, and the weights
+have a finite variance only for t < 1/2. Such a t, fitted to the sample, gives the relative variance of the weights,
+exp(K(2) - 2 K(1)) - 1, though no sample has seen it. Three things are taken from this:
+
+- The error is infinite for t above 1/2, and where the relative variance is above a tenth of the number of samples.
+- The spread and the bias follow from this relative variance, where it is above that of the sample.
+- Where the weights vary more than the bulk of them foretells, the tail is heavy. What lies beyond the largest weight
+  then has the mass of about that weight, and counts as missing.
+
+The constants were chosen by simulation, and ``benchmarks/error_bars.py`` has what came of them. What no sample shows,
+such as a mode of the posterior that no proposal has ever been near, no rule can find.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["LEAST_SAMPLES", "POWERS", "ErrorBars", "Moments", "error_bars"]
+
+POWERS = (0.25, 0.5, 0.75)  #: Of the weights; the sums of these are kept.
+LEAST_SAMPLES = 5  # fewer do not tell how much they vary: Student's interval would be ten times the error
+
+MOST_TAIL = 0.5  # t; above it, the variance of the weights is infinite
+MOST_VARIANCE = 0.1  # of the relative variance of the mean weight
+MOST_INFLATION = 3.0  # of the relative variance, over that of the sample
+ROUNDING = 1e-9  # a relative variance below this is rounding, of which the tail means nothing
+Z = 1.959964  # of the normal distribution, at 97.5%
+
+
+class Moments(NamedTuple):
+    """What is to be known of the log-weights of a sample; all tensors are ``[n]``, in float64."""
+
+    count: int  #: The number of samples.
+    log_means: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  #: log mean(w^b) for b = 1/4, 1/2, 3/4, 1 and 2.
+    zeros: Tensor  #: The fraction of weights that are zero.
+    largest: Tensor  #: The largest weight, as a fraction of the sum.
+    slope: Tensor  #: The mean distance of the log-weights in the tail from where it begins (Hill 1975).
+    pareto_k: Tensor  #: The Pareto k-hat; infinite or NaN where there is none.
+
+
+class ErrorBars(NamedTuple):
+    """Bounds in nats, each ``[n]``."""
+
+    bias: Tensor  #: How far log p(x) may lie from the expectation of the estimate.
+    error: Tensor  #: The half-width of a 95% interval for log p(x), bias included.
+
+
+def error_bars(sample: Moments, pilot: Moments | None = None) -> ErrorBars:
+    """Returns the errors of log-mean weights, infinite where they cannot be told.
+
+    Args:
+        sample: Of the weights that the estimate is made of.
+        pilot: Of more weights from the same proposals, if there are any: what they know of the tail counts too.
+    """
+    tail, foretold, excess = _shape(sample)
+    least = _relative_variance(sample)
+    if pilot is not None:
+        other = _shape(pilot)
+        tail, foretold, excess = (
+            torch.maximum(mine, his) for mine, his in zip((tail, foretold, excess), other, strict=True)
+        )
+        least = torch.maximum(least, _relative_variance(pilot))
+    count = sample.count
+    believed = (tail <= MOST_TAIL) & (foretold <= MOST_VARIANCE * count) & (count >= LEAST_SAMPLES)
+
+    # The spread is larger where the tail is heavier, and few samples tell too little of both.
+    known = torch.minimum(torch.maximum(foretold, least), MOST_INFLATION * least) / count
+    few = 1 / count + (10 / count) * ((tail > 0) & (count >= 25))
+    widened = 1 + 1.2 * tail.clamp_min(0) + few
+    bias = known * widened.square()
+    spread = _student(count - 1) * known.sqrt() * widened
+
+    # A tail of log-weights that is exponential with the mean s has 1 / (1 - s) times the mass of its largest weight.
+    missing = (sample.largest / (1 - _tail_slope(sample)) - 1 / count).clamp_min(0)
+    unseen = 1.5 * (1 + 100 / count) * excess * missing
+    error = bias + spread + missing + unseen
+    bias = bias + 0.4 * (missing + unseen) * excess.clamp_max(1)
+    return ErrorBars(bias.masked_fill(~believed, torch.inf), error.masked_fill(~believed, torch.inf))
+
+
+def _relative_variance(sample: Moments) -> Tensor:
+    """The variance of the weights divided by the square of their mean, from the sample itself."""
+    *_, first, second = sample.log_means
+    return torch.expm1(second - 2 * first).clamp_min(0) * (sample.count / max(1, sample.count - 1))
+
+
+def _shape(sample: Moments) -> tuple[Tensor, Tensor, Tensor]:
+    """The t of the tail, the relative variance that the bulk foretells, and how far the sample is in excess of it."""
+    quarter, half, three_quarters, first, second = sample.log_means
+    zero = torch.log1p(-sample.zeros)  # K(0) but for those that are zero: they are bounded, and so not a tail
+    low = (zero - 2 * quarter + half).clamp_min(0)
+    middle = (quarter - 2 * half + three_quarters).clamp_min(0)
+    high = (half - 2 * three_quarters + first).clamp_min(0)
+    seen = _relative_variance(sample)
+    tiny = 1e-300
+
+    # From the ratio of K'' at 3/4 and at 1/4; then K(2) - 2 K(1) for this t.
+    ratio = (high / low.clamp_min(tiny)).sqrt()
+    tail = ((ratio - 1) / (0.75 * ratio - 0.25).clamp_min(1e-3)).masked_fill(ratio <= 0.34, -20.0).clamp(-20, 2)
+    bounded = tail.clamp(max=0.499)
+    curvature = 16 * middle * (1 - bounded / 2).square()  # K''(0)
+    safe = torch.where(bounded.abs() < 1e-3, 1e-3, bounded)
+    log_foretold = curvature / safe.square() * (2 * torch.log1p(-safe) - torch.log1p(-2 * safe))
+
+    # The same with K'' as at 1/2, which a short sample knows best; less where K'' falls, as it does for bounded weights.
+    falls = torch.minimum(high / middle.clamp_min(tiny), middle / low.clamp_min(tiny)).clamp(0, 1)
+    log_flat = 16 * middle * falls.sqrt()
+    foretold = torch.maximum(seen, torch.expm1((torch.maximum(log_foretold, log_flat) - zero).clamp(0, 50)))
+    usual = torch.minimum(log_foretold, 16 * middle).clamp_min(tiny)
+    excess = (((second - 2 * first + zero) / usual - 1) / 0.6).clamp(0, 2)
+    rounding = seen < ROUNDING
+    return tail.masked_fill(rounding, 0), torch.where(rounding, seen, foretold), excess.masked_fill(rounding, 0)
+
+
+def _tail_slope(sample: Moments) -> Tensor:
+    """The mean of the exponential tail of the log-weights: between its slope there and the k-hat; 0 if there is none."""
+    k = torch.where(sample.pareto_k.isfinite(), sample.pareto_k, 0.0).clamp(0, 2)
+    return (k * sample.slope).sqrt().clamp(max=0.8)
+
+
+def _student(degrees: int) -> float:
+    """The 97.5% quantile of Student's t to 1% for 4 degrees of freedom and more (Abramowitz & Stegun 26.7.5)."""
+    n = max(1, degrees)
+    first, second = (Z**3 + Z) / 4, (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
+    third = (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384
+    return Z + first / n + second / n**2 + third / n**3
