@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.processes import join
+from pyro_vae.processes import Processes, join
+from pyro_vae.weights import terms
 
 N, PIXELS = 50, 4
 
@@ -72,6 +73,22 @@ def numbers(name: str, **changes: object) -> torch.Tensor:
     return NUMBERS[name](call(name, **changes))
 
 
+def broken_at_33(model, guide, x, num_particles, layout):
+    """A proposal with weights that are NaN, for one datapoint."""
+    drawn = terms(model, guide, x, num_particles, layout)
+    is_bad = (x.nan_to_num() == new_data()[33].nan_to_num()).all(-1)
+    return drawn._replace(log_posterior=drawn.log_posterior.masked_fill(is_bad, torch.nan))
+
+
+def error(processes: Processes | None = None) -> str:
+    """What that leads to."""
+    try:
+        call("importance", proposal=broken_at_33, processes=processes)
+    except ValueError as error:
+        return str(error)
+    return "none"
+
+
 if __name__ == "__main__":
     processes = join("cpu")
     found = {}
@@ -80,5 +97,6 @@ if __name__ == "__main__":
         file = Path(sys.argv[1]) / name
         calls = [numbers(name, processes=processes, **more) for more in ({"resume": file}, {})]
         found[name] = [each.flatten().tolist() for each in calls]
+    found["errors"] = processes.gather(error(processes))
     if processes.is_first:
         print(json.dumps(found))

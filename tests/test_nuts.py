@@ -17,6 +17,7 @@ from pyro import poutine
 from torch import nn
 from torch.testing import assert_close
 
+from pyro_vae.evidence import Interrupted
 from pyro_vae.evidence.nuts import NutsComparison, compare_with_nuts
 
 SHORT = {"num_samples": 10, "warmup_steps": 10}
@@ -172,6 +173,23 @@ def by_hand(shift=0.0, widen=1.0, between=0.0, draws=1000, diverging=()):
     marks = torch.zeros(2, draws, dtype=torch.bool)
     marks[0, list(diverging)] = True
     return NutsComparison({"z": nuts}, {"z": guide}, ess, ess, {"z": torch.ones(3)}, marks)
+
+
+@pytest.mark.parametrize(("steps", "done"), [(25, 1), (45, 2)])
+def test_ctrl_c_leaves_the_chains_that_were_done(steps, done):
+    def progress(sequence):
+        for i, step in enumerate(sequence):
+            if i == steps:
+                raise KeyboardInterrupt
+            yield step
+
+    with pytest.raises(Interrupted, match=f"{done} of 3 chains were done") as caught:
+        compare_with_nuts(two_sites, two_sites_guide, TWO_SITES_X, num_chains=3, progress=progress, **SHORT)
+    if done == 1:  # which there is nothing to compare with
+        assert caught.value.result is None
+    else:
+        assert caught.value.result.diverging.shape == (2, 10)
+        assert caught.value.result.guide["v"].shape == caught.value.result.nuts["v"].shape
 
 
 def test_standard_errors_are_those_of_repetition():

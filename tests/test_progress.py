@@ -21,7 +21,7 @@ from safetensors.torch import save
 
 from pyro_vae import atomic_file, evidence
 from pyro_vae.atomic_file import from_bytes, to_bytes
-from pyro_vae.evidence import over_blocks
+from pyro_vae.evidence import progress as progress_module
 
 X = torch.rand(40, *EVENT, generator=torch.Generator().manual_seed(1)).bernoulli()
 
@@ -201,8 +201,8 @@ SCRIPT = """
     from conftest import small_vae
     from test_progress import X
     from pyro_vae import evidence
-    from pyro_vae.evidence import over_blocks
-    over_blocks.SECONDS_BETWEEN_SAVES = 0.0
+    from pyro_vae.evidence import progress
+    progress.SECONDS_BETWEEN_SAVES = 0.0
     vae = small_vae()
     def slowly(blocks):
         for i, block in enumerate(blocks):
@@ -259,7 +259,7 @@ def test_a_file_is_free_again_when_its_run_has_ended(vae, tmp_path):
 
 def test_it_saves_now_and_then(vae, tmp_path, monkeypatch):
     file, sizes = tmp_path / "run", []
-    monkeypatch.setattr(over_blocks, "SECONDS_BETWEEN_SAVES", 0.0)
+    monkeypatch.setattr(progress_module, "SECONDS_BETWEEN_SAVES", 0.0)
 
     def progress(blocks):
         for block in blocks:
@@ -315,6 +315,6 @@ def test_the_bar_keeps_quiet_where_nobody_looks(vae, capfd):
 
 def test_the_bar_shows_in_a_terminal(monkeypatch, capfd):
     monkeypatch.setenv("FORCE_COLOR", "1")  # which is how rich is told that it is one
-    for _ in over_blocks.bar([X, X], "log p(x)"):
+    for _ in progress_module.bar([X, X], "log p(x)"):
         time.sleep(0.15)
     assert "log p(x)" in capfd.readouterr().err

@@ -63,7 +63,7 @@ class ResumeFile:
     def __init__(self, path: Path, n: int, settings: Mapping[str, Any], fingerprints: Mapping[str, Tensor]) -> None:
         self.path, self.n = path, n
         self.settings = {name: _in_words(value) for name, value in settings.items()}
-        self.fingerprints = {name: value.detach().double().cpu() for name, value in fingerprints.items()}
+        self.fingerprints = {name: value.detach().float().cpu() for name, value in fingerprints.items()}
 
     def save(self, kept: Kept) -> None:
         """Writes what is done.

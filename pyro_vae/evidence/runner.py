@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.chunks import Allocations, fitting_chunk_size
-from pyro_vae.evidence.over_blocks import Compute, Progress, bar, interrupted, over_blocks
+from pyro_vae.evidence.progress import Compute, Progress, bar, interrupted, over_blocks
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.resume_file import ResumeFile
 from pyro_vae.processes import Processes

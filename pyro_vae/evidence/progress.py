@@ -28,7 +28,6 @@ Compute = Callable[[Tensor, int], dict[str, Tensor]]  #: A block and the index o
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_SAVES = 10.0
-GO_ON = "the same call goes on from there"
 
 
 def bar(blocks: Sequence[Tensor], description: str = "log p(x)") -> Iterable[Tensor]:
@@ -108,16 +107,12 @@ def over_blocks(
             if keeper is not None and kept.done > found:
                 _save_or_warn(keeper, kept)
         except KeyboardInterrupt as interrupt:
-            more = ""
-            if keeper is not None and kept.done:
-                lost = _failure(keeper, kept)
-                more = f", but are not kept: {lost}" if lost else f" and are kept in {str(keeper.path)!r}: {GO_ON}"
-            raise interrupted(kept.done, n, more, _unless_interrupted(result) if kept.done else None) from interrupt
+            where = _kept_where(keeper, kept)
+            raise interrupted(kept.done, n, where, _unless_interrupted(result) if kept.done else None) from interrupt
         try:
             return result()
         except KeyboardInterrupt as interrupt:
-            more = f" and are kept in {str(keeper.path)!r}: {GO_ON}" if keeper is not None else ""
-            raise interrupted(n, n, more) from interrupt
+            raise interrupted(n, n, _kept_where(keeper, kept)) from interrupt
         except (LookupError, TypeError, RuntimeError) as error:
             if keeper is None or kept.done > found:
                 raise
@@ -200,6 +195,15 @@ def _failure(keeper: ResumeFile, kept: Kept) -> str:
     except OSError as error:
         return str(error)
     return ""
+
+
+def _kept_where(keeper: ResumeFile | None, kept: Kept) -> str:
+    """Saves, and says where, for the message at Ctrl-C."""
+    if keeper is None or not kept.done:
+        return ""
+    if failure := _failure(keeper, kept):
+        return f", but are not kept: {failure}"
+    return f" and are kept in {str(keeper.path)!r}: the same call goes on from there"
 
 
 def _save_or_warn(keeper: ResumeFile, kept: Kept) -> None:
