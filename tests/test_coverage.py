@@ -38,8 +38,13 @@ def report(name, result, exact):
     )
 
 
-@pytest.mark.parametrize("off", [EXACT, SLIGHTLY_OFF, NARROW, TOO_NARROW, SHIFTED, BADLY_OFF])
-@pytest.mark.parametrize("num_samples", [200, 2000])
+@pytest.mark.parametrize(
+    ("off", "num_samples"),
+    [
+        *((off, 200) for off in (EXACT, SLIGHTLY_OFF, NARROW, TOO_NARROW, SHIFTED)),
+        *((off, 2000) for off in (SLIGHTLY_OFF, TOO_NARROW, BADLY_OFF)),
+    ],
+)
 def test_importance_sampling(off, num_samples):
     """All datapoints count, whatever their diagnostics say, and so does the mean over them."""
     torch.manual_seed(0)
