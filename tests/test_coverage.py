@@ -1,4 +1,4 @@
-"""On hundreds of random models of 1 to 20 latent dimensions the error bars cover the truth as often as they say.
+"""On hundreds of random models of 1 to 20 latent dimensions the error bars cover the truth at least as often as they say.
 
 ``pytest -s tests/test_coverage.py`` prints the figures.
 """
@@ -11,7 +11,9 @@ from many_linear_gaussians import ManyLinearGaussians
 
 from pyro_vae import evidence
 
-EXACT, SLIGHTLY_OFF, BADLY_OFF = (0.0, 1.0), (0.1, 1.1), (4.0, 0.5)  # shift in standard deviations, width
+# Shift in standard deviations, and width.
+EXACT, SLIGHTLY_OFF, BADLY_OFF = (0.0, 1.0), (0.1, 1.1), (4.0, 0.5)
+NARROW, TOO_NARROW, SHIFTED = (0.0, 0.9), (0.0, 0.6), (0.5, 0.8)
 
 
 @pytest.fixture(scope="module")
@@ -27,37 +29,38 @@ def covered(result, exact, rounding=1e-9):
 
 def report(name, result, exact):
     inside = covered(result, exact).double()
-    believed = result.pareto_k < 0.7
-    of_those = inside[believed].mean().item() if believed.any() else float("nan")
-    error = (result.log_prob - exact).mean().item()
+    off = result.log_prob - exact
+    width = result.error[result.settled].median().item() / off.square().mean().sqrt().item()
     print(
-        f"\n{name}: covered {inside.mean():.3f}, where k-hat < 0.7 ({believed.double().mean():.2f} of all) {of_those:.3f};"
-        f" k-hat {result.pareto_k.min():.2f} to {result.pareto_k.max():.2f}; mean error {error:.3f}",
+        f"\n{name}: covered {inside.mean():.3f}; error known for {result.settled.double().mean():.3f}, median {width:.2f}"
+        f" RMS errors; mean {off.mean():.3f} +- {result.mean_error:.3f}",
         end="",
     )
 
 
-def test_importance_sampling():
+@pytest.mark.parametrize(
+    ("off", "num_samples"),
+    [
+        *((off, 200) for off in (EXACT, SLIGHTLY_OFF, NARROW, TOO_NARROW, SHIFTED)),
+        *((off, 2000) for off in (SLIGHTLY_OFF, TOO_NARROW, BADLY_OFF)),
+    ],
+)
+def test_importance_sampling(off, num_samples):
+    """All datapoints count, whatever their diagnostics say, and so does the mean over them."""
     torch.manual_seed(0)
     models = ManyLinearGaussians(500, seed=1)
     exact = models.log_prob(models.x)
-    believed, inside = [], []
-    for name, off in (("exact q", EXACT), ("slightly off", SLIGHTLY_OFF), ("badly off", BADLY_OFF)):
-        result = evidence.importance(models.model, models.guide(*off), models.x, num_samples=2000)
-        report(f"importance sampling, {name}", result, exact)
-        believed.append(result.pareto_k < 0.7)
-        inside.append(covered(result, exact))
-        if off == BADLY_OFF:
-            assert (result.pareto_k > 0.7).all()
-            assert "WARNING" in result.summary()
-            assert inside[-1].double().mean() < 0.2  # it is right to warn
-        else:
-            assert (result.pareto_k < 0.5).all()
-            assert "WARNING" not in result.summary()
-    every, covering = torch.cat(believed), torch.cat(inside)
-    assert every.sum() == 1000
-    assert 0.90 <= covering[every].double().mean() <= 0.99
-    assert 0.90 <= inside[1].double().mean() <= 0.99  # not only because the exact q is always right
+    result = evidence.importance(models.model, models.guide(*off), models.x, num_samples=num_samples)
+    report(f"importance sampling, {off}, {num_samples}", result, exact)
+    assert covered(result, exact).double().mean() >= 0.93
+    assert abs(result.mean - exact.mean().item()) <= result.mean_error + 1e-9
+    if off in (EXACT, SLIGHTLY_OFF):
+        assert result.settled.double().mean() > 0.995
+        assert "WARNING" not in result.summary()
+    if off == BADLY_OFF:
+        assert result.settled.double().mean() < 0.05
+        assert result.summary().startswith("log p(x) >= ")
+        assert "WARNING" in result.summary()
 
 
 def test_annealing_where_q_is_badly_off(models):
@@ -66,8 +69,9 @@ def test_annealing_where_q_is_badly_off(models):
     guide = models.guide(*BADLY_OFF)
     result = evidence.annealed(models.model, guide, models.x, num_chains=32, num_temperatures=300)
     report("annealed, badly off", result, exact)
-    assert 0.90 <= covered(result, exact).double().mean() <= 0.99
+    assert covered(result, exact).double().mean() >= 0.93
     assert (result.std_error < 1).all()
+    assert result.settled.double().mean() > 0.9
 
 
 def test_the_sandwich_encloses_the_truth(models):

@@ -34,6 +34,10 @@ def test_they_equal_the_whole_sample(seed, sizes, offset):
     assert_close(running.ess, weights.sum(0).square() / weights.square().sum(0))
     if total > 1:
         assert_close(running.std_error, weights.std(0) / mean / math.sqrt(total), rtol=1e-5, atol=1e-7)
+    moments = running.moments()
+    for power, log_mean in zip((0.25, 0.5, 0.75, 1, 2), moments.log_means, strict=True):
+        assert_close(log_mean, (power * (log_w - offset)).exp().mean(0).log() + power * offset)
+    assert_close(moments.largest, weights.max(0).values / weights.sum(0))
     assert_close(running.tail, log_w.sort(0, descending=True).values[: tail_length(total) + 1])
 
 
@@ -42,7 +46,7 @@ def test_they_remember_the_square_root_of_the_sample():
     for _ in range(40):
         running.update(torch.randn(1000, 2))
     kept = sum(value.numel() for value in vars(running).values() if isinstance(value, torch.Tensor))
-    assert kept <= 2 * (3 * 200 + 1 + 4)  # the tail with its threshold, and four sums
+    assert kept <= 2 * (3 * 200 + 1 + 8)  # the tail with its threshold, and eight sums
 
 
 def test_weights_of_zero_count():
@@ -51,3 +55,6 @@ def test_weights_of_zero_count():
     assert running.log_mean.item() == pytest.approx(math.log(0.5))
     assert running.ess.item() == pytest.approx(2.0)
     assert running.std_error.item() == pytest.approx(math.sqrt(1 / 3))
+    moments = running.moments()
+    assert moments.zeros.item() == 0.5
+    assert all(value.isfinite() for value in (*moments.log_means, moments.largest, moments.slope))

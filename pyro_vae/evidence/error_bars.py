@@ -78,7 +78,7 @@ def error_bars(sample: Moments, pilot: Moments | None = None) -> ErrorBars:
 
     # The spread is larger where the tail is heavier, and few samples tell too little of both.
     known = torch.minimum(torch.maximum(foretold, least), MOST_INFLATION * least) / count
-    few = 1 / count + (10 / count) * ((tail > 0) & (count >= 25))
+    few = 1.6 / count + (10 / count) * ((tail > 0) & (count >= 25))
     widened = 1 + 1.2 * tail.clamp_min(0) + few
     bias = known * widened.square()
     spread = _student(count - 1) * known.sqrt() * widened
@@ -124,7 +124,7 @@ def _shape(sample: Moments) -> tuple[Tensor, Tensor, Tensor]:
     safe = torch.where(bounded.abs() < 1e-3, 1e-3, bounded)
     log_foretold = curvature / safe.square() * (2 * torch.log1p(-safe) - torch.log1p(-2 * safe))
 
-    # The same with K'' as at 1/2, which a short sample knows best; less where K'' falls, as it does for bounded weights.
+    # The same with K'' as at 1/2, which a short sample knows best; less where K'' falls, as for bounded weights.
     falls = torch.minimum(high / middle.clamp_min(tiny), middle / low.clamp_min(tiny)).clamp(0, 1)
     log_flat = 16 * middle * falls.sqrt()
     foretold = torch.maximum(seen, torch.expm1((torch.maximum(log_foretold, log_flat) - zero).clamp(0, 50)))
@@ -135,7 +135,7 @@ def _shape(sample: Moments) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _tail_slope(sample: Moments) -> Tensor:
-    """The mean of the exponential tail of the log-weights: between its slope there and the k-hat; 0 if there is none."""
+    """The mean of the exponential tail of the log-weights, between its slope and the k-hat; 0 if there is none."""
     k = torch.where(sample.pareto_k.isfinite(), sample.pareto_k, 0.0).clamp(0, 2)
     return (k * sample.slope).sqrt().clamp(max=0.8)
 

@@ -186,16 +186,15 @@ class Evidence:
         else:
             advice = "evidence.estimate, which improves the proposal until the error is known"
         if self.num_samples < LEAST_SAMPLES:
-            return [
-                f"  WARNING: {self.num_samples} {self.samples} are too few to tell an error; take {LEAST_SAMPLES} or more."
-            ]
+            too_few = f"{self.num_samples} samples are too few to tell an error"
+            return [f"  WARNING: {too_few}; take {LEAST_SAMPLES} or more."]
         if unknown < FEW:
             return [f"  Note: the error is not known for {unknown:.1%} of the datapoints. What helps: {advice}."]
         lines = [f"  WARNING: the error is not known for {unknown:.1%} of the datapoints. What helps: {advice}."]
         if unknown > MANY:
             lines.append(
-                "  The samples there miss much of the posterior, so that log p(x) is probably higher, by an amount that\n"
-                "  they cannot tell. On average each is a lower bound. More samples alone help little."
+                "  The samples miss much of the posterior there: log p(x) is probably higher, nobody knows how much.\n"
+                "  On average each is a lower bound. More samples alone help little."
             )
         return lines
 
