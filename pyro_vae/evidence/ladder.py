@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.evidence.annealed_path import Annealed, AnnealedPath, FromNormals, FromPrior, Schedule, sigmoid_schedule
 from pyro_vae.evidence.error_bars import error_bars, expected_relative_variance
 from pyro_vae.evidence.laplace_proposal import FEW_DIMS, PRIOR_SHARE, Fit, draw_mixture, fit_block, log_mixture, refit
-from pyro_vae.evidence.log_joint import FastDensities, LogJoint
+from pyro_vae.evidence.log_joint import FastDensities, LogJoint, particles_at_once
 from pyro_vae.evidence.proposals import Proposal, defensive
 from pyro_vae.evidence.runner import Programs
 from pyro_vae.evidence.running_weights import RunningWeights
@@ -32,6 +32,7 @@ SHARE_WITH_PRIOR = 0.3
 # The share of the weight of a pilot that draws from the prior have, where the normals have all modes: a tenth at most.
 MOST_FROM_PRIOR, LITTLE_FROM_PRIOR = 0.3, 0.02
 STUCK = 0.3
+ROUNDING = 8.0  # units in the last place of log p(x), by which its terms may be off
 MOST_OF_ONE = 0.5  # of the weight, for a single draw
 MORE_STARTS = 4
 AT_ONCE = 128  # samples that are drawn at once, whatever the size of a chunk
@@ -275,9 +276,9 @@ class Ladder:
         return annealed
 
     def _weigh(self, proposal: Proposal, count: int) -> RunningWeights:
-        """Weights of draws for all rows; the noise does not depend on the size of a chunk as long as it is large."""
+        """Weights of draws for all rows."""
         programs, running = self.programs, RunningWeights(len(self.x), count, self.x.device)
-        at_once = max(1, min(AT_ONCE, programs.chunk_size // len(self.x)))
+        at_once = particles_at_once(programs.chunk_size, len(self.x))
         for done in range(0, count, at_once):
             number = min(at_once, count - done)
             at = proposal(programs.model, programs.guide, self.x, number, programs.layout)
@@ -322,6 +323,7 @@ class Ladder:
         self.contradicted[rows] = missed
         if doubtful is not None:
             missed = missed | doubtful[usable]
+        columns["error"] += ROUNDING * torch.finfo(self.programs.dtype).eps * columns["log_prob"].abs()
         columns["error"] = columns["error"].masked_fill(missed, torch.inf)
         columns["bias"] = columns["bias"].masked_fill(missed, torch.inf)
         nothing = torch.full_like(columns["error"], torch.nan)
