@@ -13,7 +13,7 @@ from pyro import distributions as dist
 from torch.testing import assert_close
 
 from pyro_vae import evidence, weights
-from pyro_vae.evidence.draws import posterior_draws
+from pyro_vae.evidence.resampling import posterior_draws
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)

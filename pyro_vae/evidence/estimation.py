@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_positive
 from pyro_vae.evidence.certificate import certified
+from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.ladder import Ladder, Settings
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
@@ -162,4 +164,5 @@ def _result(columns: dict[str, Any], programs: Programs) -> Evidence:
         samples="samples or chains",
         seconds_by_rung=tuple(seconds.sum(0).tolist()),
         stopped_by_budget=int(late.sum()),
+        draw=partial(to_arviz, programs.model, programs.guide, programs.x[: len(late)]),
     )
