@@ -65,8 +65,8 @@ def to_arviz(
     Returns:
         An ``InferenceData`` (ArviZ before 1.0) or a ``DataTree`` with the groups ``posterior`` (the latent sites,
         ``[chain, draw, datapoint, ...]``), ``log_likelihood`` (of each observed site, ``[chain, draw, datapoint]``),
-        ``posterior_predictive``, ``observed_data`` and ``constant_data`` (``pareto_k`` of the weights, by which to know
-        whether the draws are from the posterior).
+        ``posterior_predictive``, ``observed_data`` and ``constant_data``: ``pareto_k`` of the weights, and ``settled``,
+        which is false where the draws need not be from the posterior.
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
@@ -88,6 +88,7 @@ def to_arviz(
             drawn = posterior_draws(model, guide, block, num_draws, layout, proposal)
         values = {f"posterior {name}": value for name, value in drawn.latents.items()}
         values["constant_data pareto_k"] = drawn.pareto_k[None]
+        values["constant_data settled"] = ~drawn.doubtful[None]
         groups, begin = [], 0
         for piece in block.split(rows) if independent else (block,):
             latents = {name: value[:, begin : begin + len(piece)] for name, value in drawn.latents.items()}

@@ -72,18 +72,14 @@ def impute(
         filled = torch.where(block.isnan(), torch.cat(parts).to(block.dtype), block)
         return {"x": filled, "doubtful": drawn.doubtful}
 
+    doubtful: list[int] = []
+
     def finish(columns: dict[str, Tensor]) -> Tensor:
         missing = x[: len(columns["x"])].isnan().flatten(1).any(1).cpu()
-        doubtful = int((columns["doubtful"] & missing).sum())
-        if doubtful:
-            warnings.warn(
-                f"for {doubtful} of {int(missing.sum())} datapoints with missing values, the draws need not be from "
-                "the posterior, and the values that are filled in may be wrong",
-                stacklevel=3,
-            )
+        doubtful.append(int((columns["doubtful"] & missing).sum()))
         return columns["x"].to(x.device)
 
-    return programs.run(
+    filled = programs.run(
         fill,
         finish,
         rows=rows_of_block(chunk_size, num_samples),
@@ -92,6 +88,13 @@ def impute(
         resume=resume,
         processes=processes,
     )
+    if doubtful[-1]:
+        warnings.warn(
+            f"for {doubtful[-1]} of {len(x)} datapoints, the draws need not be from the posterior, and the values that "
+            "are filled in may be wrong",
+            stacklevel=3,
+        )
+    return filled
 
 
 def _mean(model: Program, x: Tensor, latents: dict[str, Tensor], num_draws: int, chunk: int, layout: Layout) -> Tensor:
