@@ -60,7 +60,8 @@ def test_no_gap_in_a_family_that_has_the_posterior():
     """A full covariance, from a start that is off, with parameters that are bounded."""
     vae, x = random_instance(seed=3, latent=3, event=5, n=10, shift=0.7, widen=0.6)
     gap = evidence.inference_gap(vae.model, vae.guide, x, num_steps=700, num_particles=32)
-    assert gap.approximation.abs().mean() < 0.01
+    assert (gap.approximation.abs() < 2 * gap.log_prob_error + 0.02).all()
+    assert gap.approximation.mean().abs() < 0.02
     assert gap.amortization.mean() > 0.3
     assert gap.converged.all()
     assert gap.settled.all()
@@ -169,7 +170,7 @@ def test_bounded_latents_and_several_sites():
     x = torch.arange(6.0)
     gap = evidence.inference_gap(model, guide, x, num_steps=500, num_particles=64)
     # The posterior is a Gamma and two normals, all in the families.
-    assert gap.approximation.abs().mean() < 0.01
+    assert (gap.approximation.abs() < 2 * gap.log_prob_error + 0.02).all()
     assert gap.amortization.mean() > 0.1
 
 

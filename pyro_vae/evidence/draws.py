@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.lazy_arviz import arviz_data
+from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.resampling import posterior_draws
 from pyro_vae.evidence.runner import Programs, Progress, bar
@@ -78,12 +79,12 @@ def to_arviz(
     layout = programs.layout
 
     rows = max(1, programs.chunk_size // num_draws)
-    independent = len(programs.blocks(1)) == len(x)
+    independent, fast = len(programs.blocks(1)) == len(x), FastDensities()
     rows_of_run = rows if proposal is not None else rows_of_block(chunk_size, num_draws)
 
     def draw(block: Tensor, first: int) -> dict[str, Tensor]:
         if proposal is None:
-            drawn = settled_draws(programs, block, num_draws, first)
+            drawn = settled_draws(programs, block, num_draws, first, fast)
         else:
             drawn = posterior_draws(model, guide, block, num_draws, layout, proposal)
         values = {f"posterior {name}": value for name, value in drawn.latents.items()}

@@ -130,7 +130,7 @@ def estimate(
 
     result = programs.run(
         climb,
-        _result,
+        partial(_result, programs),
         rows=block_rows(programs),
         settings={"function": "estimate", "tolerance": settings.tolerance, "max_temperatures": max_temperatures},
         progress=progress,
@@ -165,7 +165,7 @@ class _Clock:
         return began + self.budget * (first + rows - begin) / (self.n - begin)
 
 
-def _result(columns: dict[str, Any]) -> Evidence:
+def _result(programs: Programs, columns: dict[str, Any]) -> Evidence:
     columns = dict(columns)
     late, seconds = columns.pop("late"), columns.pop("seconds")
     return Evidence(

@@ -15,6 +15,7 @@ from pyro_vae.evidence.importance_sampling import weigh
 from pyro_vae.evidence.ladder import Ladder, Settings
 from pyro_vae.evidence.local_fit import fit_until_done
 from pyro_vae.evidence.local_guide import LocalGuide
+from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence, Z, std_error_of_mean
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
@@ -185,7 +186,7 @@ def inference_gap(
     }
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
-    given = _given(log_prob, len(x))
+    given, fast = _given(log_prob, len(x)), FastDensities()
 
     def split(block: Tensor, first: int) -> dict[str, Tensor]:
         def weights(guide: Program) -> RunningWeights:
@@ -198,7 +199,8 @@ def inference_gap(
         converged = fit_until_done(local, model, block, layout, chunk_size=programs.chunk_size, **optimization)
         amortized, best = weights(guide), weights(local)
         if given is None:
-            known = _estimated(programs, block, Settings(float(tolerance), MAX_TEMPERATURES, len(x)), first)
+            settings = Settings(float(tolerance), MAX_TEMPERATURES, len(x))
+            known = _estimated(Ladder(programs, block, settings, fast=fast), first)
         else:
             known = {name: value[first : first + len(block)] for name, value in given.items()}
         return {
@@ -241,10 +243,10 @@ def _given(log_prob: Any, n: int) -> dict[str, Tensor] | None:
     return {"log_prob": values, "log_prob_error": exact, "log_prob_bias": exact}
 
 
-def _estimated(programs: Programs, x: Tensor, settings: Settings, first: int) -> dict[str, Tensor]:
+def _estimated(ladder: Ladder, first: int) -> dict[str, Tensor]:
     """The same by the methods of :func:`~pyro_vae.evidence.estimate`."""
-    columns = Ladder(programs, x, settings).climb()
-    found = columns["log_prob"].isfinite() if "log_prob" in columns else torch.zeros(len(x), dtype=torch.bool)
+    columns = ladder.climb()
+    found = columns["log_prob"].isfinite() if "log_prob" in columns else torch.zeros(len(ladder.x), dtype=torch.bool)
     if not found.all():
         index = first + int((~found).nonzero()[0])
         raise ValueError(f"datapoint {index} has no weight that is finite and positive, by any method")

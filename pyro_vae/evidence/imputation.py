@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
+from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.settled_draws import rows_of_block, settled_draws
 from pyro_vae.processes import Processes
@@ -60,10 +61,10 @@ def impute(
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
     rows = max(1, programs.chunk_size // num_samples)
-    independent = len(programs.blocks(1)) == len(x)
+    independent, fast = len(programs.blocks(1)) == len(x), FastDensities()
 
     def fill(block: Tensor, first: int) -> dict[str, Tensor]:
-        drawn = settled_draws(programs, block, num_samples, first)
+        drawn = settled_draws(programs, block, num_samples, first, fast)
         parts, begin = [], 0
         for piece in block.split(rows) if independent else (block,):
             at = {name: value[:, begin : begin + len(piece)] for name, value in drawn.latents.items()}

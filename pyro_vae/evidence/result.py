@@ -61,8 +61,9 @@ class Rung(NamedTuple):
 class Evidence:
     """An estimate of log p(x) in nats for each of n datapoints; every tensor is ``[n]``, in float64 on the CPU.
 
-    Two errors are told apart: ``mean_error``, of the estimate, for these very datapoints; and ``population_std_error``,
-    of the finite test set.
+    ``print(result)`` shows :meth:`summary`, and ``f"{result:.2f}"`` is the mean with its error, or ``>=`` and a lower
+    bound. Two errors are told apart: ``mean_error``, of the estimate, for these very datapoints; and
+    ``population_std_error``, of the finite test set.
 
     Attributes:
         log_prob: The log of the mean importance weight. Its expectation is below log p(x): a lower bound on average.
@@ -128,6 +129,30 @@ class Evidence:
         :meth:`summary` then has the mean of the others.
         """
         return error_of_mean(self.error, self.bias)
+
+    @property
+    def settled_mean(self) -> float:
+        """The mean over the settled datapoints; where fewer than half are, that over all, as a lower bound."""
+        return (self.log_prob[self.settled] if self._mostly_settled else self.log_prob).mean().item()
+
+    @property
+    def settled_mean_error(self) -> float:
+        """The half-width of a 95% interval for the mean of log p(x) over the settled datapoints, bias included.
+
+        Infinite where fewer than half are settled: the others may be so by luck.
+        """
+        if not self._mostly_settled:
+            return math.inf
+        left_out = (~self.settled).double().mean().item()
+        error = error_of_mean(self.error[self.settled], self.bias[self.settled])
+        # They were chosen by their own samples: those that have missed the tail are too many among them. The methods of
+        # `estimate` are chosen by pilots, so that it takes many unsettled ones for that to matter.
+        chosen = self.rung is None or left_out > MANY
+        return error * (1 + 5 * left_out) if chosen else error
+
+    @property
+    def _mostly_settled(self) -> bool:
+        return int(self.settled.sum()) >= len(self.log_prob) / 2
 
     @property
     def mean_std_error(self) -> float:
@@ -201,24 +226,17 @@ class Evidence:
         return "\n".join(lines)
 
     def _headline(self) -> list[str]:
-        n, settled = len(self.log_prob), self.settled
-        left_out = n - int(settled.sum())
-        if left_out == 0:
-            return [f"log p(x) = {self.mean:.3f} +- {self.mean_error:.3f} nats (95%, bias included)"]
-        # Where most are not settled, the others were by luck.
-        if left_out > n / 2:
+        n, left_out = len(self.log_prob), int((~self.settled).sum())
+        if math.isinf(self.settled_mean_error):
             return [f"log p(x) >= {self.mean:.3f} nats on average: a lower bound, its error is not known"]
-        error = error_of_mean(self.error[settled], self.bias[settled])
-        if self.rung is None or left_out > MANY * n:
-            # They were chosen by their own samples: those that have missed the tail are too many among them. The
-            # methods of `estimate` are chosen by pilots, so that it takes many for that to matter.
-            error *= 1 + 5 * left_out / n
-        mean = self.log_prob[settled].mean().item()
-        return [
-            f"log p(x) = {mean:.3f} +- {error:.3f} nats (95%, bias included), mean of {n - left_out} datapoints",
-            f"  {left_out} of {n} datapoints left out: their error is not known; the mean over all,"
-            f" {self.mean:.3f}, is a lower bound",
-        ]
+        lines = [f"log p(x) = {self:.3f} nats (95%, bias included)"]
+        if left_out:
+            lines[0] += f", mean of {n - left_out} datapoints"
+            lines.append(
+                f"  {left_out} of {n} datapoints left out: their error is not known; the mean over all,"
+                f" {self.mean:.3f}, is a lower bound"
+            )
+        return lines
 
     def _samples(self) -> str:
         if not isinstance(self.num_samples, Tensor):
@@ -304,6 +322,14 @@ class Evidence:
 
     def __str__(self) -> str:
         return self.summary()
+
+    def __format__(self, spec: str) -> str:
+        """The mean of the settled datapoints with its error, or a lower bound: as in ``f"{result:.2f} nats"``."""
+        if not spec:
+            return str(self)
+        if math.isinf(self.settled_mean_error):
+            return f">= {self.mean:{spec}}"
+        return f"{self.settled_mean:{spec}} +- {self.settled_mean_error:{spec}}"
 
     def __repr__(self) -> str:
         known = int(self.settled.sum())

@@ -5,7 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.ladder import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE, PRIOR_SHARE, WITH_PRIOR, Ladder, Settings
+from pyro_vae.evidence.ladder import (
+    ANNEALED,
+    FROM_PRIOR,
+    GUIDE,
+    LAPLACE,
+    SHARE_WITH_PRIOR,
+    WITH_PRIOR,
+    Ladder,
+    Settings,
+)
+from pyro_vae.evidence.laplace_proposal import draw_mixture, log_mixture
+from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.proposals import defensive
 from pyro_vae.evidence.resampling import CANDIDATES, PosteriorDraws, posterior_draws, resample, take
 from pyro_vae.evidence.runner import Programs
@@ -26,7 +37,9 @@ def rows_of_block(chunk_size: int | None, num_draws: int) -> int:
 
 
 @torch.no_grad()
-def settled_draws(programs: Programs, x: Tensor, num_draws: int, first: int = 0) -> PosteriorDraws:
+def settled_draws(
+    programs: Programs, x: Tensor, num_draws: int, first: int = 0, fast: FastDensities | None = None
+) -> PosteriorDraws:
     """Draws from p(z | x): from the normals at its modes, or the ends of annealed chains, kept by their weights.
 
     Args:
@@ -34,11 +47,12 @@ def settled_draws(programs: Programs, x: Tensor, num_draws: int, first: int = 0)
         x: A block of datapoints, ``[n, *event]``.
         num_draws: Draws for each of them.
         first: The index of the first datapoint, for the error message.
+        fast: Makes the densities fast, once for all blocks that share it.
 
     Raises:
         ValueError: If no method finds a weight that is finite and positive for a datapoint.
     """
-    ladder = Ladder(programs, x, SETTINGS)
+    ladder = Ladder(programs, x, SETTINGS, fast=fast)
     columns = ladder.climb()
     found = columns["log_prob"].isfinite() if "log_prob" in columns else torch.zeros(len(x), dtype=torch.bool)
     if not found.all():
@@ -52,7 +66,7 @@ def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tens
     """Where there are no gradients: from the guide, or from its mixture with the prior."""
     programs, rung = ladder.programs, ladder.columns["rung"]
     latents, pareto_k = {}, torch.zeros(len(rung), dtype=torch.float64)
-    for method, proposal in ((GUIDE, terms), (WITH_PRIOR, defensive(PRIOR_SHARE))):
+    for method, proposal in ((GUIDE, terms), (WITH_PRIOR, defensive(SHARE_WITH_PRIOR))):
         taken = rung == method
         if not taken.any():
             continue
@@ -81,8 +95,9 @@ def _from_vectors(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Te
 
 def _from_normals(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
     normals = ladder.fit.normals.rows(rows)
-    position = normals.draw(CANDIDATES * num_draws, tails=True)
-    log_weights = ladder.log_joint.value(position, rows) - normals.log_prob(position, tails=True)
+    position = draw_mixture(ladder.log_joint, normals, rows, CANDIDATES * num_draws)
+    log_prior, joint = ladder.log_joint.densities(position, rows)
+    log_weights = joint - log_mixture(normals, position, log_prior)
     chosen, k = resample(log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf), num_draws)
     return take(position, chosen), k
 
