@@ -135,8 +135,8 @@ def main() -> None:
         table.add_row(quantity, *(f"{row[key]:.2f}" for row in numbers.values()))
     Console(width=120).print(table)
     print(
-        "The nats are of densities, with a grey range of 1; an error of inf marks a lower bound. The bits are those of\n"
-        "a model of 8-bit pixels, and can be compared with other such models."
+        "The nats are of densities, with a grey range of 1; an error of inf marks a lower bound. The bits are those\n"
+        "of a model of 8-bit pixels, and can be compared with other such models."
     )
     plots.curves(losses).savefig(out / "loss.png", dpi=120)
     plots.comparison(samples, columns=12, cmap="gray").savefig(out / "samples.png", dpi=100)

@@ -44,7 +44,7 @@ def main() -> None:
         for _ in range(5):
             svi.epoch(batches)
         result = evidence.estimate(vae.model, vae.guide, test)
-        print(f"{type(prior).__name__}: nats per image, log p(x): {result:.2f}")
+        print(f"{type(prior).__name__}: log p(x) in nats per image: {result:.2f}")
 
 
 if __name__ == "__main__":

@@ -46,7 +46,7 @@ def test_a_part_of_ones_own_is_short_and_works():
     assert len(part.splitlines()) < 15
     result = run("my_own_part.py")
     assert result.returncode == 0, result.stderr
-    log_px = [float(line.split("log p(x): ")[1].split(" ")[0]) for line in result.stdout.splitlines()]
+    log_px = [float(line.split("per image: ")[1].split(" ")[0]) for line in result.stdout.splitlines()]
     assert len(log_px) == 2
     assert all(-190 < value < -100 for value in log_px)  # a VAE that ignores z has -206
 
