@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_positive
 from pyro_vae.evidence.certificate import certified
+from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.ladder import Ladder, Settings
 from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence
@@ -128,7 +130,7 @@ def estimate(
 
     result = programs.run(
         climb,
-        _result,
+        partial(_result, programs),
         rows=block_rows(programs),
         settings={"function": "estimate", "tolerance": settings.tolerance, "max_temperatures": max_temperatures},
         progress=progress,
@@ -164,7 +166,7 @@ class _Clock:
         return began + self.budget * (first + rows - begin) / (self.n - begin)
 
 
-def _result(columns: dict[str, Any]) -> Evidence:
+def _result(programs: Programs, columns: dict[str, Any]) -> Evidence:
     columns = dict(columns)
     late, seconds = columns.pop("late"), columns.pop("seconds")
     return Evidence(
@@ -172,4 +174,5 @@ def _result(columns: dict[str, Any]) -> Evidence:
         samples="samples or chains",
         seconds_by_rung=tuple(seconds.sum(0).tolist()),
         stopped_by_budget=int(late.sum()),
+        draw=partial(to_arviz, programs.model, programs.guide, programs.x[: len(late)]),
     )
