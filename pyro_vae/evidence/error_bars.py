@@ -12,8 +12,10 @@ exp(K(2) - 2 K(1)) - 1, though no sample has seen it. Three things are taken fro
 - Where the weights vary more than the bulk of them foretells, the tail is heavy. What lies beyond the largest weight
   then has the mass of about that weight, and counts as missing.
 
-The constants were chosen by simulation, and ``benchmarks/error_bars.py`` has what came of them. What no sample shows,
-such as a mode of the posterior that no proposal has ever been near, no rule can find.
+The constants were chosen by simulation, and ``benchmarks/error_bars.py`` has what came of them. With 500 samples and
+more, the intervals of all problems there cover at least 93%; with 50, and a tail that few of these see, down to 84%.
+They hold over all samples of a problem: those with a known error, where most have none, have missed the tail by luck.
+What no sample shows, such as a mode that no proposal has ever been near, no rule can find.
 """
 
 from __future__ import annotations

@@ -14,14 +14,17 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_positive
 from pyro_vae.evidence.certificate import certified
 from pyro_vae.evidence.ladder import Ladder, Settings
+from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
+from pyro_vae.infer.graphs import compiled, recorded
 from pyro_vae.processes import Processes
 from pyro_vae.weights import Program
 
 __all__ = ["estimate"]
 
 ROWS = {"cpu": 256, "cuda": 4096}  # datapoints that climb together
+WORTH_COMPILING = 2000  # datapoints
 MOST_NUMBERS = 2**25  # of the matrices of a block
 
 
@@ -35,6 +38,7 @@ def estimate(
     certify: int = 0,
     budget: float | None = None,
     chunk_size: int | None = None,
+    compile: bool | str = "auto",  # noqa: A002
     progress: Progress = bar,
     resume: str | Path | None = None,
     processes: Processes | None = None,
@@ -72,6 +76,9 @@ def estimate(
             on its error there (Grosse et al. 2015).
         budget: Seconds after which no more methods are tried; by default as long as it takes.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
+        compile: True compiles the densities of the model, which takes half a minute (and a C++ compiler). ``"auto"``
+            does so for 2000 datapoints and more on a CPU, and else records and replays them. False runs the model as it
+            is. Results agree to rounding. A model that cannot be compiled runs as it is, with a warning.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
             been stopped; at most the last 10 seconds are lost.
@@ -98,12 +105,17 @@ def estimate(
     certify = check_count("certify", certify, least=0)
     if budget is not None:
         check_positive("budget", budget)
+    if compile not in (True, False, "auto"):
+        raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
     programs = Programs(model, guide, x, chunk_size)
+    pays = x.device.type == "cpu" and len(x) >= WORTH_COMPILING
+    machine_code = pays if compile == "auto" else compile
+    fast = FastDensities(compiled if machine_code else recorded) if compile else None
     settings = Settings(float(tolerance), max_temperatures, len(x))
     clock = _Clock(budget, len(x))
 
     def climb(block: Tensor, first: int) -> dict[str, Tensor]:
-        ladder = Ladder(programs, block, settings, clock.deadline(first, len(block)))
+        ladder = Ladder(programs, block, settings, clock.deadline(first, len(block)), fast)
         columns = ladder.climb()
         missing = ~columns["log_prob"].isfinite() if "log_prob" in columns else torch.ones(len(block), dtype=torch.bool)
         if missing.any():
@@ -114,12 +126,9 @@ def estimate(
             )
         return {**columns, "late": torch.full((len(block),), ladder.late)}
 
-    def finish(columns: dict[str, Tensor]) -> Evidence:
-        return _result(columns, programs)
-
     result = programs.run(
         climb,
-        finish,
+        _result,
         rows=block_rows(programs),
         settings={"function": "estimate", "tolerance": settings.tolerance, "max_temperatures": max_temperatures},
         progress=progress,
@@ -154,7 +163,7 @@ class _Clock:
         return began + self.budget * (first + rows - begin) / (self.n - begin)
 
 
-def _result(columns: dict[str, Any], programs: Programs) -> Evidence:
+def _result(columns: dict[str, Any]) -> Evidence:
     columns = dict(columns)
     late, seconds = columns.pop("late"), columns.pop("seconds")
     return Evidence(

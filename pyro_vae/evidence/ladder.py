@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pyro_vae.evidence.annealed_path import Annealed, AnnealedPath, FromNormals, FromPrior, Schedule, sigmoid_schedule
 from pyro_vae.evidence.error_bars import expected_relative_variance
-from pyro_vae.evidence.laplace_proposal import Fit, fit_block
-from pyro_vae.evidence.log_joint import LogJoint
+from pyro_vae.evidence.laplace_proposal import PRIOR_SHARE, Fit, draw_mixture, fit_block, log_mixture, refit
+from pyro_vae.evidence.log_joint import FastDensities, LogJoint
 from pyro_vae.evidence.proposals import Proposal, defensive
 from pyro_vae.evidence.runner import Programs
 from pyro_vae.evidence.running_weights import RunningWeights
@@ -28,16 +28,20 @@ RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "anneal
 GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))
 
 PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 128}
-PRIOR_SHARE = 0.3
+SHARE_WITH_PRIOR = 0.3
+MOST_FROM_PRIOR = 0.3  # of the weight in a pilot, where the normals have all modes
+STARTS_FROM_PRIOR = 4
 AT_ONCE = 128  # samples that are drawn at once, whatever the size of a chunk
-LEAST_SAMPLES, MOST_SAMPLES = 256, 1024  # with more, annealing costs less
+LEAST_SAMPLES = 256
+# Weights of normals at the modes that vary more have missed the flanks of the posterior, and annealing costs no more.
+MOST_VARIANCE = 1.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
-NUM_CHAINS, MOST_CHAINS = 16, 256
+NUM_CHAINS, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 64, 256
 NUM_LEAPFROG = {ANNEALED: 2, FROM_PRIOR: 5}
 FEWEST_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 128}
-PILOT_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 48}
+PILOT_TEMPERATURES = {ANNEALED: 12, FROM_PRIOR: 48}
 MARGIN = 0.7  # of the variance that is aimed at, since a pilot does not know it well
-SHARE_OF_TOLERANCE = 0.25  # of the bias: what is aimed at
+SHARE_OF_TOLERANCE = 0.125  # of the bias: what is aimed at
 UPPER_TEMPERATURES = 4  # times as many as the estimates took
 STANDARD_ERRORS, LEAST_DIFFERENCE = 3.0, 0.1  # by which one estimate must exceed another to contradict it
 
@@ -70,6 +74,7 @@ class Ladder:
         x: The block, ``[n, *event]``.
         settings: What was asked for.
         deadline: When to stop climbing, by ``time.monotonic``.
+        fast: Makes the densities fast, once for all blocks that share it.
 
     Attributes:
         columns: What is known so far, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``; NaN where
@@ -77,7 +82,14 @@ class Ladder:
         late: Whether the deadline has stopped something.
     """
 
-    def __init__(self, programs: Programs, x: Tensor, settings: Settings, deadline: float = math.inf) -> None:
+    def __init__(
+        self,
+        programs: Programs,
+        x: Tensor,
+        settings: Settings,
+        deadline: float = math.inf,
+        fast: FastDensities | None = None,
+    ) -> None:
         self.programs, self.x, self.settings, self.deadline = programs, x, settings, deadline
         self.rows = torch.arange(len(x), device=x.device)
         self.columns = {"error": torch.full((len(x),), torch.inf, dtype=torch.float64)}
@@ -87,7 +99,7 @@ class Ladder:
         self.late = False
         self.fit: Fit | None = None
         try:
-            self.log_joint: LogJoint | None = LogJoint(programs.model, x, programs.layout, programs.chunk_size)
+            self.log_joint: LogJoint | None = LogJoint(programs.model, x, programs.layout, programs.chunk_size, fast)
         except ValueError:  # discrete, or on a sphere: no gradients
             self.log_joint = None
 
@@ -105,14 +117,14 @@ class Ladder:
 
     def _without_gradients(self) -> None:
         """The guide, checked against its mixture with the prior, which cannot be too narrow."""
-        samples = {GUIDE: terms, WITH_PRIOR: defensive(PRIOR_SHARE)}
+        samples = {GUIDE: terms, WITH_PRIOR: defensive(SHARE_WITH_PRIOR)}
         pilots = {}
         for rung, proposal in samples.items():
             with self._timed(rung):
                 pilots[rung] = self._weigh(proposal, PILOT[rung])
             self._raise_floor(self.rows, pilots[rung])
         for rung, proposal in samples.items():
-            wanted = self._wanted(pilots[rung], MOST_SAMPLES_OF_FEW)[self.unsettled]
+            wanted = self._wanted(pilots[rung], torch.inf)[self.unsettled].clamp_max(MOST_SAMPLES_OF_FEW)
             if not (wanted > 0).any() or self._is_late():
                 continue
             count = int(wanted.max())
@@ -138,10 +150,12 @@ class Ladder:
                     self._anneal(rung, log_joint, rows)
 
     def _laplace(self, found: Tensor) -> None:
-        pilot = self._laplace_weights(found, PILOT[LAPLACE])
-        wanted = self._wanted(pilot, MOST_SAMPLES)
+        pilot, unseen = self._laplace_weights(found, PILOT[LAPLACE])
+        if len(unseen):
+            pilot, unseen = self._laplace_weights(found, PILOT[LAPLACE])
+            self.fit.complete[unseen] = False
         few = self.settings.variance_for_bias / self.settings.variance
-        wanted = (wanted * few).clamp_max(MOST_SAMPLES_OF_FEW)
+        wanted = (self._wanted(pilot, MOST_VARIANCE) * few).clamp_max(MOST_SAMPLES_OF_FEW)
         wanted = 2 ** wanted.clamp_min(1).log2().ceil() * (wanted > 0)
         wanted = torch.where(self.fit.complete[found].cpu(), wanted, 0)
         self._raise_floor(found, pilot)
@@ -152,39 +166,67 @@ class Ladder:
                 self._report(LAPLACE, rows, pilot.rows(index), samples=PILOT[LAPLACE])
                 self.columns["error"][rows.cpu()] = torch.inf  # it was this sample that said no
             else:
-                fresh = self._laplace_weights(rows, int(count))
+                fresh, _ = self._laplace_weights(rows, int(count))
                 self._report(LAPLACE, rows, fresh, pilot.rows(index), samples=int(count))
 
     @torch.no_grad()
-    def _laplace_weights(self, rows: Tensor, count: int) -> RunningWeights:
+    def _laplace_weights(self, rows: Tensor, count: int) -> tuple[RunningWeights, Tensor]:
+        """Weights of draws from the normals and the prior; and the rows where those of the prior weigh too much.
+
+        There the normals lack a mode: the draws that weigh most become starts to look for it.
+        """
         normals, running = self.fit.normals.rows(rows), RunningWeights(len(rows), count, self.x.device)
         for done in range(0, count, AT_ONCE):
-            position = normals.draw(min(AT_ONCE, count - done), tails=True)
-            log_weights = self.log_joint.value(position, rows) - normals.log_prob(position, tails=True)
-            running.update(log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
-        return running
+            position = draw_mixture(self.log_joint, normals, rows, min(AT_ONCE, count - done))
+            log_prior, joint = self.log_joint.densities(position, rows)
+            log_weights = (joint - log_mixture(normals, position, log_prior)).double()
+            log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+            running.update(log_weights)
+        share = log_weights.softmax(0)[: round(PRIOR_SHARE * len(position))]
+        unseen = (share.sum(0) > MOST_FROM_PRIOR).nonzero()[:, 0]
+        if len(unseen):
+            best = share[:, unseen].topk(min(STARTS_FROM_PRIOR, len(share)), dim=0).indices
+            starts = position[:, unseen].gather(0, best[..., None].expand(*best.shape, position.shape[-1]))
+            self.fit = refit(self.log_joint, self.fit, rows[unseen], starts)
+        return running, rows[unseen]
 
     def _anneal(self, rung: int, log_joint: LogJoint, rows: Tensor) -> None:
         """Chains with as many temperatures as a pilot asks for, and twice as many each time that they are too few."""
         path, schedule = self._pilot(rung, log_joint, rows)
         self.paths[rung] = rows, path, schedule
-        most, settings = self.settings.max_temperatures, self.settings
-        variance = math.log1p(MARGIN * NUM_CHAINS * settings.variance_for_bias)
-        wanted = schedule.num_temperatures * schedule.variance.cpu() / variance
-        wanted = wanted.nan_to_num(most, most, most).clamp(min(FEWEST_TEMPERATURES[rung], most), most)
-        wanted = (2 ** wanted.log2().ceil()).clamp_max(most)
-        more = settings.variance_for_bias / settings.variance
-        chains = min(MOST_CHAINS, NUM_CHAINS * 2 ** math.ceil(math.log2(more)))
-        left = torch.arange(len(rows))
+        wanted, chains = self._plan(rung, schedule.variance.cpu() * schedule.num_temperatures)
+        most, left = self.settings.max_temperatures, torch.arange(len(rows))
         while len(left) and not self._is_late():
-            count = int(wanted[left].min())
-            index = left[wanted[left] == count]
-            self._run_chains(rung, index, count, chains)
-            wanted[index] = wanted[index].masked_fill(~self._is_unsettled(rows[index]), torch.inf) * 2
-            left = left[wanted[left] <= most]
-        left = torch.arange(len(rows))[self._is_unsettled(rows)]
-        if len(left) and not self._is_late():
-            self._run_chains(rung, left, most, 4 * chains)
+            now = left[0]  # all that are alike, at once
+            index = left[(wanted[left] == wanted[now]) & (chains[left] == chains[now])]
+            self._run_chains(rung, index, int(wanted[now]), int(chains[now]))
+            # Four times as many temperatures; where there are no more, more chains, once.
+            last = (wanted[index] == most) & (chains[index] >= 2 * MOST_CHAINS)
+            chains[index] = torch.where(
+                wanted[index] == most, (4 * chains[index]).clamp_min(2 * MOST_CHAINS), chains[index]
+            )
+            wanted[index] = torch.where(last, 2 * most, (4 * wanted[index]).clamp_max(most))
+            left = left[self._is_unsettled(rows[left]) & (wanted[left] <= most)]
+
+    def _plan(self, rung: int, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """How many temperatures and chains each datapoint gets, ``[m]``: what costs least of what should do.
+
+        Args:
+            rung: The method.
+            variance: That of the log-weights, times the number of temperatures: it falls about as fast as they grow.
+        """
+        most = self.settings.max_temperatures
+        temperatures = torch.tensor(_powers(min(FEWEST_TEMPERATURES[rung], most), most))
+        variance = variance.nan_to_num(torch.inf, torch.inf)[:, None] / temperatures
+        chains = torch.expm1(variance) / (MARGIN * self.settings.variance_for_bias)
+        chains = 2 ** chains.clamp_min(NUM_CHAINS).log2().ceil()
+        # Chains go side by side, temperatures one after the other: those cost time even if there is little to compute.
+        cost = torch.where(chains <= MOST_CHAINS, (chains + NUM_CHAINS) * temperatures, torch.inf)
+        best = torch.where(cost.isinf().all(1), len(temperatures) - 1, cost.argmin(1))
+        more = self.settings.variance_for_bias / self.settings.variance
+        chains = chains.gather(1, best[:, None])[:, 0].clamp_max(MOST_CHAINS)
+        chains = (chains * 2 ** math.ceil(math.log2(more))).clamp_max(MOST_CHAINS_OF_FEW)
+        return temperatures[best], chains.long()
 
     def _pilot(self, rung: int, log_joint: LogJoint, rows: Tensor) -> tuple[AnnealedPath, Schedule]:
         start = FromPrior(log_joint, rows) if rung == FROM_PRIOR else FromNormals(log_joint, self.fit.normals, rows)
@@ -213,11 +255,11 @@ class Ladder:
             running.update(at.log_weights)
         return running
 
-    def _wanted(self, pilot: RunningWeights, most: int) -> Tensor:
-        """How many samples a pilot asks for, powers of two; 0 where more than that, or where it cannot tell."""
+    def _wanted(self, pilot: RunningWeights, most_variance: float) -> Tensor:
+        """How many samples a pilot asks for, powers of two; 0 where their weights vary too much."""
         expected = expected_relative_variance(pilot.moments())
-        wanted = (expected / (MARGIN * self.settings.variance_for_bias)).nan_to_num(torch.inf).clamp_min(LEAST_SAMPLES)
-        return torch.where(wanted <= most, 2 ** wanted.log2().ceil(), 0.0)
+        wanted = (expected / (MARGIN * self.settings.variance_for_bias)).clamp_min(LEAST_SAMPLES)
+        return torch.where(expected.isfinite() & (expected <= most_variance), 2 ** wanted.log2().ceil(), 0.0)
 
     def _raise_floor(self, rows: Tensor, weights: RunningWeights) -> None:
         """Takes note of a lower bound on log p(x): with weights that have the mean p(x), it is seldom exceeded."""
@@ -314,3 +356,8 @@ class Ladder:
         before = time.perf_counter()
         yield
         self.columns["seconds"][:, rung] += (time.perf_counter() - before) / len(self.x)
+
+
+def _powers(least: int, most: int) -> list[int]:
+    """``least`` times powers of two, up to ``most``, which is the last one."""
+    return [*(least * 2**k for k in range(20) if least * 2**k < most), most]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -13,13 +14,15 @@ from pyro_vae.evidence.normal_mixture import NormalMixture
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
-__all__ = ["Fit", "fit_block", "laplace"]
+__all__ = ["Fit", "draw_mixture", "fit_block", "laplace", "log_mixture", "refit"]
 
-DRAWS = 32  # of prior and guide, among which starts are chosen
-LEAST_STARTS, MOST_STARTS = 4, 16
-START_DIMS = 200  # starts times dimensions: few dimensions are searched well at little cost
-DOUBLINGS = 3
+DRAWS = 32  # of the guide, and of the prior
+MORE_DRAWS, FEW_DIMS = 256, 16  # of the prior, where there are few dimensions
+LEAST_STARTS, MOST_STARTS = 5, 32
+START_DIMS = 250  # starts times dimensions: few dimensions are searched well at little cost
+DOUBLINGS = 2
 NEGLIGIBLE = 0.01  # the share of a mode that does not matter
+PRIOR_SHARE = 0.1  # of the draws
 
 
 def laplace() -> Proposal:
@@ -28,8 +31,8 @@ def laplace() -> Proposal:
     The modes are looked for from several starts, draws of the guide and of the prior among them. The normals
     live in unconstrained coordinates, so that latents with bounds are taken too; all must be continuous. They are
     fitted once for each block of datapoints, so that more samples of the same block do not pay for them again. A fifth
-    of the draws come from Student t distributions of the same shape, which bounds the weights where the posterior's
-    tails are heavier than those of a normal.
+    of the draws from them come from Student t distributions of the same shape, for tails that are heavier than those of
+    a normal; and a tenth of all draws come from the prior, for modes that no start has found (Hesterberg 1995).
 
     Returns:
         A proposal for :func:`~pyro_vae.evidence.importance` and the like.
@@ -50,10 +53,12 @@ class _Laplace:
 
     def __call__(self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> Terms:
         log_joint, normals = self._fit(model, guide, x, num_particles, layout)
-        position = normals.draw(num_particles, tails=True)
+        every = torch.arange(len(x), device=x.device)
+        position = draw_mixture(log_joint, normals, every, num_particles)
         latents, log_det = log_joint.vectors.to_latents(position)
         at = terms_at(model, no_sites, x, latents, num_particles, layout)
-        return at._replace(log_posterior=normals.log_prob(position, tails=True) - log_det, latents=latents)
+        density = log_mixture(normals, position, at.log_prior + log_det) - log_det
+        return at._replace(log_posterior=density, latents=latents)
 
     def _fit(
         self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout
@@ -68,11 +73,30 @@ class _Laplace:
         return log_joint, normals
 
 
+@torch.no_grad()
+def draw_mixture(log_joint: LogJoint, normals: NormalMixture, rows: Tensor, num_samples: int) -> Tensor:
+    """Draws ``[samples, m, dims]`` from normals of some rows ``[m]``; the first of them, a tenth, from the prior."""
+    from_prior = _from_prior(num_samples)
+    drawn = normals.draw(num_samples - from_prior, tails=True)
+    return torch.cat([log_joint.draw_prior(from_prior)[:, rows], drawn]) if from_prior else drawn
+
+
+def log_mixture(normals: NormalMixture, position: Tensor, log_prior: Tensor) -> Tensor:
+    """The log-density of :func:`draw_mixture`, ``[samples, m]``, with all samples drawn at once."""
+    density, share = normals.log_prob(position, tails=True), _from_prior(len(position)) / len(position)
+    return torch.logaddexp(math.log1p(-share) + density, math.log(share) + log_prior) if share else density
+
+
+def _from_prior(num_samples: int) -> int:
+    return round(PRIOR_SHARE * num_samples)
+
+
 class Fit(NamedTuple):
     """Normals at the modes of a block of datapoints."""
 
     normals: NormalMixture
     complete: Tensor  #: Whether more starts would hardly find more modes, ``[n]``.
+    scale: Tensor  #: About how wide the prior is, ``[n, dims]``.
 
 
 @torch.no_grad()
@@ -103,15 +127,40 @@ def fit_block(log_joint: LogJoint, guide: Program) -> Fit:
         growing = growing[after != before]
     complete = torch.ones_like(rows, dtype=torch.bool)
     complete[growing] = False
-    return Fit(normals.flattened(), complete)
+    return Fit(normals.flattened(), complete, scale)
+
+
+@torch.no_grad()
+def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
+    """With more starts ``[starts, m, dims]`` for some rows ``[m]``, beside the modes that are known."""
+    known = fit.normals.center[:, rows]
+    known = torch.where(fit.normals.log_weight[:, rows, None].isfinite(), known, starts[:1])
+    normals = fit_normals(log_joint, torch.cat([known, starts]), fit.scale[rows], rows)
+    return fit._replace(normals=fit.normals.updated(rows, normals.flattened()))
 
 
 def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) -> Tensor:
-    """The mean of the guide, draws of it, the likeliest of some draws from the prior, and others as they come."""
+    """The mean of the guide, draws of it, the likeliest draw from the prior, and others that are about as likely."""
     guided = log_joint.draw_guide(guide, DRAWS)[:, rows]
-    prior = log_joint.draw_prior(max(DRAWS, num_starts))[:, rows]
-    likeliest = log_joint.value(prior, rows).nan_to_num(nan=-torch.inf).argmax(0)
-    best = prior.gather(0, likeliest[None, :, None].expand(1, *prior.shape[1:]))
-    from_guide = min(DRAWS, (num_starts - 2) // 2)
-    parts = [guided.mean(0, keepdim=True), best, guided[:from_guide], prior[: num_starts - 2 - from_guide]]
-    return torch.cat(parts)
+    draws = MORE_DRAWS if log_joint.dims <= FEW_DIMS else DRAWS
+    prior = log_joint.draw_prior(max(draws, num_starts))[:, rows]
+    log_prior, joint = log_joint.densities(prior, rows)
+    likelihood = (joint - log_prior).double().nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+    from_guide = min(DRAWS, (num_starts - 2) // 3)
+    spread = _tempered(likelihood, num_starts - 2 - from_guide)
+    chosen = torch.cat([likelihood.argmax(0, keepdim=True), spread])
+    chosen = prior.gather(0, chosen[..., None].expand(*chosen.shape, prior.shape[-1]))
+    return torch.cat([guided.mean(0, keepdim=True), guided[:from_guide], chosen])
+
+
+def _tempered(log_likelihood: Tensor, count: int) -> Tensor:
+    """Indices ``[count, m]`` of draws ``[draws, m]``, chosen by their likelihood, but so that many have a chance."""
+    inverse_temperature = torch.ones_like(log_likelihood[0])
+    finite = log_likelihood.clamp_min(-1e30)
+    for _ in range(12):
+        share = (inverse_temperature * finite).softmax(0)
+        inverse_temperature = torch.where(
+            share.square().sum(0) * 2 * count > 1, inverse_temperature / 2, inverse_temperature
+        )
+    share = (inverse_temperature * finite).softmax(0) + 1e-12
+    return share.T.multinomial(count, replacement=False).T

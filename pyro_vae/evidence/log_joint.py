@@ -11,9 +11,53 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.evidence.latent_vectors import LatentVectors
+from pyro_vae.infer.graphs import recorded
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
 
-__all__ = ["LogJoint"]
+__all__ = ["FastDensities", "LogJoint"]
+
+
+class FastDensities:
+    """Densities of pairs, recorded once for batches of one size, which shorter ones are filled up to.
+
+    Args:
+        make: Makes a fast function of a slow one and two examples: ``recorded`` or ``compiled`` of ``infer.graphs``.
+        pairs: The size.
+    """
+
+    def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 512) -> None:
+        self.make, self.pairs = make, pairs
+        self._functions: dict[str, Callable[..., tuple[Tensor, ...]]] = {}
+
+    def fast(
+        self, name: str, function: Callable[..., tuple[Tensor, ...]], x: Tensor, position: Tensor
+    ) -> Callable[..., tuple[Tensor, ...]]:
+        """The function, made fast the first time that it is asked for by its name.
+
+        Args:
+            name: The name.
+            function: Called with x ``[pairs, *event]`` and positions ``[1, pairs, dims]``.
+            x: Data to try it on.
+            position: Positions to try it on, ``[1, any, dims]``.
+        """
+        if name not in self._functions:
+            rows = torch.arange(self.pairs, device=x.device)
+            example, other = (
+                (x[(rows + shift) % len(x)], position[:, (rows + shift) % position.shape[1]]) for shift in (0, 7)
+            )
+            self._functions[name] = self.make(lambda x, z: function(x, z), example, other)
+        fast = self._functions[name]
+
+        def filled_up(x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+            count = len(x)
+            if count == self.pairs:
+                return fast(x, position)
+            if count < self.pairs // 8:
+                return function(x, position)
+            rows = torch.arange(self.pairs, device=x.device) % count
+            return tuple(part[:, :count] for part in fast(x[rows], position[:, rows]))
+
+        return filled_up
 
 
 class LogJoint:
@@ -28,6 +72,7 @@ class LogJoint:
         x: Data, ``[n, *event]``.
         layout: That of the programs.
         chunk_size: The number of (particle, datapoint) pairs to compute at once.
+        fast: Makes the densities fast, once for all blocks that share it; by default they run as they are.
 
     Attributes:
         dims: The number of latent dimensions of a datapoint.
@@ -38,8 +83,10 @@ class LogJoint:
         ValueError: If a latent site is discrete, on a sphere, or has a support that depends on other latents.
     """
 
-    def __init__(self, model: Program, x: Tensor, layout: Layout, chunk_size: int) -> None:
-        self.model, self.x, self.layout, self.chunk_size = model, x, layout, chunk_size
+    def __init__(
+        self, model: Program, x: Tensor, layout: Layout, chunk_size: int, fast: FastDensities | None = None
+    ) -> None:
+        self.model, self.x, self.layout, self.chunk_size, self.fast = model, x, layout, chunk_size, fast
         sites = self._sites(1)
         if not sites:
             raise ValueError("the model has no latent sites")
@@ -61,16 +108,22 @@ class LogJoint:
     @torch.no_grad()
     def value(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
         """log p(x, z), ``[particles, m]``, at positions ``[particles, m, dims]`` of some rows ``[m]``, or of all."""
-        return self._evaluate(lambda x, z: (self._log_joint(x, z),), position, rows)[0]
+        return self.densities(position, rows)[1]
+
+    @torch.no_grad()
+    def densities(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log p(z) and log p(x, z), each ``[particles, m]``; else as :meth:`value`."""
+        prior, joint = self._evaluate(self._densities, position, rows, "densities")
+        return prior, joint
 
     def gradient(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """log p(x, z), ``[particles, m]``, and its gradient, ``[particles, m, dims]``; else as :meth:`value`."""
-        value, gradient = self._evaluate(self._value_and_gradient, position, rows)
+        value, gradient = self._evaluate(self._value_and_gradient, position, rows, "gradient")
         return value, gradient
 
     def parts(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """log p(z) and log p(x | z), ``[particles, m]``, and the gradient of each; else as :meth:`value`."""
-        prior, likelihood, prior_gradient, likelihood_gradient = self._evaluate(self._parts, position, rows)
+        prior, likelihood, prior_gradient, likelihood_gradient = self._evaluate(self._parts, position, rows, "parts")
         return prior, likelihood, prior_gradient, likelihood_gradient
 
     def _sites(self, num_particles: int) -> dict:
@@ -80,7 +133,11 @@ class LogJoint:
         return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
 
     def _evaluate(
-        self, function: Callable[[Tensor, Tensor], tuple[Tensor, ...]], position: Tensor, rows: Tensor | None
+        self,
+        function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        position: Tensor,
+        rows: Tensor | None,
+        name: str,
     ) -> tuple[Tensor, ...]:
         particles, m = position.shape[:2]
         if rows is None:
@@ -89,10 +146,11 @@ class LogJoint:
             if self.by_pairs:
                 pairs = position.reshape(1, particles * m, -1)
                 index = rows.repeat(particles)
-                parts = [
-                    function(self.x[at], z)
-                    for at, z in zip(index.split(self.chunk_size), pairs.split(self.chunk_size, dim=1), strict=True)
-                ]
+                at_once = self.chunk_size
+                if self.fast is not None:
+                    function, at_once = self.fast.fast(name, function, self.x, pairs), self.fast.pairs
+                chunks = zip(index.split(at_once), pairs.split(at_once, dim=1), strict=True)
+                parts = [function(self.x[at], z) for at, z in chunks]
                 return tuple(
                     torch.cat(values, dim=1).reshape(particles, m, *values[0].shape[2:])
                     for values in zip(*parts, strict=True)
@@ -105,10 +163,13 @@ class LogJoint:
             parts = [function(self.x, z) for z in position.split(at_once)]
             return tuple(torch.cat(values)[:, rows] for values in zip(*parts, strict=True))
 
-    def _log_joint(self, x: Tensor, position: Tensor) -> Tensor:
+    def _densities(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
         latents, log_det = self.vectors.to_latents(position)
         at = terms_at(self.model, no_sites, x, latents, len(position), self.layout)
-        return at.log_likelihood + at.log_prior + log_det
+        return at.log_prior + log_det, at.log_likelihood + at.log_prior + log_det
+
+    def _log_joint(self, x: Tensor, position: Tensor) -> Tensor:
+        return self._densities(x, position)[1]
 
     @torch.enable_grad()
     def _value_and_gradient(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
@@ -120,9 +181,8 @@ class LogJoint:
     @torch.enable_grad()
     def _parts(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
         position = position.detach().requires_grad_()
-        latents, log_det = self.vectors.to_latents(position)
-        at = terms_at(self.model, no_sites, x, latents, len(position), self.layout)
-        prior, likelihood = at.log_prior + log_det, at.log_likelihood
+        prior, joint = self._densities(x, position)
+        likelihood = joint - prior
         gradients = [
             torch.autograd.grad(part.sum(), position, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
             if part.requires_grad

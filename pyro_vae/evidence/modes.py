@@ -16,7 +16,8 @@ MOST_DIMS = 400  # with more, a matrix for each datapoint costs more than it giv
 ASCENT_STEPS = 20  # of L-BFGS, from each start
 MEMORY = 6
 NEWTON_STEPS = 3
-STEP = 0.1  # of finite differences, in standard deviations of the prior or of the posterior
+# Of finite differences, in standard deviations of the prior or of the posterior.
+STEP = {torch.float32: 0.03, torch.float64: 1e-3}
 LEAST_CURVATURE = 0.3  # times that of a normal as wide as the prior
 NEGLIGIBLE = 12.0  # nats: a mode so far below the best one is left out
 
@@ -119,8 +120,8 @@ def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) ->
     if log_joint.dims > MOST_DIMS:
         value = log_joint.value(center[None], rows)[0]
         return center, scale, 1 / scale, log_det, value
-    factor, inverse, log_det = _curvature(log_joint, center, rows, factor, inverse, log_det, LEAST_CURVATURE)
     value, gradient = (part[0] for part in log_joint.gradient(center[None], rows))
+    factor, inverse, log_det = _curvature(log_joint, center, gradient, rows, factor, inverse, log_det, LEAST_CURVATURE)
     moved = torch.zeros_like(value)
     for _ in range(NEWTON_STEPS):
         step = (factor @ (factor.mT @ gradient[..., None]))[..., 0]
@@ -136,22 +137,31 @@ def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) ->
             step = torch.where(up[:, None], 0.0, step)
     again = (moved > 1).nonzero()[:, 0]
     if len(again):  # where the mode was not close, its curvature is another one
-        parts = _curvature(log_joint, center[again], rows[again], factor[again], inverse[again], log_det[again], 0.0)
+        parts = _curvature(
+            log_joint, center[again], gradient[again], rows[again], factor[again], inverse[again], log_det[again], 0.0
+        )
         for whole, part in zip((factor, inverse, log_det), parts, strict=True):
             whole[again] = part
     return center, factor, inverse, log_det, value
 
 
 def _curvature(
-    log_joint: LogJoint, center: Tensor, rows: Tensor, factor: Tensor, inverse: Tensor, log_det: Tensor, least: float
+    log_joint: LogJoint,
+    center: Tensor,
+    gradient: Tensor,
+    rows: Tensor,
+    factor: Tensor,
+    inverse: Tensor,
+    log_det: Tensor,
+    least: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The factor of the covariance that the Hessian at the center gives, and what goes with it.
 
     Columns of the old factor are the directions of the finite differences.
     """
-    step = STEP * factor.permute(2, 0, 1)  # [dims, m, dims]: one direction for each particle
-    forward, backward = log_joint.gradient(center + step, rows)[1], log_joint.gradient(center - step, rows)[1]
-    slopes = ((backward - forward) / (2 * STEP)).permute(1, 0, 2)  # [m, dims, dims]: row d is -H @ column d
+    size = STEP.get(center.dtype, 0.1)
+    beside = center + size * factor.permute(2, 0, 1)  # [dims, m, dims]: one direction for each particle
+    slopes = ((gradient - log_joint.gradient(beside, rows)[1]) / size).permute(1, 0, 2)  # row d is -H @ column d
     curvature = (slopes @ factor).double()
     curvature = (curvature + curvature.mT) / 2
     bad = ~curvature.flatten(1).isfinite().all(1)

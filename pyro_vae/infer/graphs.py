@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils._pytree import tree_leaves
 
 from pyro_vae.infer.inductor import inductor
 from pyro_vae.infer.recording import record, why
 from pyro_vae.randomness import generators_kept, reseed
 
-__all__ = ["compiled"]
+__all__ = ["compiled", "recorded"]
 
-Function = Callable[[Tensor], Tensor]
+Function = Callable[..., Any]  # of tensors, to a tensor or several
 
 
-def compiled(function: Function, example: Tensor, other: Tensor) -> Function:
-    """Compiles a function that draws random numbers, for inputs of one shape.
+def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
+    """Compiles a function that may draw random numbers, for inputs of one shape.
 
     The function is run once and recorded, and Inductor makes machine code of the recording; without a C++ compiler, it
     is replayed as it was recorded. With the same seed the result draws the same numbers as the function does. It is
@@ -26,39 +29,65 @@ def compiled(function: Function, example: Tensor, other: Tensor) -> Function:
     of its input, or on random numbers that are not torch's), a warning says so, and the function itself is returned.
 
     Args:
-        function: The function. No gradient is computed.
-        example: An input to record it with.
-        other: Another input of the same shape, to compare results on.
+        function: The function, of one tensor or several. No gradient is computed, but for those it computes itself.
+        example: An input to record it with, or several.
+        other: Another input of the same shape, or several, to compare results on.
     """
-    with torch.no_grad(), generators_kept(example.device):
+    found, reason = _fast(function, example, other, (inductor, _as_recorded))
+    if reason is not None:
+        warnings.warn(f"the programs cannot be compiled, and run as they are ({why(reason)})", stacklevel=2)
+    return found
+
+
+def recorded(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
+    """As :func:`compiled`, but without Inductor, which takes half a minute; and without a warning.
+
+    What Python costs at each call is gone, and that is most of it for small tensors.
+    """
+    return _fast(function, example, other, (_as_recorded,))[0]
+
+
+def _fast(
+    function: Function,
+    example: Tensor | tuple[Tensor, ...],
+    other: Tensor | tuple[Tensor, ...],
+    builders: Sequence[Callable[..., Function]],
+) -> tuple[Function, Exception | None]:
+    """What the first builder that succeeds makes of the function; else the function itself, and why."""
+    inputs, others = ((given,) if isinstance(given, Tensor) else given for given in (example, other))
+    with torch.no_grad(), generators_kept(inputs[0].device):
         try:
-            graph = record(function, example)
+            graph = record(function, *inputs)
         except Exception as error:
-            return _given_up(function, error)
+            return function, error
         reason: Exception | None = None
-        for build in (lambda: inductor(graph, example), lambda: graph):
+        for build in builders:
             try:
-                candidate = build()
-                reason = _difference(candidate, function, other)
+                candidate = build(graph, *inputs)
+                reason = _difference(candidate, function, others)
             except Exception as error:
                 reason = error
             else:
                 if reason is None:
-                    return candidate
-        return _given_up(function, reason)  # type: ignore[arg-type]  # or it would have returned
+                    return candidate, None
+        return function, reason
 
 
-def _difference(candidate: Function, function: Function, x: Tensor) -> Exception | None:
-    reseed(0, x.device)
-    result = candidate(x)
-    reseed(0, x.device)
-    expected = function(x)
-    # The tolerance is what float32 loses in sums of another order.
-    if result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-3, equal_nan=True):
+def _as_recorded(graph: GraphModule, *inputs: Tensor) -> Function:  # noqa: ARG001
+    return graph
+
+
+def _difference(candidate: Function, function: Function, inputs: tuple[Tensor, ...]) -> Exception | None:
+    device = inputs[0].device
+    reseed(0, device)
+    results = tree_leaves(candidate(*inputs))
+    reseed(0, device)
+    expected = tree_leaves(function(*inputs))
+    if len(results) == len(expected) and all(map(_close, results, expected)):
         return None
     return ValueError("recorded once, it gives other results than when it is run again")
 
 
-def _given_up(function: Function, reason: Exception) -> Function:
-    warnings.warn(f"the programs cannot be compiled, and run as they are ({why(reason)})", stacklevel=2)
-    return function
+def _close(result: Tensor, expected: Tensor) -> bool:
+    # The tolerance is what float32 loses in sums of another order.
+    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-3, equal_nan=True)
