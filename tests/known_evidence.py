@@ -15,7 +15,7 @@ import zuko
 from pyro import distributions as dist
 from torch import Tensor
 
-from pyro_vae.distributions import HypersphericalUniform
+from pyro_vae.distributions import HypersphericalUniform, ProjectedNormal, as_pyro
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -257,7 +257,7 @@ def flow_prior(n: int) -> Known:
 
     def model(x):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", dist.TransformedDistribution(*pyro_flow(flow)))
+            z = pyro.sample("z", as_pyro(flow()))
             pyro.sample("x", dist.Normal((z * weight.to(z)).sum(-1), 0.3), obs=x)
 
     def guide(x):
@@ -270,13 +270,6 @@ def flow_prior(n: int) -> Known:
     x = flow().sample((n,)) @ weight + 0.3 * torch.randn(n, dtype=torch.float64)
     exact = torch.stack([(log_prior + normal(value, z @ weight, 0.3)).logsumexp(0) for value in x])
     return Known(model, guide, x, exact)
-
-
-def pyro_flow(flow):
-    from pyro_vae.distributions import as_pyro
-
-    made = as_pyro(flow())
-    return made.base_dist, made.transforms
 
 
 def student_prior(n: int, degrees: float = 3.0, noise: float = 1.0) -> Known:
@@ -321,7 +314,7 @@ def cauchy_posterior(n: int) -> Known:
 
     return scalar(
         prior, likelihood, lambda x: dist.Normal(x / 2, 1.0), draw(prior, likelihood, n), wide_grid(1e8, 200_001)
-    )._replace()
+    )
 
 
 def vague_cauchy(n: int) -> Known:
@@ -388,13 +381,13 @@ def sphere(n: int, noise: float = 0.5) -> Known:
 
     def model(x):
         with pyro.plate("data", len(x)):
-            z = pyro.sample("z", HypersphericalUniform(3))
+            z = pyro.sample("z", HypersphericalUniform(x.new_zeros(3)))
             pyro.sample("x", dist.Normal(z.to(x), noise).to_event(1), obs=x)
 
     def guide(x):
         with pyro.plate("data", len(x)):
             concentration = x / x.norm(dim=-1, keepdim=True) * 2
-            pyro.sample("z", dist.ProjectedNormal(concentration))
+            pyro.sample("z", ProjectedNormal(concentration))
 
     z = torch.nn.functional.normalize(torch.randn(n, 3, dtype=torch.float64), dim=1)
     x = z + noise * torch.randn(n, 3, dtype=torch.float64)
