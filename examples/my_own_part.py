@@ -32,7 +32,7 @@ class Spiral(torch.nn.Module):
 def main() -> None:
     argparse.ArgumentParser(description=__doc__).parse_args()
     images = data.binarize.fixed(data.load("mnist").test)
-    batches, test = data.Batches(images[:8000], 100), images[8000:8500]
+    batches, test = data.Batches(images[:8000], 100), images[8000:8200]
     for prior in (priors.StandardNormal(2), Spiral()):
         torch.manual_seed(0)
         vae = VAE(
@@ -43,8 +43,8 @@ def main() -> None:
         svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 2e-3}), Trace_ELBO())
         for _ in range(5):
             svi.epoch(batches)
-        result = evidence.importance(vae.model, vae.guide, test, num_samples=500)
-        print(f"{type(prior).__name__}: log p(x) = {result.mean:.2f} +- {result.mean_std_error:.2f} nats per image")
+        result = evidence.estimate(vae.model, vae.guide, test)
+        print(f"{type(prior).__name__}: log p(x) in nats per image: {result:.2f}")
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ OPTIONS = {  # with at least three blocks
     "importance": {"num_samples": 30, "chunk_size": 300},
     "annealed": PATH,
     "sandwich": PATH,
-    "inference_gap": {"num_samples": 10, "num_steps": 2, "num_particles": 2, "chunk_size": 20},
+    "inference_gap": {"num_samples": 10, "num_steps": 2, "num_particles": 2, "max_rounds": 2, "chunk_size": 20},
     "calibrate": {"num_draws": 9, "chunk_size": 90},
     "impute": {"num_samples": 30, "chunk_size": 300},
     "decompose_elbo": {"num_particles": 4, "num_marginal": 20, "chunk_size": 40},

@@ -104,24 +104,40 @@ def test_a_run_is_kept_in_its_folder(trained):
 
 
 def test_evaluate_says_what_the_library_says(trained, file, capsys):
-    out = run(capsys, "evaluate", trained, "--num-samples", 50, "--seed", 3)
+    out = run(capsys, "evaluate", trained, "--seed", 3, "--certify", 5)
     found = json.loads((trained / "evidence.json").read_text())
     vae, x = load(trained), binarize.fixed(read_splits(file).test)
     torch.manual_seed(3)
-    expected = evidence.importance(vae.model, vae.guide, x, num_samples=50)
-    assert expected.summary() in out
+    expected = evidence.estimate(vae.model, vae.guide, x, certify=5)
+    assert expected.summary().splitlines()[0] in out
+    assert expected.certificate.summary() in out
     assert found["log_prob"] == pytest.approx(expected.mean, abs=1e-9)
+    assert found["log_prob_error"] == pytest.approx(expected.mean_error, abs=1e-9)
     assert found["log_prob_std_error"] == pytest.approx(expected.mean_std_error, abs=1e-9)
+    assert found["log_prob_population_std_error"] == pytest.approx(expected.population_std_error, abs=1e-9)
+    assert found["certificate_gap"] == pytest.approx(expected.certificate.gap, abs=1e-9)
+    assert found["settled"] == 1
+    assert sum(row["settled"] for row in found["methods"].values()) == len(x)
     assert found["datapoints"] == len(x)
     assert found["elbos_agree"] is True
     assert len(found["elbo_estimates"]) == 4
 
 
+def test_evaluate_takes_a_tolerance_and_a_budget_and_goes_on(trained, tmp_path, capsys):
+    words = ["evaluate", trained, "--limit", 5, "--keep", tmp_path / "kept"]
+    run(capsys, *words, "--tolerance", 0.5, "--budget", 1000)
+    first = json.loads((trained / "evidence.json").read_text())
+    run(capsys, *words, "--tolerance", 0.5)
+    assert json.loads((trained / "evidence.json").read_text())["log_prob"] == first["log_prob"]
+    assert "tolerance is 0.5 there and 0.05 here" in error(capsys, *words)
+    assert "tolerance is -1.0" in error(capsys, "evaluate", trained, "--tolerance", -1)
+
+
 def test_evaluate_takes_other_data_and_a_part_of_them(trained, tmp_path, capsys):
-    run(capsys, "evaluate", trained / "last.safetensors", "--num-samples", 5, "--split", "train", "--limit", 7)
+    run(capsys, "evaluate", trained / "last.safetensors", "--split", "train", "--limit", 7)
     assert json.loads((trained / "evidence.json").read_text())["datapoints"] == 7
     np.save(tmp_path / "other.npy", np.zeros((30, *SIZE), dtype=np.float32))
-    run(capsys, "evaluate", trained, "--num-samples", 5, "--data", tmp_path / "other.npy")
+    run(capsys, "evaluate", trained, "--data", tmp_path / "other.npy")
     assert json.loads((trained / "evidence.json").read_text())["datapoints"] == 3
 
 
@@ -152,7 +168,7 @@ def test_plot_draws_all_there_is_to_draw(trained, tmp_path, capsys):
 
 
 def test_info_says_what_is_there(trained, capsys):
-    run(capsys, "evaluate", trained, "--num-samples", 5)
+    run(capsys, "evaluate", trained)
     out = run(capsys, "info", trained)
     vae, (*_, last) = load(trained), csv.DictReader((trained / "history.csv").open())
     assert f"{sum(parameter.numel() for parameter in vae.parameters()):,}" in out
@@ -413,7 +429,7 @@ def test_damage_is_found_and_debug_says_where(trained, file, tmp_path, capsys):
 def test_a_folder_without_a_command_needs_to_be_told_the_data(trained, file, tmp_path, capsys):
     (tmp_path / "last.safetensors").write_bytes((trained / "last.safetensors").read_bytes())
     assert "--data has to say" in error(capsys, "evaluate", tmp_path)
-    run(capsys, "evaluate", tmp_path, "--data", file, "--binarize", "fixed", "--num-samples", 5)
+    run(capsys, "evaluate", tmp_path, "--data", file, "--binarize", "fixed")
     assert "settings" in run(capsys, "info", tmp_path)
     run(capsys, "plot", tmp_path, "--data", file, "--binarize", "fixed")
     assert not (tmp_path / "curves.png").exists()

@@ -13,7 +13,10 @@ from pyro import distributions as dist
 from torch.testing import assert_close
 
 from pyro_vae import evidence, weights
-from pyro_vae.evidence.draws import posterior_draws
+from pyro_vae.evidence.ladder import ANNEALED, GUIDE, WITH_PRIOR, Ladder
+from pyro_vae.evidence.resampling import posterior_draws
+from pyro_vae.evidence.runner import Programs
+from pyro_vae.evidence.settled_draws import settled_draws
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
@@ -36,6 +39,102 @@ def test_draws_are_from_the_posterior_and_not_from_the_guide():
     assert ((z.var(0) / deviation**2 - 1).abs() < 5 * (2 / 2000) ** 0.5).all()
 
 
+@pytest.mark.parametrize(("shift", "widen"), [(4.0, 1.0), (0.0, 0.2), (3.0, 0.5)])
+def test_draws_are_from_the_posterior_where_the_guide_is_far_off(shift, widen):
+    """Of 2000 draws: mean and covariance within 5 standard errors, for 6 datapoints of two dimensions each."""
+    vae, x = random_instance(seed=3, latent=2, event=3, n=6, shift=shift, widen=widen)
+    result = evidence.estimate(vae.model, vae.guide, x, progress=iter)
+    for idata in (result.to_arviz(2000), evidence.to_arviz(vae.model, vae.guide, x, 2000, progress=iter)):
+        assert idata.constant_data["settled"].values.all()
+        z = torch.from_numpy(idata.posterior["z"].values).flatten(0, 1)
+        check_moments(z, exact_posterior(vae.likelihood, x))
+
+
+def check_moments(z, exact):
+    """Draws ``[draws, n, 2]`` against a normal: in its own coordinates they are standard, up to 5 standard errors."""
+    effective = len(z) / 2  # as weights halve their number at most
+    y = torch.linalg.solve_triangular(exact.scale_tril, (z - exact.loc)[..., None], upper=False)[..., 0]
+    assert (y.mean(0).abs() < 5 / effective**0.5).all()
+    covariance = torch.einsum("dni,dnj->nij", y, y) / len(y)
+    assert ((covariance - torch.eye(2)).abs() < 5 * (2 / effective) ** 0.5).all()
+
+
+def test_a_proposal_that_is_given_is_taken():
+    """A guide that is hopeless, as it is."""
+    vae, x = random_instance(seed=3, latent=2, event=3, n=6, shift=6.0, widen=0.3)
+    idata = evidence.to_arviz(vae.model, vae.guide, x, 400, proposal=weights.terms, progress=iter)
+    y = torch.from_numpy(idata.posterior["z"].values).flatten(0, 1).mean(0) - exact_posterior(vae.likelihood, x).loc
+    assert (y.abs() > 0.1).all()
+    assert not idata.constant_data["settled"].values.any()
+
+
+WIDTH = 0.2  # of the ring
+
+
+def ring(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+        pyro.sample("x", dist.Normal(z.norm(dim=-1), WIDTH), obs=x)
+
+
+def beside_it(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(2), 0.3).to_event(1))
+
+
+@pytest.fixture
+def ladders(monkeypatch):
+    """Those that are climbed."""
+    climbed = []
+
+    class Recorded(Ladder):
+        def __init__(self, *args, **kwargs):
+            super().__init__(*args, **kwargs)
+            climbed.append(self)
+
+    monkeypatch.setattr("pyro_vae.evidence.settled_draws.Ladder", Recorded)
+    return climbed
+
+
+def test_draws_by_annealing_are_from_a_posterior_that_is_a_ring(ladders):
+    """Which no normals at modes are: the radius by quadrature, and no direction is preferred; 5 standard errors."""
+    x = torch.tensor([1.0, 2.0])
+    drawn = settled_draws(Programs(ring, beside_it, x), x, 400)
+    (ladder,) = ladders
+    assert (ladder.columns["rung"] >= ANNEALED).all()
+    assert not drawn.doubtful.any()
+    r = torch.linspace(1e-3, 6, 20_000)
+    density = (r.log() - r**2 / 2 - ((x[:, None] - r) / WIDTH) ** 2 / 2).softmax(-1)
+    mean = (density * r).sum(-1)
+    deviation = ((density * r**2).sum(-1) - mean**2).sqrt()
+    z = drawn.latents["z"]
+    effective = 200  # after chains are chosen by their weights
+    assert ((z.norm(dim=-1).mean(0) - mean).abs() < 5 * deviation / effective**0.5).all()
+    direction = z / z.norm(dim=-1, keepdim=True)
+    assert (direction.mean(0).abs() < 5 * (0.5 / effective) ** 0.5).all()
+
+
+def classes(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Categorical(torch.tensor([0.2, 0.3, 0.5])))
+        pyro.sample("x", dist.Normal(z.to(x.dtype), 1.0), obs=x)
+
+
+def classes_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Categorical(torch.tensor([0.9, 0.05, 0.05]).expand(len(x), 3)))
+
+
+def test_discrete_latents_come_from_the_guide_or_the_prior(ladders):
+    x = torch.tensor([0.0, 1.0, 2.5])
+    drawn = settled_draws(Programs(classes, classes_guide, x), x, 4000)
+    assert set(ladders[0].columns["rung"].tolist()) <= {GUIDE, WITH_PRIOR}
+    z = torch.arange(3.0)
+    exact = (torch.tensor([0.2, 0.3, 0.5]).log() - (x[:, None] - z) ** 2 / 2).softmax(-1)
+    share = (drawn.latents["z"][..., None] == z).double().mean(0)
+    assert ((share - exact).abs() < 5 * (0.25 / 2000) ** 0.5).all()
+
+
 def test_groups(vae, x):
     result = evidence.importance(vae.model, vae.guide, x, num_samples=50)
     idata = result.to_arviz(num_draws=43)
@@ -55,8 +154,8 @@ def test_groups(vae, x):
 
 
 def test_blocks_of_rows_are_put_together_in_order():
-    vae, x = random_instance(seed=3, latent=2, event=3, n=300)
-    idata = evidence.to_arviz(vae.model, vae.guide, x, num_draws=2000)
+    vae, x = random_instance(seed=3, latent=2, event=3, n=130)
+    idata = evidence.to_arviz(vae.model, vae.guide, x, num_draws=1000)
     loc = exact_posterior(vae.likelihood, x).loc.detach().numpy()
     assert abs(idata.posterior["z"].mean(("chain", "draw")).values - loc).max() < 0.3
     assert (idata.observed_data["x"].values == x.numpy()).all()

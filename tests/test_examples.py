@@ -16,7 +16,7 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_swap_parts(tmp_path):
-    sizes = ["--epochs", 1, "--images", 300, "--test-images", 10, "--num-samples", 20]
+    sizes = ["--epochs", 1, "--images", 300, "--test-images", 10]
     result = run("swap_parts.py", *sizes, "--device", "cpu", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
@@ -24,6 +24,8 @@ def test_swap_parts(tmp_path):
     for name, row in rows.items():
         assert name in result.stdout
         assert row["elbo"] < row["log_px"] < -50
+        assert 0 <= row["settled"] <= 1
+        assert row["log_px_error"] is None or row["log_px_error"] > 0
 
 
 def test_swap_parts_explains_itself(tmp_path):
@@ -44,7 +46,7 @@ def test_a_part_of_ones_own_is_short_and_works():
     assert len(part.splitlines()) < 15
     result = run("my_own_part.py")
     assert result.returncode == 0, result.stderr
-    log_px = [float(line.split("= ")[1].split(" ")[0]) for line in result.stdout.splitlines()]
+    log_px = [float(line.split("per image: ")[1].split(" ")[0]) for line in result.stdout.splitlines()]
     assert len(log_px) == 2
     assert all(-190 < value < -100 for value in log_px)  # a VAE that ignores z has -206
 

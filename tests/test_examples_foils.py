@@ -56,7 +56,7 @@ def test_kl_divergence(run_example, tmp_path, capsys):
 
 SIZES = {
     "--images": 500, "--epochs": 20, "--batch-size": 25, "--hidden": 32, "--labels": 300, "--draws": 60,
-    "--test-images": 20, "--num-samples": 20, "--latent-dim": 2, "--device": "cpu",
+    "--test-images": 20, "--latent-dim": 2, "--device": "cpu",
 }  # fmt: skip
 
 
@@ -67,6 +67,10 @@ def test_autoencoder_pca_vae(run_example, tmp_path, capsys):
     models = metrics["models"]
     assert set(models) == {"PCA", "linear VAE", "autoencoder", "VAE"}
     assert models["autoencoder"]["log_px"] is None
+    # The linear VAE has a density that is known, and the data are the same as those of PCA.
+    value, error = models["linear VAE"]["log_px"]
+    assert 0 < error < 0.2
+    assert value < models["PCA"]["log_px"][0] + 5
     for row in models.values():
         assert 0 < row["reconstruction_error"][0] < 0.07  # that of the mean image
         assert row["linear_probe"][0] > 0.2

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import pyro
 import pytest
 import torch
@@ -38,14 +41,15 @@ def test_both_gaps_are_those_of_the_closed_form():
     vae, x = random_instance(seed=3, latent=4, event=6, n=40)
     exact = exact_posterior(vae.likelihood, x)
     off = VAE(vae.prior, vae.likelihood, MeanField(vae.likelihood, shift=1.0, widen=1.5))
-    gap = evidence.inference_gap(off.model, off.guide, x, proposal=evidence.widened(1.6), num_samples=2000)
+    gap = evidence.inference_gap(off.model, off.guide, x, num_samples=2000)
     family = divergence(MeanField(vae.likelihood)(x), exact)
     network = divergence(off.posterior(x), exact) - family
     assert family.mean() > 0.3
     assert network.mean() > 1.0
     log_prob = exact_log_evidence(vae.likelihood, x)
-    assert ((gap.log_prob - log_prob).abs() < 5 * gap.log_prob_std_error).all()
-    assert ((gap.best_elbo - (log_prob - family)).abs() < 5 * gap.best_elbo_std_error + 1e-3).all()
+    assert ((gap.log_prob - log_prob).abs() < 3 * gap.log_prob_error).all()
+    assert ((gap.best_elbo - (log_prob - family)).abs() < 5 * gap.best_elbo_std_error + 0.01).all()
+    assert gap.converged.all()
     assert ((gap.elbo - (log_prob - family - network)).abs() < 5 * gap.elbo_std_error).all()
     assert (gap.elbo_std_error < 0.12).all()
     assert_close(gap.approximation + gap.amortization, gap.total)
@@ -55,10 +59,12 @@ def test_both_gaps_are_those_of_the_closed_form():
 def test_no_gap_in_a_family_that_has_the_posterior():
     """A full covariance, from a start that is off, with parameters that are bounded."""
     vae, x = random_instance(seed=3, latent=3, event=5, n=10, shift=0.7, widen=0.6)
-    gap = evidence.inference_gap(vae.model, vae.guide, x, num_steps=1500, num_particles=32)
-    assert gap.approximation.abs().mean() < 0.01
+    gap = evidence.inference_gap(vae.model, vae.guide, x, num_steps=700, num_particles=32)
+    assert (gap.approximation.abs() < 2 * gap.log_prob_error + 0.02).all()
+    assert gap.approximation.mean().abs() < 0.02
     assert gap.amortization.mean() > 0.3
-    assert (gap.pareto_k < 0.7).all()
+    assert gap.converged.all()
+    assert gap.settled.all()
 
 
 def test_parameters_are_found_for_each_datapoint_by_itself():
@@ -70,23 +76,79 @@ def test_parameters_are_found_for_each_datapoint_by_itself():
         for chunk_size in (1000, 16)
     )
     error = (together.best_elbo_std_error**2 + alone.best_elbo_std_error**2).sqrt()
-    assert ((together.best_elbo - alone.best_elbo).abs() < 5 * error + 1e-3).all()
+    assert ((together.best_elbo - alone.best_elbo).abs() < 5 * error + 0.02).all()
+
+
+def far_model(x):
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros(len(x)), 100.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+
+def standard_guide(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros(len(x)), torch.ones(len(x))))
+
+
+def test_a_guide_far_away_is_no_approximation_gap():
+    """The family has the posterior, which lies tens of standard deviations from where the guide is."""
+    x = torch.tensor([0.0, -5.0, 20.0, 60.0])
+    gap = evidence.inference_gap(far_model, standard_guide, x, progress=iter)
+    assert gap.converged.all()
+    assert (gap.approximation.abs() < 0.02).all()
+    exact = dist.Normal(0.0, (100.0**2 + 1) ** 0.5).log_prob(x).double()
+    assert ((gap.log_prob - exact).abs() <= 2 * gap.log_prob_error).all()
+    assert "WARNING" not in gap.summary()
+
+
+def test_what_has_not_ended_is_no_approximation_gap():
+    x = torch.tensor([0.0, 60.0, 500.0])
+    gap = evidence.inference_gap(far_model, standard_guide, x, num_steps=100, max_rounds=3, progress=iter)
+    assert gap.converged.tolist() == [True, False, False]
+    assert gap.approximation.isnan().tolist() == [False, True, True]
+    assert gap.amortization.isnan().tolist() == [False, True, True]
+    assert gap.total.isfinite().all()
+    assert (gap.best_elbo[1:] > gap.elbo[1:] + 10).all()  # though it has come nearer
+    assert "for 2 of 3 datapoints the ELBO of the best q was still rising" in gap.summary()
+    none = evidence.inference_gap(far_model, standard_guide, x[2:], num_steps=5, max_rounds=1, progress=iter)
+    assert re.search(r"approximation gap .* not known", none.summary())
+
+
+def test_a_round_that_makes_it_worse_is_taken_back():
+    vae, x = random_instance(seed=3, latent=2, event=3, n=6)
+    gap = evidence.inference_gap(vae.model, vae.guide, x, num_steps=1, lr=5.0, max_rounds=1, num_samples=4000)
+    assert ((gap.best_elbo - gap.elbo).abs() < 5 * gap.elbo_std_error + 0.02).all()
+
+
+def test_errors_come_with_log_p():
+    vae, x = random_instance(seed=3, latent=2, event=3, n=8)
+    off = VAE(vae.prior, vae.likelihood, MeanField(vae.likelihood))
+    known = evidence.estimate(off.model, off.guide, x, progress=iter)
+    gap = evidence.inference_gap(off.model, off.guide, x, log_prob=known, num_steps=100, progress=iter)
+    assert torch.equal(gap.log_prob_error, known.error)
+    assert re.search(r"log p\(x\) .* \+- [0-9.]+\n", gap.summary())
+    bound = replace(known, error=known.error.index_fill(0, torch.tensor([2]), torch.inf))
+    gap = evidence.inference_gap(off.model, off.guide, x, log_prob=bound, num_steps=100, progress=iter)
+    assert gap.settled.sum() == 7
+    assert re.search(r"log p\(x\) +at least", gap.summary())
+    assert re.search(r"approximation gap .* at least", gap.summary())
+    assert "for 1 of 8 datapoints log p(x) is only a lower bound" in gap.summary()
 
 
 def test_log_p_may_be_given():
     vae, x = random_instance(seed=3, latent=2, event=3, n=8)
     exact = exact_log_evidence(vae.likelihood, x)
     off = VAE(vae.prior, vae.likelihood, MeanField(vae.likelihood))
-    gap = evidence.inference_gap(off.model, off.guide, x, log_prob=exact, num_steps=5)
+    gap = evidence.inference_gap(off.model, off.guide, x, log_prob=exact, num_steps=5, max_rounds=1)
     assert_close(gap.log_prob, exact)
-    assert (gap.log_prob_std_error == 0).all()
+    assert (gap.log_prob_error == 0).all()
     with pytest.raises(ValueError, match=r"log_prob has shape \[7\]; expected \[8\]"):
         evidence.inference_gap(off.model, off.guide, x, log_prob=exact[:7])
 
 
 def test_networks_are_left_alone(vae, x):
     before = {name: parameter.clone() for name, parameter in vae.named_parameters()}
-    evidence.inference_gap(vae.model, vae.guide, x, num_samples=5, num_steps=5)
+    evidence.inference_gap(vae.model, vae.guide, x, num_samples=5, num_steps=5, max_rounds=2)
     for name, parameter in vae.named_parameters():
         assert torch.equal(parameter, before[name])
         assert parameter.grad is None
@@ -106,9 +168,9 @@ def test_bounded_latents_and_several_sites():
             pyro.sample("z", dist.Normal(x[:, None].expand(-1, 2) / 3, 1.0).to_event(1))
 
     x = torch.arange(6.0)
-    gap = evidence.inference_gap(model, guide, x, num_steps=1000, num_particles=64)
+    gap = evidence.inference_gap(model, guide, x, num_steps=500, num_particles=64)
     # The posterior is a Gamma and two normals, all in the families.
-    assert gap.approximation.abs().mean() < 0.01
+    assert (gap.approximation.abs() < 2 * gap.log_prob_error + 0.02).all()
     assert gap.amortization.mean() > 0.1
 
 

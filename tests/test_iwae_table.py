@@ -107,7 +107,9 @@ def test_the_table_has_the_papers_rows_and_goes_on(run, steps, tmp_path, capsys)
     assert [(row["layers"], row["objective"], row["k"]) for row in results] == expected
     for row, line in zip(results, lines[4:], strict=False):
         assert f"{row['nll']:.2f}" in line
-        assert row["nll_se"] > 0
+        assert row["nll_error"] > 0
+        assert row["settled"] == 1
+        assert row["nll"] < row["nll_importance"] + row["nll_error"]  # of which the mean is an upper bound
         most = [50] if row["layers"] == 1 else [100, 50]
         assert all(0 <= units <= size for units, size in zip(row["active_units"], most, strict=True))
         assert (row["gain"] is None) == (row["k"] == 1)

@@ -13,7 +13,7 @@ import torch
 from pyro_vae.training import LAST, load
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "mnist_svi.py"
-SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--num-samples", "30", "--device", "cpu"]
+SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--test-images", "40", "--device", "cpu"]
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
@@ -26,7 +26,8 @@ def folder(tmp_path_factory):
     result = run(*SMALL, "--latent-dim", 2, "--out", out)
     assert result.returncode == 0, result.stderr
     assert "ELBO, Pyro Trace_ELBO" in result.stdout
-    assert "k-hat" in result.stdout
+    assert "standard error of the finite test set" in " ".join(result.stdout.split())
+    assert "datapoints   settled   seconds" in result.stdout
     return out
 
 
@@ -38,11 +39,27 @@ def metrics(folder):
 def test_metrics_have_the_keys_of_the_contract(metrics):
     for key in (
         "test_elbo_trace", "test_elbo_meanfield", "test_elbo_analytic",
-        "test_log_px", "test_log_px_se", "seconds_train",
+        "test_log_px", "test_log_px_se", "seconds_train", "seconds_evaluate",
+        "test_log_px_population_se", "test_log_px_settled", "test_log_px_settled_mean", "test_log_px_settled_error",
     ):  # fmt: skip
         assert isinstance(metrics[key], float), key
-    # Infinite, so null in JSON, where one of so few weights outweighs all others by more than floats can tell.
-    assert metrics["pareto_k_max"] is None or isinstance(metrics["pareto_k_max"], float)
+    # Null where an error is not known, and where there are too few samples for a k-hat.
+    for key in ("test_log_px_error", "pareto_k_max"):
+        assert metrics[key] is None or isinstance(metrics[key], float)
+    assert "certificate_gap" not in metrics
+
+
+def test_both_errors_are_those_of_these_images(metrics):
+    assert 0 < metrics["test_log_px_se"] < metrics["test_log_px_settled_error"] < metrics["test_log_px_population_se"]
+    assert (metrics["test_log_px_error"] is None) == (metrics["test_log_px_settled"] < 1)
+    assert metrics["test_log_px_settled"] > 0.9
+
+
+def test_a_certificate(tmp_path):
+    result = run(*SMALL, "--latent-dim", 2, "--test-images", 8, "--certify", 8, "--epochs", 1, "--out", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "certificate: on 8 datapoints" in result.stdout
+    assert isinstance(json.loads((tmp_path / "metrics.json").read_text())["certificate_gap"], float)
 
 
 def test_bounds_agree_and_lie_below_log_px(metrics):
@@ -78,7 +95,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(folder, metrics,
         assert all(torch.equal(again[name], weights[name]) for name in weights) == same
         numbers = json.loads((tmp_path / "metrics.json").read_text())
         differ = {key for key in metrics if metrics[key] != numbers[key]}
-        assert (differ <= {"seconds_train", "settings"}) == same
+        assert (differ <= {"seconds_train", "seconds_evaluate", "settings"}) == same
 
 
 @pytest.mark.parametrize(
@@ -86,6 +103,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(folder, metrics,
     [
         (["--device", "cuda:99"], "device 'cuda:99' does not exist here"),
         (["--out", EXAMPLE], "cannot write to the folder"),
+        (["--test-images", "0"], "'0' is not an integer of at least 1"),
+        (["--certify", "-1"], "'-1' is not an integer of at least 0"),
         (["--epochs", "0"], "'0' is not an integer of at least 1"),
         (["--lr", "nan"], "'nan' is not a positive number"),
         (["--hidden"], "expected at least one argument"),

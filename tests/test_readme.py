@@ -47,6 +47,12 @@ def test_the_code_on_scaling_runs(capsys, tmp_path):
     assert run.history[-1]["step"] == 2 * (5 + 3)  # 40 rows of one worker, 20 of the other
 
 
+def test_the_code_on_evidence_runs(capsys):
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "evidence.md").read_text(), flags=re.DOTALL):
+        exec(compile(block, "evidence.md", "exec"), {})
+    assert "certificate: on 20 datapoints" in capsys.readouterr().out
+
+
 def test_ci_runs_its_test_command():
     commands = re.findall(r"```sh\n(.*?)\n```", README)
     assert commands == [
@@ -63,6 +69,7 @@ def test_ci_runs_its_test_command():
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "docs/evidence.md",
         "docs/gallery.md",
         "docs/objectives.md",
         "docs/parts.md",

@@ -153,6 +153,8 @@ OTHERS = {  # another value of every argument of every function
     "num_particles": lambda: 5,
     "num_draws": lambda: 20,
     "num_marginal": lambda: 21,
+    "tolerance": lambda: 0.5,
+    "max_rounds": lambda: 3,
 }
 
 

@@ -139,7 +139,8 @@ def test_annealed_and_sandwich(programs):
 def test_gap_and_decomposition(programs):
     model, guide, x, log_prob, sites = programs
     gap = evidence.inference_gap(model, guide, x, num_samples=2000, num_steps=200)
-    assert within(gap.log_prob, gap.log_prob_std_error, log_prob)
+    assert ((gap.log_prob - log_prob).abs() <= 3 * gap.log_prob_error).all()
+    assert gap.converged.all()
     assert_close(gap.approximation + gap.amortization, gap.total)
     assert (gap.amortization > -6 * (gap.elbo_std_error + gap.best_elbo_std_error)).all()
     parts = evidence.decompose_elbo(model, guide, x, num_particles=2000)

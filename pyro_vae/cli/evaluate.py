@@ -24,7 +24,7 @@ __all__ = ["Evaluate"]
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Estimates log p(x) by importance sampling, and the ELBO by four ways that must agree.
+    """Estimates log p(x) of each datapoint by the method that it needs, and the ELBO by four ways that must agree.
 
     Writes evidence.json to the folder of the run.
     """
@@ -36,8 +36,14 @@ class Evaluate:
     """Which of the data."""
     limit: int | None = None
     """Datapoints, the first ones; by default all."""
-    num_samples: int = 500
-    """Importance samples for each datapoint."""
+    tolerance: float = 0.05
+    """What the bias of each log p(x) and the noise of their mean are to stay below, in nats."""
+    max_temperatures: int = 512
+    """The most temperatures of an annealed chain: a datapoint that needs more gets a lower bound, without an error."""
+    certify: int = 0
+    """Datapoints to draw from the model, on which the error of the procedure can be bounded; 0 for no certificate."""
+    budget: float | None = None
+    """Seconds after which no more methods are tried; by default as long as it takes."""
     seed: int = 0
     """Of all that is random."""
     device: str | None = None
@@ -63,7 +69,16 @@ class Evaluate:
         vae.check(x)
         torch.manual_seed(self.seed)
         start = time.perf_counter()
-        result = evidence.importance(vae.model, vae.guide, x, num_samples=self.num_samples, resume=self.keep)
+        result = evidence.estimate(
+            vae.model,
+            vae.guide,
+            x,
+            tolerance=self.tolerance,
+            max_temperatures=self.max_temperatures,
+            certify=self.certify,
+            budget=self.budget,
+            resume=self.keep,
+        )
         check = evidence.check_elbo(vae.model, vae.guide, x)
         seconds = time.perf_counter() - start
         content = {"options": by_flag(self) | by_flag(data), "versions": versions(), "seconds": seconds}
@@ -72,22 +87,23 @@ class Evaluate:
 
 
 def _numbers(result: Evidence) -> dict[str, Any]:
-    """log p(x) in nats per datapoint, and how far to believe it."""
+    """log p(x) in nats per datapoint, with its errors."""
     numbers = {
         "log_prob": result.mean,
-        "log_prob_std_error": result.mean_std_error,
-        "log_prob_bias": result.mean_bias,
-        "log_prob_population_std_error": result.population_std_error,
-        "log_prob_psis": result.log_prob_psis.mean().item(),
-        "elbo": result.elbo.mean().item(),
-        "ess_median": result.ess.median().item(),
-        "ess_min": result.ess.min().item(),
-        "pareto_k_max": result.pareto_k.max().item(),
-        "pareto_k_above_0.7": result.doubtful.double().mean().item(),
+        "log_prob_error": result.mean_error,  # 95%, bias included
+        "log_prob_std_error": result.mean_std_error,  # the Monte Carlo part
+        "log_prob_population_std_error": result.population_std_error,  # of the finite test set
+        "settled": result.settled.double().mean().item(),  # the share of the datapoints whose error is known
+        "log_prob_settled": result.settled_mean,
+        "log_prob_settled_error": result.settled_mean_error,
     }
-    # JSON has no infinity, which k-hat is where there are too few samples, nor NaN.
+    if result.certificate is not None:
+        gap = result.certificate
+        numbers |= {"certificate_gap": gap.gap, "certificate_gap_std_error": gap.gap_std_error}
+    # JSON has no infinity, which an error is that is not known.
     finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-    return {"datapoints": len(result.log_prob), "num_samples": result.num_samples, **finite}
+    methods = {row.name: {"datapoints": row.datapoints, "settled": row.settled} for row in result.rungs}
+    return {"datapoints": len(result.log_prob), **finite, "methods": methods}
 
 
 def _elbos(check: ElboCheck) -> dict[str, Any]:

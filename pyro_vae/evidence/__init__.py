@@ -7,7 +7,7 @@ from pyro_vae.evidence.certificate import Certificate
 from pyro_vae.evidence.comparison import Comparison, compare
 from pyro_vae.evidence.decomposition import ElboDecomposition, decompose_elbo
 from pyro_vae.evidence.draws import to_arviz
-from pyro_vae.evidence.elbo_check import ElboCheck, Estimate, check_elbo
+from pyro_vae.evidence.elbo_check import ElboCheck, ElboEstimate, check_elbo
 from pyro_vae.evidence.estimation import estimate
 from pyro_vae.evidence.gaps import InferenceGap, inference_gap
 from pyro_vae.evidence.importance_sampling import importance
@@ -24,7 +24,7 @@ __all__ = [
     "Comparison",
     "ElboCheck",
     "ElboDecomposition",
-    "Estimate",
+    "ElboEstimate",
     "Evidence",
     "InferenceGap",
     "Interrupted",

@@ -23,13 +23,13 @@ from pyro_vae.processes import Processes
 from pyro_vae.randomness import reseed
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, terms_of, vectorized_trace_pair
 
-__all__ = ["ElboCheck", "Estimate", "check_elbo"]
+__all__ = ["ElboCheck", "ElboEstimate", "check_elbo"]
 
 # Two-sided tail probability of a normal beyond this: 6e-5, the false-alarm rate of the statistical comparison.
 MAX_STANDARD_ERRORS = 4
 
 
-class Estimate(NamedTuple):
+class ElboEstimate(NamedTuple):
     """An estimate of the ELBO, the mean over the datapoints in nats, and its Monte Carlo standard error."""
 
     value: float
@@ -52,10 +52,10 @@ class ElboCheck:
             divergences, each given sampled parents, then do not add up to that of all latents.
     """
 
-    trace: Estimate
-    log_weights: Estimate
-    mean_field: Estimate
-    analytic: Estimate | None
+    trace: ElboEstimate
+    log_weights: ElboEstimate
+    mean_field: ElboEstimate
+    analytic: ElboEstimate | None
     disagreements: tuple[str, ...]
     mean_field_valid: bool = True
 
@@ -65,7 +65,7 @@ class ElboCheck:
         return not self.disagreements
 
     @property
-    def estimates(self) -> dict[str, Estimate]:
+    def estimates(self) -> dict[str, ElboEstimate]:
         """The estimates that there are, by name."""
         rows = {
             "Pyro Trace_ELBO": self.trace,
@@ -174,8 +174,8 @@ def _check_of(precision: float, columns: dict[str, Tensor]) -> ElboCheck:
     """The result for the first datapoints, from what was computed of each."""
     n = len(columns["log_weights"])
 
-    def estimate(name: str, error_of: str) -> Estimate:
-        return Estimate(columns[name].sum().item() / n, columns[f"{error_of}_variance"].sum().sqrt().item() / n)
+    def estimate(name: str, error_of: str) -> ElboEstimate:
+        return ElboEstimate(columns[name].sum().item() / n, columns[f"{error_of}_variance"].sum().sqrt().item() / n)
 
     has_analytic = "analytic" in columns
     return _verdict(
@@ -190,11 +190,11 @@ def _check_of(precision: float, columns: dict[str, Tensor]) -> ElboCheck:
 
 
 def _verdict(
-    trace: Estimate,
-    log_weights: Estimate,
-    mean_field: Estimate,
-    analytic: Estimate | None,
-    difference: Estimate | None,
+    trace: ElboEstimate,
+    log_weights: ElboEstimate,
+    mean_field: ElboEstimate,
+    analytic: ElboEstimate | None,
+    difference: ElboEstimate | None,
     precision: float,
 ) -> ElboCheck:
     names = {  # by identity, since two estimates may be equal

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_positive
 from pyro_vae.evidence.certificate import certified
+from pyro_vae.evidence.draws import to_arviz
 from pyro_vae.evidence.ladder import Ladder, Settings
 from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence
@@ -61,8 +63,8 @@ def estimate(
     the posterior that no start and no chain ever comes near is seen by none of them.
 
     The same ``torch.manual_seed`` gives the same numbers, whatever the number of processes and however often the run
-    was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds a block of 256
-    datapoints, and else within their errors.
+    was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds 2048 pairs, and
+    else within their errors.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
@@ -128,7 +130,7 @@ def estimate(
 
     result = programs.run(
         climb,
-        _result,
+        partial(_result, programs),
         rows=block_rows(programs),
         settings={"function": "estimate", "tolerance": settings.tolerance, "max_temperatures": max_temperatures},
         progress=progress,
@@ -142,9 +144,10 @@ def estimate(
 
 
 def block_rows(programs: Programs) -> int:
-    """How many datapoints climb together: whatever the chunk size, so that the noise does not depend on it."""
-    numbers = max(1, programs.latent_size) ** 2
-    return max(8, min(ROWS.get(programs.x.device.type, 4096), MOST_NUMBERS // (4 * numbers)))
+    """How many datapoints climb together: the same for all chunk sizes but small ones, as the noise depends on it."""
+    numbers = 4 * max(1, programs.latent_size) ** 2
+    most = min(ROWS.get(programs.x.device.type, 4096), max(8, MOST_NUMBERS // numbers))
+    return max(1, min(most, programs.chunk_size))
 
 
 class _Clock:
@@ -163,7 +166,7 @@ class _Clock:
         return began + self.budget * (first + rows - begin) / (self.n - begin)
 
 
-def _result(columns: dict[str, Any]) -> Evidence:
+def _result(programs: Programs, columns: dict[str, Any]) -> Evidence:
     columns = dict(columns)
     late, seconds = columns.pop("late"), columns.pop("seconds")
     return Evidence(
@@ -171,4 +174,5 @@ def _result(columns: dict[str, Any]) -> Evidence:
         samples="samples or chains",
         seconds_by_rung=tuple(seconds.sum(0).tolist()),
         stopped_by_budget=int(late.sum()),
+        draw=partial(to_arviz, programs.model, programs.guide, programs.x[: len(late)]),
     )

@@ -95,7 +95,7 @@ def importance(
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
         known = x[: len(columns["log_prob"])]
-        draw = partial(to_arviz, model, guide, known, proposal=proposal)
+        draw = partial(to_arviz, model, guide, known, proposal=None if proposal is terms else proposal)
         return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]
 
     return programs.run(

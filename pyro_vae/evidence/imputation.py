@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
-from pyro_vae.evidence.chunks import choose_rows, particle_counts
+from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.runner import Programs, Progress, bar
+from pyro_vae.evidence.settled_draws import rows_of_block, settled_draws
 from pyro_vae.processes import Processes
-from pyro_vae.weights import Program, sample_sites, terms_of, vectorized_trace_pair
+from pyro_vae.weights import Layout, Program, sample_sites, trace_of
 
 __all__ = ["impute"]
 
@@ -30,15 +32,16 @@ def impute(
 ) -> Tensor:
     """Replaces every NaN of x by its mean given what was observed of its datapoint.
 
-    The mean of p(x given z), over draws of z from the guide, with self-normalized importance weights: they make draws
-    from q(z given the observed) stand for the posterior (Mattei & Frellsen 2019, section 3).
+    The mean of p(x | z), over draws of z from the posterior p(z | what was observed) (Mattei & Frellsen 2019, section
+    3). The draws come from the method that :func:`~pyro_vae.evidence.estimate` settles each datapoint with, so that
+    the guide need not be good. Where no method is right, a warning says for how many datapoints.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site whose
             distribution accepts NaN, as ``likelihoods.Incomplete`` makes it.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
         x: Data, ``[n, *event]``, NaN where missing.
-        num_samples: Samples for each datapoint.
+        num_samples: Draws from the posterior of each datapoint, chosen among ten times as many.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
@@ -56,34 +59,54 @@ def impute(
     """
     num_samples = check_count("num_samples", num_samples)
     programs = Programs(model, guide, x, chunk_size)
-    layout, chunk_size = programs.layout, programs.chunk_size
+    layout = programs.layout
+    rows = max(1, programs.chunk_size // num_samples)
+    independent, fast = len(programs.blocks(1)) == len(x), FastDensities()
 
     def fill(block: Tensor, first: int) -> dict[str, Tensor]:
-        log_total = torch.full(block.shape[:1], -torch.inf, dtype=torch.float64, device=block.device)
-        mean = torch.zeros_like(block, dtype=torch.float64)
-        by_row = (-1, *[1] * (block.ndim - 1))
-        for count in particle_counts(num_samples, len(block), chunk_size):
-            traces = vectorized_trace_pair(model, guide, block, count, layout)
-            means = [site["fn"].mean for _, site in sample_sites(traces[0]) if site["is_observed"]]
-            if len(means) != 1 or means[0].numel() != count * block.numel():
-                shapes = [list(mean.shape) for mean in means]
-                raise ValueError(f"the model observes values of shapes {shapes}; expected x, at one site")
-            log_weights = terms_of(*traces, layout).log_weights.double()
-            before, log_total = log_total, torch.logaddexp(log_total, log_weights.logsumexp(0))
-            share = (log_weights - log_total).exp()
-            drawn = layout.rows_second(means[0]).reshape(count, *block.shape).double()
-            mean = mean * (before - log_total).exp().reshape(by_row) + torch.einsum("kn,kn...->n...", share, drawn)
-        if not log_total.isfinite().all():
-            index = first + int((~log_total.isfinite()).nonzero()[0])
-            raise ValueError(f"datapoint {index} has weight zero for all of its {num_samples} samples, or one of NaN")
-        return {"x": torch.where(block.isnan(), mean.to(block.dtype), block)}
+        drawn = settled_draws(programs, block, num_samples, first, fast)
+        parts, begin = [], 0
+        for piece in block.split(rows) if independent else (block,):
+            at = {name: value[:, begin : begin + len(piece)] for name, value in drawn.latents.items()}
+            parts.append(_mean(model, piece, at, num_samples, programs.chunk_size, layout))
+            begin += len(piece)
+        filled = torch.where(block.isnan(), torch.cat(parts).to(block.dtype), block)
+        return {"x": filled, "doubtful": drawn.doubtful}
 
-    return programs.run(
+    doubtful: list[int] = []
+
+    def finish(columns: dict[str, Tensor]) -> Tensor:
+        missing = x[: len(columns["x"])].isnan().flatten(1).any(1).cpu()
+        doubtful.append(int((columns["doubtful"] & missing).sum()))
+        return columns["x"].to(x.device)
+
+    filled = programs.run(
         fill,
-        lambda columns: columns["x"].to(x.device),
-        rows=choose_rows(chunk_size, num_samples),
+        finish,
+        rows=rows_of_block(chunk_size, num_samples),
         settings={"function": "impute", "num_samples": num_samples},
         progress=progress,
         resume=resume,
         processes=processes,
     )
+    if doubtful[-1]:
+        warnings.warn(
+            f"for {doubtful[-1]} of {len(x)} datapoints, the draws need not be from the posterior, and the values that "
+            "are filled in may be wrong",
+            stacklevel=3,
+        )
+    return filled
+
+
+def _mean(model: Program, x: Tensor, latents: dict[str, Tensor], num_draws: int, chunk: int, layout: Layout) -> Tensor:
+    """The mean of p(x | z) over latents ``[draws, n, ...]``, by site; of the shape of x."""
+    total = torch.zeros_like(x, dtype=torch.float64)
+    for some in torch.arange(num_draws, device=x.device).split(max(1, chunk // len(x))):
+        given = {name: layout.rows_back(value[some]) for name, value in latents.items()}
+        trace = trace_of(model, x, len(some), layout, given)
+        means = [site["fn"].mean for _, site in sample_sites(trace) if site["is_observed"]]
+        if len(means) != 1 or means[0].numel() != len(some) * x.numel():
+            shapes = [list(mean.shape) for mean in means]
+            raise ValueError(f"the model observes values of shapes {shapes}; expected x, at one site")
+        total += layout.rows_second(means[0]).reshape(len(some), *x.shape).double().sum(0)
+    return total / num_draws

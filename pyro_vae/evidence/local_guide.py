@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import Any
 
 import torch
@@ -45,8 +46,28 @@ class LocalGuide:
         return _Replaced(self.families)(self.guide)(x)
 
     @torch.enable_grad()
-    def fit(self, model: Program, x: Tensor, layout: Layout, *, num_steps: int, num_particles: int, lr: float) -> None:
-        """Maximizes the ELBO of each datapoint, with Adam and a learning rate that falls to 0 like a cosine."""
+    def fit(
+        self,
+        model: Program,
+        x: Tensor,
+        layout: Layout,
+        *,
+        num_steps: int,
+        num_particles: int,
+        lr: float,
+        rows: Tensor | None = None,
+    ) -> None:
+        """Maximizes the ELBO of each datapoint, with Adam and a learning rate that falls to 0 like a cosine.
+
+        Args:
+            model: The model.
+            x: The datapoints.
+            layout: That of the programs.
+            num_steps: How many steps.
+            num_particles: Particles for each datapoint in a step.
+            lr: The learning rate at the beginning.
+            rows: Which of the datapoints, ``[m]``, by default all; the parameters of the others stay as they are.
+        """
         parameters = [parameter for family in self.families.values() for parameter in family.parameters]
         if not parameters:
             return
@@ -54,11 +75,24 @@ class LocalGuide:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
         for _ in range(num_steps):
             # A sum over datapoints, and Adam scales each number by itself: so they do not influence each other.
-            loss = -terms(model, self, x, num_particles, layout).log_weights.mean(0).sum()
+            elbo = terms(model, self, x, num_particles, layout).log_weights.mean(0)
+            loss = -(elbo if rows is None else elbo[rows]).sum()
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
-                parameter.grad = gradient
+                parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
             optimizer.step()
             schedule.step()
+
+    def copied(self) -> LocalGuide:
+        """The guide with the parameters of now, whatever happens to these."""
+        same = copy(self)
+        same.families = {name: family.copied() for name, family in self.families.items()}
+        return same
+
+    @torch.no_grad()
+    def put_back(self, earlier: LocalGuide, rows: Tensor, layout: Layout) -> None:
+        """Gives some datapoints the parameters they had earlier: where ``rows``, ``[n]``, is true."""
+        for name, family in self.families.items():
+            family.put_back(earlier.families[name], rows, layout)
 
 
 class _Family:
@@ -77,10 +111,24 @@ class _Family:
                 "for each datapoint: it must be reparameterized, and no normalizing flow"
             )
         self.transforms = {key: transform_to(constraints[key]) for key in names}
+        self.trailing = [constraints[key].event_dim + self.event_dims for key in names]  # to the right of the plates
         self.parameters = [
             transform.inv(getattr(fn, key).detach()).clone().requires_grad_()
             for key, transform in self.transforms.items()
         ]
+
+    def copied(self) -> _Family:
+        """The family with parameters of its own."""
+        same = copy(self)
+        same.parameters = [parameter.detach().clone() for parameter in self.parameters]
+        return same
+
+    def put_back(self, earlier: _Family, rows: Tensor, layout: Layout) -> None:
+        """Takes the parameters of some datapoints from an earlier copy."""
+        for parameter, old, trailing in zip(self.parameters, earlier.parameters, self.trailing, strict=True):
+            dim = layout.data_dim - trailing
+            if parameter.ndim >= -dim and parameter.shape[dim] == len(rows):
+                parameter.copy_(torch.where(rows.reshape(-1, *[1] * (-dim - 1)), old, parameter))
 
     def __call__(self) -> Any:
         given = {

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from html import escape
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pyro_vae.evidence.error_bars import LEAST_SAMPLES
+from pyro_vae.evidence.ladder import RUNGS
 from pyro_vae.figures import new_figure
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from pyro_vae.evidence.certificate import Certificate
 
-__all__ = ["MAX_PARETO_K", "Evidence", "std_error_of_mean"]
+__all__ = ["MAX_PARETO_K", "Evidence", "Rung", "error_of_mean", "std_error_of_mean"]
 
 MAX_PARETO_K = 0.7  # Vehtari et al. 2024: above it, importance sampling does not work in practice
 FEW, MANY = 0.01, 0.05  # shares of the datapoints: a note will do below the one, a warning is due above the other
@@ -32,9 +33,37 @@ def std_error_of_mean(std_errors: Tensor) -> float:
     return std_errors.square().sum().sqrt().item() / len(std_errors)
 
 
+def error_of_mean(errors: Tensor, biases: Tensor) -> float:
+    """The half-width of an interval for the mean of independent estimates, of which the biases do not average out.
+
+    Args:
+        errors: The half-widths of the intervals of each, ``[n]``.
+        biases: The parts of these that are bounds on the bias, ``[n]``.
+
+    Returns:
+        The half-width, infinite if that of any estimate is.
+    """
+    if not errors.isfinite().all():
+        return math.inf
+    return biases.mean().item() + std_error_of_mean(errors - biases)
+
+
+class Rung(NamedTuple):
+    """What one of the methods of :func:`~pyro_vae.evidence.estimate` has done."""
+
+    name: str  #: That of the method.
+    datapoints: int  #: How many have their estimate from it.
+    settled: int  #: How many of these have a known error.
+    seconds: float  #: What it took, pilots included, and for datapoints too that went on to another method.
+
+
 @dataclass(frozen=True, repr=False)
 class Evidence:
     """An estimate of log p(x) in nats for each of n datapoints; every tensor is ``[n]``, in float64 on the CPU.
+
+    ``print(result)`` shows :meth:`summary`, and ``f"{result:.2f}"`` is the mean with its error, or ``>=`` and a lower
+    bound. Two errors are told apart: ``mean_error``, of the estimate, for these very datapoints; and
+    ``population_std_error``, of the finite test set.
 
     Attributes:
         log_prob: The log of the mean importance weight. Its expectation is below log p(x): a lower bound on average.
@@ -51,10 +80,17 @@ class Evidence:
         log_prob_psis: As ``log_prob``, with the largest weights Pareto-smoothed: less variance, for a little bias
             (Vehtari et al. 2024). On average it need not be a lower bound.
         elbo: The mean log-weight: the ELBO of each datapoint under the proposal, from the same samples.
-        num_samples: The number of samples for each datapoint.
+        num_samples: The number of samples for each datapoint; of :func:`~pyro_vae.evidence.estimate`, ``[n]``.
         samples: What a sample is, in words.
-        acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``; meant to be about 0.65.
+        acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``, meant to be about 0.8; NaN where
+            there were no chains.
         draw: Makes what :meth:`to_arviz` returns.
+        rung: Which of the methods gave the estimate of each datapoint, ``[n]``, by their numbers in the ladder; only
+            :func:`~pyro_vae.evidence.estimate` has this and what follows. :attr:`rungs` has their names.
+        num_temperatures: The number of temperatures of its chains, ``[n]``; 0 where there were none.
+        seconds_by_rung: What each of the methods has taken.
+        stopped_by_budget: How many datapoints are in blocks in which the budget has kept a method from being tried.
+        certificate: What came of the same procedure on data of the model's own making, if that was asked for.
     """
 
     log_prob: Tensor
@@ -89,9 +125,34 @@ class Evidence:
     def mean_error(self) -> float:
         """The half-width of a 95% interval for the mean of log p(x) over these very datapoints, bias included.
 
-        The noise of independent datapoints averages out, their bias does not. Infinite if that of any datapoint is.
+        The noise of independent datapoints averages out, their bias does not. Infinite if that of any datapoint is:
+        :meth:`summary` then has the mean of the others.
         """
-        return _error_of_mean(self.error, self.bias)
+        return error_of_mean(self.error, self.bias)
+
+    @property
+    def settled_mean(self) -> float:
+        """The mean over the settled datapoints; where fewer than half are, that over all, as a lower bound."""
+        return (self.log_prob[self.settled] if self._mostly_settled else self.log_prob).mean().item()
+
+    @property
+    def settled_mean_error(self) -> float:
+        """The half-width of a 95% interval for the mean of log p(x) over the settled datapoints, bias included.
+
+        Infinite where fewer than half are settled: the others may be so by luck.
+        """
+        if not self._mostly_settled:
+            return math.inf
+        left_out = (~self.settled).double().mean().item()
+        error = error_of_mean(self.error[self.settled], self.bias[self.settled])
+        # They were chosen by their own samples: those that have missed the tail are too many among them. The methods of
+        # `estimate` are chosen by pilots, so that it takes many unsettled ones for that to matter.
+        chosen = self.rung is None or left_out > MANY
+        return error * (1 + 5 * left_out) if chosen else error
+
+    @property
+    def _mostly_settled(self) -> bool:
+        return int(self.settled.sum()) >= len(self.log_prob) / 2
 
     @property
     def mean_std_error(self) -> float:
@@ -131,6 +192,18 @@ class Evidence:
         return self.log_prob - half, self.log_prob + half
 
     @property
+    def rungs(self) -> list[Rung]:
+        """What each method has done, in the order in which they are tried; empty if there was no choice of methods."""
+        if self.rung is None:
+            return []
+        rows = []
+        for number, (name, seconds) in enumerate(zip(RUNGS, self.seconds_by_rung, strict=True)):
+            taken = self.rung == number
+            if seconds > 0 or taken.any():
+                rows.append(Rung(name, int(taken.sum()), int((taken & self.settled).sum()), seconds))
+        return rows
+
+    @property
     def doubtful(self) -> Tensor:
         """Whether k-hat is above 0.7, ``[n]``: where the estimate should not be believed."""
         return self.pareto_k > MAX_PARETO_K
@@ -140,36 +213,36 @@ class Evidence:
         n = len(self.log_prob)
         lines = [
             *self._headline(),
-            f"  mean over {n} datapoints, with {self.num_samples} {self.samples} each",
+            f"  mean over {n} datapoint{'s' * (n > 1)}, with {self._samples()} each",
             f"  error of each estimate (95%): {self._error_of_each()}; Monte Carlo part of the mean's: "
             f"{Z * self.mean_std_error:.3f}",
         ]
         if n > 1:
             lines.append(f"  error of the finite test set (standard error): {self.population_std_error:.3f}")
-        lines += [
-            f"  ELBO {self.elbo.mean().item():.3f}",
-            f"  effective sample size: median {self.ess.median().item():.1f}, least {self.ess.min().item():.1f}",
-            f"  Pareto k-hat: at most {self.pareto_k.max().item():.2f}, above 0.7 for "
-            f"{self.doubtful.double().mean().item():.1%} of the datapoints",
-        ]
-        return "\n".join(lines + self._warning())
+        lines += self._table() if self.rung is not None else self._weights()
+        lines += self._warning()
+        if self.certificate is not None:
+            lines.append(self.certificate.summary())
+        return "\n".join(lines)
 
     def _headline(self) -> list[str]:
-        n, settled = len(self.log_prob), self.settled
-        left_out = n - int(settled.sum())
-        if left_out == 0:
-            return [f"log p(x) = {self.mean:.3f} +- {self.mean_error:.3f} nats (95%, bias included)"]
-        # Where most are not settled, the others were by luck.
-        if left_out > n / 2:
+        n, left_out = len(self.log_prob), int((~self.settled).sum())
+        if math.isinf(self.settled_mean_error):
             return [f"log p(x) >= {self.mean:.3f} nats on average: a lower bound, its error is not known"]
-        # They were chosen by their own samples: those that have missed the tail are too many among them.
-        error = _error_of_mean(self.error[settled], self.bias[settled]) * (1 + 5 * left_out / n)
-        mean = self.log_prob[settled].mean().item()
-        return [
-            f"log p(x) = {mean:.3f} +- {error:.3f} nats (95%, bias included), mean of {n - left_out} datapoints",
-            f"  {left_out} of {n} datapoints left out: their error is not known; the mean over all,"
-            f" {self.mean:.3f}, is a lower bound",
-        ]
+        lines = [f"log p(x) = {self:.3f} nats (95%, bias included)"]
+        if left_out:
+            lines[0] += f", mean of {n - left_out} datapoints"
+            lines.append(
+                f"  {left_out} of {n} datapoints left out: their error is not known; the mean over all,"
+                f" {self.mean:.3f}, is a lower bound"
+            )
+        return lines
+
+    def _samples(self) -> str:
+        if not isinstance(self.num_samples, Tensor):
+            return f"{self.num_samples} {self.samples}"
+        least, most = int(self.num_samples.min()), int(self.num_samples.max())
+        return f"{least} {self.samples}" if least == most else f"{least} to {most} {self.samples}"
 
     def _error_of_each(self) -> str:
         known = self.error[self.settled]
@@ -177,26 +250,53 @@ class Evidence:
             return "not known"
         return f"median {known.median().item():.3f}, largest {known.max().item():.3f}"
 
+    def _weights(self) -> list[str]:
+        """What the weights of one proposal say of it."""
+        return [
+            f"  ELBO {self.elbo.mean().item():.3f}",
+            f"  effective sample size: median {self.ess.median().item():.1f}, least {self.ess.min().item():.1f}",
+            f"  Pareto k-hat: at most {self.pareto_k.max().item():.2f}, above 0.7 for "
+            f"{self.doubtful.double().mean().item():.1%} of the datapoints",
+        ]
+
+    def _table(self) -> list[str]:
+        """What each method has done."""
+        return [f"  {'method':<24}{'datapoints':>10}{'settled':>10}{'seconds':>10}"] + [
+            f"  {row.name:<24}{row.datapoints:>10}{row.settled:>10}{row.seconds:>10.1f}" for row in self.rungs
+        ]
+
     def _warning(self) -> list[str]:
+        lines = []
+        if self.stopped_by_budget:
+            lines.append(
+                f"  The budget ran out on {self.stopped_by_budget} datapoints: those of them that were not settled by "
+                "then got no further method."
+            )
         unknown = (~self.settled).double().mean().item()
         if unknown == 0:
-            return []
-        if self.samples == "annealed chains":
-            advice = "more temperatures, then more chains"
-        else:
-            advice = "evidence.estimate, which improves the proposal until the error is known"
-        if self.num_samples < LEAST_SAMPLES:
+            return lines
+        if self.rung is None and self.num_samples < LEAST_SAMPLES:
             too_few = f"{self.num_samples} samples are too few to tell an error"
-            return [f"  WARNING: {too_few}; take {LEAST_SAMPLES} or more."]
-        if unknown < FEW:
-            return [f"  Note: the error is not known for {unknown:.1%} of the datapoints. What helps: {advice}."]
-        lines = [f"  WARNING: the error is not known for {unknown:.1%} of the datapoints. What helps: {advice}."]
+            return [*lines, f"  WARNING: {too_few}; take {LEAST_SAMPLES} or more."]
+        kind = "Note" if unknown < FEW else "WARNING"
+        lines.append(
+            f"  {kind}: the error is not known for {unknown:.1%} of the datapoints. What helps: {self._advice()}."
+        )
         if unknown > MANY:
             lines.append(
                 "  The samples miss much of the posterior there: log p(x) is probably higher, nobody knows how much.\n"
-                "  On average each is a lower bound. More samples alone help little."
+                "  On average each is a lower bound."
+                + (" More samples alone help little." if self.samples == "importance samples" else "")
             )
         return lines
+
+    def _advice(self) -> str:
+        """What would help to know the error of more datapoints."""
+        if self.rung is not None:
+            return "a larger budget" if self.stopped_by_budget else "a larger max_temperatures"
+        if self.samples == "annealed chains":
+            return "more temperatures, then more chains"
+        return "evidence.estimate, which improves the proposal until the error is known"
 
     def plot(self) -> Figure:
         """The error of each datapoint against its log p(x); those without a known error lie on the upper edge."""
@@ -223,28 +323,37 @@ class Evidence:
     def __str__(self) -> str:
         return self.summary()
 
+    def __format__(self, spec: str) -> str:
+        """The mean of the settled datapoints with its error, or a lower bound: as in ``f"{result:.2f} nats"``."""
+        if not spec:
+            return str(self)
+        if math.isinf(self.settled_mean_error):
+            return f">= {self.mean:{spec}}"
+        return f"{self.settled_mean:{spec}} +- {self.settled_mean_error:{spec}}"
+
     def __repr__(self) -> str:
         known = int(self.settled.sum())
+        samples = self.num_samples if self.rung is None else repr(self._samples())
         return (
             f"Evidence(mean={self.mean:.3f}, mean_error={self.mean_error:.3f}, n={len(self.log_prob)}, "
-            f"settled={known}, num_samples={self.num_samples})"
+            f"settled={known}, num_samples={samples})"
         )
 
     def _repr_html_(self) -> str:
+        n = len(self.log_prob)
         rows = {
-            "log p(x), nats": escape(" ".join(self._headline()[0].split()[2:])),
-            "datapoints": f"{len(self.log_prob)}, {int(self.settled.sum())} with a known error",
+            "log p(x), nats": " ".join(self._headline()[0].split()[2:]),
+            "datapoints": f"{n}, {int(self.settled.sum())} with a known error",
             "error of each (95%)": self._error_of_each(),
-            "samples": f"{self.num_samples} {escape(self.samples)} each",
+            "samples": f"{self._samples()} each",
         }
-        if len(self.log_prob) > 1:
+        if n > 1:
             rows["error of the finite test set"] = f"{self.population_std_error:.3f}"
-        cells = "".join(f"<tr><th>{name}</th><td>{value}</td></tr>" for name, value in rows.items())
+        for row in self.rungs:
+            rows[row.name] = f"{row.datapoints} datapoints, {row.settled} settled, {row.seconds:.1f} seconds"
+        if self.stopped_by_budget:
+            rows["the budget ran out on"] = f"{self.stopped_by_budget} datapoints"
+        if self.certificate is not None:
+            rows["certificate"] = self.certificate.summary().split("\n")[0].partition(": ")[2]
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
         return f"<table>{cells}</table>"
-
-
-def _error_of_mean(errors: Tensor, biases: Tensor) -> float:
-    """The half-width of an interval for the mean of independent estimates, of which the biases do not average out."""
-    if not errors.isfinite().all():
-        return math.inf
-    return biases.mean().item() + std_error_of_mean(errors - biases)
