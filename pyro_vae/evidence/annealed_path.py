@@ -52,7 +52,7 @@ class Start(Protocol):
 
 
 class FromNormals:
-    """A start from normals at the modes of p(x, z).
+    """A start from normals at the modes of p(x, z), with heavier tails: chains find the way inwards more easily.
 
     Args:
         log_joint: That of the block.
@@ -65,12 +65,12 @@ class FromNormals:
 
     def draw(self, num_chains: int) -> Tensor:
         """Coordinates of draws, ``[chains, m, dims]``."""
-        return self.from_position(self.normals.draw(num_chains, tails=False))
+        return self.from_position(self.normals.draw(num_chains, tails=True))
 
     def evaluate(self, coordinates: Tensor) -> State:
         """Both log-densities, without the constant determinant of the coordinates, which cancels."""
         position = self.to_position(coordinates)
-        start, start_gradient = self.normals.gradient(position)
+        start, start_gradient = self.normals.gradient(position, tails=True)
         end, end_gradient = self.log_joint.gradient(position, self.rows)
         pull = self.normals.pull_back
         return State(coordinates, start, end, pull(start_gradient), pull(end_gradient))
