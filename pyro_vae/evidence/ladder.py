@@ -40,12 +40,12 @@ LEAST_SAMPLES = 256
 # Weights of normals at the modes that vary more have missed the flanks of the posterior, and annealing costs no more.
 MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR = 1.0, 20.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
-NUM_CHAINS, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 64, 256
-NUM_LEAPFROG = {ANNEALED: 2, FROM_PRIOR: 5}
-FEWEST_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 128}
-FEWEST_OF_FEW_DIMS = 64  # where they cost little
-PILOT_TEMPERATURES = {ANNEALED: 12, FROM_PRIOR: 48}
-MARGIN = 0.7  # of the variance that is aimed at, since a pilot does not know it well
+NUM_CHAINS, CHAINS_STEP, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 8, 48, 256
+NUM_LEAPFROG = {ANNEALED: 1, FROM_PRIOR: 3}
+FEWEST_TEMPERATURES = {ANNEALED: 32, FROM_PRIOR: 128}
+FEWEST_OF_FEW_DIMS = 128  # where they cost little
+PILOT_TEMPERATURES = {ANNEALED: 24, FROM_PRIOR: 48}
+MARGIN = 0.85  # of the variance that is aimed at, since a pilot does not know it well
 SHARE_OF_TOLERANCE = 0.125  # of the bias: what is aimed at
 UPPER_TEMPERATURES = 4  # times as many as the estimates took
 # By how much an estimate must exceed another one to contradict it: so many of its errors, or of its standard errors if
@@ -198,7 +198,8 @@ class Ladder:
             best = share[:, unseen].topk(MORE_STARTS, dim=0).indices
             starts = position[:, unseen].gather(0, best[..., None].expand(*best.shape, position.shape[-1]))
             self.fit = refit(self.log_joint, self.fit, found[unseen], starts)
-            pilot, _, share = self._laplace_weights(found, PILOT[LAPLACE])
+            again, _, new_share = self._laplace_weights(found[unseen], PILOT[LAPLACE])
+            pilot, share[:, unseen] = pilot.updated(unseen, again), new_share
         return pilot, share[:from_prior].sum(0).cpu()
 
     @torch.no_grad()
@@ -244,7 +245,7 @@ class Ladder:
         temperatures = torch.tensor(_powers(min(max(fewest, FEWEST_TEMPERATURES[rung]), most), most))
         variance = variance.nan_to_num(torch.inf, torch.inf)[:, None] / temperatures
         chains = torch.expm1(variance) / (MARGIN * self.settings.variance_for_bias)
-        chains = 2 ** chains.clamp_min(NUM_CHAINS).log2().ceil()
+        chains = CHAINS_STEP * (chains / CHAINS_STEP).clamp_min(NUM_CHAINS / CHAINS_STEP).ceil()
         # Chains go side by side, temperatures one after the other: those cost time even if there is little to compute.
         cost = torch.where(chains <= MOST_CHAINS, (chains + NUM_CHAINS) * temperatures, torch.inf)
         best = torch.where(cost.isinf().all(1), len(temperatures) - 1, cost.argmin(1))
