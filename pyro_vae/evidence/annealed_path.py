@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.evidence.hmc import State, hmc_move
 from pyro_vae.evidence.log_joint import LogJoint
-from pyro_vae.evidence.normal_mixture import NormalMixture
+from pyro_vae.evidence.normal_mixture import FEW_DIMS, NormalMixture
 from pyro_vae.weights import Program, no_sites, terms_at
 
 __all__ = ["Annealed", "AnnealedPath", "FromGuide", "FromNormals", "FromPrior", "Schedule", "Start", "sigmoid_schedule"]
@@ -52,7 +52,9 @@ class Start(Protocol):
 
 
 class FromNormals:
-    """A start from normals at the modes of p(x, z).
+    """A start from normals at the modes of p(x, z), with heavy tails where there are few dimensions.
+
+    Chains find the way inwards more easily than outwards.
 
     Args:
         log_joint: That of the block.
@@ -62,15 +64,16 @@ class FromNormals:
 
     def __init__(self, log_joint: LogJoint, normals: NormalMixture, rows: Tensor) -> None:
         self.log_joint, self.normals, self.rows = log_joint, normals.rows(rows), rows
+        self.tails = log_joint.dims <= FEW_DIMS
 
     def draw(self, num_chains: int) -> Tensor:
         """Coordinates of draws, ``[chains, m, dims]``."""
-        return self.from_position(self.normals.draw(num_chains, tails=False))
+        return self.from_position(self.normals.draw(num_chains, tails=self.tails))
 
     def evaluate(self, coordinates: Tensor) -> State:
         """Both log-densities, without the constant determinant of the coordinates, which cancels."""
         position = self.to_position(coordinates)
-        start, start_gradient = self.normals.gradient(position)
+        start, start_gradient = self.normals.gradient(position, tails=self.tails)
         end, end_gradient = self.log_joint.gradient(position, self.rows)
         pull = self.normals.pull_back
         return State(coordinates, start, end, pull(start_gradient), pull(end_gradient))
@@ -241,7 +244,7 @@ class AnnealedPath:
         state = self.start.evaluate(self.start.draw(PILOT_CHAINS))
         log_size = torch.full_like(state.start[0], math.log(0.5))
         schedule = torch.tensor(inverse_temperatures, dtype=log_size.dtype, device=log_size.device)
-        log_sizes, spread = [], []
+        log_sizes, spread, momentum = [], [], None
         log_weights = torch.zeros_like(state.start, dtype=torch.float64)
         for i in range(-WARM_UP, len(schedule) - 1):
             low, high = (schedule[max(0, i + j)] if i + j >= 0 else schedule[0] for j in (0, 1))
@@ -249,8 +252,8 @@ class AnnealedPath:
                 rise = (state.end - state.start).double()
                 spread.append(_spread(rise))
                 log_weights += (high - low).double() * rise
-            state, acceptance = hmc_move(
-                state, self.start.evaluate, high.expand_as(log_size), log_size.exp(), self.num_leapfrog
+            state, acceptance, momentum = hmc_move(
+                state, self.start.evaluate, high.expand_as(log_size), log_size.exp(), self.num_leapfrog, momentum
             )
             log_size = (log_size + 1.5 * (acceptance.mean(0) - TARGET_ACCEPTANCE)).clamp_max(math.log(LONGEST_STEP))
             if i >= 0:
@@ -293,16 +296,20 @@ class AnnealedPath:
         betas = schedule.inverse_temperatures
         state = self.start.evaluate(coordinates)
         log_weights = torch.zeros_like(state.start, dtype=torch.float64)
-        acceptance = torch.zeros_like(state.start[0])
+        acceptance, momentum = torch.zeros_like(state.start[0]), None
         steps = range(1, len(betas))
         for t in reversed(steps) if reverse else steps:
             size = schedule.log_sizes[t].exp()
             if reverse:
-                state, accepted = hmc_move(state, self.start.evaluate, betas[t], size, self.num_leapfrog)
+                state, accepted, momentum = hmc_move(
+                    state, self.start.evaluate, betas[t], size, self.num_leapfrog, momentum
+                )
                 acceptance += accepted.mean(0) / len(steps)
             log_weights += (betas[t] - betas[t - 1]).double() * (state.end - state.start).double()
             if not reverse:  # the last one changes no weight, but is where the chains end: in the posterior
-                state, accepted = hmc_move(state, self.start.evaluate, betas[t], size, self.num_leapfrog)
+                state, accepted, momentum = hmc_move(
+                    state, self.start.evaluate, betas[t], size, self.num_leapfrog, momentum
+                )
                 acceptance += accepted.mean(0) / len(steps)
         return Annealed(log_weights, self.start.to_position(state.position), acceptance)
 

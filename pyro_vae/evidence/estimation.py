@@ -25,7 +25,7 @@ from pyro_vae.weights import Program
 
 __all__ = ["estimate"]
 
-ROWS = {"cpu": 256, "cuda": 4096}  # datapoints that climb together
+ROWS = {"cpu": 512, "cuda": 4096}  # datapoints that climb together
 WORTH_COMPILING = 2000  # datapoints
 MOST_NUMBERS = 2**25  # of the matrices of a block
 
@@ -63,8 +63,8 @@ def estimate(
     the posterior that no start and no chain ever comes near is seen by none of them.
 
     The same ``torch.manual_seed`` gives the same numbers, whatever the number of processes and however often the run
-    was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds a block of 256
-    datapoints, and else within their errors.
+    was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds 2048 pairs, and
+    else within their errors.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
@@ -144,9 +144,10 @@ def estimate(
 
 
 def block_rows(programs: Programs) -> int:
-    """How many datapoints climb together: whatever the chunk size, so that the noise does not depend on it."""
-    numbers = max(1, programs.latent_size) ** 2
-    return max(8, min(ROWS.get(programs.x.device.type, 4096), MOST_NUMBERS // (4 * numbers)))
+    """How many datapoints climb together: the same for all chunk sizes but small ones, as the noise depends on it."""
+    numbers = 4 * max(1, programs.latent_size) ** 2
+    most = min(ROWS.get(programs.x.device.type, 4096), max(8, MOST_NUMBERS // numbers))
+    return max(1, min(most, programs.chunk_size))
 
 
 class _Clock:

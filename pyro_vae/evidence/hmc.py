@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 
 __all__ = ["Move", "State", "hmc_move"]
+
+
+PERSISTENCE = 0.8  # the share of the momentum that outlasts a leapfrog step
 
 
 class State(NamedTuple):
@@ -32,6 +36,7 @@ class Move(NamedTuple):
 
     state: State
     acceptance: Tensor  #: The probability with which each proposed move was accepted, ``[chains, n]``.
+    momentum: Tensor  #: For the next transition, ``[chains, n, dims]``.
 
 
 def hmc_move(
@@ -40,8 +45,12 @@ def hmc_move(
     inverse_temperature: Tensor,
     step_size: Tensor,
     num_leapfrog: int,
+    momentum: Tensor | None = None,
 ) -> Move:
     """One transition that leaves the density invariant, for each chain by itself (Neal 2011, section 5.3).
+
+    Part of the momentum of the last transition is kept (Horowitz 1991): few leapfrog steps at a time then lead as far
+    as many. It is turned round where a move is rejected.
 
     Positions are in coordinates in which the density is roughly standard normal. The Hamiltonian is split accordingly
     (Shahbaba et al. 2014, section 3.1): the motion under a standard normal, a rotation, is exact, and only the rest of
@@ -54,12 +63,14 @@ def hmc_move(
         inverse_temperature: For each datapoint, ``[n]``.
         step_size: For each datapoint, ``[n]``; an angle.
         num_leapfrog: The number of steps.
+        momentum: That of the last transition, ``[chains, n, dims]``; by default it is drawn anew.
     """
     position = state.position
     jitter = 0.8 + 0.4 * torch.rand(position.shape[:2], dtype=position.dtype, device=position.device)
     step = (step_size * jitter)[..., None]
     cos, sin = step.cos(), step.sin()
-    momentum = torch.randn_like(position)
+    fresh, kept = torch.randn_like(position), PERSISTENCE**num_leapfrog
+    momentum = before = fresh if momentum is None else kept * momentum + math.sqrt(1 - kept**2) * fresh
     value, gradient = state.at(inverse_temperature)
     energy = value - momentum.square().sum(-1) / 2
     moved = state
@@ -72,7 +83,8 @@ def hmc_move(
     log_ratio = value - momentum.square().sum(-1) / 2 - energy
     acceptance = log_ratio.clamp_max(0).exp().nan_to_num(nan=0.0)
     accepted = torch.rand_like(acceptance) < acceptance
-    return Move(State(*(_choose(accepted, new, old) for new, old in zip(moved, state, strict=True))), acceptance)
+    chosen = State(*(_choose(accepted, new, old) for new, old in zip(moved, state, strict=True)))
+    return Move(chosen, acceptance, _choose(accepted, momentum, -before))
 
 
 def _choose(accepted: Tensor, new: Tensor, old: Tensor) -> Any:

@@ -12,9 +12,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.annealed_path import Annealed, AnnealedPath, FromNormals, FromPrior, Schedule, sigmoid_schedule
-from pyro_vae.evidence.error_bars import expected_relative_variance
+from pyro_vae.evidence.error_bars import error_bars, expected_relative_variance
 from pyro_vae.evidence.laplace_proposal import PRIOR_SHARE, Fit, draw_mixture, fit_block, log_mixture, refit
-from pyro_vae.evidence.log_joint import FastDensities, LogJoint
+from pyro_vae.evidence.log_joint import FastDensities, LogJoint, particles_at_once
+from pyro_vae.evidence.normal_mixture import FEW_DIMS
 from pyro_vae.evidence.proposals import Proposal, defensive
 from pyro_vae.evidence.runner import Programs
 from pyro_vae.evidence.running_weights import RunningWeights
@@ -28,22 +29,31 @@ RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "anneal
 GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))
 
 PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 128}
+PILOT_OF_FEW_DIMS = 1024
 SHARE_WITH_PRIOR = 0.3
-MOST_FROM_PRIOR = 0.3  # of the weight in a pilot, where the normals have all modes
-STARTS_FROM_PRIOR = 4
+# The share of the weight of a pilot that draws from the prior have, where the normals have all modes: a tenth at most.
+MOST_FROM_PRIOR, LITTLE_FROM_PRIOR = 0.3, 0.02
+STUCK = 0.3
+ROUNDING = 8.0  # units in the last place of log p(x), by which its terms may be off
+MOST_OF_ONE = 0.5  # of the weight, for a single draw
+MORE_STARTS = 4
 AT_ONCE = 128  # samples that are drawn at once, whatever the size of a chunk
 LEAST_SAMPLES = 256
 # Weights of normals at the modes that vary more have missed the flanks of the posterior, and annealing costs no more.
-MOST_VARIANCE = 1.0
+# In few dimensions many samples reach everywhere, which chains may not.
+MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
-NUM_CHAINS, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 64, 256
-NUM_LEAPFROG = {ANNEALED: 2, FROM_PRIOR: 5}
-FEWEST_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 128}
-PILOT_TEMPERATURES = {ANNEALED: 12, FROM_PRIOR: 48}
-MARGIN = 0.7  # of the variance that is aimed at, since a pilot does not know it well
+NUM_CHAINS, CHAINS_STEP, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 8, 48, 256
+NUM_LEAPFROG = {ANNEALED: 1, FROM_PRIOR: 3}
+FEWEST_TEMPERATURES = {ANNEALED: 32, FROM_PRIOR: 128}
+FEWEST_OF_FEW_DIMS = 128  # where they cost little
+PILOT_TEMPERATURES = {ANNEALED: 24, FROM_PRIOR: 48}
+MARGIN = 0.85  # of the variance that is aimed at, since a pilot does not know it well
 SHARE_OF_TOLERANCE = 0.125  # of the bias: what is aimed at
 UPPER_TEMPERATURES = 4  # times as many as the estimates took
-STANDARD_ERRORS, LEAST_DIFFERENCE = 3.0, 0.1  # by which one estimate must exceed another to contradict it
+# By how much an estimate must exceed another one to contradict it: so many of its errors, or of its standard errors if
+# its error is not known, and at least so many nats.
+KNOWN_ERRORS, UNKNOWN_ERRORS, LEAST_DIFFERENCE = 1.5, 5.0, 0.05
 
 
 class Settings(NamedTuple):
@@ -95,6 +105,8 @@ class Ladder:
         self.columns = {"error": torch.full((len(x),), torch.inf, dtype=torch.float64)}
         self.columns["seconds"] = torch.zeros(len(x), len(RUNGS), dtype=torch.float64)
         self.floor = torch.full((len(x),), -torch.inf, dtype=torch.float64)  # log p(x) is above, as far as is known
+        self.contradicted = torch.zeros(len(x), dtype=torch.bool)  # by another estimate, the last one of each
+        self.variance = torch.zeros(len(x), dtype=torch.float64)  # of the weights of the normals, relative
         self.paths: dict[int, tuple[Tensor, AnnealedPath, Schedule]] = {}
         self.late = False
         self.fit: Fit | None = None
@@ -150,31 +162,53 @@ class Ladder:
                     self._anneal(rung, log_joint, rows)
 
     def _laplace(self, found: Tensor) -> None:
-        pilot, unseen = self._laplace_weights(found, PILOT[LAPLACE])
-        if len(unseen):
-            pilot, unseen = self._laplace_weights(found, PILOT[LAPLACE])
-            self.fit.complete[unseen] = False
+        few_dims = self.log_joint.dims <= FEW_DIMS
+        samples = PILOT_OF_FEW_DIMS if few_dims else PILOT[LAPLACE]
+        pilot, from_prior = self._laplace_pilot(found, samples)
+        self.variance[found.cpu()] = expected_relative_variance(pilot.moments())
+        # Where draws from the prior matter, chains that start from the normals may miss what those have seen.
+        prior_matters = from_prior > LITTLE_FROM_PRIOR
+        most = torch.where(prior_matters, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE)
+        wanted = self._wanted(pilot, torch.full_like(most, MOST_VARIANCE_OF_FEW_DIMS) if few_dims else most)
         few = self.settings.variance_for_bias / self.settings.variance
-        wanted = (self._wanted(pilot, MOST_VARIANCE) * few).clamp_max(MOST_SAMPLES_OF_FEW)
-        wanted = 2 ** wanted.clamp_min(1).log2().ceil() * (wanted > 0)
-        wanted = torch.where(self.fit.complete[found].cpu(), wanted, 0)
+        wanted = 2 ** (wanted * few).clamp(1, MOST_SAMPLES_OF_FEW).log2().ceil() * (wanted > 0)
+        complete = self.fit.complete
+        complete[found] &= ~(prior_matters & (wanted == 0)).to(found.device)
+        wanted = torch.where(complete[found].cpu(), wanted, 0)
         self._raise_floor(found, pilot)
         for count in wanted.unique().tolist():
             index = (wanted == count).nonzero()[:, 0]
             rows = found[index.to(found.device)]
             if count == 0:
-                self._report(LAPLACE, rows, pilot.rows(index), samples=PILOT[LAPLACE])
+                self._report(LAPLACE, rows, pilot.rows(index), samples=samples)
                 self.columns["error"][rows.cpu()] = torch.inf  # it was this sample that said no
             else:
-                fresh, _ = self._laplace_weights(rows, int(count))
+                fresh = self._laplace_weights(rows, int(count))[0]
                 self._report(LAPLACE, rows, fresh, pilot.rows(index), samples=int(count))
 
-    @torch.no_grad()
-    def _laplace_weights(self, rows: Tensor, count: int) -> tuple[RunningWeights, Tensor]:
-        """Weights of draws from the normals and the prior; and the rows where those of the prior weigh too much.
+    def _laplace_pilot(self, found: Tensor, samples: int) -> tuple[RunningWeights, Tensor]:
+        """A pilot, and the share of its weight that draws from the prior have, ``[m]`` on the CPU.
 
-        There the normals lack a mode: the draws that weigh most become starts to look for it.
+        Where that is large, or one draw has most of the weight, the normals may lack a mode: the draws that weigh most
+        become starts to look for it.
         """
+        pilot, position, share = self._laplace_weights(found, samples)
+        from_prior = round(PRIOR_SHARE * len(position))
+        unseen = (share[:from_prior].sum(0) > MOST_FROM_PRIOR) | (share.amax(0) > MOST_OF_ONE)
+        if self.log_joint.dims <= FEW_DIMS:  # where it costs little
+            unseen |= (expected_relative_variance(pilot.moments()) > MOST_VARIANCE).to(unseen.device)
+        unseen = unseen.nonzero()[:, 0]
+        if len(unseen):
+            best = share[:, unseen].topk(MORE_STARTS, dim=0).indices
+            starts = position[:, unseen].gather(0, best[..., None].expand(*best.shape, position.shape[-1]))
+            self.fit = refit(self.log_joint, self.fit, found[unseen], starts)
+            again, _, new_share = self._laplace_weights(found[unseen], samples)
+            pilot, share[:, unseen] = pilot.updated(unseen, again), new_share
+        return pilot, share[:from_prior].sum(0).cpu()
+
+    @torch.no_grad()
+    def _laplace_weights(self, rows: Tensor, count: int) -> tuple[RunningWeights, Tensor, Tensor]:
+        """Weights of draws from normals and prior; the last positions, and the share of the weight of each."""
         normals, running = self.fit.normals.rows(rows), RunningWeights(len(rows), count, self.x.device)
         for done in range(0, count, AT_ONCE):
             position = draw_mixture(self.log_joint, normals, rows, min(AT_ONCE, count - done))
@@ -182,13 +216,7 @@ class Ladder:
             log_weights = (joint - log_mixture(normals, position, log_prior)).double()
             log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
             running.update(log_weights)
-        share = log_weights.softmax(0)[: round(PRIOR_SHARE * len(position))]
-        unseen = (share.sum(0) > MOST_FROM_PRIOR).nonzero()[:, 0]
-        if len(unseen):
-            best = share[:, unseen].topk(min(STARTS_FROM_PRIOR, len(share)), dim=0).indices
-            starts = position[:, unseen].gather(0, best[..., None].expand(*best.shape, position.shape[-1]))
-            self.fit = refit(self.log_joint, self.fit, rows[unseen], starts)
-        return running, rows[unseen]
+        return running, position, log_weights.softmax(0).nan_to_num(0.0)
 
     def _anneal(self, rung: int, log_joint: LogJoint, rows: Tensor) -> None:
         """Chains with as many temperatures as a pilot asks for, and twice as many each time that they are too few."""
@@ -206,7 +234,8 @@ class Ladder:
                 wanted[index] == most, (4 * chains[index]).clamp_min(2 * MOST_CHAINS), chains[index]
             )
             wanted[index] = torch.where(last, 2 * most, (4 * wanted[index]).clamp_max(most))
-            left = left[self._is_unsettled(rows[left]) & (wanted[left] <= most)]
+            better = self._is_unsettled(rows[left]) & ~self.contradicted[rows[left].cpu()]
+            left = left[better & (wanted[left] <= most)]
 
     def _plan(self, rung: int, variance: Tensor) -> tuple[Tensor, Tensor]:
         """How many temperatures and chains each datapoint gets, ``[m]``: what costs least of what should do.
@@ -216,10 +245,11 @@ class Ladder:
             variance: That of the log-weights, times the number of temperatures: it falls about as fast as they grow.
         """
         most = self.settings.max_temperatures
-        temperatures = torch.tensor(_powers(min(FEWEST_TEMPERATURES[rung], most), most))
+        fewest = FEWEST_OF_FEW_DIMS if self.log_joint.dims <= FEW_DIMS else FEWEST_TEMPERATURES[rung]
+        temperatures = torch.tensor(_powers(min(max(fewest, FEWEST_TEMPERATURES[rung]), most), most))
         variance = variance.nan_to_num(torch.inf, torch.inf)[:, None] / temperatures
         chains = torch.expm1(variance) / (MARGIN * self.settings.variance_for_bias)
-        chains = 2 ** chains.clamp_min(NUM_CHAINS).log2().ceil()
+        chains = CHAINS_STEP * (chains / CHAINS_STEP).clamp_min(NUM_CHAINS / CHAINS_STEP).ceil()
         # Chains go side by side, temperatures one after the other: those cost time even if there is little to compute.
         cost = torch.where(chains <= MOST_CHAINS, (chains + NUM_CHAINS) * temperatures, torch.inf)
         best = torch.where(cost.isinf().all(1), len(temperatures) - 1, cost.argmin(1))
@@ -241,21 +271,26 @@ class Ladder:
         annealed = path.some(index).forward(num_chains, schedule.rows(index).resized(num_temperatures))
         weights = RunningWeights(len(index), num_chains, rows.device)
         weights.update(annealed.log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
+        # Weights of the normals that vary, and chains from them that find nothing but normals, do not go together.
+        moved = annealed.log_weights.var(0).cpu() * num_temperatures
+        expected = torch.log1p(self.variance[rows[index].cpu()])
+        stuck = (moved < STUCK * expected) & (rung == ANNEALED)
         extra = {"num_temperatures": num_temperatures, "acceptance": annealed.acceptance.double().cpu()}
-        self._report(rung, rows[index], weights, samples=num_chains, **extra)
+        self._report(rung, rows[index], weights, samples=num_chains, doubtful=stuck, **extra)
+        self.contradicted[rows[index].cpu()] |= stuck & (moved < 0.01 * expected)
         return annealed
 
     def _weigh(self, proposal: Proposal, count: int) -> RunningWeights:
-        """Weights of draws for all rows; the noise does not depend on the size of a chunk as long as it is large."""
+        """Weights of draws for all rows."""
         programs, running = self.programs, RunningWeights(len(self.x), count, self.x.device)
-        at_once = max(1, min(AT_ONCE, programs.chunk_size // len(self.x)))
+        at_once = particles_at_once(programs.chunk_size, len(self.x))
         for done in range(0, count, at_once):
             number = min(at_once, count - done)
             at = proposal(programs.model, programs.guide, self.x, number, programs.layout)
             running.update(at.log_weights)
         return running
 
-    def _wanted(self, pilot: RunningWeights, most_variance: float) -> Tensor:
+    def _wanted(self, pilot: RunningWeights, most_variance: float | Tensor) -> Tensor:
         """How many samples a pilot asks for, powers of two; 0 where their weights vary too much."""
         expected = expected_relative_variance(pilot.moments())
         wanted = (expected / (MARGIN * self.settings.variance_for_bias)).clamp_min(LEAST_SAMPLES)
@@ -263,9 +298,11 @@ class Ladder:
 
     def _raise_floor(self, rows: Tensor, weights: RunningWeights) -> None:
         """Takes note of a lower bound on log p(x): with weights that have the mean p(x), it is seldom exceeded."""
-        bound = weights.log_mean - (STANDARD_ERRORS * weights.std_error).clamp_min(LEAST_DIFFERENCE)
-        bound = torch.where(weights.log_mean.isposinf(), -torch.inf, bound).nan_to_num(nan=-torch.inf)
-        self.floor[rows.cpu()] = torch.maximum(self.floor[rows.cpu()], bound.cpu())
+        error = error_bars(weights.moments()).error
+        unknown = (UNKNOWN_ERRORS * weights.std_error.cpu()).clamp_min(1.0)
+        margin = torch.where(error.isfinite(), (KNOWN_ERRORS * error).clamp_min(LEAST_DIFFERENCE), unknown)
+        bound = (weights.log_mean.cpu() - margin).nan_to_num(-torch.inf, -torch.inf)
+        self.floor[rows.cpu()] = torch.maximum(self.floor[rows.cpu()], bound)
 
     def _report(
         self,
@@ -277,6 +314,7 @@ class Ladder:
         samples: int,
         num_temperatures: int = 0,
         acceptance: Tensor | None = None,
+        doubtful: Tensor | None = None,
     ) -> None:
         """Takes over an estimate where it is better than what is known: with a smaller error, or by a later method."""
         usable = weights.log_sum.isfinite()
@@ -287,6 +325,10 @@ class Ladder:
         columns = weights.columns(pilot=None if pilot is None else pilot.moments().rows(usable))
         # A sample that has missed a mode does not know it, but another one may have seen it.
         missed = self.floor[rows] > columns["log_prob"] + columns["error"]
+        self.contradicted[rows] = missed
+        if doubtful is not None:
+            missed = missed | doubtful[usable]
+        columns["error"] += ROUNDING * torch.finfo(self.programs.dtype).eps * columns["log_prob"].abs()
         columns["error"] = columns["error"].masked_fill(missed, torch.inf)
         columns["bias"] = columns["bias"].masked_fill(missed, torch.inf)
         nothing = torch.full_like(columns["error"], torch.nan)

@@ -14,7 +14,17 @@ from pyro_vae.evidence.latent_vectors import LatentVectors
 from pyro_vae.infer.graphs import recorded
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
 
-__all__ = ["FastDensities", "LogJoint"]
+__all__ = ["FastDensities", "LogJoint", "particles_at_once"]
+
+AT_ONCE = 8
+
+
+def particles_at_once(chunk_size: int, rows: int) -> int:
+    """How many particles programs draw at once: so few that it is seldom the chunk size that limits them.
+
+    The noise that a program draws depends on this number.
+    """
+    return max(1, min(AT_ONCE, chunk_size // rows))
 
 
 class FastDensities:
@@ -92,18 +102,27 @@ class LogJoint:
             raise ValueError("the model has no latent sites")
         self.vectors = LatentVectors(sites, layout)
         self.dims = self.vectors.dims
-        _check_supports(sites, self._sites(8))
+        _check_supports(sites, self._sites(particles_at_once(chunk_size, len(x))))
         self.by_pairs = self._is_separable()
 
     def draw_prior(self, num_particles: int) -> Tensor:
         """Draws from p(z), ``[particles, n, dims]``."""
-        return self.vectors.to_vectors({name: site["value"] for name, site in self._sites(num_particles).items()})
+        return self._draw(self.model, num_particles)
 
     @torch.no_grad()
     def draw_guide(self, guide: Program, num_particles: int) -> Tensor:
         """Draws from q(z | x), ``[particles, n, dims]``."""
-        trace: Any = poutine.trace(vectorized(guide, num_particles, self.layout)).get_trace(self.x)
-        return self.vectors.to_vectors({name: trace.nodes[name]["value"] for name in self.vectors.transforms})
+        return self._draw(guide, num_particles)
+
+    @torch.no_grad()
+    def _draw(self, program: Program, num_particles: int) -> Tensor:
+        parts, at_once = [], particles_at_once(self.chunk_size, len(self.x))
+        for done in range(0, num_particles, at_once):
+            count = min(at_once, num_particles - done)
+            trace: Any = poutine.trace(vectorized(program, count, self.layout)).get_trace(self.x)
+            latents = {name: trace.nodes[name]["value"] for name in self.vectors.transforms}
+            parts.append(self.vectors.to_vectors(latents))
+        return torch.cat(parts)
 
     @torch.no_grad()
     def value(self, position: Tensor, rows: Tensor | None = None) -> Tensor:

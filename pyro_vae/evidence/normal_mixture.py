@@ -8,14 +8,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["NormalMixture"]
+__all__ = ["FEW_DIMS", "NormalMixture"]
+
+FEW_DIMS = 16  # up to which draws from heavy tails are of use: in more they lie far from everything
 
 # The normals are a little wider than the curvature says: weights grow where a proposal is too narrow.
 WIDENED = 1.05
-# A share of the draws comes from Student t distributions with the same centers, against tails that no normal has
-# (Hesterberg 1995, with the posterior's own shape instead of the prior).
-TAIL_WEIGHT = 0.2
-TAIL_DEGREES = 5.0
+# Shares of the draws come from Student t distributions with the same centers, against tails that no normal has
+# (Hesterberg 1995, with the posterior's own shape instead of the prior): their degrees of freedom, and these shares.
+TAILS = ((5.0, 0.15), (1.0, 0.05))
 
 
 class NormalMixture(NamedTuple):
@@ -73,10 +74,12 @@ class NormalMixture(NamedTuple):
         modes, n, dims = self.center.shape
         y = torch.randn(num_samples, n, dims, dtype=self.center.dtype, device=self.center.device)
         if tails:
-            heavy = torch.rand(num_samples, n, dtype=y.dtype, device=y.device) < TAIL_WEIGHT
-            shape = torch.full_like(y[..., 0], TAIL_DEGREES / 2)
-            stretch = (TAIL_DEGREES / (2 * torch._standard_gamma(shape))).sqrt()
-            y = y * torch.where(heavy, stretch, WIDENED)[..., None]
+            chosen, stretch, below = torch.rand_like(y[..., 0]), torch.full_like(y[..., 0], WIDENED), 0.0
+            for degrees, share in TAILS:
+                drawn = (degrees / (2 * torch._standard_gamma(torch.full_like(stretch, degrees / 2)))).sqrt()
+                stretch = torch.where((below <= chosen) & (chosen < below + share), drawn, stretch)
+                below += share
+            y = y * stretch[..., None]
         if modes == 1:
             return self.to_vector(y)
         chosen = self.log_weight.exp().T.multinomial(num_samples, replacement=True).T
@@ -90,31 +93,37 @@ class NormalMixture(NamedTuple):
         """The log-density of :meth:`draw`, ``[samples, n]``, at positions ``[samples, n, dims]``."""
         return torch.stack([self._component(mode, position, tails)[0] for mode in range(len(self.center))]).logsumexp(0)
 
-    def gradient(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """The log-density of the normals, ``[samples, n]``, and its gradient, ``[samples, n, dims]``."""
-        densities, slopes = zip(*(self._component(m, position, False) for m in range(len(self.center))), strict=True)
+    def gradient(self, position: Tensor, *, tails: bool) -> tuple[Tensor, Tensor]:
+        """The log-density, ``[samples, n]``, and its gradient, ``[samples, n, dims]``."""
+        parts = (self._component(m, position, tails) for m in range(len(self.center)))
+        densities, slopes = zip(*parts, strict=True)
         log_density = torch.stack(densities)
         share = log_density.softmax(0)
         return log_density.logsumexp(0), sum(s[..., None] * slope for s, slope in zip(share, slopes, strict=True))
 
     def _component(self, mode: int, position: Tensor, tails: bool) -> tuple[Tensor, Tensor]:
-        """The log-density of a component, with its weight; and the gradient of the normal's."""
+        """The log-density of a component, with its weight, and the gradient without."""
         y = _times(self.inverse[mode], position - self.center[mode])
-        dims, square = y.shape[-1], y.square().sum(-1)
-        constant = self.log_weight[mode] - self.log_det[mode]
-        if not tails:
-            log_density = constant - square / 2 - dims / 2 * math.log(2 * math.pi)
-            return log_density, -_times_transposed(self.inverse[mode], y)
-        normal = -square / (2 * WIDENED**2) - dims / 2 * math.log(2 * math.pi * WIDENED**2)
-        half = (TAIL_DEGREES + dims) / 2
-        student = (
-            math.lgamma(half)
-            - math.lgamma(TAIL_DEGREES / 2)
-            - dims / 2 * math.log(TAIL_DEGREES * math.pi)
-            - half * torch.log1p(square / TAIL_DEGREES)
-        )
-        mixed = torch.logaddexp(math.log1p(-TAIL_WEIGHT) + normal, math.log(TAIL_WEIGHT) + student)
-        return constant + mixed, y
+        log_density, pull = _standard(y, tails)
+        log_density = log_density + (self.log_weight[mode] - self.log_det[mode])
+        return log_density, -_times_transposed(self.inverse[mode], pull[..., None] * y)
+
+
+def _standard(y: Tensor, tails: bool) -> tuple[Tensor, Tensor]:
+    """The log-density of a centered component, ``[samples, n]``, and minus its gradient as a multiple of y."""
+    dims, square = y.shape[-1], y.square().sum(-1)
+    if not tails:
+        return -square / 2 - dims / 2 * math.log(2 * math.pi), torch.ones_like(square)
+    share = 1 - sum(share for _, share in TAILS)
+    parts = [-square / (2 * WIDENED**2) - dims / 2 * math.log(2 * math.pi * WIDENED**2) + math.log(share)]
+    pulls = [torch.full_like(square, WIDENED**-2)]
+    for degrees, share in TAILS:
+        half = (degrees + dims) / 2
+        constant = math.lgamma(half) - math.lgamma(degrees / 2) - dims / 2 * math.log(degrees * math.pi)
+        parts.append(constant + math.log(share) - half * torch.log1p(square / degrees))
+        pulls.append(2 * half / (degrees + square))
+    log_density = torch.stack(parts)
+    return log_density.logsumexp(0), (log_density.softmax(0) * torch.stack(pulls)).sum(0)
 
 
 def _padded(mixture: NormalMixture, modes: int) -> NormalMixture:

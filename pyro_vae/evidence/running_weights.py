@@ -58,6 +58,15 @@ class RunningWeights:
                 setattr(part, name, value[..., index.to(value.device)])
         return part
 
+    def updated(self, index: Tensor, other: RunningWeights) -> RunningWeights:
+        """These, with those of some of the datapoints replaced by others of as many samples."""
+        whole = copy(self)
+        for name, value in vars(other).items():
+            if isinstance(value, Tensor):
+                dim = getattr(self, name).ndim - 1
+                setattr(whole, name, getattr(self, name).index_copy(dim, index.to(value.device), value))
+        return whole
+
     @property
     def log_mean(self) -> Tensor:
         """The log of the mean weight, ``[n]``."""

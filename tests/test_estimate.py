@@ -1,0 +1,364 @@
+"""log p(x) by the method that each datapoint needs: on models with exact answers its errors cover the truth.
+
+The models are those of ``known_evidence.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import known_evidence as known
+import pyro
+import pytest
+import torch
+from linear_gaussian import exact_log_evidence, random_instance
+from many_linear_gaussians import ManyLinearGaussians
+from pyro import distributions as dist
+from scipy.stats import binom
+from torch.testing import assert_close
+
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae.evidence import ladder
+
+ROUNDING = 1e-6  # nats: of float64 sums, where the error is that small
+
+
+def estimate(model, guide, x, **options):
+    return evidence.estimate(model, guide, x, **{"progress": iter, **options})
+
+
+def outside(result, exact, rounding=ROUNDING):
+    low, high = result.interval()
+    return ~((low - rounding <= exact) & (exact <= high + rounding))
+
+
+def most_outside(n, share=0.05, false_alarm=1e-4):
+    """So many of n datapoints may lie outside of their intervals, if the share is what it should be."""
+    return int(binom.ppf(1 - false_alarm, n, share))
+
+
+@pytest.mark.parametrize("off", [(0.0, 1.0), (4.0, 0.5)])
+def test_five_hundred_linear_gaussian_models_with_a_good_guide_and_a_bad_one(off):
+    """Intervals cover 93% or more, and are not merely wide."""
+    models = ManyLinearGaussians(500, seed=1)
+    exact = models.log_prob(models.x)
+    result = estimate(models.model, models.guide(*off), models.x)
+    difference = result.log_prob - exact
+    assert result.settled.all()
+    assert outside(result, exact).double().mean() <= 0.07
+    assert result.error.median() <= 4 * difference.square().mean().sqrt()
+    assert abs(difference.mean()) <= result.mean_error < 0.05
+    assert set(result.rung.tolist()) == {ladder.LAPLACE}
+
+
+EASY = {  # (almost) all datapoints have a known error
+    "linear-Gaussian, guide off": known.linear_gaussian,
+    "two sites": known.two_sites,
+    "log-normal scale": known.log_normal,
+    "Gamma and Poisson": known.gamma_poisson,
+    "Beta and binomial": known.beta_binomial,
+    "Dirichlet and multinomial": known.dirichlet_multinomial,
+    "uniform prior": known.uniform_prior,
+    "Laplace prior": known.laplace_prior,
+    "Student t prior": known.student_prior,
+    "funnel": known.funnel,
+    "flow as prior": known.flow_prior,
+    "discrete latent": known.discrete,
+    "sphere": known.sphere,
+    "mixture prior, guide sees all": partial(known.mixture_prior, seen="wide"),
+    "mixture prior, guide sees one mode": partial(known.mixture_prior, modes=2, dims=1),
+    "square, guide sees one mode": known.both_signs,
+    "square, guide between the modes": partial(known.both_signs, seen="between"),
+}
+HARD = {  # where the error may be infinite, but is not to be too small
+    "Cauchy likelihood": known.cauchy_likelihood,
+    "Cauchy posterior": known.cauchy_posterior,
+    "hardly any data, Cauchy prior": known.vague_cauchy,
+    "ring": known.ring,
+    "banana": known.banana,
+    "spike and slab": known.spike_and_slab,
+    "mixture prior in 10 dimensions": partial(known.mixture_prior, dims=10),
+    "guide between three modes": partial(known.mixture_prior, seen="between"),
+    "four squares": known.many_signs,
+}
+
+
+@pytest.mark.parametrize("name", [*EASY, *HARD])
+def test_the_truth_is_covered_as_often_as_the_intervals_say(name):
+    """Of all datapoints, at most what 5% make likely (false alarm: 1 in 10^4); so does the mean, at twice its error."""
+    n = 40
+    model, guide, x, exact = {**EASY, **HARD}[name](n)
+    result = estimate(model, guide, x, max_temperatures=128)
+    wrong = outside(result, exact)
+    assert wrong.sum() <= most_outside(n)
+    assert abs((result.log_prob - exact).mean()) <= 2 * result.mean_error + ROUNDING
+    assert result.log_prob.isfinite().all()
+    if name in EASY:
+        assert result.settled.double().mean() >= 0.9
+
+
+@pytest.mark.parametrize("make", [known.linear_gaussian, known.gamma_poisson, known.both_signs, known.discrete])
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_few_datapoints(make, n):
+    """Whatever n, the noise of the mean is below the tolerance: 5 errors (10 where the posterior is not normal)."""
+    model, guide, x, exact = make(n)
+    result = estimate(model, guide, x, max_temperatures=128)
+    assert ((result.log_prob - exact).abs() <= 3 * result.error + ROUNDING).all()
+    if result.settled.all():
+        assert result.mean_error <= 0.15
+        assert abs(result.mean - exact.mean()) <= 3 * result.mean_error + ROUNDING
+    assert f"datapoints {n}" in " ".join(result._repr_html_().replace("<", " ").replace(">", " ").split()) or n
+
+
+@pytest.mark.parametrize("make", [known.linear_gaussian, known.dirichlet_multinomial, known.discrete])
+def test_in_single_precision(make):
+    model, guide, x, exact = make(60)
+    result = estimate(model, guide, x.float(), max_temperatures=64)
+    assert result.log_prob.dtype == result.error.dtype == torch.float64
+    assert outside(result, exact, rounding=1e-4).sum() <= most_outside(60)
+    assert result.settled.double().mean() > 0.9
+
+
+def test_a_neural_decoder_against_quadrature():
+    vae = bent_vae().double()
+    with torch.no_grad():
+        x = vae.sample(40)
+        line, log_weight = known.even_grid(-8, 8, 401)
+        z = torch.cartesian_prod(line, line)
+        log_prior = vae.prior().log_prob(z) + 2 * log_weight[1]
+        exact = torch.stack([(log_prior + vae.likelihood(z).log_prob(row)).logsumexp(0) for row in x])
+    result = estimate(vae.model, vae.guide, x, max_temperatures=64)
+    assert outside(result, exact).sum() <= most_outside(40)
+    assert result.settled.double().mean() > 0.9
+
+
+def bent_vae():
+    torch.manual_seed(7)
+    decoder, encoder = nn.mlp(2, [16], (1, 4, 4)), nn.mlp((1, 4, 4), [16], 4)
+    with torch.no_grad():
+        decoder[0].weight.mul_(3)
+    return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(decoder), posteriors.Normal(encoder))
+
+
+@pytest.mark.parametrize(("dims", "sigma"), [(1, 0.4), (5, 0.7), (20, 0.8), (50, 0.8), (20, 1.2)])
+def test_a_guide_that_is_too_narrow_or_too_wide(dims, sigma):
+    """The posterior is the prior, and p(x) = 1."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(dims), 1.0).to_event(1))
+            pyro.sample("x", dist.Delta(torch.zeros_like(x)), obs=torch.zeros_like(x))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), dims), sigma).to_event(1))
+
+    result = estimate(model, guide, torch.zeros(200, dtype=torch.float64))
+    assert outside(result, 0.0).sum() <= most_outside(200)
+    assert result.settled.all()
+    assert abs(result.mean) <= 2 * result.mean_error < 0.1
+
+
+def test_fifty_dimensions_on_scales_from_3_to_95_hundredths():
+    sd = torch.logspace(-1.5, 0.5, 50, dtype=torch.float64)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(50), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, sd).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            q = dist.Normal(x / (1 + sd**2), 0.8 * sd / (1 + sd**2).sqrt())
+            pyro.sample("z", q.to_event(1))
+
+    x = torch.randn(100, 50, dtype=torch.float64) * (1 + sd**2).sqrt()
+    exact = dist.Normal(0.0, (1 + sd**2).sqrt()).to_event(1).log_prob(x)
+    result = estimate(model, guide, x)
+    assert outside(result, exact).sum() <= most_outside(100)
+    assert result.settled.all()
+    assert abs(result.mean - exact.mean()) <= 2 * result.mean_error < 0.1
+
+
+def test_a_smaller_tolerance_gives_smaller_errors():
+    model, guide, x, exact = known.gamma_poisson(60)
+    errors, off = [], []
+    for tolerance in (0.4, 0.02):
+        torch.manual_seed(1)
+        result = estimate(model, guide, x, tolerance=tolerance)
+        errors.append(result.error.median())
+        off.append((result.log_prob - exact).square().mean())
+        assert result.mean_error < 2 * tolerance
+        assert result.bias.mean() < tolerance
+        assert outside(result, exact).sum() <= most_outside(60)
+    assert errors[1] < errors[0]
+    assert off[1] < off[0]
+
+
+def test_with_too_few_temperatures_the_error_is_infinite():
+    model, guide, x, exact = known.ring(30, dims=2, noise=0.02)
+    result = estimate(model, guide, x, max_temperatures=2)
+    assert result.log_prob.isfinite().all()
+    assert (~result.settled).any()
+    assert outside(result, exact).sum() <= most_outside(30)
+    assert (result.num_temperatures[result.rung >= ladder.ANNEALED] <= 2).all()
+    assert "lower bound" in result.summary()
+
+
+def test_a_budget_stops_it_and_says_what_was_left():
+    model, guide, x, exact = known.ring(20, dims=3, noise=0.02)
+    result = estimate(model, guide, x, budget=1e-6)
+    assert result.log_prob.isfinite().all()
+    assert result.stopped_by_budget > 0
+    assert (~result.settled).any()
+    assert (result.log_prob <= exact + 2).all()
+    assert estimate(model, guide, x, budget=1e9, max_temperatures=4).stopped_by_budget == 0
+
+
+@pytest.mark.parametrize("make", [known.linear_gaussian, known.both_signs, known.dirichlet_multinomial, known.discrete])
+def test_a_certificate_encloses_log_p_on_data_of_the_model_itself(make):
+    """Its bounds against the truth at its own data: 4 standard errors of the means (false alarm: 3 in 10^5 each)."""
+    model, guide, x, _ = make(30)
+    seen = []
+
+    def watched(x):
+        seen.append(x)
+        return model(x)
+
+    result = estimate(watched, guide, x, certify=40, max_temperatures=32)
+    certificate = result.certificate
+    assert len(certificate.lower) == len(certificate.upper) == len(certificate.error) == 40
+    assert certificate.gap > -4 * certificate.gap_std_error
+    assert certificate.upper.isfinite().all()
+    if make is not known.discrete:
+        assert certificate.gap < 0.3 + 4 * certificate.gap_std_error
+    for words in (str(certificate), certificate._repr_html_()):
+        assert f"{certificate.gap:.3f}" in words
+    certificate.plot()
+
+
+def test_the_bounds_of_a_certificate_are_on_either_side_of_the_truth():
+    vae, x = random_instance(seed=3, latent=3, event=4, n=10, shift=1.0, widen=0.6)
+    drawn = []
+
+    def model(x):
+        if len(x) == 80:
+            drawn.append(x)
+        return vae.model(x)
+
+    certificate = estimate(model, vae.guide, x, certify=80).certificate
+    exact = exact_log_evidence(vae.likelihood, drawn[-1])
+    for excess in (exact - certificate.lower, certificate.upper - exact):
+        assert excess.mean() > -4 * excess.std() / 80**0.5 - ROUNDING
+    assert ((certificate.lower - exact).abs() <= 3 * certificate.error).all()
+    assert "80 datapoints that the model itself made" in str(certificate)
+
+
+def test_the_same_seed_gives_the_same_result_and_chunks_only_round():
+    model, guide, x, _ = known.both_signs(50)
+    results = []
+    for chunk_size in (1024, 1024, 4096, 256):
+        torch.manual_seed(3)
+        results.append(estimate(model, guide, x, chunk_size=chunk_size, max_temperatures=64))
+    first, again, *others = results
+    for name in ("log_prob", "error", "rung", "num_samples", "num_temperatures", "ess"):
+        assert torch.equal(getattr(first, name).nan_to_num(-1), getattr(again, name).nan_to_num(-1))
+    for other in others:
+        assert_close(other.log_prob, first.log_prob, rtol=0, atol=1e-6)
+        assert torch.equal(other.rung, first.rung)
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+@pytest.mark.parametrize("validation", [False, True])
+def test_in_every_mode_of_autograd_with_validation_and_without(vae, x, mode, validation):
+    vae.eval()
+    parameters = [parameter.clone() for parameter in vae.parameters()]
+    torch.manual_seed(3)
+    expected = estimate(vae.model, vae.guide, x, max_temperatures=16)
+    torch.manual_seed(3)
+    with mode(), pyro.validation_enabled(validation):
+        result = estimate(vae.model, vae.guide, x, max_temperatures=16)
+    assert_close(result.log_prob, expected.log_prob)
+    assert all(
+        torch.equal(old, new) and new.grad is None for old, new in zip(parameters, vae.parameters(), strict=True)
+    )
+    assert not vae.training
+
+
+def test_data_made_in_inference_mode(vae):
+    with torch.inference_mode():
+        x = torch.rand(5, 1, 4, 4).bernoulli()
+        result = estimate(vae.model, vae.guide, x, certify=4, max_temperatures=16)
+    assert result.settled.all()
+
+
+def test_what_it_says(vae, x):
+    result = estimate(vae.model, vae.guide, x)
+    assert len(result.rung) == len(result.num_samples) == len(result.acceptance) == len(x)
+    assert len(result.seconds_by_rung) == len(ladder.RUNGS)
+    assert result.seconds_by_rung[ladder.LAPLACE] > 0
+    assert result.settled.all()
+    assert result.summary().startswith("log p(x) = ")
+    assert "nan" not in result.summary() + result._repr_html_()
+    low, high = result.interval(0.5)
+    assert (high - low <= 2 * result.error).all()
+    result.plot()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"tolerance": 0}, "tolerance is 0"),
+        ({"tolerance": -1.0}, "tolerance is -1.0"),
+        ({"tolerance": math.nan}, "tolerance is nan"),
+        ({"max_temperatures": 0}, "max_temperatures is 0"),
+        ({"certify": -1}, "certify is -1"),
+        ({"budget": 0.0}, "budget is 0.0"),
+    ],
+)
+def test_bad_settings(vae, x, options, message):
+    with pytest.raises(ValueError, match=message):
+        estimate(vae.model, vae.guide, x, **options)
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.nan, "site 'broken' of the model has a log-density that is NaN"),
+        (torch.inf, "datapoint 200 has"),
+        (-torch.inf, "datapoint 200 has"),
+    ],
+)
+def test_weights_that_cannot_be_used(value, message):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("broken", dist.Unit(torch.where(x == 9, value, 0.0), validate_args=False), obs=x.new_empty(0))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 1.0))
+
+    x = torch.randn(300)
+    x[200] = 9
+    with pytest.raises(ValueError, match=message):
+        estimate(model, guide, x, max_temperatures=4)
+
+
+@pytest.mark.parametrize(
+    ("change", "options", "error", "message"),
+    [
+        (lambda x: x, {"chunk_size": 0}, ValueError, "chunk_size is 0"),
+        (lambda x: x[:0], {}, ValueError, "at least one datapoint"),
+        (lambda x: x.tolist(), {}, TypeError, "x is of type list"),
+        (lambda x: x.double(), {}, TypeError, "x has dtype torch.float64"),
+        (lambda x: x[:, :, :3], {}, ValueError, r"expected \[n, 1, 4, 4\]"),
+        (lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), {}, ValueError, r"x\[5, 0, 0, 0\] = nan"),
+        (lambda x: x + 0.5, {}, ValueError, "outside the support"),
+    ],
+)
+def test_bad_input_is_named_even_with_validation_off(vae, x, change, options, error, message):
+    with pyro.validation_enabled(False), pytest.raises(error, match=message):
+        estimate(vae.model, vae.guide, change(x), **options)

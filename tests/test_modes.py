@@ -1,0 +1,321 @@
+"""Normals at the modes of p(x, z): exact where the posterior is normal, and never an exception where it is not."""
+
+from __future__ import annotations
+
+import known_evidence
+import pyro
+import pytest
+import torch
+from linear_gaussian import exact_log_evidence, exact_posterior, random_instance
+from pyro import distributions as dist
+from torch import nn
+from torch.testing import assert_close
+
+from pyro_vae import evidence
+from pyro_vae.evidence import modes as modes_module
+from pyro_vae.evidence.laplace_proposal import fit_block
+from pyro_vae.evidence.log_joint import LogJoint
+from pyro_vae.evidence.runner import Programs
+
+
+def joint_of(model, guide, x, chunk_size=None):
+    programs = Programs(model, guide, x, chunk_size)
+    return LogJoint(model, x, programs.layout, programs.chunk_size)
+
+
+def fit(model, guide, x, chunk_size=None):
+    return fit_block(joint_of(model, guide, x, chunk_size), guide).normals
+
+
+def covariances(normals):
+    return normals.factor @ normals.factor.mT
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-2)])
+@pytest.mark.parametrize("latent", [1, 3, 12])
+def test_mean_and_covariance_of_a_normal_posterior(latent, dtype, tolerance):
+    vae, x = random_instance(seed=3, latent=latent, event=latent + 2, n=20, shift=3.0, widen=0.5)
+    exact = exact_posterior(vae.likelihood, x)
+    vae, x = vae.to(dtype), x.to(dtype)
+    normals = fit(vae.model, vae.guide, x)
+    assert len(normals.center) == 1
+    assert normals.found.all()
+    assert normals.center.dtype == dtype
+    sd = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt()
+    assert ((normals.center[0] - exact.loc).abs() <= tolerance * sd).all()
+    # In the exact posterior's own coordinates the covariance is the identity.
+    white = torch.linalg.solve_triangular(exact.scale_tril, normals.factor[0].double(), upper=False)
+    assert_close(white @ white.mT, torch.eye(latent).double().expand(20, -1, -1), rtol=0, atol=10 * tolerance)
+    identity = torch.eye(latent, dtype=dtype).expand(20, -1, -1)
+    assert_close(normals.factor[0] @ normals.inverse[0], identity, rtol=0, atol=10 * tolerance)
+    assert_close(torch.linalg.slogdet(normals.factor[0]).logabsdet, normals.log_det[0], rtol=1e-4, atol=tolerance)
+
+
+def test_weights_from_there_do_not_vary():
+    """All but those of the tails: log p(x) is exact to the variance of the proposal's own mixture."""
+    vae, x = random_instance(seed=8, latent=5, event=9, n=30, shift=5.0, widen=0.3)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=400, proposal=evidence.laplace())
+    off = result.log_prob - exact_log_evidence(vae.likelihood, x)
+    assert (off.abs() < 0.15).all()
+    assert (result.ess > 150).all()
+
+
+def test_another_call_does_not_fit_again():
+    vae, x = random_instance(seed=8, latent=2, event=3, n=5)
+    proposal, calls = evidence.laplace(), []
+
+    def model(x):
+        calls.append(1)
+        return vae.model(x)
+
+    counts = []
+    for _ in range(2):
+        calls.clear()
+        evidence.importance(model, vae.guide, x, num_samples=10, proposal=proposal)
+        counts.append(len(calls))
+    assert counts[1] < counts[0] / 3
+    # Unless the data are others.
+    calls.clear()
+    x += 1
+    result = evidence.importance(model, vae.guide, x, num_samples=300, proposal=proposal)
+    assert len(calls) > counts[1]
+    assert ((result.log_prob - exact_log_evidence(vae.likelihood, x)).abs() < 0.15).all()
+
+
+def test_two_sites():
+    """z = (a, b) with x observed: the covariance of (a_1, a_2, b) given x."""
+    model, guide, x, _ = known_evidence.two_sites(10)
+    normals = fit(model, guide, x)
+    joint = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 2]], dtype=torch.float64)
+    with_x = torch.tensor([1.0, 0, 2], dtype=torch.float64)
+    assert_close(normals.center[0], x[:, None] / 2.25 * with_x, rtol=0, atol=1e-6)
+    assert_close(covariances(normals)[0, 0], joint - with_x.outer(with_x) / 2.25, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        known_evidence.gamma_poisson,
+        known_evidence.beta_binomial,
+        known_evidence.dirichlet_multinomial,
+        known_evidence.log_normal,
+        known_evidence.uniform_prior,
+    ],
+)
+def test_latents_with_bounds(make):
+    """In free coordinates: the gradient is zero at the centers, and the covariance is the inverse Hessian's."""
+    model, guide, x, exact = make(40)
+    joint = joint_of(model, guide, x)
+    normals = fit_block(joint, guide).normals
+    _, gradient = joint.gradient(normals.center[:1])
+    white = (normals.factor[0].mT @ gradient[0, ..., None])[..., 0]
+    assert (white.abs().amax(1) < 0.05).double().mean() > 0.95
+    hessian = torch.autograd.functional.hessian(
+        lambda z: joint._log_joint(x[:1], z[None, None])[0, 0], normals.center[0, 0]
+    )
+    assert_close(
+        normals.factor[0, 0].T @ -hessian @ normals.factor[0, 0], torch.eye(joint.dims).double(), rtol=0, atol=0.1
+    )
+    result = evidence.importance(model, guide, x, num_samples=1000, proposal=evidence.laplace())
+    assert ((result.log_prob - exact).abs() < 0.2).all()
+
+
+def test_both_modes_of_a_square():
+    """x | z ~ N(z^2, s^2) with x = 2: modes at the two roots, each with half of the mass."""
+    x = torch.full((6,), 2.0, dtype=torch.float64)
+    for seen in ("one", "between"):
+        model, guide, _, _ = known_evidence.both_signs(2, seen)
+        normals = fit(model, guide, x)
+        assert (normals.num_modes(0.1) == 2).all()
+        found = torch.where(normals.log_weight.isfinite(), normals.center[..., 0], torch.nan)
+        root = (2 - 0.5 * 0.3**2) ** 0.5  # of -z^2 / 2 - (x - z^2)^2 / (2 s^2)
+        assert ((found.nan_to_num(-9) - root).abs().amin(0) < 1e-3).all()
+        assert ((found.nan_to_num(9) + root).abs().amin(0) < 1e-3).all()
+        assert_close(
+            normals.log_weight.nan_to_num(neginf=-99).topk(2, dim=0).values.exp(),
+            torch.full((2, 6), 0.5).double(),
+            rtol=0,
+            atol=0.01,
+        )
+
+
+@pytest.mark.parametrize("modes", [2, 3, 4, 5, 6])
+def test_the_modes_of_a_mixture(modes):
+    """In two dimensions, with components as far apart as 8 of their standard deviations, and of equal shares."""
+    angle = 2 * torch.pi * torch.arange(modes) / modes
+    loc = 8 * torch.stack([angle.cos(), angle.sin()], 1).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            each = dist.Normal(loc, 0.5).to_event(1)
+            z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(logits=loc.new_zeros(modes)), each))
+            pyro.sample("x", dist.Normal(z.sum(-1), 50.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc[0].expand(len(x), 2), 0.5).to_event(1))
+
+    normals = fit(model, guide, torch.randn(30, dtype=torch.float64))
+    distance = (normals.center[:, :, None] - loc).norm(dim=-1)  # [found, n, modes]
+    seen = (distance.masked_fill(normals.log_weight.isneginf()[..., None], torch.inf).amin(0) < 0.1).sum(-1)
+    assert (seen == modes).double().mean() > 0.8
+    assert (normals.num_modes(1e-3) <= modes).all()  # none of them twice
+
+
+def nan_beyond(limit):
+    """A likelihood that is NaN for large z."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            loc = torch.where(z.sum(-1) > limit, torch.nan, z.sum(-1))
+            pyro.sample("x", dist.Normal(loc, 0.5, validate_args=False), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2) - 1, 0.1).to_event(1))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("limit", [0.0, 1.0, 3.0])
+def test_a_likelihood_that_is_nan_somewhere(limit):
+    model, guide = nan_beyond(limit)
+    x = torch.linspace(-3, 3, 12)
+    normals = fit(model, guide, x)
+    assert all(part[:, normals.found].isfinite().all() for part in normals[:-1])
+    result = evidence.estimate(model, guide, x, progress=iter, max_temperatures=16)
+    assert result.log_prob.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    "log_likelihood",
+    [
+        lambda z: -(z.abs() ** 0.5),  # a cusp: the Hessian is infinite at the mode
+        lambda z: z * 0,  # nothing to see
+        lambda z: 0.4 * z**2,  # nearly flat
+        lambda z: 3 * z**2,  # no mode, and no evidence either
+        lambda z: z**4,
+        lambda z: torch.where(z > 0, -torch.inf, 0.0),  # a wall
+        lambda z: torch.log(z),  # NaN for half of the prior
+        lambda z: (1e8 * z).sin(),  # of which no finite difference means anything
+        lambda z: -1e12 * z**2,  # extremely narrow
+        lambda z: -(z**2) / (1 - z.abs()).clamp_min(0),  # infinite at the edge
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_odd_curvature_never_raises(log_likelihood, dtype):
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(3), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 1], 1.0), obs=x)
+            pyro.sample("odd", dist.Unit(log_likelihood(z[..., 0]), validate_args=False), obs=x.new_empty(0))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_full((len(x), 3), 0.5), 0.1).to_event(1))
+
+    x = torch.randn(2, dtype=dtype)
+    normals = fit(model, guide, x)
+    assert all(part[:, normals.found].isfinite().all() for part in normals[:-1])
+    shares = normals.log_weight[:, normals.found].exp().sum(0)
+    assert_close(shares, torch.ones_like(shares))
+
+
+def test_in_very_many_dimensions_normals_are_diagonal(monkeypatch):
+    """And log p(x) is still covered, by annealing if need be."""
+    monkeypatch.setattr(modes_module, "MOST_DIMS", 3)
+    model, guide, x, exact = known_evidence.linear_gaussian(15, dims=5)
+    normals = fit(model, guide, x)
+    assert normals.factor.shape == normals.inverse.shape == (1, 30, 5)
+    assert_close(normals.factor * normals.inverse, torch.ones_like(normals.factor))
+    assert_close(normals.factor.log().sum(-1), normals.log_det)
+    result = evidence.estimate(model, guide, x, progress=iter)
+    outside = (result.log_prob - exact).abs() > result.error
+    assert outside.sum() <= 4  # of 15: if 5% were outside, 6 in 10^4
+    assert result.settled.double().mean() > 0.9
+
+
+class RowsWithParameters(nn.Module):
+    """Each datapoint has a mean and a guide of its own."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.loc = nn.Parameter(torch.linspace(-2, 2, n, dtype=torch.float64))
+
+    def model(self, x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(self.loc, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=x)
+
+    def guide(self, x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(pyro.param("q", self.loc.detach().clone()), 0.5))
+
+
+def test_rows_that_have_parameters_of_their_own():
+    programs, x = RowsWithParameters(7), torch.randn(7, dtype=torch.float64)
+    joint = joint_of(programs.model, programs.guide, x)
+    assert not joint.by_pairs
+    normals = fit_block(joint, programs.guide).normals
+    mean = (programs.loc + x / 0.25) / (1 + 1 / 0.25)
+    assert_close(normals.center[0, :, 0], mean.detach(), rtol=0, atol=1e-5)
+    some = torch.tensor([5, 2])
+    position = torch.randn(3, 2, 1, dtype=torch.float64)
+    value, gradient = joint.gradient(position, some)
+    log_joint = dist.Normal(programs.loc[some], 1.0).log_prob(position[..., 0]) + dist.Normal(
+        position[..., 0], 0.5
+    ).log_prob(x[some])
+    assert_close(value, log_joint.detach())
+    slope = (programs.loc[some] - position[..., 0]) + (x[some] - position[..., 0]) / 0.25
+    assert_close(gradient[..., 0], slope.detach())
+    result = evidence.estimate(programs.model, programs.guide, x, progress=iter)
+    exact = dist.Normal(programs.loc, 1.25**0.5).log_prob(x).detach()
+    assert ((result.log_prob - exact).abs() <= 2 * result.error).all()
+    assert (result.error < 0.2).all()
+
+
+def test_batch_statistics_are_those_of_all_rows():
+    """A decoder with batch normalization in training mode: each row depends on the others."""
+    torch.manual_seed(5)
+    norm = nn.BatchNorm1d(2, track_running_stats=False).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            scale = norm(x).exp()
+            pyro.sample("x", dist.Normal(z, scale).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x / 2, 1.0).to_event(1))
+
+    x = torch.randn(9, 2, dtype=torch.float64)
+    joint = joint_of(model, guide, x)
+    assert not joint.by_pairs
+    exact = dist.Normal(0.0, (1 + norm(x).exp() ** 2).sqrt()).to_event(1).log_prob(x).detach()
+    result = evidence.estimate(model, guide, x, progress=iter)
+    assert ((result.log_prob - exact).abs() <= 2 * result.error).all()
+    assert (result.error < 0.2).all()
+
+
+def test_pairs_are_the_same_as_all_rows_at_once():
+    vae, x = random_instance(seed=1, latent=3, event=4, n=10)
+    small, large = (joint_of(vae.model, vae.guide, x, chunk_size) for chunk_size in (7, 1000))
+    assert small.by_pairs
+    rows = torch.tensor([8, 8, 1])
+    position = torch.randn(4, 3, 3, dtype=torch.float64)
+    for name in ("value", "gradient", "parts"):
+        few, many = getattr(small, name)(position, rows), getattr(large, name)(position, rows)
+        assert_close(few, many)
+    large.by_pairs = False
+    everything = torch.randn(4, 10, 3, dtype=torch.float64)
+    whole = large.gradient(everything)
+    large.by_pairs = True
+    assert_close(large.gradient(everything), whole)
+    prior, likelihood, prior_gradient, likelihood_gradient = small.parts(position, rows)
+    value, gradient = small.gradient(position, rows)
+    assert_close(prior + likelihood, value)
+    assert_close(prior_gradient + likelihood_gradient, gradient)
+    free = position.clone().requires_grad_()
+    assert_close(torch.autograd.grad(small._log_joint(x[rows], free).sum(), free)[0], gradient)
