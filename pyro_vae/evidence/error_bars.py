@@ -33,6 +33,7 @@ LEAST_SAMPLES = 5  # fewer do not tell how much they vary: Student's interval wo
 MOST_TAIL = 0.5  # t; above it, the variance of the weights is infinite
 MOST_VARIANCE = 0.1  # of the relative variance of the mean weight
 MOST_INFLATION = 3.0  # of the relative variance, over that of the sample
+MANY_SAMPLES, MOST_OF_ONE, MOST_K = 4096, 0.01, 0.5  # of a sample that has seen the tail; shares of the sum
 ROUNDING = 1e-9  # a relative variance below this is rounding, of which the tail means nothing
 Z = 1.959964  # of the normal distribution, at 97.5%
 
@@ -132,6 +133,10 @@ def _shape(sample: Moments) -> tuple[Tensor, Tensor, Tensor]:
     foretold = torch.maximum(seen, torch.expm1((torch.maximum(log_foretold, log_flat) - zero).clamp(0, 50)))
     usual = torch.minimum(log_foretold, 16 * middle).clamp_min(tiny)
     excess = (((second - 2 * first + zero) / usual - 1) / 0.6).clamp(0, 2)
+    # A large sample in which no weight stands out has seen the tail, and what the bulk foretells matters no more.
+    known = (sample.largest <= MOST_OF_ONE) & (sample.pareto_k <= MOST_K) & (sample.count >= MANY_SAMPLES)
+    tail = torch.where(known, tail.clamp(max=MOST_TAIL), tail)
+    foretold = torch.where(known, torch.minimum(foretold, 1.5 * seen), foretold)
     rounding = seen < ROUNDING
     return tail.masked_fill(rounding, 0), torch.where(rounding, seen, foretold), excess.masked_fill(rounding, 0)
 

@@ -33,20 +33,19 @@ PILOT_OF_FEW_DIMS = 1024
 SHARE_WITH_PRIOR = 0.3
 # The share of the weight of a pilot that draws from the prior have, where the normals have all modes: a tenth at most.
 MOST_FROM_PRIOR, LITTLE_FROM_PRIOR = 0.3, 0.02
-STUCK = 0.3
+STUCK, MOST_OF_VARIANCE = 0.3, 1e3
 ROUNDING = 8.0  # units in the last place of log p(x), by which its terms may be off
 MOST_OF_ONE = 0.5  # of the weight, for a single draw
 MORE_STARTS = 4
 AT_ONCE = 128  # samples that are drawn at once, whatever the size of a chunk
 LEAST_SAMPLES = 256
 # Weights of normals at the modes that vary more have missed the flanks of the posterior, and annealing costs no more.
-# In few dimensions many samples reach everywhere, which chains may not.
+# In few dimensions many samples reach everywhere, which chains need not.
 MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
 NUM_CHAINS, CHAINS_STEP, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 8, 48, 256
 NUM_LEAPFROG = {ANNEALED: 1, FROM_PRIOR: 3}
 FEWEST_TEMPERATURES = {ANNEALED: 32, FROM_PRIOR: 128}
-FEWEST_OF_FEW_DIMS = 128  # where they cost little
 PILOT_TEMPERATURES = {ANNEALED: 24, FROM_PRIOR: 48}
 MARGIN = 0.85  # of the variance that is aimed at, since a pilot does not know it well
 SHARE_OF_TOLERANCE = 0.125  # of the bias: what is aimed at
@@ -105,6 +104,7 @@ class Ladder:
         self.columns = {"error": torch.full((len(x),), torch.inf, dtype=torch.float64)}
         self.columns["seconds"] = torch.zeros(len(x), len(RUNGS), dtype=torch.float64)
         self.floor = torch.full((len(x),), -torch.inf, dtype=torch.float64)  # log p(x) is above, as far as is known
+        self.anneal = torch.zeros_like(self.rows, dtype=torch.bool)  # whether the normals are a start for chains
         self.contradicted = torch.zeros(len(x), dtype=torch.bool)  # by another estimate, the last one of each
         self.variance = torch.zeros(len(x), dtype=torch.float64)  # of the weights of the normals, relative
         self.paths: dict[int, tuple[Tensor, AnnealedPath, Schedule]] = {}
@@ -156,7 +156,7 @@ class Ladder:
         for rung in (ANNEALED, FROM_PRIOR):
             rows = self.unsettled
             if rung == ANNEALED:
-                rows = rows[self.fit.normals.found[rows]]
+                rows = rows[self.anneal[rows]]
             if len(rows) and not self._is_late():
                 with self._timed(rung):
                     self._anneal(rung, log_joint, rows)
@@ -165,16 +165,15 @@ class Ladder:
         few_dims = self.log_joint.dims <= FEW_DIMS
         samples = PILOT_OF_FEW_DIMS if few_dims else PILOT[LAPLACE]
         pilot, from_prior = self._laplace_pilot(found, samples)
-        self.variance[found.cpu()] = expected_relative_variance(pilot.moments())
-        # Where draws from the prior matter, chains that start from the normals may miss what those have seen.
+        self.variance[found.cpu()] = expected_relative_variance(pilot.moments()).clamp_max(MOST_OF_VARIANCE)
+        # Chains that start from the normals may miss what draws from the prior have seen, or other samples of many.
         prior_matters = from_prior > LITTLE_FROM_PRIOR
         most = torch.where(prior_matters, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE)
         wanted = self._wanted(pilot, torch.full_like(most, MOST_VARIANCE_OF_FEW_DIMS) if few_dims else most)
         few = self.settings.variance_for_bias / self.settings.variance
         wanted = 2 ** (wanted * few).clamp(1, MOST_SAMPLES_OF_FEW).log2().ceil() * (wanted > 0)
-        complete = self.fit.complete
-        complete[found] &= ~(prior_matters & (wanted == 0)).to(found.device)
-        wanted = torch.where(complete[found].cpu(), wanted, 0)
+        self.anneal[found] = ~((prior_matters & (wanted == 0)) | few_dims).to(found.device)
+        wanted = torch.where(self.fit.complete[found].cpu(), wanted, 0)
         self._raise_floor(found, pilot)
         for count in wanted.unique().tolist():
             index = (wanted == count).nonzero()[:, 0]
@@ -185,6 +184,10 @@ class Ladder:
             else:
                 fresh = self._laplace_weights(rows, int(count))[0]
                 self._report(LAPLACE, rows, fresh, pilot.rows(index), samples=int(count))
+        left = found[self._is_unsettled(found).to(found.device) & self.fit.complete[found]]
+        if few_dims and len(left):
+            many = self._laplace_weights(left, MOST_SAMPLES_OF_FEW)[0]
+            self._report(LAPLACE, left, many, samples=MOST_SAMPLES_OF_FEW)
 
     def _laplace_pilot(self, found: Tensor, samples: int) -> tuple[RunningWeights, Tensor]:
         """A pilot, and the share of its weight that draws from the prior have, ``[m]`` on the CPU.
@@ -245,8 +248,7 @@ class Ladder:
             variance: That of the log-weights, times the number of temperatures: it falls about as fast as they grow.
         """
         most = self.settings.max_temperatures
-        fewest = FEWEST_OF_FEW_DIMS if self.log_joint.dims <= FEW_DIMS else FEWEST_TEMPERATURES[rung]
-        temperatures = torch.tensor(_powers(min(max(fewest, FEWEST_TEMPERATURES[rung]), most), most))
+        temperatures = torch.tensor(_powers(min(FEWEST_TEMPERATURES[rung], most), most))
         variance = variance.nan_to_num(torch.inf, torch.inf)[:, None] / temperatures
         chains = torch.expm1(variance) / (MARGIN * self.settings.variance_for_bias)
         chains = CHAINS_STEP * (chains / CHAINS_STEP).clamp_min(NUM_CHAINS / CHAINS_STEP).ceil()
@@ -328,7 +330,7 @@ class Ladder:
         self.contradicted[rows] = missed
         if doubtful is not None:
             missed = missed | doubtful[usable]
-        columns["error"] += ROUNDING * torch.finfo(self.programs.dtype).eps * columns["log_prob"].abs()
+        columns["error"] += ROUNDING * torch.finfo(self.programs.dtype).eps * (1 + columns["log_prob"].abs())
         columns["error"] = columns["error"].masked_fill(missed, torch.inf)
         columns["bias"] = columns["bias"].masked_fill(missed, torch.inf)
         nothing = torch.full_like(columns["error"], torch.nan)
