@@ -246,6 +246,7 @@ def arguments() -> argparse.ArgumentParser:
     add("--data", type=Path, metavar="FOLDER", help="where the literature's fixed binarization is")
     add("--test-images", type=count(2), default=200, help="images that are evaluated, at most")
     add("--num-samples", type=count(2), default=500, help="of importance sampling, as in the paper")
+    add("--max-temperatures", type=count(), default=512, help="of an annealed chain, at most")
     add("--seed", type=int, default=0, help="the same for all rows")
     add("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
     add("--out", default="results/iwae_table", help="folder to write to, and to go on from")
@@ -278,7 +279,9 @@ def main() -> None:
             run = train(vae, row, images, args, folder)
             vae.eval()
             programs = vae.model, vae.guide
-            log_px = evidence.estimate(*programs, test, resume=folder / "evidence.pt")
+            log_px = evidence.estimate(
+                *programs, test, max_temperatures=args.max_temperatures, resume=folder / "evidence.pt"
+            )
             as_in_paper = evidence.importance(
                 *programs, test, num_samples=args.num_samples, resume=folder / "importance.pt"
             )
@@ -290,6 +293,7 @@ def main() -> None:
         )  # image by image: most of the scatter cancels
         if row.k == 1:
             log_px_of_one[row.layers] = log_px
+        gain = gain if gain is not None and gain.settled.any() else None
         is_known = math.isfinite(log_px.settled_mean_error)
         results.append(
             {

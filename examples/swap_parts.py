@@ -114,6 +114,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=count(), default=3, help="passes over the training images")
     parser.add_argument("--images", type=count(), default=10_000, help="training images")
     parser.add_argument("--test-images", type=count(), default=200, help="images that are evaluated")
+    parser.add_argument("--max-temperatures", type=count(), default=512, help="of an annealed chain, at most")
     parser.add_argument("--batch-size", type=count(), default=100, help="images in a step")
     parser.add_argument("--lr", type=positive, default=2e-3, help="learning rate of Adam, falling linearly")
     parser.add_argument("--only", nargs="+", help="names of combinations, or beginnings of them")
@@ -146,7 +147,7 @@ def main() -> None:
         train(vae, data.Batches(images, args.batch_size, transform=transform), args, name)
         seconds = time.perf_counter() - start
         vae.eval()
-        result = evidence.estimate(vae.model, vae.guide, test)
+        result = evidence.estimate(vae.model, vae.guide, test, max_temperatures=args.max_temperatures)
         elbo = evidence.importance(vae.model, vae.guide, test, num_samples=100).elbo
         error = result.settled_mean_error
         rows[name] = {

@@ -16,7 +16,7 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
 
 
 def test_swap_parts(tmp_path):
-    sizes = ["--epochs", 1, "--images", 300, "--test-images", 10]
+    sizes = ["--epochs", 1, "--images", 300, "--test-images", 4, "--max-temperatures", 16]
     result = run("swap_parts.py", *sizes, "--device", "cpu", "--out", tmp_path)
     assert result.returncode == 0, result.stderr
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]

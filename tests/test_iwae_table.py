@@ -16,7 +16,8 @@ import pyro_vae
 from pyro_vae import data
 from pyro_vae.training.training import Training
 
-SIZES = ["--epochs", 2, "--images", 40, "--batch-size", 20, "--test-images", 8, "--num-samples", 30, "--device", "cpu"]
+SIZES = ["--epochs", 2, "--images", 40, "--batch-size", 20, "--test-images", 4, "--num-samples", 30, "--device", "cpu"]
+SIZES += ["--max-temperatures", 16]  # enough for numbers, if not for errors
 
 
 @pytest.fixture
@@ -107,15 +108,17 @@ def test_the_table_has_the_papers_rows_and_goes_on(run, steps, tmp_path, capsys)
     assert [(row["layers"], row["objective"], row["k"]) for row in results] == expected
     for row, line in zip(results, lines[4:], strict=False):
         assert f"{row['nll']:.2f}" in line
-        assert row["nll_error"] > 0
-        assert row["settled"] == 1
-        assert row["nll"] < row["nll_importance"] + row["nll_error"]  # of which the mean is an upper bound
+        assert 0 <= row["settled"] <= 1
+        assert (row["nll_error"] is None) == (row["settled"] < 0.5)
+        if row["settled"] == 1:
+            assert row["nll"] < row["nll_importance"] + row["nll_error"]  # of which the mean is an upper bound
         most = [50] if row["layers"] == 1 else [100, 50]
         assert all(0 <= units <= size for units, size in zip(row["active_units"], most, strict=True))
-        assert (row["gain"] is None) == (row["k"] == 1)
+        assert row["gain"] is None or row["k"] > 1
         if row["k"] > 1:
             of_one = next(each for each in results if each["layers"] == row["layers"] and each["k"] == 1)
-            assert row["gain"] == pytest.approx(of_one["nll"] - row["nll"], abs=1e-9)
+            if row["settled"] == of_one["settled"] == 1:
+                assert row["gain"] == pytest.approx(of_one["nll"] - row["nll"], abs=1e-9)
     assert [row["paper_nll"] for row in results] == [86.76, None, None, 85.33, None, None]  # it has no k = 3
     assert (whole / "iwae_table.png").read_bytes().startswith(b"\x89PNG")
     assert "not to be compared" in lines[-2]
