@@ -181,7 +181,9 @@ def counts_guide(x):
 def test_latents_with_bounds_and_discrete_data(start):
     """Gamma and Poisson: p(x) is a negative binomial."""
     x = torch.arange(8.0, dtype=torch.float64)
-    result = evidence.annealed(counts, counts_guide, x, num_chains=100, num_temperatures=30, num_leapfrog=5, start=start)
+    result = evidence.annealed(
+        counts, counts_guide, x, num_chains=100, num_temperatures=30, num_leapfrog=5, start=start
+    )
     exact = torch.from_numpy(nbinom(3.0, 2.0 / 3.0).logpmf(x.numpy()))
     assert (result.std_error < 0.1).all()
     assert ((result.log_prob - exact).abs() < 5 * result.std_error).all()
@@ -203,7 +205,9 @@ def two_sites_guide(x):
 @pytest.mark.parametrize("start", STARTS)
 def test_two_latent_sites(start):
     x = torch.randn(6, dtype=torch.float64)
-    result = evidence.annealed(two_sites, two_sites_guide, x, num_chains=100, num_temperatures=20, num_leapfrog=5, start=start)
+    result = evidence.annealed(
+        two_sites, two_sites_guide, x, num_chains=100, num_temperatures=20, num_leapfrog=5, start=start
+    )
     exact = dist.Normal(torch.zeros((), dtype=torch.float64), 3**0.5).log_prob(x)
     assert ((result.log_prob - exact).abs() < 5 * result.std_error + 1e-9).all()
     assert (result.std_error < 0.2).all()

@@ -275,7 +275,9 @@ def test_in_every_mode_of_autograd_with_validation_and_without(vae, x, mode, val
     with mode(), pyro.validation_enabled(validation):
         result = estimate(vae.model, vae.guide, x, max_temperatures=16)
     assert_close(result.log_prob, expected.log_prob)
-    assert all(torch.equal(old, new) and new.grad is None for old, new in zip(parameters, vae.parameters(), strict=True))
+    assert all(
+        torch.equal(old, new) and new.grad is None for old, new in zip(parameters, vae.parameters(), strict=True)
+    )
     assert not vae.training
 
 

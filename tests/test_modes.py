@@ -110,8 +110,12 @@ def test_latents_with_bounds(make):
     _, gradient = joint.gradient(normals.center[:1])
     white = (normals.factor[0].mT @ gradient[0, ..., None])[..., 0]
     assert (white.abs().amax(1) < 0.05).double().mean() > 0.95
-    hessian = torch.autograd.functional.hessian(lambda z: joint._log_joint(x[:1], z[None, None])[0, 0], normals.center[0, 0])
-    assert_close(normals.factor[0, 0].T @ -hessian @ normals.factor[0, 0], torch.eye(joint.dims).double(), rtol=0, atol=0.1)
+    hessian = torch.autograd.functional.hessian(
+        lambda z: joint._log_joint(x[:1], z[None, None])[0, 0], normals.center[0, 0]
+    )
+    assert_close(
+        normals.factor[0, 0].T @ -hessian @ normals.factor[0, 0], torch.eye(joint.dims).double(), rtol=0, atol=0.1
+    )
     result = evidence.importance(model, guide, x, num_samples=1000, proposal=evidence.laplace())
     assert ((result.log_prob - exact).abs() < 0.2).all()
 
@@ -127,7 +131,12 @@ def test_both_modes_of_a_square():
         root = (2 - 0.5 * 0.3**2) ** 0.5  # of -z^2 / 2 - (x - z^2)^2 / (2 s^2)
         assert ((found.nan_to_num(-9) - root).abs().amin(0) < 1e-3).all()
         assert ((found.nan_to_num(9) + root).abs().amin(0) < 1e-3).all()
-        assert_close(normals.log_weight.nan_to_num(neginf=-99).topk(2, dim=0).values.exp(), torch.full((2, 6), 0.5).double(), rtol=0, atol=0.01)
+        assert_close(
+            normals.log_weight.nan_to_num(neginf=-99).topk(2, dim=0).values.exp(),
+            torch.full((2, 6), 0.5).double(),
+            rtol=0,
+            atol=0.01,
+        )
 
 
 @pytest.mark.parametrize("modes", [2, 3, 4, 5, 6])

@@ -67,7 +67,9 @@ def test_draws_have_the_density(kind, tails):
         assert ((ratio.mean(0) - 1).abs() < 5 * ratio.std(0) / 200).all()
     # The probability of a half-space, from the density by importance sampling with a wide q, and from the draws.
     direction = torch.ones(kind[1], dtype=torch.float64)
-    wide = dist.MultivariateNormal(at, 4 * exact(normals).component_distribution.covariance_matrix[torch.arange(3), best])
+    wide = dist.MultivariateNormal(
+        at, 4 * exact(normals).component_distribution.covariance_matrix[torch.arange(3), best]
+    )
     w = wide.sample((40_000,))
     ratio = (normals.log_prob(w, tails=tails) - wide.log_prob(w)).exp()
     ahead = ((w - at) @ direction > 0.2) * ratio

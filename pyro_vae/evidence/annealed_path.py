@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.evidence.hmc import State, hmc_move
 from pyro_vae.evidence.log_joint import LogJoint
-from pyro_vae.evidence.normal_mixture import NormalMixture
+from pyro_vae.evidence.normal_mixture import FEW_DIMS, NormalMixture
 from pyro_vae.weights import Program, no_sites, terms_at
 
 __all__ = ["Annealed", "AnnealedPath", "FromGuide", "FromNormals", "FromPrior", "Schedule", "Start", "sigmoid_schedule"]
@@ -52,7 +52,9 @@ class Start(Protocol):
 
 
 class FromNormals:
-    """A start from normals at the modes of p(x, z), with heavier tails: chains find the way inwards more easily.
+    """A start from normals at the modes of p(x, z), with heavy tails where there are few dimensions.
+
+    Chains find the way inwards more easily than outwards.
 
     Args:
         log_joint: That of the block.
@@ -62,15 +64,16 @@ class FromNormals:
 
     def __init__(self, log_joint: LogJoint, normals: NormalMixture, rows: Tensor) -> None:
         self.log_joint, self.normals, self.rows = log_joint, normals.rows(rows), rows
+        self.tails = log_joint.dims <= FEW_DIMS
 
     def draw(self, num_chains: int) -> Tensor:
         """Coordinates of draws, ``[chains, m, dims]``."""
-        return self.from_position(self.normals.draw(num_chains, tails=True))
+        return self.from_position(self.normals.draw(num_chains, tails=self.tails))
 
     def evaluate(self, coordinates: Tensor) -> State:
         """Both log-densities, without the constant determinant of the coordinates, which cancels."""
         position = self.to_position(coordinates)
-        start, start_gradient = self.normals.gradient(position, tails=True)
+        start, start_gradient = self.normals.gradient(position, tails=self.tails)
         end, end_gradient = self.log_joint.gradient(position, self.rows)
         pull = self.normals.pull_back
         return State(coordinates, start, end, pull(start_gradient), pull(end_gradient))

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from pyro_vae.evidence.annealed_path import Annealed, AnnealedPath, FromNormals, FromPrior, Schedule, sigmoid_schedule
 from pyro_vae.evidence.error_bars import error_bars, expected_relative_variance
-from pyro_vae.evidence.laplace_proposal import FEW_DIMS, PRIOR_SHARE, Fit, draw_mixture, fit_block, log_mixture, refit
+from pyro_vae.evidence.laplace_proposal import PRIOR_SHARE, Fit, draw_mixture, fit_block, log_mixture, refit
 from pyro_vae.evidence.log_joint import FastDensities, LogJoint, particles_at_once
+from pyro_vae.evidence.normal_mixture import FEW_DIMS
 from pyro_vae.evidence.proposals import Proposal, defensive
 from pyro_vae.evidence.runner import Programs
 from pyro_vae.evidence.running_weights import RunningWeights
@@ -28,6 +29,7 @@ RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "anneal
 GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))
 
 PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 128}
+PILOT_OF_FEW_DIMS = 1024
 SHARE_WITH_PRIOR = 0.3
 # The share of the weight of a pilot that draws from the prior have, where the normals have all modes: a tenth at most.
 MOST_FROM_PRIOR, LITTLE_FROM_PRIOR = 0.3, 0.02
@@ -38,7 +40,8 @@ MORE_STARTS = 4
 AT_ONCE = 128  # samples that are drawn at once, whatever the size of a chunk
 LEAST_SAMPLES = 256
 # Weights of normals at the modes that vary more have missed the flanks of the posterior, and annealing costs no more.
-MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR = 1.0, 20.0
+# In few dimensions many samples reach everywhere, which chains may not.
+MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
 NUM_CHAINS, CHAINS_STEP, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 8, 48, 256
 NUM_LEAPFROG = {ANNEALED: 1, FROM_PRIOR: 3}
@@ -159,13 +162,14 @@ class Ladder:
                     self._anneal(rung, log_joint, rows)
 
     def _laplace(self, found: Tensor) -> None:
-        pilot, from_prior = self._laplace_pilot(found)
+        few_dims = self.log_joint.dims <= FEW_DIMS
+        samples = PILOT_OF_FEW_DIMS if few_dims else PILOT[LAPLACE]
+        pilot, from_prior = self._laplace_pilot(found, samples)
         self.variance[found.cpu()] = expected_relative_variance(pilot.moments())
         # Where draws from the prior matter, chains that start from the normals may miss what those have seen.
         prior_matters = from_prior > LITTLE_FROM_PRIOR
-        wanted = torch.where(
-            prior_matters, self._wanted(pilot, MOST_VARIANCE_WITH_PRIOR), self._wanted(pilot, MOST_VARIANCE)
-        )
+        most = torch.where(prior_matters, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE)
+        wanted = self._wanted(pilot, torch.full_like(most, MOST_VARIANCE_OF_FEW_DIMS) if few_dims else most)
         few = self.settings.variance_for_bias / self.settings.variance
         wanted = 2 ** (wanted * few).clamp(1, MOST_SAMPLES_OF_FEW).log2().ceil() * (wanted > 0)
         complete = self.fit.complete
@@ -176,19 +180,19 @@ class Ladder:
             index = (wanted == count).nonzero()[:, 0]
             rows = found[index.to(found.device)]
             if count == 0:
-                self._report(LAPLACE, rows, pilot.rows(index), samples=PILOT[LAPLACE])
+                self._report(LAPLACE, rows, pilot.rows(index), samples=samples)
                 self.columns["error"][rows.cpu()] = torch.inf  # it was this sample that said no
             else:
                 fresh = self._laplace_weights(rows, int(count))[0]
                 self._report(LAPLACE, rows, fresh, pilot.rows(index), samples=int(count))
 
-    def _laplace_pilot(self, found: Tensor) -> tuple[RunningWeights, Tensor]:
+    def _laplace_pilot(self, found: Tensor, samples: int) -> tuple[RunningWeights, Tensor]:
         """A pilot, and the share of its weight that draws from the prior have, ``[m]`` on the CPU.
 
         Where that is large, or one draw has most of the weight, the normals may lack a mode: the draws that weigh most
         become starts to look for it.
         """
-        pilot, position, share = self._laplace_weights(found, PILOT[LAPLACE])
+        pilot, position, share = self._laplace_weights(found, samples)
         from_prior = round(PRIOR_SHARE * len(position))
         unseen = (share[:from_prior].sum(0) > MOST_FROM_PRIOR) | (share.amax(0) > MOST_OF_ONE)
         if self.log_joint.dims <= FEW_DIMS:  # where it costs little
@@ -198,7 +202,7 @@ class Ladder:
             best = share[:, unseen].topk(MORE_STARTS, dim=0).indices
             starts = position[:, unseen].gather(0, best[..., None].expand(*best.shape, position.shape[-1]))
             self.fit = refit(self.log_joint, self.fit, found[unseen], starts)
-            again, _, new_share = self._laplace_weights(found[unseen], PILOT[LAPLACE])
+            again, _, new_share = self._laplace_weights(found[unseen], samples)
             pilot, share[:, unseen] = pilot.updated(unseen, again), new_share
         return pilot, share[:from_prior].sum(0).cpu()
 
@@ -286,7 +290,7 @@ class Ladder:
             running.update(at.log_weights)
         return running
 
-    def _wanted(self, pilot: RunningWeights, most_variance: float) -> Tensor:
+    def _wanted(self, pilot: RunningWeights, most_variance: float | Tensor) -> Tensor:
         """How many samples a pilot asks for, powers of two; 0 where their weights vary too much."""
         expected = expected_relative_variance(pilot.moments())
         wanted = (expected / (MARGIN * self.settings.variance_for_bias)).clamp_min(LEAST_SAMPLES)

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from pyro_vae.evidence.log_joint import LogJoint
 from pyro_vae.evidence.modes import fit_normals
-from pyro_vae.evidence.normal_mixture import NormalMixture
+from pyro_vae.evidence.normal_mixture import FEW_DIMS, NormalMixture
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
 __all__ = ["Fit", "draw_mixture", "fit_block", "laplace", "log_mixture", "refit"]
 
 DRAWS = 32  # of the guide, and of the prior
-MORE_DRAWS, FEW_DIMS = 256, 16  # of the prior, where there are few dimensions
+MORE_DRAWS = 256  # of the prior, where there are few dimensions
 LEAST_STARTS, MOST_STARTS = 5, 32
 START_DIMS = 250  # starts times dimensions: few dimensions are searched well at little cost
 DOUBLINGS = 2

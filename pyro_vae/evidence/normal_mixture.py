@@ -8,7 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["NormalMixture"]
+__all__ = ["FEW_DIMS", "NormalMixture"]
+
+FEW_DIMS = 16  # up to which draws from heavy tails are of use: in more they lie far from everything
 
 # The normals are a little wider than the curvature says: weights grow where a proposal is too narrow.
 WIDENED = 1.05
