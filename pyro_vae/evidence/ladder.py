@@ -156,7 +156,7 @@ class Ladder:
         for rung in (ANNEALED, FROM_PRIOR):
             rows = self.unsettled
             if rung == ANNEALED:
-                rows = rows[self.fit.normals.found[rows]]
+                rows = rows[(self.fit.normals.found & self.fit.complete)[rows]]
             if len(rows) and not self._is_late():
                 with self._timed(rung):
                     self._anneal(rung, log_joint, rows)
