@@ -102,6 +102,7 @@ class Ladder:
     ) -> None:
         self.programs, self.x, self.settings, self.deadline = programs, x, settings, deadline
         self.rows = torch.arange(len(x), device=x.device)
+        self.lacking = torch.zeros_like(self.rows, dtype=torch.bool)  # where the normals lack a part of the posterior
         self.columns = {"error": torch.full((len(x),), torch.inf, dtype=torch.float64)}
         self.columns["seconds"] = torch.zeros(len(x), len(RUNGS), dtype=torch.float64)
         self.floor = torch.full((len(x),), -torch.inf, dtype=torch.float64)  # log p(x) is above, as far as is known
@@ -156,7 +157,7 @@ class Ladder:
         for rung in (ANNEALED, FROM_PRIOR):
             rows = self.unsettled
             if rung == ANNEALED:
-                rows = rows[(self.fit.normals.found & self.fit.complete)[rows]]
+                rows = rows[(self.fit.normals.found & ~self.lacking)[rows]]
             if len(rows) and not self._is_late():
                 with self._timed(rung):
                     self._anneal(rung, log_joint, rows)
@@ -173,7 +174,8 @@ class Ladder:
         few = self.settings.variance_for_bias / self.settings.variance
         wanted = 2 ** (wanted * few).clamp(1, MOST_SAMPLES_OF_FEW).log2().ceil() * (wanted > 0)
         complete = self.fit.complete
-        complete[found] &= ~(prior_matters & (wanted == 0)).to(found.device)
+        self.lacking[found] = (prior_matters & (wanted == 0)).to(found.device)
+        complete &= ~self.lacking
         wanted = torch.where(complete[found].cpu(), wanted, 0)
         self._raise_floor(found, pilot)
         for count in wanted.unique().tolist():
