@@ -50,10 +50,12 @@ def test_in_reverse_the_mean_of_the_inverse_weight_is_the_inverse_evidence(start
     vae, x = random_instance(seed=5, latent=2, event=3, n=4, shift=0.3, widen=0.9)
     path = path_of(vae, x, start)
     z = exact_posterior(vae.likelihood, x).sample((10_000,))
-    log_weights = path.reverse(z, pilot(path, 4, start)).log_weights
+    log_weights = path.reverse(z, pilot(path, 16, start)).log_weights
     mean, error = mean_ratio(exact_log_evidence(vae.likelihood, x) - log_weights)
     assert (error < 0.2).all()
-    assert ((mean - 1).abs() < 5 * error).all()
+    assert (mean < 1 + 5 * error).all()
+    # Of the heavy tails that normals have got, no chain that comes from the posterior sees the end.
+    assert (mean > (0.9 if start == "laplace" else 1) - 5 * error).all()
 
 
 def test_it_approaches_the_truth_from_below_with_more_temperatures():
@@ -77,10 +79,10 @@ def test_from_the_exact_posterior_no_weight_varies():
 
 @pytest.mark.parametrize("start", STARTS)
 def test_four_of_five_moves_are_accepted(start):
-    """From exact normals, all of them: nothing is left to do."""
+    """From exact normals, nearly all of them."""
     vae, x = random_instance(seed=4, latent=5, event=8, n=10, shift=0.5, widen=1.3)
     result = evidence.annealed(vae.model, vae.guide, x, num_chains=30, num_temperatures=60, start=start)
-    least, most = (0.99, 1) if start == "laplace" else (0.65, 0.92)
+    least, most = (0.9, 1) if start == "laplace" else (0.65, 0.92)
     assert ((result.acceptance >= least) & (result.acceptance <= most)).all()
     assert "with 30 annealed chains each" in result.summary()
 
@@ -89,13 +91,16 @@ def test_four_of_five_moves_are_accepted(start):
 def test_the_chains_end_in_the_posterior(start):
     vae, x = random_instance(seed=6, latent=2, event=3, n=2, shift=0.3, widen=1.2)
     path = path_of(vae, x, start, num_leapfrog=4)
-    z = path.forward(1500, pilot(path, 60, start)).position
+    log_weights, z, _ = path.forward(1500, pilot(path, 60, start))
+    share = log_weights.softmax(0)[..., None]
     exact = exact_posterior(vae.likelihood, x)
     error = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() / 1500**0.5
-    # Unweighted, so nearly: annealing is long enough here for the weights to vary little.
-    assert ((z.mean(0) - exact.loc).abs() < 6 * error).all()
+    # Annealing is long enough here for the weights to vary little, but for those of chains that come from far out.
+    assert ((share * z).sum(0).sub(exact.loc).abs() < 6 * error).all()
     for row in range(2):
-        assert_close(z[:, row].T.cov(), exact.covariance_matrix[row].detach(), rtol=0.2, atol=0.02)
+        assert_close(
+            z[:, row].T.cov(aweights=share[:, row, 0]), exact.covariance_matrix[row].detach(), rtol=0.2, atol=0.02
+        )
 
 
 def states(start, end):
@@ -114,7 +119,8 @@ def states(start, end):
 
 
 @pytest.mark.parametrize("inverse_temperature", [0.0, 0.4, 1.0])
-def test_moves_leave_the_density_between_invariant(inverse_temperature):
+@pytest.mark.parametrize("keep", [False, True])
+def test_moves_leave_the_density_between_invariant(inverse_temperature, keep):
     """Between two skewed ones: Gammas on the log scale. Means of z, z^2 and z^3 within 5 standard errors."""
     one, log = torch.tensor(1.0, dtype=torch.float64), [dist.transforms.ExpTransform().inv]
 
@@ -127,10 +133,12 @@ def test_moves_leave_the_density_between_invariant(inverse_temperature):
     between = inverse_temperature
     evaluate = states(density(gamma(1.0, 2.0)), density(gamma(5.0, 1.0)))
     position = gamma(1.0 + 4 * between, 2.0 - between).sample((40_000, 1, 1))
-    before, state = position, evaluate(position)
+    before, state, momentum = position, evaluate(position), None
     size = torch.tensor([0.6], dtype=torch.float64)
     for _ in range(5):
-        state, acceptance = hmc_move(state, evaluate, between * torch.ones(1).double(), size, 3)
+        state, acceptance, momentum = hmc_move(
+            state, evaluate, between * torch.ones(1).double(), size, 3, momentum if keep else None
+        )
     assert 0.3 < acceptance.mean() < 0.99  # the step is so long that it matters whether to accept
     fresh = evaluate(state.position)
     for kept, new in zip(state, fresh, strict=True):
@@ -140,6 +148,10 @@ def test_moves_leave_the_density_between_invariant(inverse_temperature):
         error = (moment.var() + other.var()).sqrt() / len(before) ** 0.5
         assert abs(moment.mean() - other.mean()) < 5 * error
     assert (state.position - before).abs().mean() > 0.3
+    # And the momentum of the next move is standard normal, whatever the position.
+    assert abs(momentum.mean()) < 5 / 200
+    assert abs(momentum.var() - 1) < 5 * 2**0.5 / 200
+    assert abs(torch.corrcoef(torch.stack([momentum.flatten(), state.position.flatten()]))[0, 1]) < 5 / 200
 
 
 def test_a_standard_normal_is_moved_without_rejections():
@@ -148,7 +160,7 @@ def test_a_standard_normal_is_moved_without_rejections():
 
     evaluate = states(log_density, log_density)
     state = evaluate(torch.randn(50, 3, 7, dtype=torch.float64))
-    _, acceptance = hmc_move(state, evaluate, torch.ones(3).double(), torch.full((3,), 1.2).double(), 4)
+    acceptance = hmc_move(state, evaluate, torch.ones(3).double(), torch.full((3,), 1.2).double(), 4).acceptance
     assert_close(acceptance, torch.ones_like(acceptance))
 
 
@@ -159,11 +171,11 @@ def test_a_move_to_nowhere_is_rejected(nowhere):
 
     evaluate = states(log_density, log_density)
     before = torch.full((1000, 1, 1), 0.1)
-    state, acceptance = hmc_move(evaluate(before), evaluate, torch.tensor([1.0]), torch.ones(1), 1)
+    state, acceptance, momentum = hmc_move(evaluate(before), evaluate, torch.tensor([1.0]), torch.ones(1), 1)
     assert (state.position > 0).all()
     assert (state.position != before).any()
     assert (acceptance == 0).any()
-    assert all(part.isfinite().all() for part in state)
+    assert all(part.isfinite().all() for part in (*state, momentum))
 
 
 def counts(x):
@@ -310,7 +322,7 @@ def test_increments_of_temperatures_that_are_found_vary_alike():
     for t, beta in enumerate(schedule.inverse_temperatures[1:], 1):
         step = beta - schedule.inverse_temperatures[t - 1]
         deviations.append((step * (state.end - state.start)).std(0))
-        state, _ = hmc_move(state, path.start.evaluate, beta, schedule.log_sizes[t].exp(), 3)
+        state = hmc_move(state, path.start.evaluate, beta, schedule.log_sizes[t].exp(), 3).state
     deviations = torch.stack(deviations)
     assert (deviations < 3 * deviations.mean(0)).all()
 

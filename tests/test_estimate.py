@@ -87,7 +87,7 @@ HARD = {  # where the error may be infinite, but is not to be too small
 @pytest.mark.parametrize("name", [*EASY, *HARD])
 def test_the_truth_is_covered_as_often_as_the_intervals_say(name):
     """Of all datapoints, at most what 5% make likely (false alarm: 1 in 10^4); so does the mean, at twice its error."""
-    n = 40
+    n = 40 if name in EASY else 20
     model, guide, x, exact = {**EASY, **HARD}[name](n)
     result = estimate(model, guide, x, max_temperatures=128)
     wrong = outside(result, exact)
@@ -184,7 +184,7 @@ def test_fifty_dimensions_on_scales_from_3_to_95_hundredths():
 def test_a_smaller_tolerance_gives_smaller_errors():
     model, guide, x, exact = known.gamma_poisson(60)
     errors, off = [], []
-    for tolerance in (0.4, 0.02):
+    for tolerance in (0.4, 0.003):
         torch.manual_seed(1)
         result = estimate(model, guide, x, tolerance=tolerance)
         errors.append(result.error.median())
@@ -207,28 +207,23 @@ def test_with_too_few_temperatures_the_error_is_infinite():
 
 
 def test_a_budget_stops_it_and_says_what_was_left():
-    model, guide, x, exact = known.ring(20, dims=3, noise=0.02)
+    model, guide, x, exact = known.ring(10, dims=3, noise=0.1)
     result = estimate(model, guide, x, budget=1e-6)
     assert result.log_prob.isfinite().all()
     assert result.stopped_by_budget > 0
     assert (~result.settled).any()
     assert (result.log_prob <= exact + 2).all()
+    model, guide, x, _ = known.gamma_poisson(10)
     assert estimate(model, guide, x, budget=1e9, max_temperatures=4).stopped_by_budget == 0
 
 
 @pytest.mark.parametrize("make", [known.linear_gaussian, known.both_signs, known.dirichlet_multinomial, known.discrete])
 def test_a_certificate_encloses_log_p_on_data_of_the_model_itself(make):
     """Its bounds against the truth at its own data: 4 standard errors of the means (false alarm: 3 in 10^5 each)."""
-    model, guide, x, _ = make(30)
-    seen = []
-
-    def watched(x):
-        seen.append(x)
-        return model(x)
-
-    result = estimate(watched, guide, x, certify=40, max_temperatures=32)
+    model, guide, x, _ = make(10)
+    result = estimate(model, guide, x, certify=20, max_temperatures=32)
     certificate = result.certificate
-    assert len(certificate.lower) == len(certificate.upper) == len(certificate.error) == 40
+    assert len(certificate.lower) == len(certificate.upper) == len(certificate.error) == 20
     assert certificate.gap > -4 * certificate.gap_std_error
     assert certificate.upper.isfinite().all()
     if make is not known.discrete:

@@ -146,7 +146,6 @@ OTHERS = {  # another value of every argument of every function
     "log_prob": lambda: torch.full((N,), -1.0),
     "start": lambda: "guide",
     "lr": lambda: 0.03,
-    "tolerance": lambda: 0.2,
     "max_temperatures": lambda: 17,
     "num_samples": lambda: 31,
     "num_chains": lambda: 5,
