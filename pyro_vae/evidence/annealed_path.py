@@ -25,6 +25,7 @@ PILOT_CHAINS = 8
 WARM_UP = 4  # transitions before a pilot begins
 LONGEST_STEP = 1.3  # an angle: with its jitter it stays below a quarter of a circle
 SCALE_DRAWS = 64
+WORTH_LEAVING_OUT = 0.85  # when no more than this share of the datapoints is still on its way
 
 
 class Start(Protocol):
@@ -196,15 +197,21 @@ class Schedule(NamedTuple):
         """That of some of the datapoints."""
         return Schedule(*(part[..., index] for part in self))
 
-    def resized(self, num_temperatures: int) -> Schedule:
-        """The same path with another number of temperatures."""
-        place = torch.linspace(0, self.num_temperatures, num_temperatures + 1, dtype=torch.float64)
+    def resized(self, num_temperatures: int | Tensor) -> Schedule:
+        """The same path with another number of temperatures, or with another one for each datapoint, ``[n]``.
+
+        Those with fewer temperatures stay at the last one.
+        """
+        count = torch.as_tensor(num_temperatures, device=self.log_sizes.device).expand(self.log_sizes.shape[1])
+        time = torch.arange(int(count.max()) + 1, device=count.device)[:, None]
+        place = (time.double() * self.num_temperatures / count).clamp_max(self.num_temperatures)
         below = place.long().clamp_max(self.num_temperatures - 1)
-        share = (place - below).to(self.log_sizes)[:, None]
+        share = (place - below).to(self.log_sizes)
         betas, log_sizes = (
-            torch.lerp(part[below], part[below + 1], share) for part in (self.inverse_temperatures, self.log_sizes)
+            torch.lerp(part.gather(0, below), part.gather(0, below + 1), share)
+            for part in (self.inverse_temperatures, self.log_sizes)
         )
-        return Schedule(betas, log_sizes, self.variance * self.num_temperatures / num_temperatures)
+        return Schedule(betas, log_sizes, self.variance * self.num_temperatures / count)
 
 
 class Annealed(NamedTuple):
@@ -213,6 +220,10 @@ class Annealed(NamedTuple):
     log_weights: Tensor  #: ``[chains, n]``, float64.
     position: Tensor  #: Where they ended, as latent vectors ``[chains, n, dims]``.
     acceptance: Tensor  #: The acceptance rate of their moves, ``[n]``.
+
+    def rows(self, index: Tensor | slice) -> Annealed:
+        """Those of some of the datapoints."""
+        return Annealed(self.log_weights[:, index], self.position[:, index], self.acceptance[index])
 
 
 class AnnealedPath:
@@ -280,37 +291,55 @@ class AnnealedPath:
         variance = log_weights.var(0) * len(steps) / num_temperatures
         return Schedule(betas.to(log_sizes.dtype), sizes.to(log_sizes.dtype), variance)
 
+    @torch.no_grad()
     def forward(self, num_chains: int, schedule: Schedule) -> Annealed:
-        """Goes from the start to the posterior: exponentials of the log-weights have the mean p(x)."""
-        return self._anneal(self.start.draw(num_chains), schedule, reverse=False)
+        """Goes from the start to the posterior: exponentials of the log-weights have the mean p(x).
 
+        All datapoints go at once, and those that have arrived are left out from time to time; until then they move on
+        in the posterior.
+        """
+        lengths = (schedule.inverse_temperatures[:-1] < 1).sum(0)
+        order = lengths.argsort(descending=True, stable=True)  # those that arrive first are the last ones
+        path, schedule, lengths = self.some(order), schedule.rows(order), lengths[order]
+        state, momentum = path.start.evaluate(path.start.draw(num_chains)), None
+        log_weights, acceptance = torch.zeros_like(state.start, dtype=torch.float64), torch.zeros_like(state.start[0])
+        arrived: list[Annealed] = []
+        for t in range(1, len(schedule.inverse_temperatures)):
+            left = int((lengths >= t).sum())
+            if left < WORTH_LEAVING_OUT * len(lengths):
+                position = path.start.to_position(state.position)
+                arrived.append(Annealed(log_weights, position, acceptance / (t - 1)).rows(slice(left, None)))
+                here = torch.arange(left, device=order.device)
+                path, schedule, lengths = path.some(here), schedule.rows(here), lengths[:left]
+                state, momentum = State(*(part[:, :left] for part in state)), momentum[:, :left]
+                log_weights, acceptance = log_weights[:, :left], acceptance[:left]
+            low, high = schedule.inverse_temperatures[t - 1 : t + 1]
+            log_weights += (high - low).double() * (state.end - state.start).double()
+            # The last move changes no weight, but is where the chains end: in the posterior.
+            size = schedule.log_sizes[t].exp()
+            state, accepted, momentum = hmc_move(state, path.start.evaluate, high, size, self.num_leapfrog, momentum)
+            acceptance += accepted.mean(0)
+        position = path.start.to_position(state.position)
+        parts = [Annealed(log_weights, position, acceptance / t), *reversed(arrived)]
+        whole = Annealed(*(torch.cat(part, dim=min(1, part[0].ndim - 1)) for part in zip(*parts, strict=True)))
+        return whole.rows(order.argsort())
+
+    @torch.no_grad()
     def reverse(self, position: Tensor, schedule: Schedule) -> Annealed:
         """Goes from exact draws from the posterior, ``[chains, n, dims]``, to the start (Grosse et al. 2015).
 
         Exponentials of minus the log-weights have the mean 1 / p(x).
         """
-        return self._anneal(self.start.from_position(position), schedule, reverse=True)
-
-    @torch.no_grad()
-    def _anneal(self, coordinates: Tensor, schedule: Schedule, *, reverse: bool) -> Annealed:
         betas = schedule.inverse_temperatures
-        state = self.start.evaluate(coordinates)
-        log_weights = torch.zeros_like(state.start, dtype=torch.float64)
-        acceptance, momentum = torch.zeros_like(state.start[0]), None
-        steps = range(1, len(betas))
-        for t in reversed(steps) if reverse else steps:
+        state, momentum = self.start.evaluate(self.start.from_position(position)), None
+        log_weights, acceptance = torch.zeros_like(state.start, dtype=torch.float64), torch.zeros_like(state.start[0])
+        for t in range(len(betas) - 1, 0, -1):
             size = schedule.log_sizes[t].exp()
-            if reverse:
-                state, accepted, momentum = hmc_move(
-                    state, self.start.evaluate, betas[t], size, self.num_leapfrog, momentum
-                )
-                acceptance += accepted.mean(0) / len(steps)
+            state, accepted, momentum = hmc_move(
+                state, self.start.evaluate, betas[t], size, self.num_leapfrog, momentum
+            )
             log_weights += (betas[t] - betas[t - 1]).double() * (state.end - state.start).double()
-            if not reverse:  # the last one changes no weight, but is where the chains end: in the posterior
-                state, accepted, momentum = hmc_move(
-                    state, self.start.evaluate, betas[t], size, self.num_leapfrog, momentum
-                )
-                acceptance += accepted.mean(0) / len(steps)
+            acceptance += accepted.mean(0) / (len(betas) - 1)
         return Annealed(log_weights, self.start.to_position(state.position), acceptance)
 
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.annealed_path import Annealed, AnnealedPath, FromNormals, FromPrior, Schedule, sigmoid_schedule
+from pyro_vae.evidence.annealed_path import AnnealedPath, FromNormals, FromPrior, Schedule, sigmoid_schedule
 from pyro_vae.evidence.error_bars import error_bars, expected_relative_variance
 from pyro_vae.evidence.laplace_proposal import PRIOR_SHARE, Fit, draw_mixture, fit_block, log_mixture, refit
 from pyro_vae.evidence.log_joint import FastDensities, LogJoint, particles_at_once
@@ -28,7 +28,7 @@ __all__ = ["RUNGS", "Ladder", "Settings"]
 RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "annealed from prior")
 GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))
 
-PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 128}
+PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 64}
 PILOT_OF_FEW_DIMS = 1024
 SHARE_WITH_PRIOR = 0.3
 # The share of the weight of a pilot that draws from the prior have, where the normals have all modes: a tenth at most.
@@ -43,9 +43,9 @@ LEAST_SAMPLES = 256
 # In few dimensions many samples reach everywhere, which chains need not.
 MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
-NUM_CHAINS, CHAINS_STEP, MOST_CHAINS, MOST_CHAINS_OF_FEW = 16, 8, 48, 256
+NUM_CHAINS, LAST_CHAINS, MOST_CHAINS = 16, 64, 256
 NUM_LEAPFROG = {ANNEALED: 1, FROM_PRIOR: 3}
-FEWEST_TEMPERATURES = {ANNEALED: 32, FROM_PRIOR: 128}
+FEWEST_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 128}
 PILOT_TEMPERATURES = {ANNEALED: 24, FROM_PRIOR: 48}
 MARGIN = 0.85  # of the variance that is aimed at, since a pilot does not know it well
 SHARE_OF_TOLERANCE = 0.125  # of the bias: what is aimed at
@@ -222,43 +222,21 @@ class Ladder:
         return running, position, log_weights.softmax(0).nan_to_num(0.0)
 
     def _anneal(self, rung: int, log_joint: LogJoint, rows: Tensor) -> None:
-        """Chains with as many temperatures as a pilot asks for, and twice as many each time that they are too few."""
+        """Chains with as many temperatures as a pilot asks for, and four times as many where they were too few."""
         path, schedule = self._pilot(rung, log_joint, rows)
         self.paths[rung] = rows, path, schedule
-        wanted, chains = self._plan(rung, schedule.variance.cpu() * schedule.num_temperatures)
-        most, left = self.settings.max_temperatures, torch.arange(len(rows))
-        while len(left) and not self._is_late():
-            now = left[0]  # all that are alike, at once
-            index = left[(wanted[left] == wanted[now]) & (chains[left] == chains[now])]
-            self._run_chains(rung, index, int(wanted[now]), int(chains[now]))
-            # Four times as many temperatures; where there are no more, more chains, once.
-            last = (wanted[index] == most) & (chains[index] >= 2 * MOST_CHAINS)
-            chains[index] = torch.where(
-                wanted[index] == most, (4 * chains[index]).clamp_min(2 * MOST_CHAINS), chains[index]
-            )
-            wanted[index] = torch.where(last, 2 * most, (4 * wanted[index]).clamp_max(most))
-            better = self._is_unsettled(rows[left]) & ~self.contradicted[rows[left].cpu()]
-            left = left[better & (wanted[left] <= most)]
-
-    def _plan(self, rung: int, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """How many temperatures and chains each datapoint gets, ``[m]``: what costs least of what should do.
-
-        Args:
-            rung: The method.
-            variance: That of the log-weights, times the number of temperatures: it falls about as fast as they grow.
-        """
-        most = self.settings.max_temperatures
-        temperatures = torch.tensor(_powers(min(FEWEST_TEMPERATURES[rung], most), most))
-        variance = variance.nan_to_num(torch.inf, torch.inf)[:, None] / temperatures
-        chains = torch.expm1(variance) / (MARGIN * self.settings.variance_for_bias)
-        chains = CHAINS_STEP * (chains / CHAINS_STEP).clamp_min(NUM_CHAINS / CHAINS_STEP).ceil()
-        # Chains go side by side, temperatures one after the other: those cost time even if there is little to compute.
-        cost = torch.where(chains <= MOST_CHAINS, (chains + NUM_CHAINS) * temperatures, torch.inf)
-        best = torch.where(cost.isinf().all(1), len(temperatures) - 1, cost.argmin(1))
-        more = self.settings.variance_for_bias / self.settings.variance
-        chains = chains.gather(1, best[:, None])[:, 0].clamp_max(MOST_CHAINS)
-        chains = (chains * 2 ** math.ceil(math.log2(more))).clamp_max(MOST_CHAINS_OF_FEW)
-        return temperatures[best], chains.long()
+        most, settings = self.settings.max_temperatures, self.settings
+        variance = schedule.variance.cpu() * schedule.num_temperatures  # about the same for any number of temperatures
+        wanted = variance / math.log1p(MARGIN * NUM_CHAINS * settings.variance_for_bias)
+        wanted = wanted.nan_to_num(most, most).ceil().clamp(min(FEWEST_TEMPERATURES[rung], most), most).long()
+        chains = math.ceil(NUM_CHAINS * settings.variance_for_bias / settings.variance)
+        chains = min(chains, MOST_CHAINS)
+        left, more = torch.arange(len(rows)), True
+        while len(left) and more and not self._is_late():
+            more = bool((wanted[left] < most).any())
+            self._run_chains(rung, left, wanted[left], chains if more else max(chains, LAST_CHAINS))
+            left = left[self._is_unsettled(rows[left]) & ~self.contradicted[rows[left].cpu()]]
+            wanted = (4 * wanted).clamp_max(most)
 
     def _pilot(self, rung: int, log_joint: LogJoint, rows: Tensor) -> tuple[AnnealedPath, Schedule]:
         start = FromPrior(log_joint, rows) if rung == FROM_PRIOR else FromNormals(log_joint, self.fit.normals, rows)
@@ -266,11 +244,12 @@ class Ladder:
         even = [t / steps for t in range(steps + 1)]
         return path, path.pilot(steps, sigmoid_schedule(steps) if rung == FROM_PRIOR else even)
 
-    def _run_chains(self, rung: int, index: Tensor, num_temperatures: int, num_chains: int) -> Annealed:
-        """Goes along the path of a rung, for some of its rows, and reports."""
+    def _run_chains(self, rung: int, index: Tensor, num_temperatures: Tensor, num_chains: int) -> None:
+        """Goes along the path of a rung, for some of its rows ``[m]``, and reports."""
         rows, path, schedule = self.paths[rung]
         index = index.to(rows.device)
-        annealed = path.some(index).forward(num_chains, schedule.rows(index).resized(num_temperatures))
+        resized = schedule.rows(index).resized(num_temperatures.to(rows.device))
+        annealed = path.some(index).forward(num_chains, resized)
         weights = RunningWeights(len(index), num_chains, rows.device)
         weights.update(annealed.log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
         # Weights of the normals that vary, and chains from them that find nothing but normals, do not go together.
@@ -280,7 +259,6 @@ class Ladder:
         extra = {"num_temperatures": num_temperatures, "acceptance": annealed.acceptance.double().cpu()}
         self._report(rung, rows[index], weights, samples=num_chains, doubtful=stuck, **extra)
         self.contradicted[rows[index].cpu()] |= stuck & (moved < 0.01 * expected)
-        return annealed
 
     def _weigh(self, proposal: Proposal, count: int) -> RunningWeights:
         """Weights of draws for all rows."""
@@ -314,7 +292,7 @@ class Ladder:
         pilot: RunningWeights | None = None,
         *,
         samples: int,
-        num_temperatures: int = 0,
+        num_temperatures: Tensor | None = None,
         acceptance: Tensor | None = None,
         doubtful: Tensor | None = None,
     ) -> None:
@@ -337,7 +315,7 @@ class Ladder:
         columns |= {
             "rung": torch.full_like(rows, rung),
             "num_samples": torch.full_like(rows, samples),
-            "num_temperatures": torch.full_like(rows, num_temperatures),
+            "num_temperatures": torch.zeros_like(rows) if num_temperatures is None else num_temperatures[usable],
             "acceptance": nothing if acceptance is None else acceptance[usable],
         }
         known = self.columns["error"][rows]
@@ -400,8 +378,3 @@ class Ladder:
         before = time.perf_counter()
         yield
         self.columns["seconds"][:, rung] += (time.perf_counter() - before) / len(self.x)
-
-
-def _powers(least: int, most: int) -> list[int]:
-    """``least`` times powers of two, up to ``most``, which is the last one."""
-    return [*(least * 2**k for k in range(20) if least * 2**k < most), most]

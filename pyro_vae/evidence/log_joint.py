@@ -35,7 +35,7 @@ class FastDensities:
         pairs: The size.
     """
 
-    def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 512) -> None:
+    def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256) -> None:
         self.make, self.pairs = make, pairs
         self._functions: dict[str, Callable[..., tuple[Tensor, ...]]] = {}
 

@@ -91,22 +91,36 @@ class NormalMixture(NamedTuple):
 
     def log_prob(self, position: Tensor, *, tails: bool) -> Tensor:
         """The log-density of :meth:`draw`, ``[samples, n]``, at positions ``[samples, n, dims]``."""
-        return torch.stack([self._component(mode, position, tails)[0] for mode in range(len(self.center))]).logsumexp(0)
+        return self._mixed(position, tails, with_gradient=False)[0]
 
     def gradient(self, position: Tensor, *, tails: bool) -> tuple[Tensor, Tensor]:
         """The log-density, ``[samples, n]``, and its gradient, ``[samples, n, dims]``."""
-        parts = (self._component(m, position, tails) for m in range(len(self.center)))
-        densities, slopes = zip(*parts, strict=True)
-        log_density = torch.stack(densities)
-        share = log_density.softmax(0)
-        return log_density.logsumexp(0), sum(s[..., None] * slope for s, slope in zip(share, slopes, strict=True))
+        log_density, slope = self._mixed(position, tails, with_gradient=True)
+        return log_density, slope
 
-    def _component(self, mode: int, position: Tensor, tails: bool) -> tuple[Tensor, Tensor]:
+    def _mixed(self, position: Tensor, tails: bool, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
+        every = torch.arange(position.shape[1], device=position.device)
+        log_density, slope = self._component(0, every, position, tails, with_gradient)
+        for mode in range(1, len(self.center)):  # most datapoints have one mode only
+            rows = self.log_weight[mode].isfinite().nonzero()[:, 0]
+            other, other_slope = self._component(mode, rows, position[:, rows], tails, with_gradient)
+            before = log_density[:, rows]
+            log_density[:, rows] = torch.logaddexp(before, other)
+            if with_gradient:
+                share = (other - log_density[:, rows]).exp().nan_to_num(0.0)[..., None]
+                slope[:, rows] = torch.lerp(slope[:, rows], other_slope, share)
+        return log_density, slope
+
+    def _component(
+        self, mode: int, rows: Tensor, position: Tensor, tails: bool, with_gradient: bool
+    ) -> tuple[Tensor, Tensor]:
         """The log-density of a component, with its weight, and the gradient without."""
-        y = _times(self.inverse[mode], position - self.center[mode])
+        whole = len(rows) == self.center.shape[1]
+        inverse, center = (part[mode] if whole else part[mode, rows] for part in (self.inverse, self.center))
+        y = _times(inverse, position - center)
         log_density, pull = _standard(y, tails)
-        log_density = log_density + (self.log_weight[mode] - self.log_det[mode])
-        return log_density, -_times_transposed(self.inverse[mode], pull[..., None] * y)
+        log_density = log_density + (self.log_weight[mode, rows] - self.log_det[mode, rows])
+        return log_density, -_times_transposed(inverse, pull[..., None] * y) if with_gradient else y
 
 
 def _standard(y: Tensor, tails: bool) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ class RunningWeights:
 
     def __init__(self, n: int, num_samples: int, device: torch.device | None = None) -> None:
         self.count = 0
+        self._moments: Moments | None = None  # of what came so far, once they have been asked for
         self.total = torch.zeros(n, dtype=torch.float64, device=device)
         self.total_squares = torch.zeros_like(self.total)
         self.log_sum = torch.full_like(self.total, -torch.inf)
@@ -39,6 +40,7 @@ class RunningWeights:
     def update(self, log_weights: Tensor) -> None:
         """Takes in log-weights ``[particles, n]``."""
         log_weights = log_weights.double()
+        self._moments = None
         self.count += log_weights.shape[0]
         self.total += log_weights.sum(0)
         self.total_squares += log_weights.square().sum(0)
@@ -53,6 +55,7 @@ class RunningWeights:
     def rows(self, index: Tensor) -> RunningWeights:
         """Those of some of the datapoints."""
         part = copy(self)
+        part._moments = None if self._moments is None else self._moments.rows(index.cpu())
         for name, value in vars(self).items():
             if isinstance(value, Tensor):
                 setattr(part, name, value[..., index.to(value.device)])
@@ -61,6 +64,7 @@ class RunningWeights:
     def updated(self, index: Tensor, other: RunningWeights) -> RunningWeights:
         """These, with those of some of the datapoints replaced by others of as many samples."""
         whole = copy(self)
+        whole._moments = None
         for name, value in vars(other).items():
             if isinstance(value, Tensor):
                 dim = getattr(self, name).ndim - 1
@@ -122,12 +126,14 @@ class RunningWeights:
         Args:
             pareto_k: The k-hat, ``[n]``, if it is known already.
         """
+        if self._moments is not None:
+            return self._moments
         tail, log_sum = self.tail.cpu(), self.log_sum.cpu()
         powers = (self.log_sums_of_powers - math.log(self.count)).cpu().unbind()
         squares = (self.log_sum_squares - math.log(self.count)).cpu()
         threshold = torch.where(tail[-1].isneginf(), tail[0], tail[-1])  # a tail with zeros has no slope
         above = (tail[: max(1, len(tail) - 1)] - threshold).clamp_min(0)
-        return Moments(
+        self._moments = Moments(
             count=self.count,
             log_means=(*powers, log_sum - math.log(self.count), squares),  # type: ignore[arg-type]
             zeros=self.zeros.cpu() / self.count,
@@ -135,6 +141,7 @@ class RunningWeights:
             slope=above.mean(0),
             pareto_k=pareto_smooth(self.tail)[0] if pareto_k is None else pareto_k,
         )
+        return self._moments
 
     def columns(self, first: int = 0, pilot: Moments | None = None) -> dict[str, Tensor]:
         """All of this, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``.
