@@ -18,8 +18,8 @@ __all__ = ["Fit", "draw_mixture", "fit_block", "laplace", "log_mixture", "refit"
 
 DRAWS = 32  # of the guide, and of the prior
 MORE_DRAWS = 256  # of the prior, where there are few dimensions
-LEAST_STARTS, MOST_STARTS = 4, 32
-START_DIMS = 200  # starts times dimensions: few dimensions are searched well at little cost
+LEAST_STARTS, MOST_STARTS = 5, 32
+START_DIMS = 250  # starts times dimensions: few dimensions are searched well at little cost
 DOUBLINGS = 2
 NEGLIGIBLE = 0.01  # the share of a mode that does not matter
 PRIOR_SHARE = 0.1  # of the draws
@@ -118,7 +118,7 @@ def fit_block(log_joint: LogJoint, guide: Program) -> Fit:
     scale = ((prior - prior.median(0).values).abs().median(0).values * 1.4826).clamp_min(1e-6)
     normals = fit_normals(log_joint, _starts(log_joint, guide, num_starts, rows), scale, rows)
     growing = rows[normals.num_modes(NEGLIGIBLE) > 1]
-    for _ in range(DOUBLINGS if log_joint.dims <= FEW_DIMS else 1):
+    for _ in range(DOUBLINGS):
         if len(growing) == 0:
             break
         num_starts *= 2
