@@ -121,7 +121,9 @@ def main() -> None:
         "--elbo", choices=LOSSES, default="meanfield", help="sampled (trace) or analytic KL (meanfield)"
     )
     parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of matrix products")
-    parser.add_argument("--test-images", type=count(), default=10_000, help="the first ones, that are evaluated")
+    parser.add_argument(
+        "--test-images", type=count(), default=2000, help="how many to evaluate, of 10000: the first ones"
+    )
     parser.add_argument("--certify", type=count(0), default=0, help="images of the model to try log p(x) on; 0: none")
     parser.add_argument("--seed", type=int, default=0, help="on a CPU, repeats a run to the last bit")
     parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")

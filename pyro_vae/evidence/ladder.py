@@ -341,17 +341,16 @@ class Ladder:
             return at.log_weights[0].double().cpu()
         position = self.log_joint.vectors.to_vectors(spread)
         from_prior = self.columns["rung"].to(self.rows.device) == FROM_PRIOR
-        from_prior |= ~(self.fit.normals.found & self.fit.complete)
+        from_prior |= ~self.fit.normals.found
+        if self.log_joint.dims <= FEW_DIMS:
+            from_prior |= ~self.fit.complete
         for rung, rows in ((ANNEALED, self.rows[~from_prior]), (FROM_PRIOR, self.rows[from_prior])):
             if len(rows):
                 path, schedule = self._pilot(rung, self.log_joint, rows)
                 taken = self.columns["num_temperatures"][rows.cpu()].clamp_min(FEWEST_TEMPERATURES[rung])
-                for count in taken.unique().tolist():
-                    index = (taken == count).nonzero()[:, 0].to(rows.device)
-                    exact = position[:, rows[index]].expand(NUM_CHAINS, -1, -1)
-                    longer = schedule.rows(index).resized(UPPER_TEMPERATURES * count)
-                    back = path.some(index).reverse(exact, longer)
-                    upper[rows[index].cpu()] = -log_mean_exp(-back.log_weights).cpu()
+                exact = position[:, rows].expand(NUM_CHAINS, -1, -1)
+                back = path.reverse(exact, schedule.resized(UPPER_TEMPERATURES * taken))
+                upper[rows.cpu()] = -log_mean_exp(-back.log_weights).cpu()
         return upper
 
     @property

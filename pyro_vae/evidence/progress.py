@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
 from typing import Any, TypeVar
 
 import pyro
+import rich.progress
 import torch
 from rich.console import Console
-from rich.progress import track
 from torch import Tensor
 
 from pyro_vae.evidence.resume_file import DAMAGED, Kept, ResumeFile, locked
@@ -31,10 +31,24 @@ SECONDS_BETWEEN_SAVES = 10.0
 
 
 def bar(blocks: Sequence[Tensor], description: str = "log p(x)") -> Iterable[Tensor]:
-    """A progress bar on the standard error if that is a terminal or a notebook, which vanishes in the end."""
+    """A progress bar on the standard error if that is a terminal or a notebook, which vanishes in the end.
+
+    After the first block it has a forecast of the time that all take.
+    """
     console = Console(stderr=True)
-    shown = console.is_terminal or console.is_jupyter
-    return track(blocks, description, console=console, transient=True) if shown else blocks
+    return _shown(blocks, description, console) if console.is_terminal or console.is_jupyter else blocks
+
+
+def _shown(blocks: Sequence[Tensor], description: str, console: Console) -> Iterator[Tensor]:
+    sizes = [len(block) if isinstance(block, Tensor) else 1 for block in blocks]  # the steps of NUTS are numbers
+    total, done, start = sum(sizes), 0, time.monotonic()
+    with rich.progress.Progress(console=console, transient=True) as shown:
+        task = shown.add_task(description, total=total)
+        for block, size in zip(blocks, sizes, strict=True):
+            yield block
+            done += size
+            seconds = (time.monotonic() - start) * total / done
+            shown.update(task, completed=done, description=f"{description}, about {seconds:.0f} s in all")
 
 
 def block_seed(seed: int, first: int) -> int:
