@@ -87,7 +87,7 @@ HARD = {  # where the error may be infinite, but is not to be too small
 @pytest.mark.parametrize("name", [*EASY, *HARD])
 def test_the_truth_is_covered_as_often_as_the_intervals_say(name):
     """Of all datapoints, at most what 5% make likely (false alarm: 1 in 10^4); so does the mean, at twice its error."""
-    n = 40 if name in EASY else 20
+    n = 32 if name in EASY else 12
     model, guide, x, exact = {**EASY, **HARD}[name](n)
     result = estimate(model, guide, x, max_temperatures=128)
     wrong = outside(result, exact)
