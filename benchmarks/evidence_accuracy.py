@@ -292,7 +292,7 @@ def default_example(args: argparse.Namespace) -> Iterator[Problem]:
         note="The reference is annealing from Laplace, 512 temperatures, 16 chains, 2 leapfrog steps: mean log p(x) "
         f"= {found['log_prob'].mean():.3f}; its standard error has a median of {found['std_error'].median():.3f} "
         f"for an image, and is {found['std_error'].square().sum().sqrt() / len(x):.4f} for the mean; effective sample "
-        f"size: median {found['ess'].median():.1f}, least {found['ess'].min():.1f} of 32.",
+        f"size: median {found['ess'].median():.1f}, least {found['ess'].min():.1f} of 16.",
         num_slow=min(args.slow_images, len(x)),
     )
 
