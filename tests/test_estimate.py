@@ -43,7 +43,7 @@ def test_five_hundred_linear_gaussian_models_with_a_good_guide_and_a_bad_one(off
     """Intervals cover 93% or more, and are not merely wide."""
     models = ManyLinearGaussians(500, seed=1)
     exact = models.log_prob(models.x)
-    result = estimate(models.model, models.guide(*off), models.x)
+    result = estimate(models.model, models.guide(*off), models.x, max_temperatures=128)
     difference = result.log_prob - exact
     assert result.settled.all()
     assert outside(result, exact).double().mean() <= 0.07
