@@ -52,15 +52,19 @@ def estimate(
     1. *Laplace*: importance sampling from normals at the modes of p(x, z), which Newton's method finds from several
        starts, with the curvature there and heavier tails. See :func:`~pyro_vae.evidence.laplace`.
     2. *Annealed from Laplace*: chains from these normals to the posterior (Neal 2001), by Hamiltonian Monte Carlo in
-       coordinates in which they are standard, with twice as many temperatures each time that they were too few.
+       coordinates in which they are standard, with four times as many temperatures each time that they were too few.
+       With up to 16 latent dimensions, the first method takes more samples instead.
     3. *Annealed from prior*: the same from p(z), where the normals are no good start.
 
     Latents that are discrete or lie on a sphere have no gradients: there the guide is taken, and then its mixture with
     the prior (:func:`~pyro_vae.evidence.defensive`).
 
-    What is tried is decided by pilots, and reported from fresh draws. Every method gives a lower bound on average, so
-    that an estimate is taken back where another method, the guide's own samples among them, has seen more. A mode of
-    the posterior that no start and no chain ever comes near is seen by none of them.
+    What is tried is decided by pilots, and reported from fresh draws. Fresh draws that are far worse than the pilot
+    promised are replaced by a longer run; this is a small selection by their own sample.
+
+    Every method gives a lower bound on average. So an estimate is taken back where another method, the guide's own
+    samples among them, has seen more. A mode of the posterior that no start and no chain ever comes near is seen by
+    none of them.
 
     The same ``torch.manual_seed`` gives the same numbers, whatever the number of processes and however often the run
     was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds 2048 pairs, and

@@ -162,7 +162,7 @@ class Ladder:
                     self._anneal(rung, log_joint, rows)
 
     def _laplace(self, found: Tensor) -> None:
-        few_dims = self.log_joint.dims <= FEW_DIMS
+        few_dims = self._few_dims
         samples = PILOT_OF_FEW_DIMS if few_dims else PILOT[LAPLACE]
         pilot, from_prior = self._laplace_pilot(found, samples)
         self.variance[found.cpu()] = expected_relative_variance(pilot.moments()).clamp_max(MOST_OF_VARIANCE)
@@ -198,7 +198,7 @@ class Ladder:
         pilot, position, share = self._laplace_weights(found, samples)
         from_prior = round(PRIOR_SHARE * len(position))
         unseen = (share[:from_prior].sum(0) > MOST_FROM_PRIOR) | (share.amax(0) > MOST_OF_ONE)
-        if self.log_joint.dims <= FEW_DIMS:  # where it costs little
+        if self._few_dims:  # where it costs little
             unseen |= (expected_relative_variance(pilot.moments()) > MOST_VARIANCE).to(unseen.device)
         unseen = unseen.nonzero()[:, 0]
         if len(unseen):
@@ -342,7 +342,7 @@ class Ladder:
         position = self.log_joint.vectors.to_vectors(spread)
         from_prior = self.columns["rung"].to(self.rows.device) == FROM_PRIOR
         from_prior |= ~self.fit.normals.found
-        if self.log_joint.dims <= FEW_DIMS:
+        if self._few_dims:
             from_prior |= ~self.fit.complete
         for rung, rows in ((ANNEALED, self.rows[~from_prior]), (FROM_PRIOR, self.rows[from_prior])):
             if len(rows):
@@ -352,6 +352,11 @@ class Ladder:
                 back = path.reverse(exact, schedule.resized(UPPER_TEMPERATURES * taken))
                 upper[rows.cpu()] = -log_mean_exp(-back.log_weights).cpu()
         return upper
+
+    @property
+    def _few_dims(self) -> bool:
+        """Whether many samples reach everywhere."""
+        return self.log_joint.dims <= FEW_DIMS
 
     @property
     def unsettled(self) -> Tensor:
