@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import known_evidence
 import pyro
 import pytest
@@ -13,7 +15,7 @@ from torch.testing import assert_close
 
 from pyro_vae import evidence
 from pyro_vae.evidence import modes as modes_module
-from pyro_vae.evidence.laplace_proposal import fit_block
+from pyro_vae.evidence.laplace_proposal import find_modes, fit_block
 from pyro_vae.evidence.log_joint import LogJoint
 from pyro_vae.evidence.runner import Programs
 
@@ -106,7 +108,7 @@ def test_latents_with_bounds(make):
     """In free coordinates: the gradient is zero at the centers, and the covariance is the inverse Hessian's."""
     model, guide, x, exact = make(40)
     joint = joint_of(model, guide, x)
-    normals = fit_block(joint, guide).normals
+    normals = find_modes(joint, guide).normals
     _, gradient = joint.gradient(normals.center[:1])
     white = (normals.factor[0].mT @ gradient[0, ..., None])[..., 0]
     assert (white.abs().amax(1) < 0.05).double().mean() > 0.95
@@ -120,12 +122,45 @@ def test_latents_with_bounds(make):
     assert ((result.log_prob - exact).abs() < 0.2).all()
 
 
+def test_normals_are_moved_from_the_mode_to_the_mean():
+    """u = log(z) for z ~ Gamma(a, b): the mode is log(a / b), the mean digamma(a) - log(b), the width a ** -0.5."""
+    model, guide, x, _ = known_evidence.gamma_poisson(60)
+    joint = joint_of(model, guide, x)
+    shape, rate = x + 1.5, 1.5
+    mean, width = shape.digamma() - math.log(rate), shape.rsqrt()
+    modes, means = (find(joint, guide).normals.center[0, :, 0] for find in (find_modes, fit_block))
+    assert_close(modes, (shape / rate).log(), rtol=0, atol=1e-4)
+    many = shape > 3  # with fewer, the posterior is far from normal
+    assert ((means - mean).abs() < 0.25 * (modes - mean).abs())[many].all()
+    assert ((means - mean).abs() < 0.1 * width)[many].all()
+
+
+def test_in_many_dimensions_as_well():
+    """Sixteen random directions tell the shift in all fifty, to about a third."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(50), 1).to_event(1))
+            pyro.factor("skew", (2 * z - z.exp()).sum(-1))
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(50), 1).to_event(1))
+
+    grid = torch.linspace(-9, 9, 20001, dtype=torch.float64)
+    density = (-grid.square() / 2 + 2 * grid - grid.exp()).softmax(0)
+    mean = (density * grid).sum()
+    joint = joint_of(model, guide, torch.zeros(8, 1, dtype=torch.float64))
+    modes, means = (find(joint, guide).normals.center[0] for find in (find_modes, fit_block))
+    assert (modes - mean).norm(dim=-1).amin() > 2 * (means - mean).norm(dim=-1).amax()
+
+
 def test_both_modes_of_a_square():
     """x | z ~ N(z^2, s^2) with x = 2: modes at the two roots, each with half of the mass."""
     x = torch.full((6,), 2.0, dtype=torch.float64)
     for seen in ("one", "between"):
         model, guide, _, _ = known_evidence.both_signs(2, seen)
-        normals = fit(model, guide, x)
+        normals = find_modes(joint_of(model, guide, x), guide).normals
         assert (normals.num_modes(0.1) == 2).all()
         found = torch.where(normals.log_weight.isfinite(), normals.center[..., 0], torch.nan)
         root = (2 - 0.5 * 0.3**2) ** 0.5  # of -z^2 / 2 - (x - z^2)^2 / (2 s^2)

@@ -50,9 +50,10 @@ PILOT_TEMPERATURES = {ANNEALED: 24, FROM_PRIOR: 48}
 MARGIN = 0.85  # of the variance that is aimed at, since a pilot does not know it well
 SHARE_OF_TOLERANCE = 0.125  # of the bias: what is aimed at
 UPPER_TEMPERATURES = 4  # times as many as the estimates took
-# By how much an estimate must exceed another one to contradict it: so many of its errors, or of its standard errors if
-# its error is not known, and at least so many nats.
-KNOWN_ERRORS, UNKNOWN_ERRORS, LEAST_DIFFERENCE = 1.5, 5.0, 0.05
+# By how much an estimate must exceed another one to contradict it: so many errors of both, or standard errors of its
+# own if its error is not known, and at least so many nats. One datapoint in many thousands may do so by chance: an
+# estimate is 10 nats too high with a probability of at most exp(-10) (Markov), and mostly far less.
+KNOWN_ERRORS, UNKNOWN_ERRORS, LEAST_DIFFERENCE = 2.0, 10.0, 0.05
 
 
 class Settings(NamedTuple):
@@ -304,7 +305,7 @@ class Ladder:
         usable = usable.cpu()
         columns = weights.columns(pilot=None if pilot is None else pilot.moments().rows(usable))
         # A sample that has missed a mode does not know it, but another one may have seen it.
-        missed = self.floor[rows] > columns["log_prob"] + columns["error"]
+        missed = self.floor[rows] > columns["log_prob"] + KNOWN_ERRORS * columns["error"]
         self.contradicted[rows] = missed
         if doubtful is not None:
             missed = missed | doubtful[usable]

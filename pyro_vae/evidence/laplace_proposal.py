@@ -11,10 +11,11 @@ from torch import Tensor
 from pyro_vae.evidence.log_joint import LogJoint
 from pyro_vae.evidence.modes import fit_normals
 from pyro_vae.evidence.normal_mixture import FEW_DIMS, NormalMixture
+from pyro_vae.evidence.posterior_means import at_means
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
-__all__ = ["Fit", "draw_mixture", "fit_block", "laplace", "log_mixture", "refit"]
+__all__ = ["Fit", "draw_mixture", "find_modes", "fit_block", "laplace", "log_mixture", "refit"]
 
 DRAWS = 32  # of the guide, and of the prior
 MORE_DRAWS = 256  # of the prior, where there are few dimensions
@@ -94,15 +95,22 @@ def _from_prior(num_samples: int) -> int:
 
 
 class Fit(NamedTuple):
-    """Normals at the modes of a block of datapoints."""
+    """Normals for a block of datapoints, one for each mode."""
 
     normals: NormalMixture
     complete: Tensor  #: Whether more starts would hardly find more modes, ``[n]``.
     scale: Tensor  #: About how wide the prior is, ``[n, dims]``.
 
 
-@torch.no_grad()
 def fit_block(log_joint: LogJoint, guide: Program) -> Fit:
+    """Normals at the modes of a block of datapoints, moved to where they fit best; else as :func:`find_modes`."""
+    fit = find_modes(log_joint, guide)
+    rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
+    return fit._replace(normals=at_means(log_joint, fit.normals, rows))
+
+
+@torch.no_grad()
+def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
     """Normals at the modes of a block of datapoints, which are looked for from several starts.
 
     Where more than one mode was found, it is looked for more of them, with twice as many starts each time, until there
@@ -138,7 +146,8 @@ def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
     known = fit.normals.center[:, rows]
     known = torch.where(fit.normals.log_weight[:, rows, None].isfinite(), known, starts[:1])
     normals = fit_normals(log_joint, torch.cat([known, starts]), fit.scale[rows], rows)
-    return fit._replace(normals=fit.normals.updated(rows, normals.flattened()))
+    normals = at_means(log_joint, normals.flattened(), rows)
+    return fit._replace(normals=fit.normals.updated(rows, normals))
 
 
 def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) -> Tensor:
