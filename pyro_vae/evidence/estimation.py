@@ -25,7 +25,7 @@ from pyro_vae.weights import Program
 
 __all__ = ["estimate"]
 
-ROWS = {"cpu": 512, "cuda": 4096}  # datapoints that climb together
+ROWS = {"cpu": 1024, "cuda": 4096}  # datapoints that climb together
 WORTH_COMPILING = 2000  # datapoints
 MOST_NUMBERS = 2**25  # of the matrices of a block
 

@@ -44,9 +44,12 @@ LEAST_SAMPLES = 256
 MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed
 NUM_CHAINS, LAST_CHAINS, MOST_CHAINS = 16, 64, 256
+# Where the first number of chains would need many temperatures, more chains with fewer temperatures cost as much, and
+# less time: the last datapoints of a block are then few for fewer steps.
+MANY_TEMPERATURES, MORE_CHAINS = 64, 4
 NUM_LEAPFROG = {ANNEALED: 1, FROM_PRIOR: 3}
-FEWEST_TEMPERATURES = {ANNEALED: 32, FROM_PRIOR: 128}
-PILOT_TEMPERATURES = {ANNEALED: 24, FROM_PRIOR: 48}
+FEWEST_TEMPERATURES = {ANNEALED: 24, FROM_PRIOR: 128}
+PILOT_TEMPERATURES = {ANNEALED: 16, FROM_PRIOR: 48}
 MARGIN = 0.85  # of the variance that is aimed at, since a pilot does not know it well
 SHARE_OF_TOLERANCE = 0.125  # of the bias: what is aimed at
 UPPER_TEMPERATURES = 4  # times as many as the estimates took
@@ -223,21 +226,27 @@ class Ladder:
         return running, position, log_weights.softmax(0).nan_to_num(0.0)
 
     def _anneal(self, rung: int, log_joint: LogJoint, rows: Tensor) -> None:
-        """Chains with as many temperatures as a pilot asks for, and four times as many where they were too few."""
+        """Chains with as many temperatures as a pilot asks for; twice as many of both where they were too few."""
         path, schedule = self._pilot(rung, log_joint, rows)
         self.paths[rung] = rows, path, schedule
         most, settings = self.settings.max_temperatures, self.settings
+        fewest = min(FEWEST_TEMPERATURES[rung], most)
         variance = schedule.variance.cpu() * schedule.num_temperatures  # about the same for any number of temperatures
         wanted = variance / math.log1p(MARGIN * NUM_CHAINS * settings.variance_for_bias)
-        wanted = wanted.nan_to_num(most, most).ceil().clamp(min(FEWEST_TEMPERATURES[rung], most), most).long()
+        wanted = wanted.nan_to_num(1e9, 1e9).ceil()
         chains = math.ceil(NUM_CHAINS * settings.variance_for_bias / settings.variance)
-        chains = min(chains, MOST_CHAINS)
-        left, more = torch.arange(len(rows)), True
-        while len(left) and more and not self._is_late():
-            more = bool((wanted[left] < most).any())
-            self._run_chains(rung, left, wanted[left], chains if more else max(chains, LAST_CHAINS))
-            left = left[self._is_unsettled(rows[left]) & ~self.contradicted[rows[left].cpu()]]
-            wanted = (4 * wanted).clamp_max(most)
+        easy = wanted <= MANY_TEMPERATURES
+        for part, more in ((easy, 1), (~easy, MORE_CHAINS)):
+            left = part.nonzero()[:, 0]
+            temperatures = (wanted / more).ceil().clamp(fewest, most).long()
+            while len(left) and not self._is_late():
+                last = not bool((temperatures[left] < most).any())
+                number = min(more * chains, MOST_CHAINS)
+                self._run_chains(rung, left, temperatures[left], max(number, LAST_CHAINS) if last else number)
+                left = left[self._is_unsettled(rows[left]) & ~self.contradicted[rows[left].cpu()]]
+                if last:
+                    break
+                temperatures, more = (2 * temperatures).clamp_max(most), 2 * more
 
     def _pilot(self, rung: int, log_joint: LogJoint, rows: Tensor) -> tuple[AnnealedPath, Schedule]:
         start = FromPrior(log_joint, rows) if rung == FROM_PRIOR else FromNormals(log_joint, self.fit.normals, rows)
