@@ -42,9 +42,9 @@ def to_arviz(
 ) -> Any:
     """Draws from the posterior, with all that ArviZ wants to know of them.
 
-    They come from the method that :func:`~pyro_vae.evidence.estimate` settles each datapoint with: normals at the modes
-    of p(x, z), or the ends of annealed chains. Some are kept by their weights (sampling-importance-resampling, Rubin
-    1988). So they need not look like those of the guide.
+    They come from the method that :func:`~pyro_vae.evidence.estimate` settles each datapoint with: normals fitted
+    to the modes of p(x, z), or the ends of annealed chains. Some are kept by their weights (sampling-importance-
+    resampling, Rubin 1988). So they need not look like those of the guide.
 
     So that ``az.summary``, ``az.plot_pair``, ``az.loo`` and the like work on any model and guide. All draws are held in
     memory, and as many posterior predictive datapoints for every row of x: choose rows.

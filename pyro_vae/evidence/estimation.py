@@ -49,11 +49,12 @@ def estimate(
 
     Methods are tried one after the other, for each datapoint only as far as it needs:
 
-    1. *Laplace*: importance sampling from normals at the modes of p(x, z), which Newton's method finds from several
-       starts, with the curvature there and heavier tails. See :func:`~pyro_vae.evidence.laplace`.
+    1. *Laplace*: importance sampling from normals that are fitted to p(x, z) at each of its modes, which are looked for
+       from several starts: with the curvature at the mode, the center at the mean, and heavier tails.
+       See :func:`~pyro_vae.evidence.laplace`.
     2. *Annealed from Laplace*: chains from these normals to the posterior (Neal 2001), by Hamiltonian Monte Carlo in
-       coordinates in which they are standard, with four times as many temperatures each time that they were too few.
-       With up to 16 latent dimensions, the first method takes more samples instead.
+       coordinates in which they are standard, with twice as many temperatures and chains each time that they were
+       too few. With up to 16 latent dimensions, the first method takes more samples instead.
     3. *Annealed from prior*: the same from p(z), where the normals are no good start.
 
     Latents that are discrete or lie on a sphere have no gradients: there the guide is taken, and then its mixture with
@@ -87,7 +88,7 @@ def estimate(
             is. Results agree to rounding. A model that cannot be compiled runs as it is, with a warning.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+            been stopped; at most the last 10 seconds are lost, and the block of up to 1024 datapoints being computed.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 

@@ -39,7 +39,7 @@ MOST_OF_ONE = 0.5  # of the weight, for a single draw
 MORE_STARTS = 4
 AT_ONCE = 128  # samples that are drawn at once, whatever the size of a chunk
 LEAST_SAMPLES = 256
-# Weights of normals at the modes that vary more have missed the flanks of the posterior, and annealing costs no more.
+# Weights of normals that vary more have missed the flanks of the posterior, and annealing costs no more.
 # In few dimensions many samples reach everywhere, which chains need not.
 MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 MOST_SAMPLES_OF_FEW = 2**14  # where the noise of each datapoint counts, and where nothing can be annealed

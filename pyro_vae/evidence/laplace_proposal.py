@@ -1,4 +1,4 @@
-"""Laplace's approximation as a proposal: normals at the modes of p(x, z), for every datapoint."""
+"""Laplace's approximation as a proposal: a normal for each mode of p(x, z), for every datapoint."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
 __all__ = ["Fit", "draw_mixture", "find_modes", "fit_block", "laplace", "log_mixture", "refit"]
 
-DRAWS = 32  # of the guide, and of the prior
+DRAWS = 32  # of the prior
+GUIDE_DRAWS = 16
 MORE_DRAWS = 256  # of the prior, where there are few dimensions
 LEAST_STARTS, MOST_STARTS = 5, 32
 START_DIMS = 250  # starts times dimensions: few dimensions are searched well at little cost
@@ -27,9 +28,10 @@ PRIOR_SHARE = 0.1  # of the draws
 
 
 def laplace() -> Proposal:
-    """Draws from normals at the modes of p(x, z), with the curvature there, a little widened and with heavier tails.
+    """Draws from normals that are fitted to p(x, z) at its modes, a little widened and with heavier tails.
 
-    The modes are looked for from several starts, draws of the guide and of the prior among them. The normals
+    Each has the curvature at a mode, but its center where it fits best: a skewed posterior has its mass beside its
+    mode. The modes are looked for from several starts, draws of the guide and of the prior among them. The normals
     live in unconstrained coordinates, so that latents with bounds are taken too; all must be continuous. They are
     fitted once for each block of datapoints, so that more samples of the same block do not pay for them again. A fifth
     of the draws from them come from Student t distributions of the same shape, for tails that are heavier than those of
@@ -152,12 +154,12 @@ def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
 
 def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) -> Tensor:
     """The mean of the guide, draws of it, the likeliest draw from the prior, and others that are about as likely."""
-    guided = log_joint.draw_guide(guide, DRAWS)[:, rows]
+    guided = log_joint.draw_guide(guide, GUIDE_DRAWS)[:, rows]
     draws = MORE_DRAWS if log_joint.dims <= FEW_DIMS else DRAWS
     prior = log_joint.draw_prior(max(draws, num_starts))[:, rows]
     log_prior, joint = log_joint.densities(prior, rows)
     likelihood = (joint - log_prior).double().nan_to_num(nan=-torch.inf, posinf=-torch.inf)
-    from_guide = min(DRAWS, (num_starts - 2) // 3)
+    from_guide = min(GUIDE_DRAWS, (num_starts - 2) // 3)
     spread = _tempered(likelihood, num_starts - 2 - from_guide)
     chosen = torch.cat([likelihood.argmax(0, keepdim=True), spread])
     chosen = prior.gather(0, chosen[..., None].expand(*chosen.shape, prior.shape[-1]))

@@ -10,6 +10,7 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.evidence.latent_draws import latent_draws
 from pyro_vae.evidence.latent_vectors import LatentVectors
 from pyro_vae.infer.graphs import recorded
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
@@ -119,9 +120,8 @@ class LogJoint:
         parts, at_once = [], particles_at_once(self.chunk_size, len(self.x))
         for done in range(0, num_particles, at_once):
             count = min(at_once, num_particles - done)
-            trace: Any = poutine.trace(vectorized(program, count, self.layout)).get_trace(self.x)
-            latents = {name: trace.nodes[name]["value"] for name in self.vectors.transforms}
-            parts.append(self.vectors.to_vectors(latents))
+            drawn = latent_draws(vectorized(program, count, self.layout), self.x, self.vectors.transforms)
+            parts.append(self.vectors.to_vectors(drawn))
         return torch.cat(parts)
 
     @torch.no_grad()

@@ -13,7 +13,8 @@ from pyro_vae.evidence.normal_mixture import NormalMixture
 __all__ = ["fit_normals"]
 
 MOST_DIMS = 400  # with more, a matrix for each datapoint costs more than it gives
-ASCENT_STEPS = 20  # of L-BFGS, from each start
+ASCENT_STEPS = 12  # of L-BFGS, from each start
+MORE_ASCENT_STEPS = 40  # where ends still seem to belong to several modes
 MEMORY = 6
 NEWTON_STEPS = 3
 # Of finite differences, in standard deviations of the prior or of the posterior.
@@ -27,7 +28,8 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
     """Finds modes from several starts, and fits a normal at each of them.
 
     From each start, L-BFGS (Nocedal & Wright 2006, algorithm 7.4) goes uphill for some steps. Ends without a valley
-    between them belong to one mode. Newton's method finishes each mode; its Hessian is made of finite differences of
+    between them belong to one mode; the others go on uphill, since what looks like a valley may be a bend. Newton's
+    method finishes each mode; its Hessian is made of finite differences of
     gradients, so that the model is differentiated once only.
 
     Args:
@@ -40,11 +42,15 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
         A mixture of at most as many normals as there are starts; a datapoint where nothing finite was found has a
         ``log_weight`` of -inf for all of them.
     """
-    position, value = _ascend(log_joint, starts, scale, rows)
-    order = value.nan_to_num(nan=-torch.inf).argsort(0, descending=True)
-    value = value.gather(0, order)
-    position = position.gather(0, order[..., None].expand_as(position))
-    distinct = _distinct(log_joint, position, value, rows)
+    position, distinct = _ends(log_joint, starts, scale, rows, ASCENT_STEPS)
+    several = (distinct.sum(0) > 1).nonzero()[:, 0]
+    if len(several):
+        first = (~distinct[:, several]).byte().argsort(stable=True, dim=0)[: int(distinct.sum(0).max())]
+        kept = position[:, several].gather(0, first[..., None].expand(*first.shape, position.shape[-1]))
+        ends, still_distinct = _ends(log_joint, kept, scale[several], rows[several], MORE_ASCENT_STEPS)
+        position[: len(ends), several] = ends
+        distinct[:, several] = False
+        distinct[: len(ends), several] = still_distinct
     parts = []
     for mode in range(len(position)):
         chosen = distinct[mode].nonzero()[:, 0]
@@ -53,13 +59,24 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
     return _mixture(parts, scale)
 
 
-def _ascend(log_joint: LogJoint, position: Tensor, scale: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+def _ends(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Where the starts lead uphill, the highest first, and which are the highest of their mode, ``[starts, m]``."""
+    position, value = _ascend(log_joint, starts, scale, rows, num_steps)
+    order = value.nan_to_num(nan=-torch.inf).argsort(0, descending=True)
+    value = value.gather(0, order)
+    position = position.gather(0, order[..., None].expand_as(position))
+    return position, _distinct(log_joint, position, value, rows)
+
+
+def _ascend(
+    log_joint: LogJoint, position: Tensor, scale: Tensor, rows: Tensor, num_steps: int
+) -> tuple[Tensor, Tensor]:
     """L-BFGS uphill in coordinates divided by the scale; a step that does not lead up is shortened."""
     value, gradient = log_joint.gradient(position, rows)
     gradient = gradient * scale
     history: list[tuple[Tensor, Tensor, Tensor]] = []
     step_size = torch.ones_like(value)
-    for _ in range(ASCENT_STEPS):
+    for _ in range(num_steps):
         direction = _two_loops(gradient, history)
         downhill = ((direction * gradient).sum(-1) <= 0) | ~direction.isfinite().all(-1)
         direction = torch.where(downhill[..., None], gradient, direction)

@@ -53,8 +53,7 @@ def _at_mean(log_joint: LogJoint, center: Tensor, factor: Tensor, rows: Tensor) 
     dims = center.shape[-1]
     normal = torch.randn(dims, min(dims, MOST_DIRECTIONS), dtype=center.dtype, device=center.device)
     directions = torch.linalg.qr(normal).Q.T * math.sqrt(dims)
-    points = torch.cat([directions, -directions])[:, None]  # [points, 1, dims]
-    around = (factor @ points[..., None])[..., 0]
+    around = (factor @ torch.cat([directions, -directions]).T).permute(2, 0, 1)  # [points, m, dims]
     best = torch.full_like(center[:, 0], -torch.inf)
     moved = center
     for _ in range(STEPS):
