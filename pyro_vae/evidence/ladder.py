@@ -264,8 +264,9 @@ class Ladder:
         weights.update(annealed.log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf))
         # Weights of the normals that vary, and chains from them that find nothing but normals, do not go together.
         moved = annealed.log_weights.var(0).cpu() * num_temperatures
-        expected = torch.log1p(self.variance[rows[index].cpu()])
-        stuck = (moved < STUCK * expected) & (rung == ANNEALED)
+        variance = self.variance[rows[index].cpu()]
+        expected = torch.log1p(variance)
+        stuck = (moved < STUCK * expected) & (variance > MOST_VARIANCE) & (rung == ANNEALED)
         extra = {"num_temperatures": num_temperatures, "acceptance": annealed.acceptance.double().cpu()}
         self._report(rung, rows[index], weights, samples=num_chains, doubtful=stuck, **extra)
         self.contradicted[rows[index].cpu()] |= stuck & (moved < 0.01 * expected)
