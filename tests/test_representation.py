@@ -42,7 +42,7 @@ def rotation(size: int) -> Tensor:
 @pytest.mark.parametrize("probe", [linear_probe, nearest_neighbours])
 def test_separable_codes_are_all_right_and_random_labels_are_chance(probe):
     codes, labels = clouds(300, apart=30)
-    assert probe(codes[:200], labels[:200], codes[200:], labels[200:]) == (1.0, 0.0)
+    assert probe(codes[:200], labels[:200], codes[200:], labels[200:]) == (1.0, 1 / 100)
     # Whatever is predicted, labels that know nothing of it agree with it as coins do.
     random = torch.randint(4, (300 + 2000,))
     codes = torch.randn(len(random), 3)
@@ -57,6 +57,18 @@ def test_the_error_is_that_of_a_binomial(probe):
     assert 1 / 3 < value < 1
     assert_close(std_error, (value * (1 - value) / 99) ** 0.5)
     assert probe(codes[:200], labels[:200], codes[200:201], labels[200:201]).std_error == math.inf
+
+
+@pytest.mark.parametrize("probe", [linear_probe, nearest_neighbours])
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_a_few_test_codes_that_are_all_right_are_no_certainty(probe, count):
+    """Three standard errors reach as far as the 95% bound on a share of which no exception was seen: 3 / count."""
+    codes, labels = clouds(40, apart=30)
+    for flip, share in ((0, 1.0), (1, 0.0)):
+        test_labels = (labels[30 : 30 + count] + flip) % 3
+        result = probe(codes[:30], labels[:30], codes[30 : 30 + count], test_labels)
+        assert result.value == share
+        assert result.std_error == (math.inf if count == 1 else 1 / count)
 
 
 @pytest.mark.parametrize("probe", [linear_probe, nearest_neighbours])

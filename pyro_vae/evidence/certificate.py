@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pyro_vae.evidence.error_bars import student
 from pyro_vae.evidence.ladder import Ladder, Settings
 from pyro_vae.evidence.runner import Programs, Progress
 from pyro_vae.evidence.simulation import simulate
@@ -53,9 +54,11 @@ class Certificate:
 
     def summary(self) -> str:
         """The gap in words."""
+        m = len(self.lower)
+        made = f"{m} datapoints" if m > 1 else "one datapoint"
+        error = f"+- {student(m - 1) * self.gap_std_error:.3f} nats" if m > 1 else "nats: one cannot tell its error"
         lines = [
-            f"certificate: on {len(self.lower)} datapoints that the model itself made, the procedure is within "
-            f"{self.gap:.3f} +- {2 * self.gap_std_error:.3f} nats",
+            f"certificate: on {made} that the model itself made, the procedure is within {self.gap:.3f} {error}",
             f"  lower bound {self.lower.mean().item():.3f}, upper bound {self.upper.mean().item():.3f}, on average",
         ]
         if self.settled < 1:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from pyro_vae.evidence.error_bars import student
 from pyro_vae.evidence.result import Evidence, std_error_of_mean
 from pyro_vae.figures import new_figure
 
@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Comparison", "compare"]
-
-Z = NormalDist().inv_cdf(0.975)
 
 
 @dataclass(frozen=True, repr=False)
@@ -62,7 +60,7 @@ class Comparison:
     @property
     def population_error(self) -> float:
         """The half-width of a 95% interval for the mean difference over all the data: both errors together."""
-        return self.mean_error + Z * self.population_std_error
+        return self.mean_error + student(int(self.settled.sum()) - 1) * self.population_std_error
 
     def summary(self) -> str:
         """The difference, both of its errors, and what they allow to say."""

@@ -11,34 +11,50 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count
+from pyro_vae.checks import check_count, check_rows
+from pyro_vae.evidence.activity import activity, mean_or_draw
+from pyro_vae.evidence.aggregate_posterior import aggregate_densities
+from pyro_vae.evidence.information_bounds import Bounds, information_bounds
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.processes import Processes
-from pyro_vae.weights import Program, no_sites, terms, terms_at
+from pyro_vae.weights import Program, sample_sites, terms_of, vectorized_trace_pair
 
 __all__ = ["ElboDecomposition", "decompose_elbo"]
 
-ACTIVE = 0.01  # Burda et al. 2015, section 5.2
 DRAWN, MEAN, VARIANCE = "drawn ", "mean ", "variance "  # of a latent site, in the names of columns
-PAIRS_AT_ONCE = 2**16  # densities of one latent under q given another datapoint: no likelihood to compute
+NEAR = 1.0  # nats below the log of the number of datapoints
 
 
 @dataclass(frozen=True)
 class ElboDecomposition:
     """ELBO = reconstruction - mutual information - marginal KL, in nats per datapoint (Hoffman & Johnson 2016).
 
+    What is said of q(z), the mean of q(z | x) over the data, depends on which data are meant. ``mutual_information``
+    and ``marginal_kl`` are of these very datapoints: z can tell few of them all apart, and then the mutual information
+    is the log of their number. The ``..._bounds`` are of all the data of which these are a sample: a pair, of which
+    each end holds with 97.5%. Fewer than 10 datapoints or draws cannot tell: the bounds are then 0 and infinity.
+
     Attributes:
-        reconstruction: The mean of log p(x given z) under q. Its negative is the distortion (Alemi et al. 2018).
-        rate: The mean of KL(q(z given x) || p(z)), from the same draws.
+        reconstruction: The mean of log p(x | z) under q. Its negative is the distortion (Alemi et al. 2018).
+        rate: The mean of KL(q(z | x) || p(z)), from the same draws.
         mutual_information: Between z and the index of the datapoint, under q: at most the log of the number of
-            datapoints.
-        marginal_kl: KL(q(z) || p(z)), where q(z) is the mean of q(z given x) over the datapoints: what a better prior
-            could save.
+            datapoints, and on average a lower bound on that of z and x (Poole et al. 2019, equation 12).
+        marginal_kl: KL(q(z) || p(z)), where q(z) is the mean of q(z | x) over the datapoints. On average an upper bound
+            on what a better prior could save.
         reconstruction_std_error: The Monte Carlo standard error of ``reconstruction``.
         rate_std_error: That of ``rate``.
-        mutual_information_std_error: That of ``mutual_information``, for the choice of the draws.
-        activity: For each latent site, the variance over the data of the mean of q(z given x), ``[...]``.
+        mutual_information_std_error: That of ``mutual_information``, for the choice of the draws, as an estimate for
+            these very datapoints: it says nothing of how far the bound lies from the mutual information of z and x.
+        mutual_information_bounds: On the mutual information of z and x.
+        marginal_kl_bounds: On KL(q(z) || p(z)): what a better prior could save.
+        total_correlation_bounds: On KL(q(z) || product of q(z_d)), if there is one latent site whose units are
+            independent given x; else None.
+        activity: For each latent site, the variance over the data of the mean of q(z | x), ``[...]``.
+        active: Which latent units are active, by site: those of an activity above 0.01 (Burda et al. 2015, section
+            5.2), by four standard errors. A single datapoint tells nothing of it.
+        inactive: Those of an activity below 0.01, by four standard errors. Some may be neither.
         num_datapoints: The number of datapoints.
+        num_aggregated: The number of datapoints that q(z) is the mean over: with those of ``more``.
     """
 
     reconstruction: float
@@ -47,8 +63,14 @@ class ElboDecomposition:
     reconstruction_std_error: float
     rate_std_error: float
     mutual_information_std_error: float
+    mutual_information_bounds: Bounds
+    marginal_kl_bounds: Bounds
+    total_correlation_bounds: Bounds | None
     activity: dict[str, Tensor]
+    active: dict[str, Tensor]
+    inactive: dict[str, Tensor]
     num_datapoints: int
+    num_aggregated: int
 
     @property
     def elbo(self) -> float:
@@ -66,34 +88,55 @@ class ElboDecomposition:
         return self.rate - self.mutual_information
 
     @property
-    def active(self) -> dict[str, Tensor]:
-        """Which latent units are active, by site: those of an activity above 0.01 (Burda et al. 2015, section 5.2)."""
-        return {name: activity > ACTIVE for name, activity in self.activity.items()}
-
-    @property
     def collapsed(self) -> bool:
-        """Whether more than half of the latent units of some site are not active."""
-        return any(map(_mostly_off, self.active.values()))
+        """Whether more than half of the latent units of some site are surely not active."""
+        return any(map(_mostly, self.inactive.values()))
 
     def summary(self) -> str:
-        """The parts and the active units, with a warning at posterior collapse."""
-        most = math.log(self.num_datapoints)
+        """The parts with their errors and bounds, and the active units, with a warning at posterior collapse."""
+        n = self.num_datapoints
         lines = [
-            f"ELBO {self.elbo:.3f} nats, the mean over {self.num_datapoints} datapoints:",
-            f"  reconstruction, E log p(x given z){self.reconstruction:10.3f} +- {self.reconstruction_std_error:.3f}",
-            f"  minus the rate, KL(q || p(z)){self.rate:15.3f} +- {self.rate_std_error:.3f}, which consists of",
-            f"    mutual information of x and z{self.mutual_information:12.3f} "
-            f"+- {self.mutual_information_std_error:.3f} (at most {most:.3f}, the log of the number of datapoints)",
-            f"    marginal KL(q(z) || p(z)){self.marginal_kl:16.3f}",
+            f"ELBO {self.elbo:.3f} nats, " + (f"the mean over {n} datapoints:" if n > 1 else "of one datapoint:"),
+            f"  reconstruction, E log p(x | z)    {self.reconstruction:10.3f} +- {self.reconstruction_std_error:.3f}",
+            f"  minus the rate, KL(q || p(z))     {self.rate:10.3f} +- {self.rate_std_error:.3f}",
+            "  (standard errors of the draws)",
+            *self._of_all_data(),
         ]
         for name, active in self.active.items():
+            unknown = int((~active & ~self.inactive[name]).sum())
             lines.append(f"  active units of {name!r}: {int(active.sum())} of {active.numel()}")
-            if _mostly_off(active):
+            if unknown:
+                lines[-1] += f"; for {unknown} more, so few datapoints and particles cannot tell"
+            if _mostly(self.inactive[name]):
                 lines.append(
                     f"  WARNING: posterior collapse: most units of {name!r} say nothing of x. A KL term that is\n"
                     "  phased in, or held above a least rate (free bits), can prevent it; so can fewer units."
                 )
         return "\n".join(lines)
+
+    def _of_all_data(self) -> list[str]:
+        """What is known of the parts of the rate, for all the data of which the datapoints are a sample."""
+        count, most = self.num_aggregated, math.log(self.num_aggregated)
+        if math.isinf(self.mutual_information_bounds.upper):
+            return [
+                "  The rate consists of the mutual information of x and z and the marginal KL(q(z) || p(z)): so few",
+                "  datapoints or draws (num_marginal) cannot tell how much is which. The mutual information that they",
+                f"  can show is at most {most:.3f}, the log of the number of datapoints.",
+            ]
+        lines = [
+            "  The rate consists of (95% bounds, for all the data of which these are a sample)",
+            f"    mutual information of x and z   {self.mutual_information_bounds}",
+            f"    marginal KL(q(z) || p(z))       {self.marginal_kl_bounds}, what a better prior could save",
+        ]
+        if self.total_correlation_bounds is not None:
+            lines.append(f"  total correlation of the units    {self.total_correlation_bounds}")
+        if self.mutual_information > most - NEAR:
+            lines += [
+                f"  Note: z tells nearly all of the {count} datapoints apart. The mutual information that so many can",
+                f"  show is at most {most:.3f}, the log of their number: it may be anywhere up to the upper bound, and",
+                "  the marginal KL anywhere down to the lower one. More datapoints (more=) raise this limit.",
+            ]
+        return lines
 
     def __str__(self) -> str:
         return self.summary()
@@ -107,6 +150,7 @@ def decompose_elbo(
     *,
     num_particles: int = 16,
     num_marginal: int = 1000,
+    more: Tensor | None = None,
     chunk_size: int | None = None,
     progress: Progress = bar,
     resume: str | Path | None = None,
@@ -115,7 +159,12 @@ def decompose_elbo(
     """Splits the ELBO as Hoffman & Johnson (2016) do, and counts active units.
 
     The mutual information needs the density of a latent under q given every datapoint: it is computed for some latents,
-    of datapoints chosen at random.
+    of datapoints chosen at random. Averaged over all datapoints, this density leads to a lower bound on the mutual
+    information; without the latent's own datapoint, to an upper bound (Poole et al. 2019, equations 12 and 13). Any
+    prior gives an upper bound too: the model's own, and a normal with mean and covariance of other latents, are tried.
+
+    No method has a lower bound that is much above the log of the number of datapoints, whatever the data (McAllester &
+    Stratos 2020).
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
@@ -123,6 +172,8 @@ def decompose_elbo(
         x: Data, ``[n, *event]``.
         num_particles: Particles for each datapoint, at least 2.
         num_marginal: The number of latents that the mutual information is estimated from, at least 2.
+        more: Further datapoints of the same kind, ``[m, *event]``, none of them in x, that q(z) is averaged over too:
+            the training data, for one. The more, the closer are the bounds.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
@@ -132,34 +183,38 @@ def decompose_elbo(
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
-        ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
-            match, or the file is of another run.
+        ValueError: If x or ``more`` is empty or not accepted by the programs, the programs share no data plate, their
+            sites do not match, ``more`` has all rows of x, or the file is of another run.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     settings = {
         "function": "decompose_elbo",
         "num_particles": check_count("num_particles", num_particles, least=2),
         "num_marginal": check_count("num_marginal", num_marginal, least=2),
+        "more": more,
     }
     programs = Programs(model, guide, x, chunk_size)
+    further = None if more is None else Programs(model, guide, _others(x, more), chunk_size)
 
     def decompose(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
-        at = terms(model, guide, block, num_particles, programs.layout)
-        columns = {"own_posterior": at.log_posterior[0].double(), "own_prior": at.log_prior[0].double()}
+        layout = programs.layout
+        model_trace, guide_trace = vectorized_trace_pair(model, guide, block, num_particles, layout)
+        at = terms_of(model_trace, guide_trace, layout)
+        columns = {"own_prior": at.log_prior[0].double()}
         for name, values in (("reconstruction", at.log_likelihood), ("rate", at.log_posterior - at.log_prior)):
             columns |= {name: values.double().mean(0), f"{name}_variance": values.double().var(0) / num_particles}
-        for name, value in at.latents.items():
-            values = programs.layout.rows_second(value)
+        for name, site in sample_sites(guide_trace):
+            means = layout.rows_second(mean_or_draw(site)).double()
             columns |= {
-                f"{DRAWN}{name}": values[0],
-                f"{MEAN}{name}": values.double().mean(0),
-                f"{VARIANCE}{name}": values.double().var(0) / num_particles,
+                f"{DRAWN}{name}": layout.rows_second(site["value"])[0],
+                f"{MEAN}{name}": means.mean(0),
+                f"{VARIANCE}{name}": means.var(0) / num_particles,
             }
         return columns
 
     return programs.run(
         decompose,
-        partial(_decomposition, programs, num_marginal),
+        partial(_decomposition, programs, further, num_particles, num_marginal),
         rows=max(1, programs.chunk_size // num_particles),
         settings=settings,
         progress=progress,
@@ -169,25 +224,28 @@ def decompose_elbo(
 
 
 @torch.no_grad()
-def _decomposition(programs: Programs, num_marginal: int, columns: dict[str, Tensor]) -> ElboDecomposition:
+def _decomposition(
+    programs: Programs, further: Programs | None, num_particles: int, num_marginal: int, columns: dict[str, Tensor]
+) -> ElboDecomposition:
     """The result for the first datapoints, from what was computed of each."""
     n = len(columns["rate"])
     chosen = torch.randperm(n)[:num_marginal].sort().values
-    latents = {name: values[chosen].to(programs.x.device) for name, values in _sites(DRAWN, columns).items()}
     with pyro.validation_enabled(False):
-        log_marginal = _log_marginal(programs, n, latents).cpu()
-    information = columns["own_posterior"][chosen] - log_marginal
-    marginal = log_marginal - columns["own_prior"][chosen]
+        densities = aggregate_densities(programs, _sites(DRAWN, columns), chosen, further)
+    bounds = information_bounds(densities, columns["own_prior"][chosen], columns["rate"], chosen)
+    information = densities.own - densities.everyone
+    marginal = densities.everyone - columns["own_prior"][chosen]
     rate, rate_std_error = columns["rate"].mean().item(), _std_error(columns["rate_variance"])
     # Their sum is the rate. The one that varies less is estimated, and the other is what remains of the rate.
-    variances = [_variance(information).item(), _variance(marginal).item()]
+    variances = [_variance(information), _variance(marginal)]
     error = math.sqrt(min(variances) / len(chosen))
     if variances[0] <= variances[1]:
         mutual_information = information.mean().item()
     else:
         mutual_information = rate - marginal.mean().item()
         error = math.hypot(error, rate_std_error)
-    variances_of_means = _sites(VARIANCE, columns)
+    noise = _sites(VARIANCE, columns)
+    units = {name: activity(means, noise[name], num_particles) for name, means in _sites(MEAN, columns).items()}
     return ElboDecomposition(
         reconstruction=columns["reconstruction"].mean().item(),
         rate=rate,
@@ -195,48 +253,46 @@ def _decomposition(programs: Programs, num_marginal: int, columns: dict[str, Ten
         reconstruction_std_error=_std_error(columns["reconstruction_variance"]),
         rate_std_error=rate_std_error,
         mutual_information_std_error=error,
-        # Without what the finite number of particles adds to it.
-        activity={
-            name: (_variance(means) - variances_of_means[name].mean(0)).clamp_min(0)
-            for name, means in _sites(MEAN, columns).items()
-        },
+        mutual_information_bounds=bounds.mutual_information,
+        marginal_kl_bounds=bounds.marginal_kl,
+        total_correlation_bounds=bounds.total_correlation,
+        activity={name: each.variance for name, each in units.items()},
+        active={name: each.active for name, each in units.items()},
+        inactive={name: each.inactive for name, each in units.items()},
         num_datapoints=n,
+        num_aggregated=n + (0 if further is None else len(further.x)),
     )
 
 
-def _mostly_off(active: Tensor) -> bool:
-    return bool(active.double().mean() < 0.5)
+def _others(x: Tensor, more: Tensor) -> Tensor:
+    """Returns further datapoints, if they are not those that x was taken from.
+
+    Raises:
+        ValueError: If x is a part of them.
+    """
+    check_rows(more)
+    if more.shape[1:] == x.shape[1:]:
+        # A random projection stands for a row.
+        weight = torch.randn(x[0].numel(), dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        marks = [rows.flatten(1).cpu().double().nan_to_num() @ weight for rows in (x, more)]
+        if torch.isin(*marks).all():
+            raise ValueError(f"more has all {len(x)} rows of x; expected other datapoints")
+    return more
+
+
+def _mostly(units: Tensor) -> bool:
+    return bool(units.double().mean() > 0.5)
 
 
 def _sites(prefix: str, columns: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}
 
 
-def _variance(values: Tensor) -> Tensor:
-    """Over the rows; that of a single one is zero."""
-    return values.var(0) if len(values) > 1 else torch.zeros_like(values[0])
+def _variance(values: Tensor) -> float:
+    """That of a single value is zero."""
+    return values.var().item() if len(values) > 1 else 0.0
 
 
 def _std_error(variances: Tensor) -> float:
     """Of the mean over datapoints of estimates with these variances, ``[n]``."""
     return variances.sum().sqrt().item() / len(variances)
-
-
-def _log_marginal(programs: Programs, n: int, latents: dict[str, Tensor]) -> Tensor:
-    """log q(z) of latents ``[m, ...]``: the log of the mean over the first n datapoints of q(z | x), ``[m]``."""
-    layout, done = programs.layout, 0
-    count = len(next(iter(latents.values())))
-    log_sum = torch.full((count,), -torch.inf, dtype=torch.float64, device=programs.x.device)
-    for rows in programs.blocks(512):
-        block = rows[: n - done]
-        done += len(block)
-        for index in torch.arange(count, device=block.device).split(max(1, PAIRS_AT_ONCE // len(block))):
-            shared = {
-                name: layout.rows_back(values[index, None].expand(-1, len(block), *values.shape[1:]))
-                for name, values in latents.items()
-            }
-            density = terms_at(no_sites, programs.guide, block, shared, len(index), layout).log_posterior
-            log_sum[index] = torch.logaddexp(log_sum[index], density.double().logsumexp(1))
-        if done == n:
-            break
-    return log_sum - math.log(n)

@@ -20,12 +20,14 @@ What no sample shows, such as a mode that no proposal has ever been near, no rul
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-__all__ = ["LEAST_SAMPLES", "POWERS", "ErrorBars", "Moments", "error_bars", "expected_relative_variance"]
+__all__ = ["LEAST_SAMPLES", "POWERS", "ErrorBars", "Moments", "error_bars", "expected_relative_variance", "student"]
 
 POWERS = (0.25, 0.5, 0.75)  #: Of the weights; the sums of these are kept.
 LEAST_SAMPLES = 5  # fewer do not tell how much they vary: Student's interval would be ten times the error
@@ -84,7 +86,7 @@ def error_bars(sample: Moments, pilot: Moments | None = None) -> ErrorBars:
     few = 1.6 / count + (10 / count) * ((tail > 0) & (count >= 25))
     widened = 1 + 1.2 * tail.clamp_min(0) + few
     bias = known * widened.square()
-    spread = _student(count - 1) * known.sqrt() * widened
+    spread = student(count - 1) * known.sqrt() * widened
 
     # A tail of log-weights that is exponential with the mean s has 1 / (1 - s) times the mass of its largest weight.
     missing = (sample.largest / (1 - _tail_slope(sample)) - 1 / count).clamp_min(0)
@@ -147,9 +149,15 @@ def _tail_slope(sample: Moments) -> Tensor:
     return (k * sample.slope).sqrt().clamp(max=0.8)
 
 
-def _student(degrees: int) -> float:
-    """The 97.5% quantile of Student's t to 1% for 4 degrees of freedom and more (Abramowitz & Stegun 26.7.5)."""
+def student(degrees: int, z: float = Z) -> float:
+    """The quantile of Student's t where that of the normal distribution is z (Abramowitz & Stegun 26.7.3 and 26.7.5).
+
+    Those at 97.5% are right to 1%, at 99% to 2%.
+    """
     n = max(1, degrees)
-    first, second = (Z**3 + Z) / 4, (5 * Z**5 + 16 * Z**3 + 3 * Z) / 96
-    third = (3 * Z**7 + 19 * Z**5 + 17 * Z**3 - 15 * Z) / 384
-    return Z + first / n + second / n**2 + third / n**3
+    if n <= 2:
+        p = NormalDist().cdf(z)
+        return math.tan(math.pi * (p - 0.5)) if n == 1 else (2 * p - 1) / math.sqrt(2 * p * (1 - p))
+    first, second = (z**3 + z) / 4, (5 * z**5 + 16 * z**3 + 3 * z) / 96
+    third = (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384
+    return z + first / n + second / n**2 + third / n**3

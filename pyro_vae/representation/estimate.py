@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-__all__ = ["Estimate", "estimate_mean"]
+__all__ = ["Estimate", "estimate_mean", "estimate_share"]
 
 
 class Estimate(NamedTuple):
@@ -20,10 +20,21 @@ class Estimate(NamedTuple):
     std_error: float
 
     def __str__(self) -> str:
+        if math.isinf(self.std_error):
+            return f"{self.value:.4g} (a single datapoint, which cannot tell its error)"
         return f"{self.value:.4g} +- {self.std_error:.2g}"
 
 
 def estimate_mean(values: Tensor) -> Estimate:
-    """The mean of independent values ``[n]``. Its error is infinite for one of them, for 0 and 1 that of a binomial."""
+    """The mean of independent values ``[n]``. Its error is infinite for one of them."""
     std_error = values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
     return Estimate(values.mean().item(), std_error)
+
+
+def estimate_share(values: Tensor) -> Estimate:
+    """The mean of independent values ``[n]`` that are 0 or 1, with the error of a binomial.
+
+    If all are the same, the error is as if one were not, which is 1 / n: so many cannot tell the share from this.
+    """
+    share, std_error = estimate_mean(values.double())
+    return Estimate(share, max(std_error, 1 / len(values)))

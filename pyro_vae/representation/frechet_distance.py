@@ -19,7 +19,8 @@ def frechet_distance(data: Tensor, samples: Tensor) -> float:
     ``||m1 - m2||^2 + trace(C1 + C2 - 2 (C1 C2)^(1/2))``, with the means and covariances of the two: what is called FID
     where the features are those of the Inception network. It is 0 if they agree, whatever else differs. A
     model that is fitted to means and covariances, as PCA is, does well by it in linear features. Finite samples add
-    to it, so that only numbers from as many samples can be compared.
+    to it, so that only numbers from as many samples can be compared; with no more of them than features, most of it may
+    be what they add.
 
     Args:
         data: Features of data, ``[n, features]``: pixels, codes, or what a network makes of images.

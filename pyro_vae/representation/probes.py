@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
-from pyro_vae.representation.estimate import Estimate, estimate_mean
+from pyro_vae.representation.estimate import Estimate, estimate_share
 from pyro_vae.representation.features import as_features
 
 __all__ = ["linear_probe", "nearest_neighbours"]
@@ -29,8 +29,9 @@ def linear_probe(codes_train: Tensor, labels_train: Tensor, codes_test: Tensor, 
         labels_test: Their labels, integers ``[m]``.
 
     Returns:
-        The share of test codes that are classified correctly, and its standard error. (All or none
-        correct gives an error of 0; the share is then within 3 / m of that, with 95% confidence.)
+        The share of test codes that are classified correctly, and its standard error: of a single one it is infinite,
+        and where all or none are correct it is 1 / m, as if one were not. (With 95% confidence the share of all data is
+        then within 3 / m of that.)
 
     Raises:
         ImportError: If scikit-learn is absent; the extra ``[representation]`` has it.
@@ -90,7 +91,7 @@ def _accuracy(
         raise ValueError(f"labels_train are all {labels[0][0].item()}; expected at least two classes")
     classifier.fit(codes[0].cpu().numpy(), labels[0].numpy())
     predicted = torch.from_numpy(classifier.predict(codes[1].cpu().numpy()))
-    return estimate_mean((predicted == labels[1]).double())
+    return estimate_share(predicted == labels[1])
 
 
 def _as_labels(name: str, labels: Tensor, codes_name: str, codes: Tensor) -> Tensor:
