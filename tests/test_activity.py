@@ -93,15 +93,31 @@ def test_at_the_threshold_it_is_four_standard_errors(n, num_particles):
     assert abs(found.variance.mean() - 0.01) < 0.1 * (n == 2 or num_particles is not None) + 0.001
 
 
-def test_a_direction_is_no_mean():
+@pytest.mark.parametrize(
+    "q",
+    [
+        dist.ProjectedNormal(torch.full((3, 2), 1e-6)),
+        dist.VonMises(torch.tensor([-2.0, 0.0, 2.0]), 1e-6),
+        dist.Cauchy(torch.ones(3), 1.0),
+        dist.TransformedDistribution(dist.Normal(torch.zeros(3), 1.0), AffineTransform(1.0, 2.0)),
+    ],
+)
+def test_what_is_called_a_mean_and_is_none_is_not_taken(q):
     """A distribution on a circle that is nearly uniform has a mean near 0, whatever it calls its mean."""
-    q = dist.ProjectedNormal(torch.tensor([[1e-6, 0.0]]))
     draw = q.sample()
     assert mean_or_draw({"fn": q, "value": draw}) is draw
-    normal = dist.Normal(torch.ones(3), 1.0)
-    assert (mean_or_draw({"fn": normal, "value": normal.sample()}) == 1).all()
-    cauchy = dist.Cauchy(torch.ones(3), 1.0)
-    assert mean_or_draw({"fn": cauchy, "value": draw}) is draw
+
+
+@pytest.mark.parametrize(
+    "q",
+    [dist.Normal(1.0, 1.0), dist.Beta(2.0, 3.0), dist.LogNormal(0.0, 0.5), dist.Gamma(2.0, 1.5), dist.Bernoulli(0.3)],
+)
+def test_means_are_those_of_draws(q):
+    q = q.expand((3,)).to_event(1).expand((40_000,))
+    draws = q.sample()
+    means = mean_or_draw({"fn": q, "value": draws})
+    assert (means == means[0]).all()
+    assert ((draws.mean(0) - means[0]).abs() < 5 * draws.std(0) / 200).all()
 
 
 def test_one_datapoint_tells_nothing():

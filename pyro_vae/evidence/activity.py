@@ -7,12 +7,36 @@ from typing import Any, NamedTuple
 import torch
 from pyro.distributions import Delta
 from torch import Tensor
-from torch.distributions import constraints
+from torch.distributions import (
+    Bernoulli,
+    Beta,
+    Dirichlet,
+    Gamma,
+    Independent,
+    Laplace,
+    LogNormal,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+    constraints,
+)
 
 __all__ = ["Activity", "activity", "is_real", "mean_or_draw"]
 
 LEAST = 0.01  # Burda et al. 2015, section 5.2
 SURE = 4.0  # standard errors: of 30000 units at the threshold, one is called active, and one inactive
+# Others may call a direction or a mode their mean, as VonMises does, or have none.
+WITH_MEAN = (
+    Bernoulli,
+    Beta,
+    Dirichlet,
+    Gamma,
+    Laplace,
+    LogNormal,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+)
 
 
 class Activity(NamedTuple):
@@ -50,13 +74,10 @@ def activity(means: Tensor, noise: Tensor, num_particles: int) -> Activity:
 def mean_or_draw(site: Any) -> Tensor:
     """The mean of q at a site given the sites before it, where it is known, in the place of a draw: of less noise."""
     q, draw = site["fn"], site["value"]
-    if not is_real(site):
-        return draw  # on a circle or a sphere, what is called the mean is a direction
-    try:
-        mean = q.mean
-    except (NotImplementedError, AttributeError):
-        return draw
-    return mean.expand_as(draw) if mean.isfinite().all() else draw
+    family = q
+    while isinstance(family, Independent):
+        family = family.base_dist
+    return q.mean.expand_as(draw) if isinstance(family, WITH_MEAN) else draw
 
 
 def is_real(site: Any) -> bool:
