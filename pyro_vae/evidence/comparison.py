@@ -107,13 +107,14 @@ class Comparison:
         )
 
     def _repr_html_(self) -> str:
-        rows = {
-            "first - second, nats": f"{self.mean:+.3f}",
-            "error of the estimates (95%)": f"{self.mean_error:.3f}",
-            "error of the finite test set": f"{self.population_std_error:.3f}",
-            "datapoints": f"{int(self.settled.sum())} of {len(self.difference)}",
-            "verdict": self._verdict() if self.settled.any() else "not known",
-        }
+        n, known = len(self.difference), int(self.settled.sum())
+        rows = {"first - second, nats": "not known", "datapoints": f"{known} of {n} with a known error"}
+        if known:
+            rows["first - second, nats"] = f"{self.mean:+.3f}"
+            rows["error of the estimates (95%)"] = f"{self.mean_error:.3f}"
+            rows["verdict"] = self._verdict()
+        if known > 1:
+            rows["error of the finite test set"] = f"{self.population_std_error:.3f}"
         return "<table>" + "".join(f"<tr><th>{k}</th><td>{v}</td></tr>" for k, v in rows.items()) + "</table>"
 
 
