@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from pyro_vae.atomic_file import replace
 from pyro_vae.figures import new_figure
 
 if TYPE_CHECKING:
@@ -192,7 +193,9 @@ def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4,
     film = film.quantize(128, Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     first, *others = (film.crop((0, top, width, top + height)) for top in range(0, film.height, height))
     milliseconds = [round(1000 * seconds)] * len(others) + [round(5000 * seconds)]
-    first.save(path, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    content = io.BytesIO()
+    first.save(content, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
+    replace(Path(path), content.getvalue())
 
 
 def _check_images(name: str, images: Tensor) -> None:

@@ -16,7 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-__all__ = ["STRATEGIES", "Processes", "join", "launch"]
+__all__ = ["STRATEGIES", "Processes", "is_started_first", "join", "launch", "of_all", "of_the_first"]
 
 STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork", "fsdp")
 
@@ -85,6 +85,33 @@ class Processes:
         if self.size > 1:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor.detach(), 0)
+
+
+def of_the_first(function: Callable[[], Any], processes: Processes | None) -> Any:
+    """What the function returns or raises in the first process, in all of them."""
+    if processes is None or processes.size == 1:
+        return function()
+    return _or_raise(processes.share(_outcome(function) if processes.is_first else None))
+
+
+def of_all(function: Callable[[], Any], processes: Processes | None) -> list[Any]:
+    """What the function returns in each process, in all of them; so that none waits for one that has failed."""
+    if processes is None or processes.size == 1:
+        return [function()]
+    return [_or_raise(outcome) for outcome in processes.gather(_outcome(function))]
+
+
+def _outcome(function: Callable[[], Any]) -> Any:
+    try:
+        return function()
+    except Exception as error:  # raised again, in every process
+        return error
+
+
+def _or_raise(outcome: Any) -> Any:
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
 
 
 def join(device: str | None = None) -> Processes:
@@ -160,6 +187,12 @@ def _fabric(kind: str, devices: int, strategy: str, num_nodes: int) -> Any:
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     return Fabric(accelerator=kind, devices=devices, strategy=strategy, num_nodes=num_nodes)
+
+
+def is_started_first() -> bool:
+    """Whether this is the only process, or the first of those that ``torchrun``, SLURM or ``launch`` have started."""
+    ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
+    return next((rank for rank in ranks if rank is not None), "0") == "0"
 
 
 def _is_launched() -> bool:

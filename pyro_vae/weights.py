@@ -24,7 +24,9 @@ from pyro.util import check_site_shape
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.few_rows import is_large, on_few_rows
 from pyro_vae.randomness import generators_kept
+from pyro_vae.threads import one_thread_at_a_time
 
 __all__ = ["Layout", "Program", "Terms", "find_layout", "log_weights", "no_sites", "terms"]
 
@@ -64,6 +66,7 @@ class Layout(NamedTuple):
         return value.movedim(1, self.data_dim - self.particle_dim)
 
 
+@one_thread_at_a_time
 def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 1) -> Tensor:
     """Draws particles from the guide and weighs them: log p(x_n, z_kn) - log q(z_kn given x_n).
 
@@ -192,7 +195,7 @@ def _broadcasting_explained(num_particles: int) -> Iterator[None]:
 def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
     """Runs both programs once, with Pyro's validation on, and finds their data plate.
 
-    Random generators are left as they were.
+    Of large data it runs them on a few rows, if they take so few. Random generators are left as they were.
 
     Args:
         model: The model.
@@ -203,8 +206,14 @@ def find_layout(model: Program, guide: Program, x: Tensor) -> Layout:
         ValueError: If the programs share no data plate, a site lies outside of it, their sites do not match, or a
             log-density is NaN.
     """
-    with generators_kept(x.device):
+
+    def look(x: Tensor) -> Layout:
         return checked_trace_pair(model, guide, x)[2]
+
+    if is_large(x) and (layout := on_few_rows(look, x)) is not None:
+        return layout
+    with generators_kept(x.device):
+        return look(x)
 
 
 @torch.no_grad()

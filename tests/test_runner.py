@@ -14,8 +14,7 @@ import pytest
 import torch
 from every_estimator import NUMBERS, OPTIONS, N, call, error, new_data, new_vae, numbers
 
-from pyro_vae import evidence
-from pyro_vae.evidence import resume_file
+from pyro_vae import evidence, lock
 from pyro_vae.evidence.progress import block_seed
 from pyro_vae.evidence.runner import FEW, Programs
 
@@ -233,5 +232,5 @@ def test_a_failure_in_one_process_is_one_in_all(in_two):
 
 
 def test_without_locks_there_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(resume_file, "fcntl", None)
+    monkeypatch.setattr(lock, "fcntl", None)
     assert len(numbers("impute", resume=tmp_path / "run")) == N

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_vae.data import Splits
+from pyro_vae.data.npz import reason
 
 __all__ = ["read_splits"]
 
@@ -36,16 +34,26 @@ def read_splits(path: Path) -> Splits:
         raise ValueError(f"the data file {str(path)!r} is of another kind; expected one of {', '.join(READERS)}")
     try:
         content = READERS[path.suffix](path)
-    except (ValueError, RuntimeError, EOFError, LookupError, BadZipFile, UnpicklingError, zlib.error) as error:
-        raise ValueError(f"the data file {str(path)!r} cannot be read: {str(error).splitlines()[0]}") from error
+    except (OSError, MemoryError):
+        raise
+    except Exception as error:  # nobody lists what libraries raise at content that is not theirs
+        raise ValueError(f"the data file {str(path)!r} cannot be read: {reason(error)}") from error
     if not isinstance(content, dict):
         content = {"train": content}
     elif "train" not in content and len(content) == 1:
         content = {"train": next(iter(content.values()))}
     elif "train" not in content:
-        raise ValueError(f"the data file {str(path)!r} has the arrays {', '.join(content)}; expected train among them")
+        names = ", ".join(map(str, content)) or "none"
+        raise ValueError(f"the data file {str(path)!r} has the arrays {names}; expected train among them")
     arrays = {name: _data(path, name, content[name]) for name in SPLITS if name in content}
-    arrays |= {name: torch.as_tensor(content[name]) for name in LABELS if name in content}
+    arrays |= {name: _tensor(path, name, content[name]) for name in LABELS if name in content}
+    for name in SPLITS:
+        labels = arrays.get(f"{name}_labels")
+        if labels is not None and name in arrays and labels.shape != arrays[name].shape[:1]:
+            raise ValueError(
+                f"{name}_labels of the data file {str(path)!r} have shape {list(labels.shape)}; expected "
+                f"[{len(arrays[name])}], one for each datapoint"
+            )
     return Splits(**_split(path, arrays))
 
 
@@ -61,11 +69,18 @@ READERS: dict[str, Callable[[Path], Any]] = {
 }
 
 
-def _data(path: Path, name: str, array: Any) -> Tensor:
+def _tensor(path: Path, name: str, array: Any) -> Tensor:
     try:
-        x = torch.as_tensor(array)
+        tensor = torch.as_tensor(array)
+        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
+            raise TypeError("it is sparse, quantized, or without content")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} of the data file {str(path)!r} is not an array of numbers") from error
+    return tensor
+
+
+def _data(path: Path, name: str, array: Any) -> Tensor:
+    x = _tensor(path, name, array)
     if x.ndim < 2 or x.is_complex():
         raise ValueError(
             f"{name} of the data file {str(path)!r} is {x.dtype} of shape {list(x.shape)}; expected numbers [n, *event]"

@@ -82,8 +82,9 @@ class Evaluate:
         check = evidence.check_elbo(vae.model, vae.guide, x)
         seconds = time.perf_counter() - start
         content = {"options": by_flag(self) | by_flag(data), "versions": versions(), "seconds": seconds}
+        print(result.summary(), check.summary(), sep="\n\n", flush=True)  # first, since a disk may be full
         write_json(folder / EVIDENCE, {**_numbers(result), **_elbos(check), **content})
-        print(result.summary(), check.summary(), f"wrote {folder / EVIDENCE}", sep="\n\n")
+        print(f"\nwrote {folder / EVIDENCE}")
 
 
 def _numbers(result: Evidence) -> dict[str, Any]:

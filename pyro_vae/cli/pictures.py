@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pyro_vae.atomic_file import replace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,5 +26,7 @@ def save_figure(figure: Figure, path: Path) -> Path:
     Raises:
         OSError: If it cannot be written.
     """
-    figure.savefig(path, dpi=150, format="png")
+    content = io.BytesIO()
+    figure.savefig(content, dpi=150, format="png")
+    replace(path, content.getvalue())
     return path

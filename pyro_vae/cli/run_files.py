@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
+from pyro_vae import atomic_file
 from pyro_vae.cli.data import Data
 
 __all__ = ["COMMAND", "EVIDENCE", "by_flag", "data_of", "folder_of", "read_json", "write_json"]
@@ -70,6 +70,4 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")  # several processes may write the same
-    new.write_text(json.dumps(content, indent=2, allow_nan=False) + "\n")
-    new.replace(path)
+    atomic_file.replace(path, f"{json.dumps(content, indent=2, allow_nan=False)}\n".encode())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from pyro_vae import VAE, load, plots
+from pyro_vae.atomic_file import replace
 from pyro_vae.checks import check_count
 from pyro_vae.cli.pictures import is_image, save_figure
 from pyro_vae.cli.run_files import folder_of
@@ -62,15 +64,18 @@ class Sample:
         drawn = _draw(vae, self.count)
         if self.draws is not None:
             writable_folder(self.draws.parent)
-            if self.draws.suffix == ".npy":
-                np.save(self.draws, drawn["x"].numpy())
-            else:
-                safetensors.torch.save_file(drawn, self.draws)
+            replace(self.draws, _npy(drawn["x"]) if self.draws.suffix == ".npy" else safetensors.torch.save(drawn))
             print(f"wrote {self.draws}")
         if is_image(vae.event_shape):
             picture = self.picture or folder_of(self.run) / "samples.png"
             writable_folder(picture.parent)
             print(f"wrote {save_figure(plots.image_grid(drawn['mean'].clamp(0, 1)), picture)}")
+
+
+def _npy(x: Tensor) -> bytes:
+    content = io.BytesIO()
+    np.save(content, x.numpy())
+    return content.getvalue()
 
 
 @torch.no_grad()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,7 +22,8 @@ from pyro_vae.cli.run_files import COMMAND, by_flag, read_json, write_json
 from pyro_vae.data import binarize
 from pyro_vae.devices import choose_device
 from pyro_vae.folders import writable_folder
-from pyro_vae.processes import Processes
+from pyro_vae.lock import locked
+from pyro_vae.processes import Processes, is_started_first
 from pyro_vae.training.folders import versions
 from pyro_vae.training.loading import LAST
 from pyro_vae.training.logs import Pictures, TensorBoard
@@ -68,9 +70,14 @@ class Train(Generic[Architecture]):
             FileExistsError: If the folder has a run, which is not to go on.
             CheckpointError: If it is to go on with other options.
             ValueError: If an option has a value that cannot be, or the data are not what the parts take.
-            OSError: If the folder cannot be written to, or data cannot be read.
+            OSError: If the folder cannot be written to, or another run is in it, or data cannot be read.
         """
         device, out, arguments = choose_device(self.device), writable_folder(self.out), self.fitting.arguments()
+        with locked(out, lend=True) if is_started_first() else nullcontext():
+            self._train(device, out, arguments)
+
+    def _train(self, device: torch.device, out: Path, arguments: dict[str, Any]) -> None:
+        """Trains, in a folder that no other run is in."""
         if (out / LAST).exists() and not self.resume:
             raise FileExistsError(f"there is a run in {str(out)!r}: --resume goes on with it; or choose another folder")
         splits = self.data.load()
@@ -82,7 +89,8 @@ class Train(Generic[Architecture]):
         options = by_flag(replace(self, data=data))
         if (out / LAST).exists() and (out / COMMAND).exists():
             _check_same(out / COMMAND, options)
-        write_json(out / COMMAND, {"command": "train", "options": options, "versions": versions()})
+        if is_started_first():
+            write_json(out / COMMAND, {"command": "train", "options": options, "versions": versions()})
         run = fit(
             vae,
             train,

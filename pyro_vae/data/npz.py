@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
+from pickle import UnpicklingError
 
 import numpy as np
 
-__all__ = ["read_array"]
+__all__ = ["read_array", "reason"]
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
@@ -20,5 +19,14 @@ def read_array(path: Path, name: str) -> np.ndarray:
     try:
         with path.open("rb") as file:
             return np.load(file, allow_pickle=False)[name]
-    except (OSError, EOFError, ValueError, LookupError, BadZipFile, zlib.error) as error:
+    except OSError as error:
         raise ValueError(f"array {name!r} of {path} cannot be read: {error}") from error
+    except Exception as error:  # nobody lists what libraries raise at content that is not theirs
+        raise ValueError(f"array {name!r} of {path} cannot be read: {reason(error)}") from error
+
+
+def reason(error: Exception) -> str:
+    """Why a file cannot be read, in words of our own: what libraries say of some is how to have their content run."""
+    if isinstance(error, UnpicklingError) or "pickle" in str(error).lower():
+        return "it holds objects of Python, which may do anything when they are read; expected arrays of numbers"
+    return "it is not there" if isinstance(error, KeyError) else "it is damaged, or not what its name says"

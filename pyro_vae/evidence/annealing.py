@@ -15,7 +15,9 @@ from pyro_vae.evidence.log_joint import LogJoint
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Program
 
 __all__ = ["annealed", "check_path", "path_from", "pilot"]
@@ -25,6 +27,8 @@ PILOT_FRACTION = 5  # so many times fewer temperatures
 LEAST_PILOT_TEMPERATURES = 24
 
 
+@interruptible
+@one_thread_at_a_time
 def annealed(
     model: Program,
     guide: Program,

@@ -12,8 +12,10 @@ from pyro_vae.checks import check_count
 from pyro_vae.evidence.annealing import check_path, path_from, pilot
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
+from pyro_vae.interrupted import interruptible
 from pyro_vae.log_mean_exp import log_mean_exp
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Program
 
 __all__ = ["Sandwich", "sandwich"]
@@ -68,6 +70,8 @@ def _std_error(values: Tensor) -> float:
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
+@interruptible
+@one_thread_at_a_time
 def sandwich(
     model: Program,
     guide: Program,

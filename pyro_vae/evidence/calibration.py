@@ -21,7 +21,9 @@ from pyro_vae.evidence.lazy_arviz import import_arviz
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
 from pyro_vae.figures import new_figure
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Program, sample_sites, vectorized
 
 if TYPE_CHECKING:
@@ -180,6 +182,8 @@ class Calibration:
         return self.summary()
 
 
+@interruptible
+@one_thread_at_a_time
 @torch.no_grad()
 def calibrate(
     model: Program,

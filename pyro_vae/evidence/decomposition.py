@@ -16,7 +16,9 @@ from pyro_vae.evidence.activity import activity, mean_or_draw
 from pyro_vae.evidence.aggregate_posterior import aggregate_densities
 from pyro_vae.evidence.information_bounds import Bounds, information_bounds
 from pyro_vae.evidence.runner import Programs, Progress, bar
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Program, sample_sites, terms_of, vectorized_trace_pair
 
 __all__ = ["ElboDecomposition", "decompose_elbo"]
@@ -142,6 +144,8 @@ class ElboDecomposition:
         return self.summary()
 
 
+@interruptible
+@one_thread_at_a_time
 @torch.no_grad()
 def decompose_elbo(
     model: Program,

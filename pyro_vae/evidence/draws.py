@@ -16,7 +16,9 @@ from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.resampling import posterior_draws
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.settled_draws import rows_of_block, settled_draws
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, trace_of
 
 __all__ = ["to_arviz"]
@@ -27,6 +29,8 @@ CHAINS = 4  # the draws are independent; ArviZ compares the parts they are divid
 _BAR = partial(bar, description="posterior draws")
 
 
+@interruptible
+@one_thread_at_a_time
 @torch.no_grad()
 def to_arviz(
     model: Program,

@@ -19,8 +19,10 @@ from pyro_vae.checks import check_count
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.unscaled import Unscaled
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import reseed
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, terms_of, vectorized_trace_pair
 
 __all__ = ["ElboCheck", "ElboEstimate", "check_elbo"]
@@ -95,6 +97,8 @@ class ElboCheck:
         return self.summary()
 
 
+@interruptible
+@one_thread_at_a_time
 @torch.no_grad()
 def check_elbo(
     model: Program,

@@ -20,7 +20,9 @@ from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.infer.graphs import compiled, recorded
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Program
 
 __all__ = ["estimate"]
@@ -30,6 +32,8 @@ WORTH_COMPILING = 2000  # datapoints
 MOST_NUMBERS = 2**25  # of the matrices of a block
 
 
+@interruptible
+@one_thread_at_a_time
 def estimate(
     model: Program,
     guide: Program,

@@ -19,7 +19,9 @@ from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence, Z, std_error_of_mean
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Program, terms
 
 __all__ = ["InferenceGap", "inference_gap"]
@@ -125,6 +127,8 @@ class InferenceGap:
         return self.summary()
 
 
+@interruptible
+@one_thread_at_a_time
 def inference_gap(
     model: Program,
     guide: Program,

@@ -17,7 +17,9 @@ from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
 from pyro_vae.infer.graphs import compiled
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Program, terms
 
 __all__ = ["importance", "weigh"]
@@ -28,6 +30,8 @@ Chunk = Callable[[Tensor, int], Tensor]  # datapoints [n, *event] and a number o
 WORTH_COMPILING = 2000
 
 
+@interruptible
+@one_thread_at_a_time
 @torch.no_grad()
 def importance(
     model: Program,

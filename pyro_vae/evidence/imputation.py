@@ -12,12 +12,16 @@ from pyro_vae.checks import check_count
 from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.settled_draws import rows_of_block, settled_draws
+from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Layout, Program, sample_sites, trace_of
 
 __all__ = ["impute"]
 
 
+@interruptible
+@one_thread_at_a_time
 @torch.no_grad()
 def impute(
     model: Program,

@@ -6,8 +6,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import biject_to, constraints
 
+from pyro_vae.evidence.bijections import bijection
 from pyro_vae.weights import Layout
 
 __all__ = ["LatentVectors"]
@@ -21,7 +21,7 @@ class LatentVectors:
         layout: That of the programs.
 
     Raises:
-        ValueError: If a site is discrete, or on a sphere.
+        ValueError: If a site is discrete, on a sphere, or of another kind that has no map to real vectors.
     """
 
     def __init__(self, sites: dict[str, Any], layout: Layout) -> None:
@@ -63,16 +63,6 @@ class LatentVectors:
 def _to_support(name: str, fn: Any) -> Any:
     """The map from real vectors to the support of a distribution."""
     try:
-        support = fn.support
-    except NotImplementedError:  # a flow, of which the support is not known, maps real vectors to real vectors
-        support = constraints.real_vector
-    while isinstance(support, constraints.MixtureSameFamilyConstraint):
-        support = support.base_constraint
-    if support.is_discrete:
-        raise ValueError(f"latent site {name!r} is discrete; gradients need latents that are continuous")
-    try:
-        return biject_to(support)
-    except NotImplementedError as error:
-        raise ValueError(
-            f"latent site {name!r} lies in {support}, and real vectors have no one-to-one map to that"
-        ) from error
+        return bijection(fn)
+    except ValueError as error:
+        raise ValueError(f"latent site {name!r} {error}") from error

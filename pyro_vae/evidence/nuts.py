@@ -21,7 +21,8 @@ from pyro_vae.evidence.elbo_check import MAX_STANDARD_ERRORS
 from pyro_vae.evidence.lazy_arviz import arviz_data, import_arviz
 from pyro_vae.evidence.runner import Programs, bar
 from pyro_vae.evidence.unscaled import Unscaled
-from pyro_vae.interrupted import Interrupted
+from pyro_vae.interrupted import Interrupted, interruptible
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_pair, vectorized
 
 __all__ = ["NutsComparison", "compare_with_nuts"]
@@ -203,6 +204,8 @@ class NutsComparison:
         return self.summary()
 
 
+@interruptible
+@one_thread_at_a_time
 def compare_with_nuts(
     model: Program,
     guide: Program,

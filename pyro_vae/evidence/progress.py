@@ -16,9 +16,10 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from pyro_vae.evidence.resume_file import DAMAGED, Kept, ResumeFile, locked
+from pyro_vae.evidence.resume_file import DAMAGED, Kept, ResumeFile
 from pyro_vae.interrupted import Interrupted
-from pyro_vae.processes import Processes
+from pyro_vae.lock import locked
+from pyro_vae.processes import Processes, of_all, of_the_first
 from pyro_vae.randomness import generators_kept, reseed
 
 __all__ = ["Compute", "Progress", "bar", "block_seed", "interrupted", "over_blocks"]
@@ -114,7 +115,7 @@ def over_blocks(
             return finish(kept.columns)
 
         try:
-            kept = Kept(*_of_the_first(begin, processes))
+            kept = Kept(*of_the_first(begin, processes))
             found = kept.done
             with pyro.validation_enabled(False):
                 _compute_rest(compute, _without(blocks(), found), kept, device, progress, keeper, processes)
@@ -156,7 +157,7 @@ def _compute_rest(
             reseed(block_seed(kept.seed, first), device)
             return {name: column.detach().cpu() for name, column in compute(block, first).items()}
 
-        for part in _of_all(mine if rank < len(group) else dict, processes)[: len(group)]:
+        for part in of_all(mine if rank < len(group) else dict, processes)[: len(group)]:
             if keeper is not None and len(kept.parts) == 1:
                 keeper.check_part(kept, part)
             kept.parts.append(part)
@@ -173,33 +174,6 @@ def _without(blocks: Sequence[Tensor], count: int) -> Sequence[Tensor]:
             left.append(block[count:])
         count = max(0, count - len(block))
     return left
-
-
-def _of_the_first(function: Callable[[], Any], processes: Processes | None) -> Any:
-    """What the function returns or raises in the first process, in all of them."""
-    if processes is None or processes.size == 1:
-        return function()
-    return _or_raise(processes.share(_outcome(function) if processes.is_first else None))
-
-
-def _of_all(function: Callable[[], Any], processes: Processes | None) -> list[Any]:
-    """What the function returns in each process, in all of them; so that none waits for one that has failed."""
-    if processes is None or processes.size == 1:
-        return [function()]
-    return [_or_raise(outcome) for outcome in processes.gather(_outcome(function))]
-
-
-def _outcome(function: Callable[[], Any]) -> Any:
-    try:
-        return function()
-    except Exception as error:  # raised again, in every process
-        return error
-
-
-def _or_raise(outcome: Any) -> Any:
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
 
 
 def _failure(keeper: ResumeFile, kept: Kept) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +13,7 @@ from torch import Tensor
 
 from pyro_vae.atomic_file import from_bytes, replace, to_bytes
 
-try:
-    import fcntl
-except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = ["Kept", "ResumeFile", "locked"]
+__all__ = ["Kept", "ResumeFile"]
 
 FORMAT = 2  # 1 was a pickle
 COLUMN, FINGERPRINT = "column ", "fingerprint "
@@ -127,51 +120,6 @@ class ResumeFile:
         )
         if before != after:
             raise ValueError(f"{self.path} has columns {_shapes(before)}; expected {_shapes(after)}")
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Keeps the path for this process, by a lock on a file beside it, which the system releases if the process dies.
-
-    Where the system or the file system has no locks, there is none.
-
-    Raises:
-        OSError: If another process has it.
-    """
-    descriptor = _lock(path)
-    try:
-        yield
-    finally:
-        if descriptor is not None:
-            with suppress(OSError):
-                _side_file(path).unlink(missing_ok=True)  # while it is locked, so that nobody else holds it
-            os.close(descriptor)
-
-
-def _side_file(path: Path) -> Path:
-    return path.with_name(f".{path.name}.lock")
-
-
-def _lock(path: Path) -> int | None:
-    side = _side_file(path)
-    while fcntl is not None:
-        try:
-            descriptor = os.open(side, os.O_CREAT | os.O_RDWR, 0o666)
-        except OSError:  # no such folder, or not to be written to: whoever writes the file finds out
-            return None
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(side)):  # else the one who had it removed it
-                    return descriptor
-        except BlockingIOError as error:
-            os.close(descriptor)
-            raise OSError(f"{str(path)!r} is in use by another run, which keeps what it has done there") from error
-        except OSError:  # a file system without locks
-            os.close(descriptor)
-            return None
-        os.close(descriptor)
-    return None
 
 
 def _beginning_with(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -17,6 +17,7 @@ from pyro_vae.evidence.chunks import Allocations, fitting_chunk_size
 from pyro_vae.evidence.progress import Compute, Progress, bar, interrupted, over_blocks
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.resume_file import ResumeFile
+from pyro_vae.few_rows import is_large, on_few_rows, rows_at_once
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, reseed
 from pyro_vae.weights import Program, checked_trace_pair, log_densities, sample_sites, trace_pair
@@ -32,7 +33,7 @@ FEW = 16
 class Programs:
     """A model and a guide with the data they are to be run on, checked by running both once on all of them.
 
-    Random generators are left as they were.
+    Large data are taken in parts, if the programs allow it. Random generators are left as they were.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
@@ -59,23 +60,48 @@ class Programs:
         x = self.x
         if chunk_size is not None:
             check_count("chunk_size", chunk_size)
-        few = min(FEW, len(x) - 1)
+        self._independent: bool | None = None
         try:
-            with torch.no_grad(), generators_kept(x.device), Allocations(len(x)) as allocations:
-                reseed(0, x.device)
-                model_trace, guide_trace, self.layout = checked_trace_pair(model, guide, x)
-                # Of a run on fixed noise, so that they tell these programs and data from others.
-                self._log_densities = log_densities(model_trace, guide_trace, self.layout)
-                self._last_values = {
-                    name: site["value"].narrow(self.layout.data_dim - site["fn"].event_dim, len(x) - few, few).clone()
-                    for name, site in sample_sites(guide_trace)
-                }
+            if not (is_large(x) and self._look_at_parts()):
+                self._look(x)
         except KeyboardInterrupt as interrupt:
             raise interrupted(0, len(x)) from interrupt
         self.dtype = self._log_densities.dtype
+        if chunk_size is not None:
+            self.chunk_size = int(chunk_size)
+
+    @torch.no_grad()
+    def _look(self, x: Tensor) -> bool:
+        """Runs the programs once, on all data or on some rows, and notes what they are like."""
+        few = min(FEW, len(x) - 1)
+        with generators_kept(x.device), Allocations(len(x)) as allocations:
+            reseed(0, x.device)
+            model_trace, guide_trace, self.layout = checked_trace_pair(self.model, self.guide, x)
+            # Of a run on fixed noise, so that they tell these programs and data from others.
+            self._log_densities = log_densities(model_trace, guide_trace, self.layout)
+            self._last_rows = x[len(x) - few :]
+            self._last_values = {
+                name: site["value"].narrow(self.layout.data_dim - site["fn"].event_dim, len(x) - few, few).clone()
+                for name, site in sample_sites(guide_trace)
+            }
         self.latent_size = sum(site["value"].numel() for _, site in sample_sites(guide_trace)) // len(x)
-        self.chunk_size = int(chunk_size) if chunk_size is not None else fitting_chunk_size(allocations, x.device)
-        self._independent: bool | None = None
+        self.chunk_size = fitting_chunk_size(allocations, x.device)
+        return True
+
+    @torch.no_grad()
+    def _look_at_parts(self) -> bool:
+        """The same in little memory: on a few rows, and then on all, part by part. False if that cannot be done."""
+        x = self.x
+        if not on_few_rows(self._look, x) or not self._rows_are_independent():
+            return False
+        self._independent = True
+        with generators_kept(x.device):
+            reseed(0, x.device)
+            parts = [
+                log_densities(*checked_trace_pair(self.model, self.guide, part)) for part in x.split(rows_at_once(x))
+            ]
+        self._log_densities = torch.cat(parts, dim=-1)
+        return True
 
     def blocks(self, rows: int) -> tuple[Tensor, ...]:
         """Splits the data into blocks of so many rows, if the programs allow it; else gives them as one block.
@@ -92,7 +118,7 @@ class Programs:
 
     @torch.no_grad()
     def _rows_are_independent(self) -> bool:
-        x = self.x[-min(FEW, len(self.x) - 1) :]
+        x = self._last_rows
         model, guide = (poutine.condition(program, data=self._last_values) for program in (self.model, self.guide))
         with generators_kept(x.device), pyro.validation_enabled(False):
             try:

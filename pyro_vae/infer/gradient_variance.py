@@ -16,7 +16,9 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.infer.recording import record
+from pyro_vae.interrupted import interruptible
 from pyro_vae.randomness import generators_kept
+from pyro_vae.threads import one_thread_at_a_time
 
 __all__ = ["GradientMoments", "gradient_variance"]
 
@@ -52,6 +54,8 @@ class GradientMoments:
         return math.sqrt(max(squared_norm, 0.0) / self.total_variance) if self.total_variance else math.inf
 
 
+@interruptible
+@one_thread_at_a_time
 def gradient_variance(
     model: Callable[..., Any],
     guide: Callable[..., Any],

@@ -25,6 +25,7 @@ from pyro_vae.infer.pyro_step import BeforeUpdate, PyroStep
 from pyro_vae.infer.recorded_step import RecordedStep
 from pyro_vae.infer.recording import record, why
 from pyro_vae.randomness import get_generators, set_generators
+from pyro_vae.threads import in_turn, one_thread_at_a_time
 
 __all__ = ["SVI"]
 
@@ -48,6 +49,9 @@ class SVI(pyro.infer.SVI):
     decided when the step is recorded, and anew when an argument that is no tensor changes, or ``training``,
     ``requires_grad`` or another attribute of the modules called. Let what changes at every step be a tensor. Steps that
     are replayed do not validate: look at all data once (``vae.check(x)``); a loss that is NaN warns, as in Pyro.
+
+    Pyro's handlers and its validation belong to the whole process: steps in several threads wait for each other, and
+    for the functions of ``pyro_vae.evidence``. Whatever else runs Pyro programs has to be in the same thread.
 
     Args:
         model: The model.
@@ -121,6 +125,11 @@ class SVI(pyro.infer.SVI):
         loss = self._advance(Call(args, kwargs))
         return type(loss)(map(_number, loss)) if isinstance(loss, tuple) else _number(loss)
 
+    @one_thread_at_a_time
+    def evaluate_loss(self, *args: Any, **kwargs: Any) -> Any:
+        """The loss, as in Pyro, without a step."""
+        return super().evaluate_loss(*args, **kwargs)
+
     def update(self, *args: Any, **kwargs: Any) -> Any:
         """The same as :meth:`step`, but leaves the loss on the device, as a tensor, and does not wait for it."""
         return tree_map(torch.as_tensor, self._advance(Call(args, kwargs)))
@@ -156,10 +165,12 @@ class SVI(pyro.infer.SVI):
         return total + _number(torch.stack(on_device).double().sum()) if on_device else total
 
     def _advance_on(self, index: Tensor, gather: Callable[[Tensor], Tensor], in_a_row: bool) -> Any:
-        if in_a_row and self._replayed is not None:
-            return self._replayed(index)
-        return self._advance(Call((index,), {}, gather))
+        with in_turn():
+            if in_a_row and self._replayed is not None:
+                return self._replayed(index)
+            return self._advance(Call((index,), {}, gather))
 
+    @one_thread_at_a_time
     def _advance(self, call: Call) -> Any:
         """A step in the quickest way there is. Returns the loss: numbers, or tensors that need not be there yet."""
         self._replayed = None

@@ -14,8 +14,10 @@ import torch
 from torch import nn
 
 from pyro_vae.checks import check_choice, check_count
-from pyro_vae.interrupted import Interrupted
-from pyro_vae.processes import STRATEGIES, join, launch
+from pyro_vae.interrupted import Interrupted, interruptible
+from pyro_vae.processes import STRATEGIES, Processes, join, launch
+from pyro_vae.threads import in_turn
+from pyro_vae.training.folders import kept_to_itself
 from pyro_vae.training.progress_bar import progress_bar
 from pyro_vae.training.run import Callback, Run
 from pyro_vae.training.settings import Settings
@@ -26,6 +28,7 @@ from pyro_vae.training.training import Training
 __all__ = ["fit"]
 
 
+@interruptible
 def fit(
     vae: nn.Module,
     train: Any,
@@ -108,7 +111,8 @@ def fit(
         ValueError: If an argument has a value that cannot be, or the data are not what the VAE takes.
         FileExistsError: If the folder has a run, and ``resume`` is False.
         CheckpointError: If the folder's run cannot be gone on with.
-        OSError: If the folder cannot be written to.
+        OSError: If the folder cannot be written to, or another run is in it. If nothing but the last save fails, there
+            is a warning, and the run is returned.
         NotFiniteError: If a loss or a gradient is not finite; it says where that began.
         Interrupted: At Ctrl-C, with the run so far, after saving it.
         SystemExit: At SIGTERM, likewise.
@@ -147,7 +151,7 @@ def fit(
         save_every=save_every,
         is_sharded=strategy == "fsdp",
     )
-    here = partial(_fit, vae, begin, callbacks, progress)
+    here = partial(_fit, vae, begin, callbacks, progress, out)
     device = next(vae.parameters()).device
     processes = join(device.type)
     if processes.size > 1:
@@ -166,24 +170,32 @@ def _fit(
     begin: Callable[[nn.Module], Training],
     callbacks: Sequence[Callback],
     progress: bool,
+    out: str | Path | None,
     device: torch.device,
 ) -> Run:
-    training = begin(vae.to(device))
+    with kept_to_itself(out, Processes(device)):
+        with in_turn():
+            training = begin(vae.to(device))
+        return _run(training, callbacks, progress)
+
+
+def _run(training: Training, callbacks: Sequence[Callback], progress: bool) -> Run:
     run = training.run
     received: list[int] = []
     with signals_noted(received.append), progress_bar(run, training.num_batches, shown=progress) as show:
         while not run.is_done:
-            with pyro.validation_enabled(False):  # data were looked at, and losses are
-                for batch in training.batches():
+            for batch in training.batches():
+                with in_turn(), pyro.validation_enabled(False):  # data were looked at, and losses are
                     training.step(batch, wants_to_stop=bool(received))
-                    show()
-                    if training.is_stopping:
-                        break
+                show()
+                if training.is_stopping:
+                    break
             if not training.is_stopping:
-                training.end_epoch(wants_to_stop=bool(received))
-                if run.is_done:
-                    training.finish()
-                answers = [callback(run) for callback in callbacks]
+                with in_turn():
+                    training.end_epoch(wants_to_stop=bool(received))
+                    if run.is_done:
+                        training.finish()
+                    answers = [callback(run) for callback in callbacks]
                 run.is_done |= any(answer is True for answer in answers)
             if training.is_stopping and not run.is_done:
                 _leave(training, received)
@@ -196,10 +208,14 @@ def _fit(
 def _leave(training: Training, received: list[int]) -> None:
     """Ends a run that is to go on later."""
     run = training.run
-    training.save()
     message = f"stopped in epoch {run.progress.epoch + 1}, after {run.progress.step} steps"
-    if run.out is not None:
-        message += f"; the run is kept in {str(run.out)!r}, and goes on from there with resume=True"
+    try:
+        training.save()
+    except OSError as error:
+        message += f"; what was done since the last save is not kept: {error}"
+    else:
+        if run.out is not None:
+            message += f"; the run is kept in {str(run.out)!r}, and goes on from there with resume=True"
     if received and received[0] == signal.SIGINT:
         raise Interrupted(message, run)
     print(message, file=sys.stderr)

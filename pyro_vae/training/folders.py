@@ -6,7 +6,8 @@ import csv
 import io
 import json
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,12 +17,27 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.folders import writable_folder
+from pyro_vae.lock import locked
+from pyro_vae.processes import Processes, of_the_first
 from pyro_vae.training.checkpoint import CheckpointError, blaming, pack, read, replace, unpack, write
 from pyro_vae.training.description import NotDescribable, describe
 from pyro_vae.training.loading import BEST, LAST, NOT_WEIGHTS, check_weights, weights_among
 from pyro_vae.training.run import Progress, Row, Run
 
-__all__ = ["RunFolder", "versions"]
+__all__ = ["RunFolder", "kept_to_itself", "versions"]
+
+
+@contextmanager
+def kept_to_itself(path: str | Path | None, processes: Processes) -> Iterator[None]:
+    """Makes the folder, if there is to be one, and keeps other runs out of it.
+
+    Raises:
+        OSError: If it cannot be written to, or another run is in it.
+    """
+    with ExitStack() as stack:
+        if path is not None:
+            of_the_first(lambda: stack.enter_context(locked(writable_folder(path))), processes)
+        yield
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -281,8 +282,8 @@ class Training:
         """Saves the run, if it has a folder.
 
         Raises:
-            OSError: If it cannot be written; what was saved before is as it was.
-            NotFiniteError: If a parameter is not finite; likewise.
+            OSError: If it cannot be written; what was saved before is as it was. At the end of the run it is a warning.
+            NotFiniteError: If a parameter is not finite; what was saved before is as it was.
         """
         self._count_seconds()
         self._saved, self._is_saved = time.monotonic(), True
@@ -303,7 +304,12 @@ class Training:
             "compile": self._steps.compile,
         }
         if self._processes.is_first:
-            self._folder.save(self.run, weights, state, best)
+            try:
+                self._folder.save(self.run, weights, state, best)
+            except OSError as error:
+                if not self.run.is_done:
+                    raise
+                warnings.warn(f"{error}: the run is done, but how it ended is not kept there", stacklevel=2)
 
     def _load(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`save` has kept, with the progress loaded already, and the weights not yet.

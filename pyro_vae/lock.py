@@ -1,0 +1,119 @@
+"""A lock on a file or a folder that a run is kept in, so that no other run writes there at the same time."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not on Windows
+    fcntl = None  # type: ignore[assignment]
+
+__all__ = ["locked"]
+
+_descriptors: set[int] = set()  # of the locks that this process has
+
+
+@contextmanager
+def locked(path: Path, lend: bool = False) -> Iterator[None]:
+    """Keeps the path for this process, by a lock on a small file, which the system releases if the process dies.
+
+    The file is in the folder, or beside the file. Where the system or the file system has no locks, there is none.
+
+    Args:
+        path: A folder that exists, or a file that need not.
+        lend: Whether what this thread calls, and the processes that this one starts, may lock the path again.
+
+    Raises:
+        OSError: If another run has it; the message names the process.
+    """
+    descriptor = _lock(path, lend)
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            with suppress(OSError):
+                _side_file(path).unlink(missing_ok=True)  # while it is locked, so that nobody else holds it
+            _descriptors.discard(descriptor)
+            os.close(descriptor)
+
+
+def _side_file(path: Path) -> Path:
+    return path / ".lock" if path.is_dir() else path.with_name(f".{path.name}.lock")
+
+
+def _lock(path: Path, lend: bool) -> int | None:
+    side = _side_file(path)
+    while fcntl is not None:
+        try:
+            descriptor = os.open(side, os.O_CREAT | os.O_RDWR, 0o666)
+        except OSError:  # no such folder, or not to be written to: whoever writes the file finds out
+            return None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(side)):  # else the one who had it removed it
+                    _write(descriptor, lend)
+                    _descriptors.add(descriptor)
+                    return descriptor
+        except BlockingIOError as error:
+            holder = _read(descriptor)
+            os.close(descriptor)
+            if _lends(holder):
+                return None
+            raise OSError(f"{str(path)!r} is in use by another run, {_in_words(holder)}") from error
+        except OSError:  # a file system without locks
+            os.close(descriptor)
+            return None
+        os.close(descriptor)
+    return None
+
+
+def _write(descriptor: int, lend: bool) -> None:
+    """Says in the file who has the lock; a disk that is full is no reason to be without one."""
+    holder = {"host": socket.gethostname(), "process": os.getpid(), "thread": threading.get_ident(), "lend": lend}
+    with suppress(OSError):
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    try:
+        return dict(json.loads(os.pread(descriptor, 4096, 0)))
+    except (OSError, ValueError, TypeError):  # it is about to say so
+        return {}
+
+
+def _lends(holder: dict[str, Any]) -> bool:
+    """Whether who has the lock has it for this thread, or for processes that it started, such as this one."""
+    if not holder.get("lend") or holder["host"] != socket.gethostname():
+        return False
+    here = os.getpid(), threading.get_ident()
+    return (holder["process"], holder["thread"]) == here or holder["process"] == os.getppid()
+
+
+def _in_words(holder: dict[str, Any]) -> str:
+    if not holder:
+        return "which has begun just now"
+    if holder["host"] != socket.gethostname():
+        return f"process {holder['process']} on {holder['host']}"
+    return f"process {holder['process']}" + (" (this one)" if holder["process"] == os.getpid() else "")
+
+
+def _close_in_child() -> None:
+    """A lock belongs to whoever has its file open: a worker that was forked is not to hold it when its parent died."""
+    for descriptor in _descriptors:
+        with suppress(OSError):
+            os.close(descriptor)
+    _descriptors.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_in_child)

@@ -1,0 +1,43 @@
+"""Threads take turns: Pyro's stack of handlers, its validation and its parameters belong to the whole process."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import wraps
+from typing import ParamSpec, TypeVar
+
+__all__ = ["in_turn", "one_thread_at_a_time"]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+_turn = threading.RLock()
+
+
+def in_turn() -> AbstractContextManager[bool]:
+    """What to be in while Pyro is at work: other threads wait to be in it. A thread may be in it more than once."""
+    return _turn
+
+
+def one_thread_at_a_time(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, which waits until no other thread is in it or in another such function."""
+
+    @wraps(function)
+    def waiting(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        with in_turn():
+            return function(*args, **kwargs)
+
+    return waiting
+
+
+def _begin_anew() -> None:
+    """In a process that was forked, there are no other threads to wait for."""
+    global _turn
+    _turn = threading.RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_begin_anew)
