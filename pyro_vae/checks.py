@@ -28,6 +28,8 @@ __all__ = [
     "warn_unless_broadcasting",
 ]
 
+ROWS_AT_ONCE = 4096
+
 
 def check_count(name: str, value: int, least: int = 1) -> int:
     """Returns the value if it is an integer of at least ``least``.
@@ -226,10 +228,16 @@ def check_data(x: Tensor, example: Tensor, support: Any) -> None:
         raise ValueError(f"x is on device {x.device}; expected {example.device}, where the VAE is")
     while isinstance(support, constraints.independent):
         support = support.base_constraint  # to name the value, rather than the datapoint
-    outside = ~support.check(x) | (x.isinf() if x.is_floating_point() else False)  # infinity is real for torch
-    if outside.any():
-        index = tuple(outside.nonzero()[0].tolist())
+    count, first = 0, None
+    for begin in range(0, len(x), ROWS_AT_ONCE):  # of large data, not all in memory several times
+        part = x[begin : begin + ROWS_AT_ONCE]
+        outside = ~support.check(part) | (part.isinf() if x.is_floating_point() else False)  # it is real for torch
+        if outside.any():
+            row, *place = outside.nonzero()[0].tolist()
+            first = first or (begin + row, *place)
+            count += int(outside.sum())
+    if first is not None:
         raise ValueError(
-            f"x has {int(outside.sum())} values outside the support of the likelihood, {support}: "
-            f"the first is x{list(index)} = {x[index].tolist()}"
+            f"x has {count} values outside the support of the likelihood, {support}: "
+            f"the first is x{list(first)} = {x[first].tolist()}"
         )

@@ -19,6 +19,7 @@ from pyro_vae.distributions import as_pyro
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
+from pyro_vae.threads import one_thread_at_a_time
 
 __all__ = ["BottomUp", "HierarchicalVAE", "TopDown"]
 
@@ -79,6 +80,7 @@ class HierarchicalVAE(LatentVariableModel):
             z = layer(z).sample()
         return self.likelihood(z).sample()
 
+    @one_thread_at_a_time
     @torch.no_grad()
     def encode(self, x: Tensor) -> dict[str, Tensor]:
         """The codes of x ``[n, *event]``, by site, ``[n, latent]``: the mean of each layer, given those before it.

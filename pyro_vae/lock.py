@@ -86,14 +86,15 @@ def _write(descriptor: int, lend: bool) -> None:
 
 def _read(descriptor: int) -> dict[str, Any]:
     try:
-        return dict(json.loads(os.pread(descriptor, 4096, 0)))
+        holder = dict(json.loads(os.pread(descriptor, 4096, 0)))
     except (OSError, ValueError, TypeError):  # it is about to say so
         return {}
+    return holder if holder.keys() >= {"host", "process", "thread", "lend"} else {}
 
 
 def _lends(holder: dict[str, Any]) -> bool:
     """Whether who has the lock has it for this thread, or for processes that it started, such as this one."""
-    if not holder.get("lend") or holder["host"] != socket.gethostname():
+    if not holder or not holder["lend"] or holder["host"] != socket.gethostname():
         return False
     here = os.getpid(), threading.get_ident()
     return (holder["process"], holder["thread"]) == here or holder["process"] == os.getppid()

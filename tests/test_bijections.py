@@ -8,16 +8,14 @@ to every draw.
 from __future__ import annotations
 
 import math
-import warnings
-from functools import partial
 
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 import torch.distributions as torch_dist
+from pyro.contrib.zuko import ZukoToPyro
 from pyro.distributions import transforms as pyro_transforms
-from torch.distributions import constraints
 from torch.distributions import transforms as t
 
 from pyro_vae import evidence
@@ -44,10 +42,6 @@ def mixture(components, weights=(0.3, 0.7)):
     return dist.MixtureSameFamily(torch_dist.Categorical(of(*weights), validate_args=False), components)
 
 
-def unvalidated(kind, *args):
-    return kind(*args, validate_args=False)
-
-
 NUMBERS = {  # distributions of a single number
     "AffineBeta": lambda: dist.AffineBeta(of(2.0), of(3.0), of(-1.0), of(4.0)),
     "AsymmetricLaplace": lambda: dist.AsymmetricLaplace(of(0.5), ONE, of(1.5)),
@@ -60,8 +54,8 @@ NUMBERS = {  # distributions of a single number
     "FoldedDistribution": lambda: dist.FoldedDistribution(dist.Normal(of(0.4), ONE)),
     "Gamma": lambda: dist.Gamma(of(2.0), of(1.5)),
     "Gumbel": lambda: dist.Gumbel(of(0.5), of(0.8)),
-    "GeneralizedPareto": lambda: dist.GeneralizedPareto(of(0.5), ONE, of(-0.4)),
-    "GeneralizedPareto, without end": lambda: dist.GeneralizedPareto(of(0.5), ONE, of(0.3)),
+    "GeneralizedPareto": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, -0.4])),  # of float32 in torch
+    "GeneralizedPareto, without end": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, 0.3])),
     "HalfCauchy": lambda: dist.HalfCauchy(of(0.7)),
     "HalfNormal": lambda: dist.HalfNormal(of(0.7)),
     "InverseGamma": lambda: dist.InverseGamma(of(3.0), of(2.0)),
@@ -69,14 +63,14 @@ NUMBERS = {  # distributions of a single number
     "Laplace": lambda: dist.Laplace(of(0.5), of(0.7)),
     "LogNormal": lambda: dist.LogNormal(of(0.2), of(0.6)),
     "Logistic": lambda: dist.Logistic(of(0.5), of(0.4)),
-    "MaskedDistribution": lambda: normal().mask(True),  # noqa: FBT003
-    "MaskedMixture": lambda: dist.MaskedMixture(torch.tensor(True), normal(), dist.Normal(ONE, ONE)),  # noqa: FBT003
+    "MaskedDistribution": lambda: normal().mask(True),
+    "MaskedMixture": lambda: dist.MaskedMixture(torch.tensor(True), normal(), dist.Normal(ONE, ONE)),
     "MixtureSameFamily of normals": lambda: mixture(dist.Normal(of(-1.0, 2.0), of(0.5, 0.8))),
     "MixtureSameFamily of gammas": lambda: mixture(dist.Gamma(of(2.0, 4.0), of(1.0, 3.0))),
     "MixtureSameFamily of betas": lambda: mixture(dist.Beta(of(2.0, 5.0), of(4.0, 2.0))),
     "MixtureSameFamily of angles": lambda: mixture(dist.VonMises(of(-1.0, 2.0), of(2.0, 4.0))),
     "MixtureSameFamily of intervals": lambda: mixture(
-        dist.AffineBeta(of(2.0, 3.0), of(2.0, 2.0), of(0.0, 1.0), of(2.0, 3.0), validate_args=False)
+        torch_dist.Uniform(of(0.0, 1.0), of(2.0, 4.0), validate_args=False)
     ),
     "MixtureSameFamily of mixtures": lambda: mixture(
         mixture(dist.Gamma(of(2.0, 3.0).expand(2, 2), ONE), ((0.5, 0.5), (0.2, 0.8)))
@@ -98,12 +92,18 @@ NUMBERS = {  # distributions of a single number
     "VonMises": lambda: dist.VonMises(of(2.0), of(3.0)),
     "Weibull": lambda: dist.Weibull(of(1.0), of(2.0)),
     "TransformedDistribution: exp": lambda: transformed(normal(), t.ExpTransform()),
-    "TransformedDistribution: exp, shifted": lambda: transformed(normal(), t.ExpTransform(), t.AffineTransform(1.0, 2.0)),
-    "TransformedDistribution: exp, turned": lambda: transformed(normal(), t.ExpTransform(), t.AffineTransform(0.0, -1.0)),
+    "TransformedDistribution: exp, shifted": lambda: transformed(
+        normal(), t.ExpTransform(), t.AffineTransform(1.0, 2.0)
+    ),
+    "TransformedDistribution: exp, turned": lambda: transformed(
+        normal(), t.ExpTransform(), t.AffineTransform(0.0, -1.0)
+    ),
     "TransformedDistribution: composed": lambda: transformed(
         normal(), t.ComposeTransform([t.SigmoidTransform(), t.AffineTransform(-1.0, 3.0)])
     ),
-    "TransformedDistribution: shifted gamma": lambda: transformed(dist.Gamma(of(2.0), ONE), t.AffineTransform(3.0, 1.0)),
+    "TransformedDistribution: shifted gamma": lambda: transformed(
+        dist.Gamma(of(2.0), ONE), t.AffineTransform(3.0, 1.0)
+    ),
     "TransformedDistribution: log of a gamma": lambda: transformed(dist.Gamma(of(2.0), ONE), t.ExpTransform().inv),
     "TransformedDistribution: exp of an interval": lambda: transformed(
         dist.AffineBeta(of(2.0), of(2.0), of(-1.0), of(2.0)), t.ExpTransform()
@@ -117,28 +117,39 @@ NUMBERS = {  # distributions of a single number
     "zuko.Minimum": lambda: zd.Minimum(torch_dist.Exponential(ONE), 3),
     "zuko.Mixture": lambda: zd.Mixture(torch_dist.Gamma(of(2.0, 4.0), of(1.0, 3.0)), of(0.3, 0.7)),
     "zuko.NormalizingFlow": lambda: zd.NormalizingFlow(t.ExpTransform(), torch_dist.Gamma(of(2.0), ONE)),
-    "zuko.NormalizingFlow to an interval": lambda: zd.NormalizingFlow(
-        t.ComposeTransform([t.AffineTransform(1.0, 2.0), t.ExpTransform()]),
-        torch_dist.AffineBeta(1.0) if hasattr(torch_dist, "AffineBeta") else torch_dist.Beta(of(2.0), of(3.0)),
+    "zuko.NormalizingFlow, bounded": lambda: zd.NormalizingFlow(
+        t.ComposeTransform([t.AffineTransform(1.0, 2.0), t.ExpTransform()]), torch_dist.Beta(of(2.0), of(3.0))
     ),
     "zuko.TransformedUniform": lambda: zd.TransformedUniform(t.ExpTransform(), of(-1.0), of(1.0)),
     "zuko.Truncated": lambda: zd.Truncated(torch_dist.Normal(of(0.5), ONE), of(-1.0), of(1.5)),
-    "zuko.Truncated on one side": lambda: zd.Truncated(torch_dist.Normal(of(0.5), ONE), lower=of(-1.0)),
+    "zuko.Truncated on one side": lambda: zd.Truncated(torch_dist.Normal(of(0.5), ONE), of(-1.0), of(math.inf)),
 }
 PAIRS = {  # of two free numbers
-    "AVFMultivariateNormal": lambda: dist.AVFMultivariateNormal(of(0.1, 0.2), torch.eye(2).double(), torch.zeros(2, 1, 2).double()),
+    "AVFMultivariateNormal": lambda: dist.AVFMultivariateNormal(
+        of(0.1, 0.2), torch.eye(2).double(), torch.zeros(2, 1, 2).double()
+    ),
     "Dirichlet": lambda: dist.Dirichlet(of(2.0, 3.0, 2.5)),
     "Independent": lambda: dist.Gamma(of(2.0, 3.0), ONE).to_event(1),
-    "Independent mixture": lambda: mixture(dist.Normal(of(-1.0, 1.0).expand(2, 2), ONE)).to_event(1),
+    "Independent mixture": lambda: mixture(
+        dist.Normal(of(-1.0, 1.0).expand(2, 2), ONE), ((0.3, 0.7), (0.5, 0.5))
+    ).to_event(1),
     "LogisticNormal": lambda: dist.LogisticNormal(of(0.2, -0.3), of(0.8, 0.6)),
-    "LowRankMultivariateNormal": lambda: dist.LowRankMultivariateNormal(of(0.1, 0.2), of(0.5, 0.5)[:, None], of(0.5, 0.4)),
-    "MixtureOfDiagNormals": lambda: dist.MixtureOfDiagNormals(torch.eye(2).double(), torch.ones(2, 2).double(), of(0.2, 0.1)),
+    "LowRankMultivariateNormal": lambda: dist.LowRankMultivariateNormal(
+        of(0.1, 0.2), of(0.5, 0.5)[:, None], of(0.5, 0.4)
+    ),
+    "MixtureOfDiagNormals": lambda: dist.MixtureOfDiagNormals(
+        torch.eye(2).double(), torch.ones(2, 2).double(), of(0.2, 0.1)
+    ),
     "MixtureOfDiagNormalsSharedCovariance": lambda: dist.MixtureOfDiagNormalsSharedCovariance(
         torch.eye(2).double(), of(1.0, 0.7), of(0.2, 0.1)
     ),
     "MixtureSameFamily of vectors": lambda: mixture(dist.Beta(of(2.0, 3.0)[:, None].expand(2, 2), of(2.0)).to_event(1)),
-    "MixtureSameFamily on the simplex": lambda: mixture(dist.Dirichlet(torch.tensor([[2.0, 3, 2], [4, 2, 3]]).double())),
-    "MultivariateNormal": lambda: dist.MultivariateNormal(of(0.1, 0.2), torch.tensor([[1.0, 0.5], [0.5, 0.8]]).double()),
+    "MixtureSameFamily on the simplex": lambda: mixture(
+        dist.Dirichlet(torch.tensor([[2.0, 3, 2], [4, 2, 3]]).double())
+    ),
+    "MultivariateNormal": lambda: dist.MultivariateNormal(
+        of(0.1, 0.2), torch.tensor([[1.0, 0.5], [0.5, 0.8]]).double()
+    ),
     "MultivariateStudentT": lambda: dist.MultivariateStudentT(of(5.0), of(0.1, 0.2), torch.eye(2).double()),
     "NanMaskedMultivariateNormal": lambda: dist.NanMaskedMultivariateNormal(of(0.1, 0.2), torch.eye(2).double()),
     "OMTMultivariateNormal": lambda: dist.OMTMultivariateNormal(of(0.1, 0.2), torch.eye(2).double()),
@@ -150,7 +161,9 @@ PAIRS = {  # of two free numbers
     "TransformedDistribution: side by side": lambda: transformed(
         normal(2).to_event(1), t.CatTransform([t.ExpTransform(), t.identity_transform], -1, [1, 1])
     ),
-    "TransformedDistribution: another shape": lambda: transformed(normal(2).to_event(1), t.ReshapeTransform((2,), (2, 1))),
+    "TransformedDistribution: another shape": lambda: transformed(
+        normal(2).to_event(1), t.ReshapeTransform((2,), (2, 1))
+    ),
     "zuko.BoxUniform": lambda: zd.BoxUniform(of(-1.0, 0.0), of(1.0, 3.0)),
     "zuko.DiagNormal": lambda: zd.DiagNormal(of(0.5, 1.0), of(0.5, 0.8)),
     "zuko.Joint": lambda: zd.Joint(torch_dist.Gamma(of(2.0), ONE), torch_dist.Beta(of(2.0), of(3.0))),
@@ -169,7 +182,7 @@ REFUSED = {  # continuous in name, but without a map: what the sentence says
     "Delta in an event": (lambda: dist.Delta(of(0.5, 1.0)).to_event(1), "single points have mass"),
     "Empirical": (lambda: dist.Empirical(of(0.5, 1.0), of(0.0, 0.0)), "single points have mass"),
     "MaskedMixture": (
-        lambda: dist.MaskedMixture(torch.tensor(True), dist.Gamma(ONE, ONE), dist.LogNormal(ONE, ONE)),  # noqa: FBT003
+        lambda: dist.MaskedMixture(torch.tensor(True), dist.Gamma(ONE, ONE), dist.LogNormal(ONE, ONE)),
         "lies in",
     ),
     "MixtureSameFamily": (
@@ -195,7 +208,15 @@ REFUSED = {  # continuous in name, but without a map: what the sentence says
     "zuko.Joint": (lambda: zd.Joint(torch_dist.Dirichlet(of(1.0, 1.0)), torch_dist.Gamma(ONE, ONE)), "several sites"),
 }
 DISCRETE = {
-    *("Bernoulli", "BetaBinomial", "Binomial", "Categorical", "DirichletMultinomial", "DiscreteHMM", "ExtendedBinomial"),
+    *(
+        "Bernoulli",
+        "BetaBinomial",
+        "Binomial",
+        "Categorical",
+        "DirichletMultinomial",
+        "DiscreteHMM",
+        "ExtendedBinomial",
+    ),
     *("ExtendedBetaBinomial", "GammaPoisson", "Geometric", "LogNormalNegativeBinomial", "Multinomial"),
     *("NegativeBinomial", "OneHotCategorical", "OneHotCategoricalStraightThrough", "OneOneMatching", "OneTwoMatching"),
     *("OrderedLogistic", "Poisson", "SpanningTree", "ZeroInflatedNegativeBinomial", "ZeroInflatedPoisson"),
@@ -211,7 +232,9 @@ NO_LATENTS = {  # without draws or densities, or of sequences that have no plate
 
 def test_every_distribution_there_is_has_its_place_here():
     """So that one that is new is noticed."""
-    there = {name for module in (torch_dist, dist) for name in module.__all__ if isinstance(getattr(module, name), type)}
+    there = {
+        name for module in (torch_dist, dist) for name in module.__all__ if isinstance(getattr(module, name), type)
+    }
     there = {name for name in there if not name.endswith(("Transform", "TransformModule"))} - {"Transform"}
     there |= {f"zuko.{name}" for name in zd.__all__}
     known = {*NUMBERS, *PAIRS, *ONES, *REFUSED}
@@ -219,26 +242,32 @@ def test_every_distribution_there_is_has_its_place_here():
     assert there - tried - DISCRETE - NO_LATENTS == set()
 
 
+@pytest.fixture(autouse=True)
+def _unvalidated():
+    """As zuko wants it, of which some cannot be made else; some of torch take no value outside of one component."""
+    with pyro.validation_enabled(False):
+        yield
+
+
 def mass(distribution, dims, steps, half_width):
-    """The integral of the density over real vectors, on a grid; and the vectors."""
+    """The integral of the density over real vectors, on a grid; where numbers end, far out, there may be NaN."""
     transform = bijection(distribution)
     line = torch.linspace(-half_width, half_width, steps, dtype=torch.float64)
     grid = torch.stack(torch.meshgrid(*[line] * dims, indexing="ij"), -1).reshape(-1, dims)
-    shape = transform.inv(distribution.sample((1,))).shape[1:]
-    vectors = grid.reshape(-1, *shape)
-    with pyro.validation_enabled(False):
-        values = transform(vectors)
-        jacobian = transform.log_abs_det_jacobian(vectors, values).reshape(len(vectors), -1).sum(-1)
-        density = distribution.log_prob(values).reshape(len(vectors), -1).sum(-1) + jacobian
-    assert not density.isnan().any()
-    return density.exp().sum().item() * (line[1] - line[0]).item() ** dims
+    draw = transform.inv(distribution.sample((1,)))
+    vectors = grid.reshape(-1, *draw.shape[1:]).to(draw)
+    values = transform(vectors)
+    jacobian = transform.log_abs_det_jacobian(vectors, values).reshape(len(vectors), -1).sum(-1)
+    density = distribution.log_prob(values).reshape(len(vectors), -1).sum(-1) + jacobian
+    assert not density[grid.abs().amax(-1) < 5].isnan().any()
+    return density.double().nan_to_num(nan=-math.inf).exp().sum().item() * (line[1] - line[0]).item() ** dims
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, *ONES])
 def test_densities_of_numbers_integrate_to_one(name):
     """The tails beyond the grid, of Cauchy and the like, have a mass of up to 0.002 on real lines."""
     wide = 400.0 if name in ("Cauchy", "StudentT", "StableWithLogProb") else 40.0
-    assert mass({**NUMBERS, **ONES}[name](), 1, 40_001, wide) == pytest.approx(1.0, abs=2e-3)
+    assert mass({**NUMBERS, **ONES}[name](), 1, 8_001, wide) == pytest.approx(1.0, abs=2e-3)
 
 
 @pytest.mark.parametrize("name", PAIRS)
@@ -262,3 +291,98 @@ def test_what_is_not_taken_is_refused_in_a_sentence(name):
     make, sentence = REFUSED[name]
     with pytest.raises(ValueError, match=sentence):
         bijection(make())
+
+
+# Evidence with such latents
+
+
+def programs(distribution):
+    """x from a normal at the arc tangent of a number, which is anywhere; the guide draws from the prior."""
+    if type(distribution).__module__.startswith("zuko"):
+        distribution = ZukoToPyro(distribution)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", distribution)
+            pyro.sample("x", dist.Normal(torch.atan(z), 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", distribution)
+
+    return model, guide
+
+
+def exact(distribution, x):
+    """log p(x) by quadrature over the real line."""
+    transform = bijection(distribution)
+    line = torch.linspace(-40, 40, 40_001, dtype=torch.float64)
+    values = transform(line)
+    density = distribution.log_prob(values) + transform.log_abs_det_jacobian(line, values)
+    likelihood = torch_dist.Normal(torch.atan(values), 0.5).log_prob(x[:, None])
+    return (density.nan_to_num(nan=-math.inf) + likelihood).logsumexp(-1) + math.log(80 / 40_000)
+
+
+HARD = [  # where the support is not what torch says, or what the map depends on
+    "GeneralizedPareto, without end",
+    "MixtureSameFamily of angles",
+    "MixtureSameFamily of gammas",
+    "MixtureSameFamily of mixtures",
+    "TransformedDistribution: exp, shifted",
+    "TransformedDistribution: exp of an interval",
+    "VonMises",
+    "zuko.NormalizingFlow, bounded",
+    "zuko.Truncated",
+]
+
+
+@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("method", ["annealed", "laplace"])
+def test_evidence_with_such_latents_is_that_of_quadrature(name, method):
+    """The mean of 60 estimates of the same log p(x) lies within 5 standard errors of it, and 0.01: 1 in 10^6 each."""
+    distribution, x = NUMBERS[name](), torch.tensor([0.3], dtype=torch.float64).expand(60)
+    if name.startswith("GeneralizedPareto"):
+        x = x.float()
+    model, guide = programs(distribution)
+    torch.manual_seed(1)
+    if method == "annealed":
+        found = evidence.annealed(model, guide, x, num_chains=32, num_temperatures=40, num_leapfrog=3, progress=iter)
+    else:
+        found = evidence.importance(
+            model, guide, x, num_samples=400, proposal=evidence.laplace(), compile=False, progress=iter
+        )
+    difference = found.log_prob.double() - exact(distribution, x[:1].double())
+    assert difference.mean().abs() < 5 * difference.std() / math.sqrt(60) + 0.01
+
+
+@pytest.mark.parametrize("name", ["Delta", "RelaxedBernoulliStraightThrough", "ZeroInflatedDistribution"])
+def test_what_is_not_taken_is_named(name):
+    model, guide = programs(REFUSED[name][0]())
+    with pytest.raises(ValueError, match=f"latent site 'z' is of class {name}, .* mass|latent site 'z' .* discrete"):
+        evidence.annealed(model, guide, torch.zeros(3, dtype=torch.float64), progress=iter)
+
+
+def test_what_cannot_be_drawn_is_said():
+    model, _ = programs(dist.ImproperUniform(dist.constraints.positive, (), ()))
+    _, guide = programs(dist.LogNormal(of(0.0), ONE))
+    with pytest.raises(ValueError, match=r"a latent site that cannot be drawn: ImproperUniform does not support"):
+        evidence.annealed(model, guide, torch.zeros(3, dtype=torch.float64), progress=iter)
+
+
+def test_a_shift_that_is_another_latent_is_refused():
+    """Of which torch knows nothing: it says that the support is real."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            least = pyro.sample("least", dist.Normal(torch.zeros(len(x)), 3.0))
+            z = pyro.sample("z", transformed(dist.Exponential(torch.ones(len(x))), t.AffineTransform(least, 1.0)))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            least = pyro.sample("least", dist.Normal(torch.zeros(len(x)), 3.0))
+            pyro.sample("z", transformed(dist.Exponential(torch.ones(len(x))), t.AffineTransform(least, 1.0)))
+
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match="latent site 'z' has a support that depends on other latents"):
+        evidence.annealed(model, guide, torch.zeros(20), progress=iter)

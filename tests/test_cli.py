@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
+import pickle
 import re
 import shlex
 import signal
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -322,10 +325,62 @@ class Evil:
 def test_nothing_in_a_file_is_executed(tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     torch.save(Evil(), "x.pt")
+    torch.save({"train": torch.ones(30, 2), "more": Evil()}, "y.pt")
+    torch.save(Evil(), "old.pt", _use_new_zipfile_serialization=False)
+    torch.save(torch.nn.Linear(2, 2), "module.pt")
+    Path("raw.pt").write_bytes(pickle.dumps(Evil()))
     np.save("x.npy", np.array([Evil()], dtype=object), allow_pickle=True)
-    for name in ("x.pt", "x.npy"):
-        assert "cannot be read" in error(capsys, "train", "run", "--data", name)
+    Path("raw.npy").write_bytes(pickle.dumps(Evil()))
+    np.savez("x.npz", train=np.array([Evil()], dtype=object))
+    for name in ("x.pt", "y.pt", "old.pt", "module.pt", "raw.pt", "x.npy", "raw.npy", "x.npz"):
+        said = error(capsys, "train", "run", "--data", name)
+        assert said == (
+            f"pyro-vae: error: the data file '{name}' cannot be read: it holds objects of Python, which may do anything "
+            "when they are read; expected arrays of numbers"
+        )
     assert not Path("executed").exists()
+
+
+FOREIGN = {
+    "text.pt": lambda path: path.write_text("no tensors"),
+    "empty.pt": lambda path: path.write_bytes(b""),
+    "text.npy": lambda path: path.write_text("no arrays"),
+    "empty.npz": lambda path: path.write_bytes(b""),
+    "cut.pt": lambda path: path.write_bytes(of_tensor(torch.ones(30, 2))[:-200]),
+    "cut.npy": lambda path: path.write_bytes(b"\x93NUMPY\x01\x00v\x00{'descr'"),
+    "script.pt": lambda path: torch.jit.script(torch.nn.Identity()).save(path),
+    "zip.pt": lambda path: zipfile.ZipFile(path, "w").writestr("a", "b"),
+    "numbers.pt": lambda path: torch.save({1: torch.ones(30, 2), 2: torch.ones(30, 2)}, path),
+    "none.pt": lambda path: torch.save({}, path),
+    "words.pt": lambda path: torch.save({"train": ["a", "b"]}, path),
+    "sparse.pt": lambda path: torch.save(torch.eye(30).to_sparse(), path),
+    "meta.pt": lambda path: torch.save(torch.ones(30, 2, device="meta"), path),
+    "labels.pt": lambda path: torch.save({"train": torch.ones(30, 2), "train_labels": "abc"}, path),
+    "few labels.pt": lambda path: torch.save({"train": torch.ones(30, 2), "train_labels": torch.ones(3)}, path),
+}
+
+
+def of_tensor(tensor):
+    content = io.BytesIO()
+    torch.save(tensor, content)
+    return content.getvalue()
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*torch.jit:FutureWarning")
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_files_are_refused_in_our_own_words(tmp_path, capsys, name):
+    FOREIGN[name](tmp_path / name)
+    said = error(capsys, "train", tmp_path / "run", "--data", tmp_path / name)
+    assert str(tmp_path / name) in said
+    assert not re.search("weights_only|allow_pickle|unsafe|torch.load|np.load", said)
+
+
+def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
+    torch.save(Evil(), tmp_path / "last.safetensors")
+    for command in ("evaluate", "sample", "plot", "info"):
+        said = error(capsys, command, tmp_path)
+        assert "last.safetensors is not a checkpoint of pyro_vae, or is damaged" in said
+        assert "weights_only" not in said
 
 
 # Errors

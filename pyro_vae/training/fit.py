@@ -195,7 +195,7 @@ def _run(training: Training, callbacks: Sequence[Callback], progress: bool) -> R
                     training.end_epoch(wants_to_stop=bool(received))
                     if run.is_done:
                         training.finish()
-                    answers = [callback(run) for callback in callbacks]
+                answers = [callback(run) for callback in callbacks]
                 run.is_done |= any(answer is True for answer in answers)
             if training.is_stopping and not run.is_done:
                 _leave(training, received)

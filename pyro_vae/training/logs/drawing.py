@@ -14,6 +14,7 @@ from pyro_vae import plots
 from pyro_vae.checks import trial
 from pyro_vae.hierarchical import HierarchicalVAE
 from pyro_vae.randomness import reseed
+from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.vae import VAE
 
 if TYPE_CHECKING:
@@ -101,6 +102,7 @@ def _means(vae: Any, n: int) -> Tensor:
     return vae.likelihood(z).mean
 
 
+@one_thread_at_a_time
 def _reconstruct(vae: Any, x: Tensor) -> Tensor:
     try:
         return vae.reconstruct(x)
@@ -108,6 +110,7 @@ def _reconstruct(vae: Any, x: Tensor) -> Tensor:
         return vae.likelihood(vae.guide(x)).mean
 
 
+@one_thread_at_a_time
 def _encode(vae: Any, x: Tensor) -> dict[str, Tensor]:
     try:
         z = vae.encode(x)
