@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,9 @@ def read_splits(path: Path) -> Splits:
     if path.suffix not in READERS:
         raise ValueError(f"the data file {str(path)!r} is of another kind; expected one of {', '.join(READERS)}")
     try:
-        content = READERS[path.suffix](path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what libraries have to say of a file is for others
+            content = READERS[path.suffix](path)
     except (OSError, MemoryError):
         raise
     except Exception as error:  # nobody lists what libraries raise at content that is not theirs
