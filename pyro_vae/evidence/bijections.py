@@ -17,7 +17,7 @@ from torch.nn.functional import softplus
 
 from pyro_vae.distributions.zuko_import import zuko
 
-__all__ = ["bijection"]
+__all__ = ["bijection", "is_unbounded"]
 
 ATOMS = (dist.Delta, dist.Empirical, dist.ZeroInflatedDistribution)
 ROUNDED = (dist.RelaxedBernoulliStraightThrough, dist.RelaxedOneHotCategoricalStraightThrough)
@@ -62,6 +62,14 @@ def bijection(fn: Any) -> Transform:
     if type(fn).__module__.startswith("zuko."):
         return _of_zuko(fn)
     return _onto(_support(fn))
+
+
+def is_unbounded(fn: Any) -> bool:
+    """Whether a distribution has all real vectors for values, as they are."""
+    try:
+        return _is_identity(bijection(fn))
+    except ValueError:
+        return False
 
 
 def _support(fn: Any) -> Any:

@@ -16,9 +16,9 @@ from pyro import poutine
 from pyro.contrib.zuko import ZukoToPyro
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import constraints
 from torch.distributions.transforms import AffineTransform
 
+from pyro_vae.evidence.bijections import is_unbounded
 from pyro_vae.weights import Layout, Program, Terms, sample_sites, terms, terms_at, vectorized
 
 __all__ = ["Proposal", "defensive", "widened"]
@@ -60,9 +60,7 @@ class _Widened(Messenger):
             raise ValueError(
                 f"site {msg['name']!r} of the guide, a {type(fn).__name__}, has no mean to be widened about"
             ) from error
-        while isinstance(support, constraints.independent):
-            support = support.base_constraint
-        if support not in (constraints.real, constraints.real_vector):
+        if not is_unbounded(fn):
             raise ValueError(f"site {msg['name']!r} of the guide has support {support}; only a real one can be widened")
         stretch = AffineTransform(loc, self.factor, event_dim=len(fn.event_shape))
         msg["fn"] = dist.TransformedDistribution(fn, [stretch])

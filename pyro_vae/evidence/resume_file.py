@@ -99,6 +99,8 @@ class ResumeFile:
         shapes = [list(column.shape) for column in columns.values()]
         if any(not shape or shape[0] != shapes[0][0] or not 0 < shape[0] <= self.n for shape in shapes):
             raise ValueError(f"{self.path} {DAMAGED}: its columns have shapes {shapes}, for {self.n} datapoints")
+        if "log_prob" in columns and columns["log_prob"].isnan().any():  # other columns may have reasons to be
+            raise ValueError(f"{self.path} {DAMAGED}: it has a log p(x) that is NaN")
         return Kept(seed, columns)
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
