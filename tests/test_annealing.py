@@ -409,3 +409,14 @@ def test_what_cannot_be_simulated():
 
     with pytest.raises(ValueError, match=r"observed sites \['left', 'right'\]"):
         evidence.sandwich(model, guide, torch.randn(5, 2), num_chains=2, num_temperatures=2)
+
+
+def test_a_sandwich_of_few_datapoints_has_the_error_of_few():
+    """Student's 95% quantile of two is 12.7, where the normal one is 2; one datapoint has no error."""
+    x = torch.zeros(2, 1)
+    two = evidence.Sandwich(x, lower=torch.zeros(2), upper=torch.tensor([0.1, 0.3]), acceptance=torch.ones(2))
+    assert "gap 0.200 +- 1.271 nats" in str(two)
+    assert "+- 1.271, for the choice of datapoints" in str(two)
+    one = evidence.Sandwich(x[:1], lower=torch.zeros(1), upper=torch.full((1,), 0.2), acceptance=torch.ones(1))
+    assert "gap 0.200 nats: one cannot tell its error" in str(one)
+    assert "+-" not in str(one)

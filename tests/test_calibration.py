@@ -11,7 +11,7 @@ from pyro import distributions as dist
 from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
-from pyro_vae.evidence.calibration import Calibration, calibrate
+from pyro_vae.evidence.calibration import Calibration, _projection_ranks, _ranks, calibrate
 from pyro_vae.interrupted import Interrupted
 
 
@@ -67,9 +67,12 @@ def test_the_exact_posterior_passes(latent, chunk_size):
     result = calibrate(vae.model, vae.guide, x, chunk_size=chunk_size)
     assert result.ranks["z"].shape == (400, latent)
     assert result.calibrated(false_alarm=1e-4)
+    assert result.num_tests == {1: 2, 4: 4 + 1 + 8}[latent]
     assert result.departures(1e-4) == {}
     assert result.summary(1e-4).startswith("calibrated")
     assert f"all {latent} latent coordinates" in result.summary(1e-4)
+    assert "log p(x, z)" in result.summary(1e-4)
+    assert ("8 random projections" in result.summary(1e-4)) == (latent > 1)
 
 
 @pytest.mark.parametrize(
@@ -103,8 +106,8 @@ def test_shifted_and_narrow_at_once():
     assert "q is too narrow" in what
 
 
-def test_the_prior_passes_too():
-    """As the docstring says, calibration is not all there is to a posterior. False alarm: 1 in 10^4."""
+def test_the_prior_fails_on_the_log_joint_alone():
+    """It ignores x, and has the right ranks for every function of z alone. False alarm: 1 in 10^4."""
 
     def guide(x):
         with pyro.plate("data", len(x), dim=-1):
@@ -112,7 +115,136 @@ def test_the_prior_passes_too():
             with pyro.plate("features", 2, dim=-2):
                 pyro.sample("v", dist.Normal(torch.zeros(2, 1), 1.0))
 
-    assert calibrate(two_sites, guide, torch.zeros(300, 2)).calibrated(1e-4)
+    result = calibrate(two_sites, guide, torch.zeros(300, 2))
+    assert all((p > 1e-5).all() for p in result.p_values.values())
+    assert list(result.departures(1e-6)) == ["log p(x, z)"]
+    assert "likelier than q's median draw" in result.departures()["log p(x, z)"]
+
+
+def bivariate(correlation):
+    """z ~ N(0, I), x ~ N(A z, I), of which the posterior has this correlation in two dimensions, and variances 1/2."""
+    covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64) / 2
+    a = torch.linalg.cholesky(torch.linalg.inv(covariance) - torch.eye(2), upper=True)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2, dtype=torch.float64), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z @ a.T, 1.0).to_event(1), obs=x)
+
+    def guide(x, correlation=correlation):
+        wanted = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64) / 2
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.MultivariateNormal(x @ a @ covariance, wanted))
+
+    return model, guide
+
+
+@pytest.mark.parametrize("n", [200, 1000])
+@pytest.mark.parametrize(("true", "believed"), [(0.8, 0.0), (0.8, -0.8), (0.0, 0.8), (-0.6, 0.6)])
+def test_right_marginals_and_a_wrong_dependence_are_found_out(n, true, believed):
+    """Each coordinate is exact: with false alarms of 1 in 10^4, only functions of both depart; the right one passes."""
+    model, guide = bivariate(true)
+    x = torch.zeros(n, 2, dtype=torch.float64)
+    assert calibrate(model, guide, x).calibrated(1e-4)
+    result = calibrate(model, lambda x: guide(x, believed), x)
+    assert all((p > 1e-5).all() for p in result.p_values.values())
+    found = result.departures(1e-4)
+    assert found
+    assert all(label == "log p(x, z)" or label.startswith("random projection[") for label in found)
+    assert result.summary().startswith("NOT calibrated")
+    assert "Each latent coordinate by itself has the right ranks" in result.summary()
+
+
+def test_projections_see_a_weak_dependence_that_the_log_joint_does_not():
+    """The posterior is round, so that the density says little of how q is turned."""
+    model, guide = bivariate(0.0)
+    result = calibrate(model, lambda x: guide(x, 0.4), torch.zeros(1000, 2, dtype=torch.float64))
+    assert result.joint_p_values["log p(x, z)"] > 1e-4
+    assert result.joint_p_values["random projection"].min() < 1e-12
+    assert not result.calibrated(1e-10)
+
+
+def several_classes(x):
+    """Two discrete latents, of nine possible values together: most draws are equal, and so are their densities."""
+    with pyro.plate("data", len(x), dim=-1):
+        k = pyro.sample("k", dist.Categorical(torch.tensor([0.2, 0.5, 0.3])))
+        j = pyro.sample("j", dist.Categorical(torch.tensor([0.6, 0.3, 0.1])))
+        loc = 0.2 * (k + j).to(x.dtype)[..., None].expand(*k.shape, 200)
+        pyro.sample("x", dist.Normal(loc, 1.0).to_event(1), obs=x)
+
+
+def several_classes_guide(x, independent=False):
+    """The exact posterior, one after the other, or each by itself."""
+    with pyro.plate("data", len(x), dim=-1):
+        sums = torch.arange(3.0)[:, None] + torch.arange(3.0)
+        prior = torch.tensor([0.2, 0.5, 0.3])[:, None] * torch.tensor([0.6, 0.3, 0.1])
+        joint = prior.log() + 0.2 * sums * x.sum(-1)[..., None, None] - 200 * (0.2 * sums) ** 2 / 2
+        k = pyro.sample("k", dist.Categorical(logits=joint.logsumexp(-1)))
+        given_k = joint.expand(*k.shape, 3, 3).gather(-2, k[..., None, None].expand(*k.shape, 1, 3))[..., 0, :]
+        pyro.sample("j", dist.Categorical(logits=joint.logsumexp(-2) if independent else given_k))
+
+
+def test_equal_draws_have_equal_densities_and_projections():
+    """Without ties broken at random their ranks are far from uniform. False alarm: 1 in 10^4."""
+    x = torch.zeros(3000, 200)
+    result = calibrate(several_classes, several_classes_guide, x, num_draws=4)
+    assert set(result.joint_ranks) == {"log p(x, z)", "random projection"}
+    assert result.joint_ranks["random projection"].shape == (3000, 8)
+    assert result.calibrated(1e-4), result.summary(1e-4)
+    wrong = calibrate(several_classes, lambda x: several_classes_guide(x, independent=True), x, num_draws=20)
+    assert not wrong.calibrated(1e-6)
+    assert not set(wrong.departures(1e-6)) & {"k", "j"}
+
+
+def test_values_that_differ_by_rounding_get_any_rank():
+    """As on a GPU, where the true latents are in a batch of another size than the draws. False alarm: 1 in 10^6."""
+    true = torch.full((5000,), -500.0)
+    draws = torch.stack([true * (1 + 1e-7), true * (1 + 1e-7), true + 1, true - 1])
+    ranks = _ranks(true, draws, torch.full_like(true, 1e-3))
+    assert chisquare(ranks.bincount(minlength=5)[1:4].numpy()).pvalue > 1e-6
+    assert (ranks >= 1).all()
+    assert (ranks <= 3).all()
+    assert (_ranks(true, draws) == 3).all()
+
+
+def test_functions_of_all_latents_are_ranked_exactly():
+    """Of 4000 datapoints with the exact posterior, by Pearson's test of 5 ranks each. False alarms: 1 in 10^4."""
+    vae, x = random_instance(seed=6, latent=3, event=4, n=4000)
+    result = calibrate(vae.model, vae.guide, x, num_draws=4)
+    every = [result.joint_ranks["log p(x, z)"], *result.joint_ranks["random projection"].unbind(1)]
+    for ranks in every:
+        assert ranks.min() >= 0
+        assert chisquare(ranks.bincount(minlength=5).numpy()).pvalue > 1e-4 / len(every)
+
+
+def test_projections_do_not_depend_on_the_units_of_a_coordinate():
+    """Two coordinates, one of them in units of a thousandth and from another origin: the same ranks."""
+    true, draws = torch.randn(300, 2), torch.randn(20, 300, 2)
+    ranks = _projection_ranks({"z": true}, {"z": draws})["random projection"]
+    units, origin = torch.tensor([1.0, 1024.0]), torch.tensor([0.0, 5000.0])
+    others = _projection_ranks({"z": true * units + origin}, {"z": draws * units + origin})["random projection"]
+    assert (ranks != others).double().mean() < 0.01  # where rounding has changed the order
+    split = _projection_ranks({"a": true[:, 0], "b": true[:, 1:]}, {"a": draws[..., 0], "b": draws[..., 1:]})
+    assert torch.equal(split["random projection"], ranks)
+    constant = _projection_ranks({"z": torch.ones(50, 2)}, {"z": torch.ones(9, 50, 2)})["random projection"]
+    assert 3 < constant.double().mean() < 6  # ties
+
+
+def test_impossible_draws_have_the_lowest_density():
+    """A normal guide for a positive latent: its log p(x, z) is minus infinity below zero, and no error."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            rate = pyro.sample("rate", dist.Gamma(torch.tensor(2.0), 1.0))
+            pyro.sample("x", dist.Normal(0 * rate, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("rate", dist.Normal(torch.where(x == 1, 5.0, -5.0), 0.1))  # of what is simulated, none is 1
+
+    ranks = calibrate(model, guide, torch.ones(60), num_draws=9).joint_ranks
+    assert set(ranks) == {"log p(x, z)"}  # with one coordinate there is nothing to project
+    assert (ranks["log p(x, z)"] == 9).all()
 
 
 def test_two_sites_and_a_plate():
@@ -214,6 +346,14 @@ def test_bonferroni_over_all_coordinates_of_all_sites():
     among_many = Calibration({"z": torch.stack([uneven, ranks], 1), "y": ranks}, 99)
     assert among_many.calibrated(2.9 * p_value)
     assert list(among_many.departures(3.1 * p_value)) == ["z[0]"]
+    joint = {"log p(x, z)": ranks, "random projection": torch.stack([ranks] * 8, 1)}
+    with_functions = Calibration(among_many.ranks, 99, joint)
+    assert with_functions.num_tests == 12
+    assert with_functions.calibrated(11.9 * p_value)
+    assert list(with_functions.departures(12.1 * p_value)) == ["z[0]"]
+    of_functions = Calibration({"y": ranks}, 99, joint | {"log p(x, z)": uneven})
+    assert of_functions.calibrated(9.9 * p_value)
+    assert list(of_functions.departures(10.1 * p_value)) == ["log p(x, z)"]
 
 
 @pytest.mark.parametrize("num_draws", [17, 101])
@@ -266,12 +406,17 @@ def test_an_interruption_leaves_what_was_done():
     partial = caught.value.result
     assert 0 < partial.num_datapoints < 50
     assert "fewer than 50 datapoints" in partial.summary()
+    assert "calibrated" not in partial.summary()
+    for verdict in (partial.calibrated, partial.departures):
+        with pytest.raises(ValueError, match="too few to tell whether they are uniform; expected at least 50"):
+            verdict()
 
 
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"x": torch.zeros(49)}, ValueError, "x has 49 datapoints, too few"),
+        ({"x": torch.zeros(49)}, ValueError, "x has 49 datapoints, too few .*: repeat its rows"),
+        ({"x": torch.zeros(1)}, ValueError, "x has 1 datapoint, too few"),
         ({"x": [0.0]}, TypeError, "x is of type list"),
         ({"x": -torch.ones(60)}, ValueError, "support"),
         ({"num_draws": 3}, ValueError, "num_draws is 3; expected an integer of at least 4"),
@@ -347,3 +492,11 @@ def test_to_arviz():
     assert dict(group.sizes) == {"chain": 1, "draw": 60, "z_dim_0": 2}
     assert_close(torch.as_tensor(group["z"].values[0]), result.pit()["z"])
     assert group["y"].dims == ("chain", "draw")
+
+
+def test_functions_of_all_latents_are_drawn_and_exported_too():
+    result = calibrate(*bivariate(0.5), torch.zeros(50, 2, dtype=torch.float64), num_draws=9)
+    assert set(result.pit()) == {"z", "log p(x, z)", "random projection"}
+    assert set(result.to_arviz()["prior_sbc"].data_vars) == set(result.pit())
+    titles = [axes.get_title() for axes in result.plot().axes if axes.lines]
+    assert titles == ["z[0]", "z[1]", "log p(x, z)", *(f"random projection[{i}]" for i in range(8))]

@@ -6,6 +6,7 @@ Where errors are in Monte Carlo standard errors, 5 of them are exceeded 6 times 
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import matplotlib as mpl
 import pyro
@@ -18,7 +19,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyro_vae.evidence import Interrupted
-from pyro_vae.evidence.nuts import NutsComparison, compare_with_nuts
+from pyro_vae.evidence.nuts import NutsComparison, _diagnostics, compare_with_nuts
 
 SHORT = {"num_samples": 10, "warmup_steps": 10}
 # Of the guide for each row of the linear-Gaussian model, in standard deviations of the posterior.
@@ -221,6 +222,21 @@ def test_doubts_about_nuts_itself():
         changed = dataclasses.replace(fine, **{name: {"z": torch.tensor(values)}})
         assert not changed.converged
         assert message in changed.summary()
+
+
+def test_of_chains_that_never_moved_nothing_is_known():
+    """And no warning of numpy comes through."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draws = torch.randn(2, 8, 3)
+        draws[:, :, 1] = torch.tensor([[0.5], [0.7]])
+        draws[:, :, 2] = 0.5
+        guide = {"z": draws[..., :1] + torch.zeros(3)}
+        found = _diagnostics({"z": draws})
+        result = NutsComparison({"z": draws}, guide, **found, diverging=torch.zeros(2, 8, dtype=torch.bool))
+        assert not result.agrees
+        assert result.summary().startswith("not known whether")
+        assert "its chains never moved in 2 of 3 latent coordinates" in result.summary()
 
 
 def test_a_short_run_is_not_believed():

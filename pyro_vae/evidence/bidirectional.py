@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.annealing import check_path, path_from, pilot
+from pyro_vae.evidence.error_bars import student
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
 from pyro_vae.interrupted import interruptible
@@ -28,7 +29,7 @@ class Sandwich:
     On average ``lower`` is at most log p(x) and ``upper`` at least.
 
     Attributes:
-        x: The datapoints, ``[n, *event]``.
+        x: The datapoints, ``[n, *event]``, NaN where those that they are modelled on are.
         lower: By annealed importance sampling from the start to the posterior, ``[n]``.
         upper: By its reverse, from the exact draw of the posterior that each datapoint was drawn with, ``[n]``.
         acceptance: The acceptance rate of the moves, both ways, ``[n]``.
@@ -46,21 +47,28 @@ class Sandwich:
 
     @property
     def gap_std_error(self) -> float:
-        """The standard error of ``gap``, over datapoints, which are independent."""
+        """The standard error of ``gap``, over datapoints, which are independent; infinite for a single one."""
         return _std_error(self.upper - self.lower)
 
     def summary(self) -> str:
         """Both bounds and the gap, in words."""
-        n, enough = len(self.lower), self.gap <= 1
-        return "\n".join(
-            [
-                f"log p(x) is from {self.lower.mean().item():.3f} to {self.upper.mean().item():.3f} nats (+- "
-                f"{max(_std_error(self.lower), _std_error(self.upper)):.3f}, for the choice of datapoints)",
-                f"  means over {n} datapoints that were drawn from the model",
-                f"  gap {self.gap:.3f} +- {self.gap_std_error:.3f} nats; moves accepted: {self.acceptance.mean():.0%}",
+        n, accepted = len(self.lower), f"moves accepted: {self.acceptance.mean():.0%}"
+        bounds = f"log p(x) is from {self.lower.mean().item():.3f} to {self.upper.mean().item():.3f} nats"
+        if n == 1:
+            lines = [
+                f"{bounds}, on average, for one datapoint that was drawn from the model",
+                f"  gap {self.gap:.3f} nats: one cannot tell its error; {accepted}",
             ]
-            + ([] if enough else ["  The gap is wide: take more temperatures."])
-        )
+        else:
+            spread = student(n - 1) * max(_std_error(self.lower), _std_error(self.upper))
+            lines = [
+                f"{bounds} (+- {spread:.3f}, for the choice of datapoints)",
+                f"  means over {n} datapoints that were drawn from the model, with 95% errors",
+                f"  gap {self.gap:.3f} +- {student(n - 1) * self.gap_std_error:.3f} nats; {accepted}",
+            ]
+        if not self.gap <= 1:
+            lines.append("  The gap is wide: take more temperatures.")
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         return self.summary()
@@ -96,7 +104,8 @@ def sandwich(
     Args:
         model: A Pyro program called as ``model(x)``, with one observed site, at which x is observed.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Datapoints that the programs accept, ``[n, *event]``: as many are drawn, of the same shape and kind.
+        x: Datapoints that the programs accept, ``[n, *event]``: as many are drawn, of the same shape and kind, and with
+            the same values missing (NaN, or hidden by a mask of the model). A few can be repeated.
         num_chains: Chains for each datapoint in either direction, at least 2.
         num_temperatures: Steps from the start to the posterior, at least 1.
         num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.8.
@@ -110,7 +119,8 @@ def sandwich(
 
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
-        ValueError: As :func:`annealed`; or if the model does not observe x at one site.
+        ValueError: As :func:`annealed`; or if the model does not observe x at one site, or takes missing values for
+            data.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_chains = check_count("num_chains", num_chains, least=2)

@@ -1,11 +1,11 @@
-"""Is q(z given x) the posterior? Simulation-based calibration: ranks of true latents among draws from the guide."""
+"""Is q(z | x) the posterior? Simulation-based calibration: ranks of true latents among draws from the guide."""
 
 from __future__ import annotations
 
 import math
 import warnings
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -24,7 +24,7 @@ from pyro_vae.figures import new_figure
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
-from pyro_vae.weights import Program, sample_sites, vectorized
+from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,22 +37,29 @@ LEAST_DATAPOINTS = 50
 # What the ranks of a coordinate that failed the test show is named if it stands out by so many standard errors.
 NAMED_BEYOND = 2.0
 MOST_LINES = 10
+LOG_JOINT, PROJECTION = "log p(x, z)", "random projection"
+NUM_PROJECTIONS = 8
+SITE = "site "  # before the name of a latent site, in the names of columns
 
 _BAR = partial(bar, description="calibration")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The ranks of true latents among draws from q(z given x); uniform where q is the posterior.
+    """The ranks of true latents among draws from q(z | x); uniform where q is the posterior.
 
     Attributes:
         ranks: By latent site, ``[n, ...]``, int64 on the CPU: how many of the draws lie below the true value, from 0 to
             ``num_draws``. Ties count as below or above at random.
         num_draws: The number of draws from the guide for each of the n simulated datapoints.
+        joint_ranks: The same for functions of all latents together, which see how they depend on each other and on x:
+            ``"log p(x, z)"``, ``[n]``, and ``"random projection"``, ``[n, 8]``. With one latent coordinate there are no
+            projections.
     """
 
     ranks: dict[str, Tensor]
     num_draws: int
+    joint_ranks: dict[str, Tensor] = field(default_factory=dict)
 
     @property
     def num_datapoints(self) -> int:
@@ -60,72 +67,112 @@ class Calibration:
         return len(next(iter(self.ranks.values())))
 
     @property
+    def num_tests(self) -> int:
+        """How many p-values there are: one for each latent coordinate, and one for each function of all of them."""
+        return sum(ranks[0].numel() for ranks in (*self.ranks.values(), *self.joint_ranks.values()))
+
+    @property
     def p_values(self) -> dict[str, Tensor]:
         """By latent site, ``[...]``: the p-value of each coordinate, under the hypothesis that its ranks are uniform.
 
         Neyman's smooth test of order 4 (Rayner, Thas & Best 2009, chapter 4): the four lowest orthonormal polynomials
         of the rank, each summed over the datapoints; the sum of their squares is chi-square with 4 degrees of freedom.
-        It puts its power where a wrong posterior shows: shift, width, skewness and tails. With 100 datapoints p-values
-        below 1e-4 come up to twice as often as they should, with 1000 as often.
+        It puts its power where a wrong posterior shows: shift, width, skewness and tails. With 50 datapoints p-values
+        below 1e-3 come up to twice as often as they should, with 100 those below 1e-4, and with 1000 as often.
         """
         return {name: _smooth_test(ranks, self.num_draws) for name, ranks in self.ranks.items()}
+
+    @property
+    def joint_p_values(self) -> dict[str, Tensor]:
+        """Those of the functions of all latents together, ``[...]``, by their names in :attr:`joint_ranks`."""
+        return {name: _smooth_test(ranks, self.num_draws) for name, ranks in self.joint_ranks.items()}
 
     def calibrated(self, false_alarm: float = 0.01) -> bool:
         """Whether nothing speaks against q being the posterior.
 
         Args:
-            false_alarm: The probability of saying no, of all coordinates together (Bonferroni), if q is the posterior.
+            false_alarm: The probability of saying no if q is the posterior, for all coordinates and all functions of
+                them together (Bonferroni).
 
         Raises:
-            ValueError: If it is not between 0 and 1.
+            ValueError: If it is not between 0 and 1, or there are fewer than 50 datapoints, too few to tell.
         """
         return not self.departures(false_alarm)
 
     def departures(self, false_alarm: float = 0.01) -> dict[str, str]:
         """What is wrong with q, in words, by latent coordinate such as ``"z[3]"``; the worst first.
 
+        Where a coordinate is wrong, so are most functions of it. So ``"log p(x, z)"`` and ``"random
+        projection[2]"`` are here only where each coordinate by itself has the right ranks.
+
         Args:
             false_alarm: As of :meth:`calibrated`.
 
         Raises:
-            ValueError: If it is not between 0 and 1.
+            ValueError: As :meth:`calibrated`.
         """
         if not 0 < false_alarm < 1:
             raise ValueError(f"false_alarm is {false_alarm!r}; expected a number between 0 and 1")
-        columns = self._columns()
-        return {
+        if self.num_datapoints < LEAST_DATAPOINTS:
+            raise ValueError(
+                f"the ranks are those of {self.num_datapoints} datapoints, too few to tell whether they are uniform; "
+                f"expected at least {LEAST_DATAPOINTS}"
+            )
+        most = false_alarm / self.num_tests
+        coordinates = {
             label: f"{_departure(ranks, self.num_draws)} (p = {p_value:.2g})"
-            for label, (p_value, ranks) in columns.items()
-            if p_value < false_alarm / len(columns)
+            for label, (p_value, ranks) in _tested(self.ranks, self.p_values).items()
+            if p_value < most
+        }
+        return coordinates or {
+            label: f"{_joint_departure(label, ranks, self.num_draws)} (p = {p_value:.2g})"
+            for label, (p_value, ranks) in _tested(self.joint_ranks, self.joint_p_values).items()
+            if p_value < most
         }
 
     def summary(self, false_alarm: float = 0.01) -> str:
-        """The result in words: whether the ranks are uniform, and if not, what is wrong with q."""
+        """The result in words: what was tested, whether the ranks are uniform, and if not, what is wrong with q."""
+        n = self.num_datapoints
+        kind = f"  {n} datapoint{'s' * (n > 1)} drawn from the model, ranks among {self.num_draws} draws from the guide"
+        if n < LEAST_DATAPOINTS:
+            return (
+                f"not known whether q(z | x) is the posterior: fewer than {LEAST_DATAPOINTS} datapoints cannot tell\n"
+                f"{kind}"
+            )
         departures, columns = self.departures(false_alarm), self._columns()
-        kind = (
-            f"{self.num_datapoints} datapoints drawn from the model, ranks among {self.num_draws} draws from the guide"
-        )
-        if self.num_datapoints < LEAST_DATAPOINTS:
-            kind += f"\n  WARNING: with fewer than {LEAST_DATAPOINTS} datapoints this says little."
         if not departures:
             least = next(iter(columns.values()))[0]
             return (
-                f"calibrated: nothing speaks against q(z given x) being the posterior\n  {kind}\n"
-                f"  uniform for all {len(columns)} latent coordinates: least p-value {least:.2g}, with false alarms of "
-                f"{false_alarm:.1%} it would have to be below {false_alarm / len(columns):.2g}"
+                f"calibrated: nothing speaks against q(z | x) being the posterior\n{kind}\n"
+                f"  uniform for {self._tests()}: least p-value {least:.2g}, with false alarms of "
+                f"{100 * false_alarm:.3g}% it would have to be below {false_alarm / len(columns):.2g}"
             )
         lines = [
-            f"NOT calibrated: q(z given x) is not the posterior\n  {kind}",
-            f"  not uniform for {len(departures)} of {len(columns)} latent coordinates, "
-            f"at false alarms of {false_alarm:.1%}:",
+            f"NOT calibrated: q(z | x) is not the posterior\n{kind}",
+            f"  tested: {self._tests()}, at false alarms of {100 * false_alarm:.3g}% together; not uniform for:",
             *(f"  {label}: {what}" for label, what in list(departures.items())[:MOST_LINES]),
         ]
         if len(departures) > MOST_LINES:
             lines.append(f"  and {len(departures) - MOST_LINES} more")
+        if departures.keys() & _tested(self.joint_ranks, self.joint_p_values).keys():
+            lines.append(
+                "  Each latent coordinate by itself has the right ranks: it is how the latents depend on each other,\n"
+                "  or on x, that is wrong."
+            )
         return "\n".join(lines)
 
+    def _tests(self) -> str:
+        """What was tested, in words."""
+        count = sum(ranks[0].numel() for ranks in self.ranks.values())
+        words = [f"all {count} latent coordinates"]
+        if LOG_JOINT in self.joint_ranks:
+            words.append(LOG_JOINT)
+        if PROJECTION in self.joint_ranks:
+            words.append(f"{self.joint_ranks[PROJECTION].shape[1]} random projections of all latents")
+        return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
     def pit(self) -> dict[str, Tensor]:
-        """By latent site, ``[n, ...]``: probability integral transforms, uniform on [0, 1] if the ranks are uniform.
+        """Probability integral transforms by the names of all ranks, ``[n, ...]``: uniform on [0, 1] if those are.
 
         A rank stands for an interval of length 1 / (num_draws + 1); the place within it is random, from a generator of
         its own, so that the values are the same at every call.
@@ -133,7 +180,7 @@ class Calibration:
         generator = torch.Generator().manual_seed(0)
         return {
             name: (ranks + torch.rand(ranks.shape, generator=generator, dtype=torch.float64)) / (self.num_draws + 1)
-            for name, ranks in self.ranks.items()
+            for name, ranks in (self.ranks | self.joint_ranks).items()
         }
 
     def to_arviz(self) -> Any:
@@ -148,7 +195,7 @@ class Calibration:
         return _sbc_data(arrays, dims)
 
     def plot(self, prob: float = 0.95, max_plots: int = 12) -> Figure:
-        """ArviZ's plot of the ECDF of the ranks minus that of uniform ones, a panel for each latent coordinate.
+        """ArviZ's plot of the ECDF of the ranks minus that of uniform ones, a panel for each coordinate and function.
 
         The line of a calibrated guide stays in the band. q is too narrow where it rises above the band at the left and
         falls below it at the right, too wide where it does the reverse; it lies too high where the line is above the
@@ -156,7 +203,8 @@ class Calibration:
 
         Args:
             prob: How often a calibrated coordinate stays within its band all along: of 20 panels, one may be outside.
-            max_plots: The largest number of panels; those of the smallest p-values, in the order of the sites.
+            max_plots: The largest number of panels; those of the smallest p-values, in the order of the sites, those of
+                functions of all latents last.
 
         Raises:
             ValueError: If prob is not between 0 and 1, or max_plots not a positive integer.
@@ -170,13 +218,8 @@ class Calibration:
         return figure
 
     def _columns(self) -> dict[str, tuple[float, Tensor]]:
-        """By latent coordinate: its p-value, and its ranks ``[n]``. The smallest p-value first."""
-        p_values = {name: p_value[None] for name, p_value in self.p_values.items()}
-        columns = {
-            label: (p_value.item(), ranks)
-            for (label, p_value), (_, ranks) in zip(_by_coordinate(p_values), _by_coordinate(self.ranks), strict=True)
-        }
-        return dict(sorted(columns.items(), key=lambda item: item[1][0]))
+        """Of all that is tested: its p-value, and its ranks ``[n]``. The smallest p-value first."""
+        return _tested(self.ranks | self.joint_ranks, self.p_values | self.joint_p_values)
 
     def __str__(self) -> str:
         return self.summary()
@@ -196,18 +239,30 @@ def calibrate(
     resume: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Calibration:
-    """Simulation-based calibration of the guide (Talts et al. 2018, section 4.1).
+    """Simulation-based calibration of the guide (Talts et al. 2018, section 4.1; Modrák et al. 2023).
 
-    Draws z from the prior and x from the model given z: z is then an exact draw from p(z given x). If q(z given x) is
-    that posterior too, z and draws from q are exchangeable, and the rank of z among them is uniform on 0 to num_draws.
-    This is about data that the model itself makes, and not about real data if the model is wrong. Nor can it prove that
-    q is right: the prior itself, which ignores x, has uniform ranks too.
+    Draws z from the prior and x from the model given z: z is then an exact draw from p(z | x). If q(z | x) is that
+    posterior too, z and draws from q are exchangeable, and the rank of any function of z and x among its values at the
+    draws is uniform on 0 to num_draws. Ranked are
+
+    - each coordinate of the latents, which shows a shift, a wrong width or shape, but no dependence;
+    - log p(x, z) (Modrák et al. 2023), which sees how latents depend on each other and on x: the prior as a
+      guide, which ignores x, is right in every coordinate and fails here;
+    - 8 random projections of all coordinates, each in standard deviations of its draws, where there are several.
+
+    What is wrong with q in none of these is not seen; nor does this say anything of real data if the model is wrong.
+
+    Values that are missing from x, NaN or hidden by a mask of the model, are missing from the simulated data as well:
+    so the guide is tried on what it gets to see. That is right if they are missing for reasons that have nothing to do
+    with their values.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``, n at least 50. Only their number and kind matter: as many are drawn from the model.
-        num_draws: Draws from the guide for each datapoint, at least 4. With 99 there are 100 ranks.
+        x: Data, ``[n, *event]``, n at least 50. Only their number, their kind and what is missing of them matter: as
+            many are drawn from the model. A few can be repeated.
+        num_draws: Draws from the guide for each datapoint, at least 4. With 99 there are 100 ranks. Those of a block of
+            datapoints are held in memory.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
@@ -218,43 +273,86 @@ def calibrate(
     Raises:
         TypeError: If x is not a tensor, or has a dtype that the programs do not take.
         ValueError: If x has fewer than 50 rows or is not accepted by the programs, the programs share no data plate,
-            their sites do not match, the model does not observe x at one site, or a draw is NaN.
+            their sites do not match, the model does not observe x at one site or takes missing values for data, or a
+            draw is NaN.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_draws = check_count("num_draws", num_draws, least=ORDER)
     if len(check_rows(x)) < LEAST_DATAPOINTS:
         raise ValueError(
-            f"x has {len(x)} datapoints, too few for their ranks to tell; expected at least {LEAST_DATAPOINTS} "
-            "(only their number and kind matter)"
+            f"x has {len(x)} datapoint{'s' * (len(x) > 1)}, too few for their ranks to tell; expected at least "
+            f"{LEAST_DATAPOINTS}: repeat its rows, of which only the number, the kind and what is missing matter"
         )
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
 
     def rank(block: Tensor, first: int) -> dict[str, Tensor]:
-        simulation = simulate(model, guide, block, layout)
-        below, ties = (
-            {name: torch.zeros_like(value, dtype=torch.int64) for name, value in simulation.latents.items()}
-            for _ in range(2)
-        )
+        x, true = simulate(model, guide, block, layout)
+        drawn: dict[str, list[Tensor]] = {name: [] for name in (*true, LOG_JOINT)}
         for num_particles in particle_counts(num_draws, len(block), programs.chunk_size):
-            guided = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(simulation.x)
-            sites = dict(sample_sites(guided))
-            for name, true in simulation.latents.items():
-                draws = layout.rows_second(sites[name]["value"])
-                _check_numbers(name, draws, true, first)
-                below[name] += (draws < true).sum(0)
-                ties[name] += (draws == true).sum(0)
-        return {name: below[name] + _uniform_up_to(ties[name]) for name in below}
+            guided = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(x)
+            latents = {name: site["value"] for name, site in sample_sites(guided) if name in true}
+            for name, value in latents.items():
+                drawn[name].append(layout.rows_second(value))
+                _check_numbers(name, drawn[name][-1], true[name], first)
+            drawn[LOG_JOINT].append(_log_joint(model, x, latents, num_particles, layout))
+        draws = {name: torch.cat(parts) for name, parts in drawn.items()}
+        at_true = {name: layout.rows_back(value[None]) for name, value in true.items()}
+        log_joint = _log_joint(model, x, at_true, 1, layout)[0]
+        # Of a sum that is computed twice, in batches of other sizes.
+        rounding = 8 * torch.finfo(log_joint.dtype).eps * log_joint.abs().clamp_min(1)
+        return {
+            **{f"{SITE}{name}": _ranks(value, draws[name]) for name, value in true.items()},
+            LOG_JOINT: _ranks(log_joint, draws[LOG_JOINT], rounding),
+            **_projection_ranks(true, draws),
+        }
 
     return programs.run(
         rank,
-        partial(Calibration, num_draws=num_draws),
+        partial(_calibration, num_draws),
         rows=choose_rows(programs.chunk_size, num_draws),
-        settings={"function": "calibrate", "num_draws": num_draws},
+        settings={"function": "calibrate", "num_draws": num_draws, "num_projections": NUM_PROJECTIONS},
         progress=progress,
         resume=resume,
         processes=processes,
     )
+
+
+def _calibration(num_draws: int, columns: dict[str, Tensor]) -> Calibration:
+    sites = {name.removeprefix(SITE): ranks for name, ranks in columns.items() if name.startswith(SITE)}
+    joint = {name: ranks for name, ranks in columns.items() if not name.startswith(SITE)}
+    return Calibration(sites, num_draws, joint)
+
+
+def _log_joint(model: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout) -> Tensor:
+    """log p(x, z), ``[particles, n]``; minus infinity where z is impossible, as draws of a guide may be."""
+    at = terms_at(model, no_sites, x, latents, num_particles, layout)
+    return (at.log_prior + at.log_likelihood).nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
+
+
+def _projection_ranks(true: dict[str, Tensor], draws: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The ranks of random projections of latents ``[n, ...]`` among those of draws ``[draws, n, ...]``, by name.
+
+    A coordinate is divided by its standard deviation, in which the true value counts like a draw: so all of them are
+    treated alike, and their projections are exchangeable if they are. In float64, so that equal draws remain equal.
+    """
+    n = len(next(iter(true.values())))
+    pooled = (torch.cat([value[None], draws[name]]).double() for name, value in true.items())
+    every = torch.cat([values.reshape(len(values), n, -1) for values in pooled], dim=-1)
+    if every.shape[-1] == 1:
+        return {}
+    every = (every - every.mean(0)) / every.std(0).clamp_min(torch.finfo(torch.float64).tiny)
+    directions = torch.randn(every.shape[-1], NUM_PROJECTIONS, generator=torch.Generator().manual_seed(0)).to(every)
+    projected = every.nan_to_num() @ directions / every.shape[-1] ** 0.5
+    return {PROJECTION: _ranks(projected[0], projected[1:], torch.full_like(projected[0], 1e-10))}
+
+
+def _ranks(true: Tensor, draws: Tensor, rounding: Tensor | None = None) -> Tensor:
+    """How many of the draws ``[draws, n, ...]`` lie below the true values ``[n, ...]``, equal ones at random."""
+    ties = draws == true
+    if rounding is not None:
+        ties |= (draws - true).abs() <= rounding
+    return ((draws < true) & ~ties).sum(0) + _uniform_up_to(ties.sum(0))
 
 
 def _check_numbers(name: str, draws: Tensor, true: Tensor, first: int) -> None:
@@ -302,6 +400,27 @@ def _departure(ranks: Tensor, num_draws: int) -> str:
         shape = "narrow (ranks pile up at both ends)" if spread > 0 else "wide (ranks pile up in the middle)"
         words.append(f"q is too {shape}: its central {expected:.0%} holds {within:.0%} of the true values")
     return "; ".join(words) or "q has another shape than the posterior, see the plot"
+
+
+def _joint_departure(label: str, ranks: Tensor, num_draws: int) -> str:
+    """The same for a function of all latents."""
+    if label != LOG_JOINT:
+        return f"{_departure(ranks, num_draws)} (along a random direction)"
+    place = (ranks + 0.5) / (num_draws + 1)
+    above, within = (chosen.double().mean().item() for chosen in (place > 0.5, (place - 0.5).abs() < 0.25))
+    return (
+        f"{above:.0%} of the true latents are likelier than q's median draw, {within:.0%} are within q's central half"
+    )
+
+
+def _tested(sites: dict[str, Tensor], p_values: dict[str, Tensor]) -> dict[str, tuple[float, Tensor]]:
+    """By coordinate of sites ``[n, ...]``: its p-value, and its ranks ``[n]``. The smallest p-value first."""
+    labelled = _by_coordinate({name: p_values[name][None] for name in sites})
+    columns = {
+        label: (p_value.item(), ranks)
+        for (label, p_value), (_, ranks) in zip(labelled, _by_coordinate(sites), strict=True)
+    }
+    return dict(sorted(columns.items(), key=lambda item: item[1][0]))
 
 
 def _by_coordinate(sites: dict[str, Tensor]) -> Iterable[tuple[str, Tensor]]:

@@ -92,7 +92,8 @@ def certified(programs: Programs, settings: Settings, count: int, *, rows: int, 
     """Draws datapoints from the model, and encloses their log p(x) by the procedure and by its reverse.
 
     Args:
-        programs: Model, guide, and data of the kind that is to be drawn.
+        programs: Model, guide, and data of the kind that is to be drawn; what is missing of it is missing of what is
+            drawn, too.
         settings: Those of the procedure.
         count: How many datapoints. Programs with parameters for each row get as many as they have rows.
         rows: The number of datapoints in a block.

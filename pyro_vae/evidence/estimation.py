@@ -84,7 +84,7 @@ def estimate(
             its error is infinite, and its estimate a lower bound on average.
         certify: With a positive number, so many datapoints are drawn from the model, which come with exact draws from
             their posteriors, and the procedure is tried on them: ``result.certificate`` has a lower and an upper bound
-            on its error there (Grosse et al. 2015).
+            on its error there (Grosse et al. 2015). The same values are missing from them as from x, its rows in turn.
         budget: Seconds after which no more methods are tried; by default as long as it takes.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         compile: True compiles the densities of the model, which takes half a minute (and a C++ compiler). ``"auto"``

@@ -131,11 +131,22 @@ class NutsComparison:
 
     @property
     def agrees(self) -> bool:
-        """Whether all means and standard deviations agree within 4 standard errors; false alarms: 6e-5 for each."""
-        return not (self._shifted.any() or self._narrower.any() or self._wider.any())
+        """Whether all means and standard deviations agree within 4 standard errors; false alarms: 6e-5 for each.
+
+        Not so where its chains never moved, so that nothing is known.
+        """
+        return not (self._shifted.any() or self._narrower.any() or self._wider.any() or self._stuck.any())
 
     def summary(self) -> str:
         """The comparison in words, with a warning where NUTS itself should not be believed."""
+        if self._stuck.any():
+            return "\n".join(
+                [
+                    "not known whether q(z given x) agrees with NUTS: its chains never moved in "
+                    f"{self._stuck.sum()} of {len(self._stuck)} latent coordinates",
+                    *(f"  WARNING: NUTS has not converged: {doubt}." for doubt in self.doubts),
+                ]
+            )
         shift, ratio = _columns(self.shift), _columns(self.sd_ratio)
         labels, count = self._labels, len(shift)
         r_hat, ess = _columns(self.r_hat), np.minimum(_columns(self.ess), _columns(self.ess_sd))
@@ -178,6 +189,11 @@ class NutsComparison:
             dims,
             {"source": ["NUTS", "q"]},
         )
+
+    @property
+    def _stuck(self) -> np.ndarray:
+        """Where chains have no variance, so that R-hat has no value."""
+        return ~np.isfinite(_columns(self.r_hat))
 
     @property
     def _shifted(self) -> np.ndarray:
@@ -356,11 +372,12 @@ def _diagnostics(nuts: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:
     """What ArviZ says of draws ``[chains, draws, n, ...]``: by the names of the fields of the result, ``[n, ...]``."""
     arviz, _ = import_arviz()
     data = arviz_data({"posterior": {name: draws.double().numpy() for name, draws in nuts.items()}})
-    found = {
-        "ess": arviz.ess(data, method="mean"),
-        "ess_sd": arviz.ess(data, method="sd"),
-        "r_hat": arviz.rhat(data),
-    }
+    with np.errstate(all="ignore"):  # R-hat is infinite or NaN where chains never moved
+        found = {
+            "ess": arviz.ess(data, method="mean"),
+            "ess_sd": arviz.ess(data, method="sd"),
+            "r_hat": arviz.rhat(data),
+        }
     return {
         field: {name: torch.as_tensor(values[name].values.copy()) for name in nuts} for field, values in found.items()
     }

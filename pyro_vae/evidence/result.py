@@ -79,7 +79,8 @@ class Evidence:
             are too few samples to tell, 0 where all weights are equal.
         log_prob_psis: As ``log_prob``, with the largest weights Pareto-smoothed: less variance, for a little bias
             (Vehtari et al. 2024). On average it need not be a lower bound.
-        elbo: The mean log-weight: the ELBO of each datapoint under the proposal, from the same samples.
+        elbo: The mean log-weight: the ELBO of each datapoint under the proposal, from the same samples. Minus infinity
+            where one of them has weight zero.
         num_samples: The number of samples for each datapoint; of :func:`~pyro_vae.evidence.estimate`, ``[n]``.
         samples: What a sample is, in words.
         acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``, meant to be about 0.8; NaN where
@@ -253,11 +254,22 @@ class Evidence:
     def _weights(self) -> list[str]:
         """What the weights of one proposal say of it."""
         return [
-            f"  ELBO {self.elbo.mean().item():.3f}",
+            f"  ELBO {self._elbo()}",
             f"  effective sample size: median {self.ess.median().item():.1f}, least {self.ess.min().item():.1f}",
-            f"  Pareto k-hat: at most {self.pareto_k.max().item():.2f}, above 0.7 for "
-            f"{self.doubtful.double().mean().item():.1%} of the datapoints",
+            f"  Pareto k-hat: {self._largest_k()}",
         ]
+
+    def _elbo(self) -> str:
+        mean = self.elbo.mean().item()
+        return f"{mean:.3f}" if math.isfinite(mean) else "minus infinity: some samples have weight zero"
+
+    def _largest_k(self) -> str:
+        known = self.pareto_k[self.pareto_k.isfinite()]
+        if len(known) == 0:
+            return "not known, of so few samples"
+        doubtful, unknown = (share.double().mean().item() for share in (self.doubtful, self.pareto_k.isinf()))
+        words = f"at most {known.max().item():.2f}, above 0.7 for {doubtful - unknown:.1%} of the datapoints"
+        return f"{words}, not known for {unknown:.1%}" if unknown else words
 
     def _table(self) -> list[str]:
         """What each method has done."""

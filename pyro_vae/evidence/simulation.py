@@ -1,4 +1,4 @@
-"""Data drawn from the model itself, with the latents they were drawn from: exact draws from p(z given x)."""
+"""Data that the model itself makes, each datapoint with the latents that made it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 
 from pyro_vae.weights import Layout, Program, sample_sites, trace_pair, vectorized
@@ -18,37 +19,94 @@ class Simulation(NamedTuple):
     """Datapoints, and the latents that they came from."""
 
     x: Tensor  #: ``[n, *event]``.
-    latents: dict[str, Tensor]  #: By site, ``[n, ...]``: an exact draw from p(z given x) for each datapoint.
+    latents: dict[str, Tensor]  #: By site, ``[n, ...]``: an exact draw from p(z | x) for each datapoint.
 
 
 @torch.no_grad()
 def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simulation:
-    """Draws as many datapoints as x has, of its shape, from the model.
+    """Draws as many datapoints as x has, of its shape, from the model, with the same values missing as in x.
+
+    The latents are drawn before anything goes missing. Which values do is not decided by what was drawn, so that the
+    latents are an exact draw from the posterior given what is left.
 
     Args:
         model: A Pyro program called as ``model(x)``, with one observed site, at which x is observed.
         guide: Its guide; it says which sites are latent.
-        x: Datapoints ``[n, *event]`` that the programs accept; only their shape and kind matter.
+        x: Datapoints ``[n, *event]`` that the programs accept. Only their shape and kind matter, and which values are
+            missing: those that are NaN, or that a mask of the model hides, as of ``poutine.mask`` or ``.mask``.
         layout: That of the programs.
 
     Raises:
-        ValueError: If the model does not observe x at one site.
+        ValueError: If the model does not observe x at one site, takes what is missing for data, hides other values of
+            what was drawn than of x, or draws NaN.
     """
     with pyro.validation_enabled(False):
         observing, guided = trace_pair(model, guide, x)
-        observed = [name for name, site in sample_sites(observing) if site["is_observed"]]
-        values = [observing.nodes[name]["value"] for name in observed]
-        if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].numel() != x.numel():
-            raise ValueError(
-                f"the model has the observed sites {observed}; to draw data from it, it must observe x, at one site"
-            )
+        name = _observed_site(observing, x)
+        missing = _missing(name, observing.nodes[name], x, layout)
         trace: Any = poutine.trace(vectorized(poutine.uncondition(model), 1, layout)).get_trace(x)
-    drawn = layout.rows_second(trace.nodes[observed[0]]["value"])[0].to(x.dtype)
+    drawn = layout.rows_second(trace.nodes[name]["value"])[0].to(x.dtype)
     if drawn.numel() != x.numel():
-        raise ValueError(f"site {observed[0]!r} draws values of shape {list(drawn.shape)}; x has {list(x.shape)}")
+        raise ValueError(f"site {name!r} draws values of shape {list(drawn.shape)}; x has {list(x.shape)}")
+    drawn = torch.where(missing, x, drawn.reshape(x.shape))
+    if (drawn.isnan() & ~missing).any():
+        raise ValueError(f"site {name!r} of the model draws NaN")
+    if _masks(observing.nodes[name]):
+        with pyro.validation_enabled(False):
+            again = trace_pair(model, guide, drawn)[0].nodes[name]
+        if not torch.equal(_missing(name, again, drawn, layout), missing):
+            raise ValueError(
+                f"the mask of site {name!r} hides other values of what the model draws than of x; "
+                "expected one that depends on nothing but which values are missing"
+            )
     latents = {
         name: layout.rows_second(trace.nodes[name]["value"])[0]
         for name, _ in sample_sites(guided)
         if name in trace.nodes
     }
-    return Simulation(drawn.reshape(x.shape), latents)
+    return Simulation(drawn, latents)
+
+
+def _observed_site(trace: Any, x: Tensor) -> str:
+    """The name of the one site at which x is observed."""
+    observed = {
+        name: site["value"]
+        for name, site in sample_sites(trace)
+        if site["is_observed"] and not site["infer"].get("_deterministic")
+    }
+    values = list(observed.values())
+    if len(values) != 1 or not isinstance(values[0], Tensor) or values[0].numel() != x.numel():
+        raise ValueError(
+            f"the model has the observed sites {list(observed)}; to draw data from it, it must observe x, at one site"
+        )
+    return next(iter(observed))
+
+
+def _missing(name: str, site: Any, x: Tensor, layout: Layout) -> Tensor:
+    """Which values of x the model leaves out of its density, of the shape of x."""
+
+    def as_x(value: Tensor) -> Tensor:
+        return value.movedim(layout.data_dim - site["fn"].event_dim, 0).reshape(x.shape)
+
+    hidden = torch.zeros_like(site["value"], dtype=torch.bool)
+    for mask, event_dims in _masks(site):
+        hidden = hidden | ~mask.to(x.device).reshape(*mask.shape, *[1] * event_dims)
+    hidden, observed = as_x(hidden), as_x(site["value"])
+    if (x.isnan() & ~observed.isnan() & ~hidden).any():
+        raise ValueError(
+            f"x has missing values (NaN), in the place of which site {name!r} observes numbers; to draw data of which "
+            "the same values are missing, they must be NaN there too, as with likelihoods.Incomplete, or under a mask"
+        )
+    return x.isnan() | hidden
+
+
+def _masks(site: Any) -> list[tuple[Tensor, int]]:
+    """What hides values of a site, true where they count: masks, and how many dimensions on the right each lacks."""
+    fn, masks = site["fn"], [(site["mask"], site["fn"].event_dim)]
+    while fn is not None:
+        if isinstance(fn, MaskedDistribution):
+            masks.append((fn._mask, fn.event_dim))
+        fn = getattr(fn, "base_dist", None)
+    return [
+        (torch.as_tensor(mask, dtype=torch.bool), dims) for mask, dims in masks if mask is not None and mask is not True
+    ]
