@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-__all__ = ["Call"]
+__all__ = ["Call", "split_numbers"]
 
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
 
@@ -57,3 +57,10 @@ class Call:
             else:
                 return None
         return tuple(described)
+
+
+def split_numbers(signature: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[float, ...]]:
+    """What is left of a signature without the values of its numbers, and these."""
+    is_number = [isinstance(each, tuple) and each[0] in (int, float) for each in signature]
+    rest = tuple(each[0] if found else each for each, found in zip(signature, is_number, strict=True))
+    return rest, tuple(each[1] for each, found in zip(signature, is_number, strict=True) if found)
