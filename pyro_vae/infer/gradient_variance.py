@@ -14,6 +14,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.gradients import differentiable, gradients_enabled
 from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.infer.recording import record
 from pyro_vae.randomness import generators_kept
@@ -52,6 +53,7 @@ class GradientMoments:
         return math.sqrt(max(squared_norm, 0.0) / self.total_variance) if self.total_variance else math.inf
 
 
+@gradients_enabled()
 def gradient_variance(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -82,7 +84,7 @@ def gradient_variance(
         ValueError: If there are fewer than three draws, or no parameters.
     """
     check_count("num_draws", num_draws, least=3)
-    check_rows(x)
+    x = differentiable(check_rows(x))
     functions = {name: as_function(loss) for name, loss in losses.items()}
     parameters = _parameters_of(guide, x) if parameters is None else dict(parameters)
     if not parameters:

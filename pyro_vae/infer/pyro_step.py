@@ -14,7 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.infer.optimizers import TorchOptimizer
-from pyro_vae.infer.reparameterized import goes_through_draws, reparameterized
+from pyro_vae.infer.reparameterized import reparameterized
 from pyro_vae.infer.surroundings import Surroundings
 
 __all__ = ["BeforeUpdate", "PyroStep"]
@@ -31,6 +31,7 @@ class PyroStep:
         loss_and_grads: Called with both, and with their arguments.
         optim: Steps the parameters.
         before_update: See :class:`~pyro_vae.infer.svi.SVI`.
+        through_draws: Whether the gradients go through the draws of the guide, which then must have some.
     """
 
     def __init__(
@@ -40,10 +41,12 @@ class PyroStep:
         loss_and_grads: Callable[..., Any],
         optim: PyroOptim,
         before_update: BeforeUpdate | None = None,
+        *,
+        through_draws: bool = False,
     ) -> None:
         self.parameters: dict[str, Tensor] = {}  #: The leaves that the last run met, by the names of their sites.
         self.not_stepped: list[str] = []  #: Sites of the last run whose module's own parameters got gradients in vain.
-        checked = reparameterized(guide) if goes_through_draws(loss_and_grads) else guide
+        checked = reparameterized(guide) if through_draws else guide
         self._run = lambda *args, **kwargs: loss_and_grads(model, checked, *args, **kwargs)
         self._optim = optim
         self._before_update = before_update

@@ -16,12 +16,14 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from pyro_vae.data import Batches
+from pyro_vae.gradients import gradients_enabled
 from pyro_vae.infer.call import Call, split_numbers
 from pyro_vae.infer.memory import keep_freed_memory
 from pyro_vae.infer.optimizers import as_pyro_optim
 from pyro_vae.infer.pyro_step import BeforeUpdate, PyroStep
 from pyro_vae.infer.recorded_step import RecordedStep
 from pyro_vae.infer.recording import record, why
+from pyro_vae.infer.reparameterized import goes_through_draws
 from pyro_vae.randomness import get_generators, set_generators
 from pyro_vae.warn import warn
 
@@ -96,7 +98,16 @@ class SVI(pyro.infer.SVI):
         self._begin()
 
     def _begin(self) -> None:
-        self._pyro = PyroStep(self.model, self.guide, self.loss_and_grads, self.optim, self._before_update)
+        # Of a function Pyro makes one that computes gradients; an ELBO has a method for that.
+        loss = self.loss_and_grads if hasattr(self.loss_and_grads, "__self__") else self.loss
+        self._pyro = PyroStep(
+            self.model,
+            self.guide,
+            self.loss_and_grads,
+            self.optim,
+            self._before_update,
+            through_draws=goes_through_draws(loss),
+        )
         self._has_warned_of_names = False
         self._replays = self._compile is not False
         self._steps: dict[Any, RecordedStep] = {}
@@ -184,6 +195,7 @@ class SVI(pyro.infer.SVI):
         self._replayed = step
         return step(*call.tensors)
 
+    @gradients_enabled()
     def _as_pyro(self, call: Call) -> Any:
         loss = self._pyro.run(*call.arguments())
         if self._pyro.not_stepped and not self._has_warned_of_names:
@@ -196,6 +208,7 @@ class SVI(pyro.infer.SVI):
             )
         return self._pyro.update(loss)
 
+    @gradients_enabled()
     def _record(self, key: Any, call: Call) -> Any:
         """A step that is recorded while it runs."""
         loss: Any = None
@@ -221,6 +234,7 @@ class SVI(pyro.infer.SVI):
         )
         return loss
 
+    @gradients_enabled()
     def _test(self, step: RecordedStep, call: Call) -> Any:
         """A step as in Pyro, to compare with its recording; then the recording is made quick."""
         rehearsed = step.rehearse(*call.tensors)
