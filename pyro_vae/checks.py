@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from numbers import Integral
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from pyro_vae.randomness import generators_kept
+from pyro_vae.warn import warn
 
 __all__ = [
     "call_part",
@@ -21,6 +21,7 @@ __all__ = [
     "check_count",
     "check_data",
     "check_inside",
+    "check_particles",
     "check_parts",
     "check_positive",
     "check_rows",
@@ -106,7 +107,7 @@ def check_parts(
         z = p_z.sample((1,))
         p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, given(z, z))
         x = p_x.sample()
-        warn_unless_broadcasting(likelihood, given(z, z))
+        warn_unless_broadcasting("likelihood(z)", likelihood, given(z, z))
         q_z = call_part(
             f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, given(x, z)
         )
@@ -175,19 +176,63 @@ def trial(parts: dict[str, nn.Module]) -> Iterator[None]:
             module.training = True
 
 
-def warn_unless_broadcasting(likelihood: nn.Module, z: Tensor) -> None:
-    """Warns if the likelihood of z ``[1, latent]`` is another one of several particles."""
-    try:
-        broadcasts = likelihood(z.expand(2, *z.shape)).batch_shape == (2, 1)
-    except (RuntimeError, ValueError, IndexError):
-        broadcasts = False
-    if not broadcasts:
-        warnings.warn(
-            "likelihood(z) does not broadcast over a leading dimension of z: it can be trained with one particle, but "
-            "everything with several particles at once will fail, log p(x) by importance sampling included. Networks "
-            "for vectors or images can flatten z.shape[:-1] first and restore it last.",
-            stacklevel=4,
+def warn_unless_broadcasting(name: str, part: nn.Module, z: Tensor) -> None:
+    """Warns if a part, called with several particles at once, gives others than for each of them.
+
+    :func:`check_particles` then refuses to call it so. Call this in a :func:`trial`.
+
+    Args:
+        name: How the part is called.
+        part: A part from latents to a distribution.
+        z: A latent to try, ``[1, *latent]``.
+    """
+    part.__dict__.pop(_TAKES_ROWS, None)
+    if not _broadcasts(part, z):
+        part.__dict__[_TAKES_ROWS] = True
+        warn(
+            f"{name} does not broadcast over a leading dimension of z: it can be trained with one particle, but "
+            f"several at once, as for log p(x), are refused. {_REMEDY}"
         )
+
+
+def check_particles(name: str, part: nn.Module, z: Tensor, latent_dims: int = 1) -> None:
+    """Checks that a part can be called with latents ``[*batch, *latent]``.
+
+    Raises:
+        ValueError: If there are particles besides the rows, and the part was seen not to broadcast.
+    """
+    if z.ndim > latent_dims + 1 and getattr(part, _TAKES_ROWS, False):
+        raise ValueError(
+            f"{name} does not broadcast over a leading dimension of z, of shape {list(z.shape)}. {_REMEDY}"
+        )
+
+
+_TAKES_ROWS = "_takes_rows_only"  # an attribute of parts that do not broadcast
+_REMEDY = (
+    "Where it has a layer to which dimension 1 means something (BatchNorm1d, convolutions, Flatten), wrap its network: "
+    "pyro_vae.nn.Broadcast(network, event_dims=1)"
+)
+
+
+def _broadcasts(part: nn.Module, z: Tensor) -> bool:
+    """Whether particles of latents, close to z ``[1, *latent]``, give the densities that they give as one batch.
+
+    It takes two numbers of rows: one may be that of the features of a layer.
+    """
+    for particles, rows in ((2, 3), (2, 5)):
+        flat = z.expand(particles * rows, *z.shape[1:])
+        if z.is_floating_point():  # for rows to differ
+            flat = flat + 0.1 * torch.randn_like(flat)
+        try:
+            p = part(flat)
+            x = p.sample()
+            apart = p.log_prob(x).unflatten(0, (particles, rows))
+            together = part(flat.unflatten(0, (particles, rows))).log_prob(x.unflatten(0, (particles, rows)))
+        except (RuntimeError, ValueError, IndexError, TypeError):
+            return False
+        if together.shape != apart.shape or not torch.allclose(together, apart, rtol=1e-3, atol=1e-3, equal_nan=True):
+            return False
+    return True
 
 
 def call_part(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:

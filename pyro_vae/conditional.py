@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pyro
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.checks import check_count, check_parts
+from pyro_vae.checks import check_count, check_particles, check_parts
 from pyro_vae.distributions import as_pyro
 from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
@@ -66,7 +66,7 @@ class ConditionalVAE(LatentVariableModel):
         self.likelihood = likelihood
         self.posterior = posterior
 
-    def model(self, x: Tensor, y: Tensor) -> Tensor:
+    def model(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(z) p(x given z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""
         if is_validation_enabled():
             self.check(x)
@@ -74,16 +74,21 @@ class ConditionalVAE(LatentVariableModel):
         declare_parameters(self, self.prior, self.likelihood)
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample("z", as_pyro(self.prior()))
+            check_particles("likelihood(z)", self.likelihood, z)
             return pyro.sample("x", as_pyro(self.likelihood(append(z, y))), obs=x)
 
-    def guide(self, x: Tensor, y: Tensor) -> Tensor:
-        """The program q(z given x, y), for x ``[n, *event]`` and y ``[n, conditions]``. Returns z ``[n, latent]``."""
+    def guide(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The program q(z given x, y), for x ``[n, *event]`` and y ``[n, conditions]``. Returns z ``[n, latent]``.
+
+        Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
+        """
         if is_validation_enabled():
             self.check(x)
             self.check_conditions(y, len(x))
         declare_parameters(self, self.posterior)
         with pyro.plate("data", x.shape[0], dim=-1):
-            return pyro.sample("z", as_pyro(self.posterior(append(x.flatten(1), y))))
+            x = self.data_of(x, observations).flatten(-len(self.event_shape))
+            return pyro.sample("z", as_pyro(self.posterior(append(x, y))))
 
     def check_conditions(self, y: Tensor, n: int) -> None:
         """Checks that y is a tensor ``[n, conditions]`` of finite floats, as the latents are.

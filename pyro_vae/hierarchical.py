@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -14,7 +14,15 @@ from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_vae.at_means import AtMeans
-from pyro_vae.checks import call_part, check_batch, check_count, check_inside, trial, warn_unless_broadcasting
+from pyro_vae.checks import (
+    call_part,
+    check_batch,
+    check_count,
+    check_inside,
+    check_particles,
+    trial,
+    warn_unless_broadcasting,
+)
 from pyro_vae.distributions import as_pyro
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.latent_variable_model import LatentVariableModel
@@ -53,7 +61,7 @@ class HierarchicalVAE(LatentVariableModel):
         self.likelihood = likelihood
         self.posterior = posterior
 
-    def model(self, x: Tensor) -> Tensor:
+    def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The generative program, with x ``[n, *event]`` observed. Returns x."""
         if is_validation_enabled():
             self.check(x)
@@ -61,16 +69,21 @@ class HierarchicalVAE(LatentVariableModel):
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample(f"z{len(self.layers) + 1}", as_pyro(self.prior()))
             for level, layer in zip(range(len(self.layers), 0, -1), self.layers, strict=True):
+                check_particles(f"the layer of z{level}", layer, z)
                 z = pyro.sample(f"z{level}", as_pyro(layer(z)))
+            check_particles("likelihood(z)", self.likelihood, z)
             return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
 
-    def guide(self, x: Tensor) -> Tensor:
-        """The program q(z_1, ..., z_L given x), for x ``[n, *event]``. Returns z_1 ``[n, latent]``."""
+    def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The program q(z_1, ..., z_L given x), for x ``[n, *event]``. Returns z_1 ``[n, latent]``.
+
+        Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
+        """
         if is_validation_enabled():
             self.check(x)
         declare_parameters(self, self.layers, self.posterior)
         with pyro.plate("data", x.shape[0], dim=-1):
-            return self.posterior(x, self.layers)
+            return self.posterior(self.data_of(x, observations), self.layers)
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
@@ -119,6 +132,8 @@ class BottomUp(nn.Module):
         """Draws z_1 to z_L; returns z_1."""
         latents = [x]
         for level, layer in enumerate(self.layers, start=1):
+            if level > 1:
+                check_particles(f"the layer of z{level} of the posterior", layer, latents[-1])
             latents.append(pyro.sample(f"z{level}", as_pyro(layer(latents[-1]))))
         return latents[1]
 
@@ -188,11 +203,12 @@ def _check_fit(
         for level, (name, layer) in zip(range(len(layers), 0, -1), named.items(), strict=True):
             p = call_part(f"{name}(z), for z{level + 1} of shape {list(z.shape)},", layer, z)
             check_batch(f"{name}(z)", p)
+            warn_unless_broadcasting(f"{name}(z)", layer, z)
             z = p.sample()
             given[f"z{level}"], latents[f"z{level}"] = p, z
         p_x = call_part(f"likelihood(z), for z1 of shape {list(z.shape)},", likelihood, z)
         check_batch("likelihood(z)", p_x)
-        warn_unless_broadcasting(likelihood, z)
+        warn_unless_broadcasting("likelihood(z)", likelihood, z)
         x = p_x.sample()
         with pyro.validation_enabled(False):
             try:
@@ -200,6 +216,10 @@ def _check_fit(
                     trace: Any = poutine.trace(posterior).get_trace(x, nn.ModuleList(layers))
             except (TypeError, RuntimeError, IndexError) as error:
                 raise ValueError(f"posterior(x, layers), for x of shape {list(x.shape)}, failed: {error}") from error
+        if isinstance(posterior, BottomUp):
+            for level, layer in enumerate(posterior.layers[1:], start=1):
+                if f"z{level}" in trace.nodes:
+                    warn_unless_broadcasting(f"posterior.layers[{level}](z)", layer, trace.nodes[f"z{level}"]["value"])
     shapes = {name: list(value.shape) for name, value in latents.items()}
     drawn = {name: trace.nodes[name] for name in trace.stochastic_nodes}
     if shapes != (others := {name: list(site["value"].shape) for name, site in drawn.items()}):

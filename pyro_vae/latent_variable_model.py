@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,6 +44,15 @@ class LatentVariableModel(PyroModule):
                 (NaN is outside of the support of all that are not made for missing values).
         """
         check_data(x, self._example_x, self._support)
+
+    def data_of(self, x: Tensor, observations: Mapping[str, Tensor] | None) -> Tensor:
+        """What a guide is to look at: x, or in the sleep phase of ``ReweightedWakeSleep`` what the model has dreamt.
+
+        Args:
+            x: Data, ``[n, *event]``.
+            observations: Draws from the model by observed site, of which ``"x"`` is ``[*particles, n, *event]``.
+        """
+        return (observations or {}).get("x", x)
 
     @property
     def event_shape(self) -> torch.Size:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyro
 import torch
 from pyro import distributions as dist
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.checks import check_count, check_parts, check_positive, trial
+from pyro_vae.checks import check_count, check_particles, check_parts, check_positive, trial
 from pyro_vae.conditional import append, append_zeros
 from pyro_vae.distributions import as_pyro
 from pyro_vae.latent_variable_model import LatentVariableModel
@@ -71,24 +73,32 @@ class SemiSupervisedVAE(LatentVariableModel):
         self.label_weight = label_weight
         self.register_buffer("_label_logits", z.new_zeros(classes), persistent=False)  # p(y), up to a constant
 
-    def model(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+    def model(self, x: Tensor, y: Tensor | None = None, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(y) p(z) p(x given y, z), with x ``[n, *event]`` observed, and y ``[n]`` if given. Returns x."""
         self._validate(x, y)
         declare_parameters(self, self.prior, self.likelihood)
         with pyro.plate("data", x.shape[0], dim=-1):
             label = pyro.sample("y", dist.Categorical(logits=self._label_logits, validate_args=False), obs=y)
             z = pyro.sample("z", as_pyro(self.prior()))
-            return pyro.sample("x", as_pyro(self.likelihood(append(z, self._one_hot(label)))), obs=x)
+            z = append(z, self._one_hot(label))
+            check_particles("likelihood(z)", self.likelihood, z)
+            return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
 
-    def guide(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        """The program q(y given x) q(z given x, y), without the first if y ``[n]`` is given. Returns z."""
+    def guide(self, x: Tensor, y: Tensor | None = None, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The program q(y given x) q(z given x, y), without the first if y ``[n]`` is given. Returns z.
+
+        Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`; labels that are given may be among them.
+        """
         self._validate(x, y)
         declare_parameters(self, self.posterior, *([self.classifier] if y is None else []))
         with pyro.plate("data", x.shape[0], dim=-1):
+            x, y = self.data_of(x, observations), (observations or {}).get("y", y)
             if y is None:
                 q_y = dist.Categorical(logits=self.classifier(x), validate_args=False)
                 y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            return pyro.sample("z", as_pyro(self.posterior(append(x.flatten(1), self._one_hot(y)))))
+            return pyro.sample(
+                "z", as_pyro(self.posterior(append(x.flatten(-len(self.event_shape)), self._one_hot(y))))
+            )
 
     def label_model(self, x: Tensor, y: Tensor) -> None:
         """The program that observes y ``[n]`` under q(y given x), weighted: the classification loss."""

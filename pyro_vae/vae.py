@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pyro
 import torch
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.checks import check_count, check_parts
+from pyro_vae.checks import check_count, check_particles, check_parts
 from pyro_vae.distributions import as_pyro
 from pyro_vae.latent_variable_model import LatentVariableModel
 from pyro_vae.parameters import declare_parameters
@@ -42,25 +44,30 @@ class VAE(LatentVariableModel):
         self.likelihood = likelihood
         self.posterior = posterior
 
-    def model(self, x: Tensor) -> Tensor:
+    def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(z) p(x given z), with x ``[n, *event]`` observed. Returns x.
 
         With Pyro's validation enabled (its default) the data are checked at every call, as in :meth:`check`.
+        Observations are for the guide: ``ReweightedWakeSleep`` may pass them to both, and has the model draw x anew.
         """
         if is_validation_enabled():
             self.check(x)
         declare_parameters(self, self.prior, self.likelihood)
         with pyro.plate("data", x.shape[0], dim=-1):
             z = pyro.sample("z", as_pyro(self.prior()))
+            check_particles("likelihood(z)", self.likelihood, z)
             return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
 
-    def guide(self, x: Tensor) -> Tensor:
-        """The program q(z given x), for x ``[n, *event]``. Returns z ``[n, latent]``."""
+    def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The program q(z given x), for x ``[n, *event]``. Returns z ``[n, latent]``.
+
+        In the sleep phase of Pyro's ``ReweightedWakeSleep`` it is called with observations, which take the place of x.
+        """
         if is_validation_enabled():
             self.check(x)
         declare_parameters(self, self.posterior)
         with pyro.plate("data", x.shape[0], dim=-1):
-            return pyro.sample("z", as_pyro(self.posterior(x)))
+            return pyro.sample("z", as_pyro(self.posterior(self.data_of(x, observations))))
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:

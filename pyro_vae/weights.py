@@ -186,7 +186,8 @@ def _broadcasting_explained(num_particles: int) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         error.add_note(
             f"This happened with {num_particles} particles at once, under a plate to the left of the programs' own: "
-            "networks in them must broadcast over a leading dimension (reshape with z.shape[:-1], not with -1)."
+            "networks in them must broadcast over a leading dimension (pyro_vae.nn.Broadcast does it "
+            "for those with layers to which dimension 1 means something, such as BatchNorm1d)."
         )
         raise
 

@@ -24,16 +24,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.contrib.easyguide import easy_guide
+from pyro.contrib.gp.kernels import RBF
 from pyro.distributions import constraints
 from pyro.infer import (
+    JitTrace_ELBO,
+    JitTraceEnum_ELBO,
+    JitTraceGraph_ELBO,
+    JitTraceMeanField_ELBO,
     RenyiELBO,
     ReweightedWakeSleep,
     Trace_ELBO,
+    Trace_MMD,
     TraceEnum_ELBO,
     TraceGraph_ELBO,
     TraceMeanField_ELBO,
+    TraceTailAdaptive_ELBO,
+    TraceTMC_ELBO,
+    config_enumerate,
 )
-from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
+from pyro.infer.autoguide import AutoDelta, AutoDiagonalNormal, AutoGuideList, AutoMultivariateNormal, AutoNormal
 from pyro.nn import PyroModule, PyroParam, PyroSample
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
@@ -356,6 +366,82 @@ def subsampling():
     return Program(model, guide, [call()] * STEPS)
 
 
+def subsampling_by_an_argument():
+    """The other form: the batch itself is the subsample of a plate of 20, which scales the loss."""
+
+    def model(x):
+        loc = pyro.param("loc", torch.tensor(0.3))
+        with pyro.plate("data", 20, subsample=x) as batch:
+            z = pyro.sample("z", dist.Normal(loc, 1.0))
+            pyro.sample("x", dist.Normal(z, 0.5), obs=batch)
+
+    def guide(x):
+        slope = pyro.param("slope", torch.tensor(0.1))
+        with pyro.plate("data", 20, subsample=x) as batch:
+            pyro.sample("z", dist.Normal(slope * batch, 0.5))
+
+    return Program(model, guide, [call(torch.randn(6)) for _ in range(STEPS)])
+
+
+def two_latents(x):
+    loc = pyro.sample("loc", dist.Normal(0.0, 1.0))
+    scale = pyro.sample("scale", dist.LogNormal(0.0, 0.5))
+    with pyro.plate("data", len(x)):
+        pyro.sample("x", dist.Normal(loc, scale), obs=x)
+
+
+def of_two_latents(guide: Callable):
+    return Program(two_latents, guide, [call(torch.randn(6)) for _ in range(STEPS)])
+
+
+def list_of_autoguides():
+    guide = AutoGuideList(two_latents)
+    guide.append(AutoNormal(poutine.block(two_latents, expose=["loc"])))
+    guide.append(AutoDelta(poutine.block(two_latents, expose=["scale"])))
+    return of_two_latents(guide)
+
+
+def easy():
+    @easy_guide(two_latents)
+    def guide(self, _):
+        group = self.group(match="loc|scale")
+        loc = pyro.param("mean", torch.zeros(group.event_shape))
+        root = pyro.param("root", 0.3 * torch.eye(*group.event_shape, 2), constraint=constraints.lower_cholesky)
+        group.sample("both", dist.MultivariateNormal(loc, scale_tril=root))
+
+    return of_two_latents(guide)
+
+
+def masks_and_scales():
+    """Some of the values count, and those three times; the mask is of the data."""
+
+    def model(x):
+        z = pyro.sample("z", dist.Normal(pyro.param("prior", torch.tensor(0.2)), 1.0))
+        with pyro.plate("data", len(x)), poutine.mask(mask=x > -0.5), poutine.scale(scale=3.0):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+            pyro.sample("y", dist.Normal(2 * z, 1.0).mask(x < 1), obs=x)
+
+    def guide(_):
+        with poutine.scale(scale=0.7):
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), 0.5))
+
+    return Program(poutine.scale(model, scale=0.7), guide, [call(torch.randn(8)) for _ in range(STEPS)])
+
+
+def tensor_monte_carlo():
+    def model(x):
+        z = pyro.sample("z", dist.Normal(pyro.param("prior", torch.tensor(0.2)), 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    @config_enumerate(default="parallel", num_samples=5, expand=False)
+    def guide(_):
+        scale = pyro.param("scale", torch.tensor(0.5), constraint=constraints.positive)
+        pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)), scale))
+
+    return Program(model, guide, [call(torch.randn(6)) for _ in range(STEPS)], loss=TraceTMC_ELBO(max_plate_nesting=1))
+
+
 def hierarchical():
     posterior = BottomUp([posteriors.Normal(mlp(4, [8], 6)), posteriors.Normal(mlp(3, [8], 4))])
     likelihood = likelihoods.Bernoulli(mlp(3, [8], 4))
@@ -473,9 +559,15 @@ PROGRAMS = {
     "PyroModules": pyro_modules,
     "AutoNormal": partial(autoguide, AutoNormal),
     "AutoDiagonalNormal": partial(autoguide, AutoDiagonalNormal),
+    "AutoMultivariateNormal": partial(autoguide, AutoMultivariateNormal),
+    "AutoGuideList": list_of_autoguides,
+    "easyguide": easy,
     "params": params,
     "score function": score_function,
     "subsampling": subsampling,
+    "subsampling by an argument": subsampling_by_an_argument,
+    "masks and scales": masks_and_scales,
+    "TraceTMC_ELBO": tensor_monte_carlo,
     "HierarchicalVAE": hierarchical,
     "ConditionalVAE": conditional,
     "SemiSupervisedVAE": semi_supervised,
@@ -532,14 +624,40 @@ LOSSES = {
         RenyiELBO, alpha=0.5, num_particles=3, vectorize_particles=True, max_plate_nesting=1
     ),
     "TraceGraph_ELBO": TraceGraph_ELBO,
+    "TraceTailAdaptive_ELBO": partial(
+        TraceTailAdaptive_ELBO, num_particles=3, vectorize_particles=True, max_plate_nesting=1
+    ),
+    "Trace_MMD": lambda: Trace_MMD(RBF(2, lengthscale=torch.tensor(1.0)), num_particles=3, max_plate_nesting=1),
+    "JitTrace_ELBO": partial(JitTrace_ELBO, ignore_jit_warnings=True),
+    "JitTraceEnum_ELBO": partial(JitTraceEnum_ELBO, max_plate_nesting=1, ignore_jit_warnings=True),
     "a function": lambda: by_hand,
 }
+JIT = {name: LOSSES[name] for name in LOSSES if name.startswith("Jit")}
+JIT["JitTraceGraph_ELBO"] = partial(JitTraceGraph_ELBO, ignore_jit_warnings=True)
+JIT["JitTraceMeanField_ELBO"] = partial(JitTraceMeanField_ELBO, ignore_jit_warnings=True)
 
 
 @pytest.mark.parametrize("mode", ["graph", False])
 @pytest.mark.parametrize("loss", LOSSES)
 def test_every_loss_is_as_in_pyro(loss, mode):
     check(vae, mode, loss=LOSSES[loss])
+
+
+@pytest.mark.parametrize("loss", JIT)
+def test_losses_that_trace_on_uneven_batches(loss):
+    """Not all can be recorded, as what torch.jit traces anew at every step; but nothing is broken by the attempt."""
+
+    def build():
+        return tutorial(calls=[call(torch.randn(size, 3)) for size in (6, 6, 6, 4, 6, 1, 4)])
+
+    check(
+        build,
+        "graph",
+        recorded=loss not in ("JitTraceGraph_ELBO", "JitTraceMeanField_ELBO"),
+        replayed=False,
+        loss=JIT[loss],
+    )
+    assert torch.jit.trace(torch.sin, torch.ones(2))(torch.zeros(2)).sum() == 0
 
 
 @pytest.mark.parametrize("mode", ["graph", False])
@@ -614,6 +732,9 @@ PYRO_OPTIMIZERS = {
     "Adam, fused": lambda: pyro.optim.Adam({"lr": 0.01, "fused": True}),
     "AdamW": lambda: pyro.optim.AdamW({"lr": 0.01, "weight_decay": 0.1}),
     "AdagradRMSProp": lambda: pyro.optim.AdagradRMSProp({"eta": 0.1}),
+    "ClippedAdam per parameter": lambda: pyro.optim.ClippedAdam(
+        lambda name: {"lr": 0.02 if "decoder" in name else 0.001, "clip_norm": 0.5 if "weight" in name else 10.0}
+    ),
     "ClippedAdam": lambda: pyro.optim.ClippedAdam({"lr": 0.01, "clip_norm": 0.5, "lrd": 0.9}),
     "SGD": lambda: pyro.optim.SGD({"lr": 1e-3, "momentum": 0.9, "nesterov": True}),
     "per parameter": lambda: pyro.optim.Adam(per_parameter),

@@ -153,9 +153,26 @@ def test_networks_that_do_not_broadcast_are_explained():
     with pytest.warns(UserWarning, match="does not broadcast over a leading dimension of z"):
         vae = VAE(priors.StandardNormal(2), likelihoods.Bernoulli(Flattening()), posteriors.Normal(nn.mlp(2, [], 4)))
     SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.1}), Trace_ELBO()).step(torch.zeros(5, 2))
-    with pytest.raises((RuntimeError, ValueError)) as caught:
+    with pytest.raises(ValueError, match=r"does not broadcast .*nn\.Broadcast"):
         weights.log_weights(vae.model, vae.guide, torch.zeros(5, 2), 3)
+
+
+def test_programs_that_do_not_broadcast_are_explained():
+    network = torch_nn.Sequential(torch_nn.Linear(2, 8), torch_nn.BatchNorm1d(8), torch_nn.Linear(8, 2)).eval()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(network(z), 1.0).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        weights.log_weights(model, guide, torch.zeros(5, 2), 3)
     assert "3 particles at once" in caught.value.__notes__[0]
+    assert "nn.Broadcast" in caught.value.__notes__[0]
 
 
 def test_scales_are_left_out_and_masks_kept(vae, x):

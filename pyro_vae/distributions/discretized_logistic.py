@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -49,27 +50,36 @@ class DiscretizedLogistic(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         top = self.levels - 1
-        # In steps from level to level edges are exact, so that a level ends precisely where the next begins.
-        step, loc, scale = (value * top).round(), self.loc * top, self.scale * top
+        step = (value * top).round()
+        # A level ends precisely where the next begins: these are the same numbers.
+        upper_edge, lower_edge = (step + 0.5) / top, (step - 0.5) / top
         # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) cancels nothing, in the far tails either.
-        below_upper_edge = logsigmoid((step + 0.5 - loc) / scale)
-        above_lower_edge = logsigmoid((loc - step + 0.5) / scale)
-        between = (-torch.expm1(-1 / scale)).log()
         lowest, highest = step <= 0, step >= top
         return (
-            torch.where(highest, 0, below_upper_edge)
-            + torch.where(lowest, 0, above_lower_edge)
-            + torch.where(lowest | highest, 0, between)
+            _log_sigmoid(upper_edge - self.loc, self.scale, is_one=highest)
+            + _log_sigmoid(self.loc - lower_edge, self.scale, is_one=lowest)
+            + torch.where(lowest | highest, 0, self._log_between())
         )
+
+    def _log_between(self) -> Tensor:
+        """log(1 - exp(-w)), for w = 1 / (scale * (levels - 1)), the width of a level."""
+        steps = self.levels - 1
+        wide, narrow = self.scale * steps > 10, self.scale * steps * _largest(self.scale) < 1
+        w = 1 / torch.where(narrow, 1, self.scale) / steps
+        small, large = torch.where(wide, w, 0), torch.where(wide | narrow, 1, w)
+        series = small * (-1 / 2 + small * (1 / 24 - small * small / 2880))
+        log_w = -torch.where(wide, self.scale, 1).log() - math.log(steps)  # where w is less than a float can be, too
+        return torch.where(wide, log_w + series, torch.where(narrow, 0, torch.log1p(-torch.exp(-large))))
 
     @property
     def mean(self) -> Tensor:
         """The mean, ``[*batch]``: a sum over levels, of the probability to lie above each."""
         top = self.levels - 1
-        loc, scale = self.loc * top, self.scale * top
-        mean = torch.zeros_like(loc)
+        mean = torch.zeros_like(self.loc)
         for step in range(top):  # one at a time, for the memory that an array of images by levels would take
-            mean = mean + ((loc - step - 0.5) / scale).sigmoid()
+            above = self.loc - (step + 0.5) / top
+            is_far = above.abs() > _largest(self.scale) * self.scale
+            mean = mean + torch.where(is_far, above > 0, _quotient(above, self.scale, is_far).sigmoid())
         return mean / top
 
     @torch.no_grad()
@@ -79,3 +89,23 @@ class DiscretizedLogistic(TorchDistribution):
         top = self.levels - 1
         noise = torch.rand(shape, dtype=self.loc.dtype, device=self.loc.device).logit()
         return ((self.loc + self.scale * noise) * top).round().clamp(0, top) / top
+
+
+# Where a sigmoid is 0 or 1 to rounding its gradient is 0, and that of the quotient it is taken of may be infinite.
+# Their product would be NaN, so quotients are not taken there.
+
+
+def _log_sigmoid(difference: Tensor, scale: Tensor, is_one: Tensor) -> Tensor:
+    """The log of the sigmoid of difference / scale, or 0 where the sigmoid is to be 1."""
+    is_one = is_one | (difference > _largest(scale) * scale)
+    return torch.where(is_one, 0, logsigmoid(_quotient(difference, scale, is_one)))
+
+
+def _quotient(difference: Tensor, scale: Tensor, left_out: Tensor) -> Tensor:
+    return torch.where(left_out, 0, difference) / torch.where(left_out, 1, scale)
+
+
+def _largest(like: Tensor) -> float:
+    """What the exponential of minus it is 0 of, in the dtype."""
+    limits = torch.finfo(like.dtype)
+    return -1.05 * math.log(limits.tiny * limits.eps)

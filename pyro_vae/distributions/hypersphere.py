@@ -33,6 +33,11 @@ class HypersphericalUniform(dist.TorchDistribution):
         """Zeros, ``[*batch, d]``: the center of the sphere."""
         return torch.zeros_like(self._like)
 
+    @property
+    def variance(self) -> Tensor:
+        """That of each coordinate, 1 / d, ``[*batch, d]``."""
+        return torch.full_like(self._like, 1 / self.event_shape[0])
+
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws unit vectors, ``[*sample_shape, *batch, d]``."""
         shape = self._extended_shape(sample_shape)

@@ -15,6 +15,11 @@ def _kl_correlated_independent(q: MultivariateNormal | LowRankMultivariateNormal
     if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError
     loc, scale = p.base_dist.loc, p.base_dist.scale
-    squares = (q.variance + (q.mean - loc).square()) / scale.square()
+    # Quotients are squared, not squares divided, which are sooner too large or too small for a float.
+    if isinstance(q, MultivariateNormal):
+        variance = (q.scale_tril / scale.unsqueeze(-1)).square().sum(-1)
+    else:
+        variance = (q.cov_factor / scale.unsqueeze(-1)).square().sum(-1) + q.cov_diag / scale / scale
+    squares = variance + ((q.mean - loc) / scale).square()
     cross_entropy = (0.5 * (squares + math.log(2 * math.pi)) + scale.log()).sum(-1)
     return cross_entropy - q.entropy()

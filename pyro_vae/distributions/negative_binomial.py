@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Gamma, constraints
+from torch.nn.functional import logsigmoid
 
 from pyro_vae.distributions.stirling import draw_poisson, log_ratio, stirling_remainder
 from pyro_vae.distributions.supports import Counts
 
 __all__ = ["NegativeBinomial"]
 
-# Logarithms are held within this range where they are exponentiated: there the numbers and their sums are finite and
-# not 0 in float32, and what is beyond makes no difference.
-RANGE = (-80, 80)
+RANGE = (-80, 80)  # of log r for draws: there r is a float32, and what is beyond makes no difference
 
 
 class NegativeBinomial(TorchDistribution):
@@ -53,23 +53,33 @@ class NegativeBinomial(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
         log_m, log_r = self.log_mean, self.log_inverse_dispersion
-        m, r = log_m.clamp(*RANGE).exp(), log_r.clamp(*RANGE).exp()
-        log_r_plus_x = torch.logaddexp(log_r, value.log())
+        largest = math.log(torch.finfo(log_m.dtype).max) - 2
+        r, log_x = log_r.clamp_max(largest).exp(), value.log()
+        log_r_plus_x, log_r_plus_m = torch.logaddexp(log_r, log_x), torch.logaddexp(log_r, log_m)
         positive = value.clamp_min(1)  # where the count is 0, what is computed of it is multiplied by 0
-        excess = (value - m) / (r + m)
-        difference = log_r_plus_x - torch.logaddexp(log_r, log_m)
+        # r / (r + m) and r m / (r + m) of the logarithms: r and m may be more or less than floats can be.
+        share = (log_r - log_m).sigmoid()
+        log_share_of_m = torch.minimum(log_m, log_r) + logsigmoid((log_r - log_m).abs())
+        shift = value * share - log_share_of_m.clamp_max(largest).exp()  # r (x - m) / (r + m)
+        excess = (log_x - log_r_plus_m).clamp_max(largest).exp() - (log_m - log_r).sigmoid()  # (x - m) / (r + m)
+        difference = log_r_plus_x - log_r_plus_m
         return (
             log_r
             - log_r_plus_x
             + (stirling_remainder(r + value) - stirling_remainder(r) - stirling_remainder(value))
-            + r * log_ratio(excess, difference)
-            + value * log_ratio(-r * excess / positive, difference + log_m - positive.log())
+            + _scaled_log_ratio(r, shift, excess, difference)
+            + value * log_ratio(-shift / positive, difference + log_m - positive.log())
         )
 
     @property
     def mean(self) -> Tensor:
         """The means, ``[*batch]``."""
         return self.log_mean.exp().expand(self.batch_shape)
+
+    @property
+    def variance(self) -> Tensor:
+        """m + m^2 / r, ``[*batch]``."""
+        return torch.logaddexp(self.log_mean, 2 * self.log_mean - self.log_inverse_dispersion).exp()
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -80,3 +90,12 @@ class NegativeBinomial(TorchDistribution):
         # A gamma variable of shape r is one of shape r + 1 times u^(1 / r); for a small r it is mostly no float.
         log_gamma = Gamma(r + 1, 1.0, validate_args=False).sample().log() + torch.rand_like(r).log() / r
         return draw_poisson((log_gamma - log_r + self.log_mean).exp())
+
+
+def _scaled_log_ratio(r: Tensor, shift: Tensor, excess: Tensor, difference: Tensor) -> Tensor:
+    """r log(a / b), by a / b - 1 (the excess; the shift is r times that) where a is near b, else by log a - log b."""
+    near = excess.abs() < 0.5
+    tiny = excess.abs() < 1e-3
+    small, e = torch.where(tiny, excess, 0), torch.where(near & ~tiny, excess, 0.25)
+    series = 1 - small * (1 / 2 - small * (1 / 3 - small * (1 / 4 - small * (1 / 5 - small / 6))))
+    return torch.where(near, shift * torch.where(tiny, series, torch.log1p(e) / e), r * difference)

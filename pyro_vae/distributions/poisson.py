@@ -50,6 +50,11 @@ class Poisson(TorchDistribution):
         """The rates, ``[*batch]``."""
         return self.log_rate.exp()
 
+    @property
+    def variance(self) -> Tensor:
+        """The rates, ``[*batch]``."""
+        return self.mean
+
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Draws ``[*sample_shape, *batch]``, as floating-point numbers."""

@@ -47,10 +47,10 @@ def _log_radial_integral(dim: int, t: Tensor) -> Tensor:
     x = torch.linspace(-5, 3, 81, dtype=t.dtype, device=t.device)
     asinh = torch.asinh(t / (2 * math.sqrt(dim)))
     mode = math.sqrt(dim) * asinh.exp()
-    width = (mode.square() + dim).rsqrt()
+    width = 1 / torch.hypot(mode, torch.full_like(mode, math.sqrt(dim)))
     offset = width.unsqueeze(-1) * x.sinh()  # log r, relative to the mode
     growth = offset.expm1()  # r / mode - 1
     # The exponent relative to that at the mode: zero there and negative elsewhere, without cancellation.
     exponent = dim * (offset - growth) - 0.5 * (mode.unsqueeze(-1) * growth).square()
-    area = (exponent.exp() * x.cosh()).sum(-1) * width * 0.1
-    return dim * (0.5 * math.log(dim) + asinh) - 0.5 * (dim / mode).square() + area.log()
+    area = (exponent.exp() * x.cosh()).sum(-1) * 0.1
+    return dim * (0.5 * math.log(dim) + asinh) - 0.5 * (dim / mode).square() + area.log() + width.log()

@@ -15,7 +15,8 @@ __all__ = ["draw_poisson", "log_ratio", "stirling_remainder"]
 def stirling_remainder(z: Tensor) -> Tensor:
     """log Gamma(z + 1) - (z log z - z), for z of at least 0; about log(2 pi z) / 2 where z is large."""
     tiny = torch.finfo(z.dtype).tiny
-    direct = torch.lgamma(z + 1) - z * z.clamp_min(tiny).log() + z
+    small = z.clamp_max(10)  # where it is used; factorials of the largest overflow
+    direct = torch.lgamma(small + 1) - small * small.clamp_min(tiny).log() + small
     inverse = 1 / z.clamp_min(10)
     square = inverse * inverse
     series = inverse * (1 / 12 - square * (1 / 360 - square * (1 / 1260 - square * (1 / 1680 - square / 1188))))

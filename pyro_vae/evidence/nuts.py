@@ -21,6 +21,7 @@ from pyro_vae.evidence.elbo_check import MAX_STANDARD_ERRORS
 from pyro_vae.evidence.lazy_arviz import arviz_data, import_arviz
 from pyro_vae.evidence.runner import Programs, bar
 from pyro_vae.evidence.unscaled import Unscaled
+from pyro_vae.gradients import differentiable, gradients_enabled
 from pyro_vae.interrupted import Interrupted, interruptible
 from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_pair, vectorized
@@ -334,8 +335,8 @@ def _run_chains(
             hook_fn=lambda *_: next(steps, None),
             disable_progbar=True,
         )
-        with torch.enable_grad():
-            mcmc.run(x)
+        with gradients_enabled():
+            mcmc.run(differentiable(x))
         yield mcmc.get_samples(), mcmc.diagnostics()["divergences"]["chain 0"]
     next(steps, None)  # so that the bar ends
 

@@ -18,6 +18,7 @@ from pyro_vae.evidence.progress import Compute, Progress, bar, interrupted, over
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.resume_file import ResumeFile
 from pyro_vae.few_rows import is_large, on_few_rows, rows_at_once
+from pyro_vae.gradients import differentiable
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, reseed
 from pyro_vae.weights import Program, checked_trace_pair, log_densities, sample_sites, trace_pair
@@ -56,7 +57,7 @@ class Programs:
     """
 
     def __init__(self, model: Program, guide: Program, x: Tensor, chunk_size: int | None = None) -> None:
-        self.model, self.guide, self.x = model, guide, _differentiable(check_rows(x))
+        self.model, self.guide, self.x = model, guide, differentiable(check_rows(x))
         x = self.x
         if chunk_size is not None:
             check_count("chunk_size", chunk_size)
@@ -187,9 +188,3 @@ class Programs:
                 file=None if resume is None else file,
                 processes=processes,
             )
-
-
-@torch.inference_mode(False)
-def _differentiable(x: Tensor) -> Tensor:
-    """The data, as a tensor that gradients may be taken with: those made in inference mode are not."""
-    return x.clone() if x.is_inference() else x

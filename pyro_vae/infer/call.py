@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-__all__ = ["Call"]
+from pyro_vae.gradients import differentiable
+
+__all__ = ["Call", "split_numbers"]
 
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
 
@@ -37,10 +39,10 @@ class Call:
 
     def arguments(self, tensors: Sequence[Tensor] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of the programs; with other tensors in the place of those given, if there are."""
-        leaves = self._leaves
+        leaves = [differentiable(leaf) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         if tensors is not None:
             remaining = iter(tensors)
-            leaves = [next(remaining) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            leaves = [differentiable(next(remaining)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
         args, kwargs = tree_unflatten(leaves, self._structure)
         return (args if self._gather is None else (self._gather(args[0]), *args[1:])), kwargs
 
@@ -57,3 +59,10 @@ class Call:
             else:
                 return None
         return tuple(described)
+
+
+def split_numbers(signature: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[float, ...]]:
+    """What is left of a signature without the values of its numbers, and these."""
+    is_number = [isinstance(each, tuple) and each[0] in (int, float) for each in signature]
+    rest = tuple(each[0] if found else each for each, found in zip(signature, is_number, strict=True))
+    return rest, tuple(each[1] for each, found in zip(signature, is_number, strict=True) if found)

@@ -14,6 +14,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.gradients import differentiable, gradients_enabled
 from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.infer.recording import record
 from pyro_vae.interrupted import interruptible
@@ -56,6 +57,7 @@ class GradientMoments:
 
 @interruptible
 @one_thread_at_a_time
+@gradients_enabled()
 def gradient_variance(
     model: Callable[..., Any],
     guide: Callable[..., Any],
@@ -86,7 +88,7 @@ def gradient_variance(
         ValueError: If there are fewer than three draws, or no parameters.
     """
     check_count("num_draws", num_draws, least=3)
-    check_rows(x)
+    x = differentiable(check_rows(x))
     functions = {name: as_function(loss) for name, loss in losses.items()}
     parameters = _parameters_of(guide, x) if parameters is None else dict(parameters)
     if not parameters:

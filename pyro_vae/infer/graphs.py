@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch.utils._pytree import tree_leaves
 from pyro_vae.infer.inductor import inductor
 from pyro_vae.infer.recording import record, why
 from pyro_vae.randomness import generators_kept, reseed
+from pyro_vae.warn import warn
 
 __all__ = ["compiled", "recorded"]
 
@@ -35,7 +35,7 @@ def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Te
     """
     found, reason = _fast(function, example, other, (inductor, _as_recorded))
     if reason is not None:
-        warnings.warn(f"the programs cannot be compiled, and run as they are ({why(reason)})", stacklevel=2)
+        warn(f"the programs cannot be compiled, and run as they are ({why(reason)})")
     return found
 
 

@@ -14,6 +14,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.infer.optimizers import TorchOptimizer
+from pyro_vae.infer.reparameterized import reparameterized
 from pyro_vae.infer.surroundings import Surroundings
 
 __all__ = ["BeforeUpdate", "PyroStep"]
@@ -30,6 +31,7 @@ class PyroStep:
         loss_and_grads: Called with both, and with their arguments.
         optim: Steps the parameters.
         before_update: See :class:`~pyro_vae.infer.svi.SVI`.
+        through_draws: Whether the gradients go through the draws of the guide, which then must have some.
     """
 
     def __init__(
@@ -39,9 +41,13 @@ class PyroStep:
         loss_and_grads: Callable[..., Any],
         optim: PyroOptim,
         before_update: BeforeUpdate | None = None,
+        *,
+        through_draws: bool = False,
     ) -> None:
         self.parameters: dict[str, Tensor] = {}  #: The leaves that the last run met, by the names of their sites.
-        self._run = lambda *args, **kwargs: loss_and_grads(model, guide, *args, **kwargs)
+        self.not_stepped: list[str] = []  #: Sites of the last run whose module's own parameters got gradients in vain.
+        checked = reparameterized(guide) if through_draws else guide
+        self._run = lambda *args, **kwargs: loss_and_grads(model, checked, *args, **kwargs)
         self._optim = optim
         self._before_update = before_update
         self._surroundings = Surroundings(model, guide)
@@ -61,7 +67,15 @@ class PyroStep:
         self._leaves = dict.fromkeys(self.parameters.values())
         if isinstance(self._optim, TorchOptimizer):  # which needs no statement of Pyro to know a parameter
             self._leaves.update(dict.fromkeys(self._optim.parameters()))
+        self.not_stepped = [name for name, site in sites.items() if self._is_anothers(name, site)]
         return loss
+
+    def _is_anothers(self, name: str, site: Any) -> bool:
+        """Whether a module was used whose parameter no update reaches, since the store has another of that name."""
+        if "$$$" not in name or len(site["args"]) < 2:  # the first is what pyro.module puts between its names
+            return False
+        given = site["args"][1]
+        return isinstance(given, nn.Parameter) and given not in self._leaves and given.grad is not None
 
     def gradients(self) -> dict[Tensor, Tensor]:
         """What the last run has left, by parameter.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from pyro_vae.infer.optimizers import FusedAdam, step_by
 from pyro_vae.infer.pyro_step import BeforeUpdate
 from pyro_vae.infer.simplify import written_attributes
 from pyro_vae.randomness import get_generators, set_generators
+from pyro_vae.warn import warn
 
 __all__ = ["RecordedStep"]
 
@@ -99,7 +99,7 @@ class RecordedStep:
                 self._captured, self._places = CudaGraph(self._on_the_device, inputs), places
             except RuntimeError as error:
                 self._can_capture = False
-                warnings.warn(f"the step cannot be captured in a CUDA graph, and is slower ({error})", stacklevel=4)
+                warn(f"the step cannot be captured in a CUDA graph, and is slower ({error})")
                 return self._on_the_device
         return self._captured
 

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pyro
+import torch
 from torch import Tensor
 from torch.distributions import Distribution
 from torch.fx import GraphModule
@@ -39,7 +40,13 @@ def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
     """
     from torch.fx.experimental.proxy_tensor import make_fx  # imports take a second
 
-    with _NumbersStayTensors(), _no_look_at_values(), sums_look_at_nothing(), deprecations_ignored():
+    with (
+        _NumbersStayTensors(),
+        _no_look_at_values(),
+        _no_other_recording(),
+        sums_look_at_nothing(),
+        deprecations_ignored(),
+    ):
         graph = make_fx(function)(*inputs)
     simplify(graph)
     return graph
@@ -69,6 +76,17 @@ class _NumbersStayTensors(TorchFunctionMode):
 def _no_look_at_values() -> Iterator[None]:
     looks = [(pyro.util, "torch_isnan"), (Distribution, "_validate_sample")]
     with replaced((owner, name, lambda *_: False) for owner, name in looks), pyro.validation_enabled(False):
+        yield
+
+
+@contextmanager
+def _no_other_recording() -> Iterator[None]:
+    """Refuses ``torch.jit.trace``, which cannot trace what is being recorded, and after the attempt nothing else."""
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise RuntimeError("they are traced by torch.jit at every call; Pyro's ELBOs without 'Jit' are recorded here")
+
+    with replaced([(torch.jit, "trace", refuse)]):
         yield
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
-import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Any
 
@@ -18,19 +16,23 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from pyro_vae.data import Batches
-from pyro_vae.infer.call import Call
+from pyro_vae.gradients import gradients_enabled
+from pyro_vae.infer.call import Call, split_numbers
 from pyro_vae.infer.memory import keep_freed_memory
 from pyro_vae.infer.optimizers import as_pyro_optim
 from pyro_vae.infer.pyro_step import BeforeUpdate, PyroStep
 from pyro_vae.infer.recorded_step import RecordedStep
 from pyro_vae.infer.recording import record, why
+from pyro_vae.infer.reparameterized import goes_through_draws
 from pyro_vae.randomness import get_generators, set_generators
 from pyro_vae.threads import in_turn, one_thread_at_a_time
+from pyro_vae.warn import warn
 
 __all__ = ["SVI"]
 
 _OFTEN = 30  # steps, not in a row, before one is recorded, which takes as long as a hundred
 _MOST = 32  # recorded steps that are kept
+_DIFFERENT = 20  # ways to call it, by numbers alone
 _MANY = 1000  # kinds of calls that are told apart
 
 
@@ -100,10 +102,21 @@ class SVI(pyro.infer.SVI):
         self._begin()
 
     def _begin(self) -> None:
-        self._pyro = PyroStep(self.model, self.guide, self.loss_and_grads, self.optim, self._before_update)
+        # Of a function Pyro makes one that computes gradients; an ELBO has a method for that.
+        loss = self.loss_and_grads if hasattr(self.loss_and_grads, "__self__") else self.loss
+        self._pyro = PyroStep(
+            self.model,
+            self.guide,
+            self.loss_and_grads,
+            self.optim,
+            self._before_update,
+            through_draws=goes_through_draws(loss),
+        )
+        self._has_warned_of_names = False
         self._replays = self._compile is not False
         self._steps: dict[Any, RecordedStep] = {}
         self._visits: Counter[Any] = Counter()  # by kind of call, where there is no recorded step
+        self._different: defaultdict[Any, set[Any]] = defaultdict(set)  # numbers, and what programs saw, by all else
         self._previous: Any = None  # the kind of the last call
         self._replayed: RecordedStep | None = None  # the step that the last call replayed
 
@@ -193,9 +206,20 @@ class SVI(pyro.infer.SVI):
         self._replayed = step
         return step(*call.tensors)
 
+    @gradients_enabled()
     def _as_pyro(self, call: Call) -> Any:
-        return self._pyro.update(self._pyro.run(*call.arguments()))
+        loss = self._pyro.run(*call.arguments())
+        if self._pyro.not_stepped and not self._has_warned_of_names:
+            self._has_warned_of_names = True
+            module = self._pyro.not_stepped[0].partition("$$$")[0]
+            warn(
+                f"pyro.module({module!r}, ...) was called with a module that is not trained: Pyro's store has the "
+                "parameters of another one of this name. Call pyro.clear_param_store() before you make a new model, or "
+                "give its modules other names"
+            )
+        return self._pyro.update(loss)
 
+    @gradients_enabled()
     def _record(self, key: Any, call: Call) -> Any:
         """A step that is recorded while it runs."""
         loss: Any = None
@@ -221,6 +245,7 @@ class SVI(pyro.infer.SVI):
         )
         return loss
 
+    @gradients_enabled()
     def _test(self, step: RecordedStep, call: Call) -> Any:
         """A step as in Pyro, to compare with its recording; then the recording is made quick."""
         rehearsed = step.rehearse(*call.tensors)
@@ -233,12 +258,12 @@ class SVI(pyro.infer.SVI):
             return loss
         step.is_tested = True
         if self._bfloat16 and not step.use_bfloat16():
-            _warn("precision is 'bfloat16', but this CPU has no instructions for it; float32 is used")
+            warn("precision is 'bfloat16', but this CPU has no instructions for it; float32 is used")
         if self._compile is True:
             try:
                 step.compile(*call.tensors)
             except Exception as error:
-                _warn(f"the step cannot be compiled, and is replayed as it was recorded ({why(error)})")
+                warn(f"the step cannot be compiled, and is replayed as it was recorded ({why(error)})")
         return loss
 
     def _look_again(self, step: RecordedStep, call: Call) -> Any:
@@ -253,19 +278,37 @@ class SVI(pyro.infer.SVI):
 
     def _count(self, key: Any) -> None:
         self._previous = key
+        self._warn_of_what_changes(key)
         self._visits[key] += 1
         if len(self._visits) == _MANY and not self._steps:
-            _warn(
+            warn(
                 f"SVI was called in {_MANY} different ways (shapes, or values of arguments), and ran as in Pyro; "
                 "make arguments that change at every step tensors"
             )
         if len(self._visits) > _MANY:
             del self._visits[next(iter(self._visits))]
 
+    def _warn_of_what_changes(self, key: Any) -> None:
+        """Once, if numbers are others at every step, or what the programs see: then no step is like one before."""
+        (signature, numbers), seen = split_numbers(key[0]), key[1]
+        different = self._different[signature]
+        if len(different) == _DIFFERENT:
+            return
+        different.add((numbers, seen))
+        if len(different) == _DIFFERENT:
+            if len({numbers for numbers, _ in different}) > _DIFFERENT // 2:
+                what = f"a number among the arguments of SVI ({', '.join(map(repr, numbers))} now)"
+            else:
+                what = "an attribute or a variable that the programs see"
+            warn(
+                f"{what} is another one at every step, and a recorded step is of no use for the next; steps run as in "
+                "Pyro. Let it be a tensor: an argument, torch.tensor(beta), or one that is changed by fill_"
+            )
+
     def _give_up(self, error: Exception) -> None:
         self._replays = False
         self._steps.clear()
-        _warn(f"the programs cannot be recorded, and run as they are ({why(error)})")
+        warn(f"the programs cannot be recorded, and run as they are ({why(error)})")
 
 
 def _number(loss: Any) -> Any:
@@ -273,13 +316,5 @@ def _number(loss: Any) -> Any:
         return loss  # Pyro has seen it
     number = loss.item()
     if math.isnan(number):
-        _warn("Encountered NaN: loss")
+        warn("Encountered NaN: loss")
     return number
-
-
-def _warn(message: str) -> None:
-    """Warns at the line that is outside of this file."""
-    level = 2
-    while sys._getframe(level - 1).f_globals.get("__name__") == __name__:
-        level += 1
-    warnings.warn(message, stacklevel=level)

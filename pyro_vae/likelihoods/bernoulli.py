@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import constraints
+
+from pyro_vae.warn import warn
 
 __all__ = ["Bernoulli"]
 
@@ -36,10 +36,9 @@ class _Binary(constraints.Constraint):
     def check(self, value: Tensor) -> Tensor:
         inside = constraints.unit_interval.check(value)
         if inside.all() and ((value != 0) & (value != 1)).any():
-            warnings.warn(
+            warn(
                 "x has grey values, for which a Bernoulli gives a cross-entropy and not a log-probability; "
-                "binarize them (pyro_vae.data.binarize) where log p(x) is wanted",
-                stacklevel=2,
+                "binarize them (pyro_vae.data.binarize) where log p(x) is wanted"
             )
         return inside
 

@@ -11,6 +11,7 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from pyro_vae.infer.reparameterized import check_reparameterized
 from pyro_vae.weights import sample_sites, trace_pair
 
 __all__ = ["LatentSite", "draw"]
@@ -70,6 +71,9 @@ def draw(
     model_trace.compute_log_prob()
     log_likelihood = sum(model_trace.nodes[name]["log_prob_sum"] for name in model_trace.observation_nodes)
     latents = [name for name, site in sample_sites(guide_trace) if not site["infer"].get("is_auxiliary")]
+    if torch.is_grad_enabled():
+        for name in latents:
+            check_reparameterized(name, guide_trace.nodes[name])
     is_given = latents == [name for name in model_trace.stochastic_nodes if name in latents]
     return log_likelihood, {name: _latent_site(model_trace, guide_trace, name, is_given) for name in latents}
 
