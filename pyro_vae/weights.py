@@ -24,6 +24,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.inputs import by_row
 from pyro_vae.randomness import generators_kept
 
 __all__ = ["Layout", "Program", "Terms", "find_layout", "log_weights", "no_sites", "terms"]
@@ -64,7 +65,7 @@ class Layout(NamedTuple):
         return value.movedim(1, self.data_dim - self.particle_dim)
 
 
-def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 1) -> Tensor:
+def log_weights(model: Program, guide: Program, x: Any, num_particles: int = 1) -> Tensor:
     """Draws particles from the guide and weighs them: log p(x_n, z_kn) - log q(z_kn given x_n).
 
     The result is differentiable wherever the programs are. To call it often on the same programs, call
@@ -73,7 +74,8 @@ def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 
     Args:
         model: A Pyro program called as ``model(x)``, with a vectorized ``pyro.plate`` over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites in a plate of the same name.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_particles: The number of draws for each datapoint, at least 1. They are drawn at once, under a further plate
             to the left of the programs' own; the programs must broadcast over it.
 
@@ -81,9 +83,10 @@ def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 
         Log-weights in nats, ``[num_particles, n]``.
 
     Raises:
-        TypeError: If x is not a tensor.
+        TypeError: If x is none of these.
         ValueError: If the programs share no data plate, a site lies outside of it, or their sites do not match.
     """
+    model, guide, x = by_row(model, guide, x)
     check_rows(x)
     check_count("num_particles", num_particles)
     return terms(model, guide, x, num_particles, find_layout(model, guide, x)).log_weights
@@ -222,7 +225,7 @@ def checked_trace_pair(model: Program, guide: Program, x: Tensor) -> tuple[Trace
         frames = {
             (program, name): [f for f in site["cond_indep_stack"] if f.vectorized] for program, name, site in sites
         }
-        data = _data_frame(frames, x)
+        data = _data_frame(frames, x, {name for name, site in sample_sites(model_trace) if not site["is_observed"]})
         for program, name, site in sites:
             site["log_prob"] = _log_prob(site)
             check_site_shape(site, max_plate_nesting=math.inf)  # type: ignore[arg-type]
@@ -270,7 +273,7 @@ def _is_delta(site: Any) -> bool:
     return isinstance(distribution, Delta)
 
 
-def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor) -> Any:
+def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor, latent: set[str]) -> Any:
     """The plate that has a place for each row of x and encloses every site."""
     n = x.shape[0]
     plates = {frame.name: frame for stack in frames.values() for frame in stack}
@@ -293,6 +296,13 @@ def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor) -> Any:
     name = "data" if "data" in enclosing else max(enclosing or candidates, key=lambda name: counts[name])
     for (program, site), stack in frames.items():
         dims = [frame.dim for frame in stack if frame.name == name]
+        if not dims and site in latent:
+            raise ValueError(
+                f"latent site {site!r} of the {program} lies outside of the data plate {name!r}: it is global, all "
+                "datapoints share it, so that log p(x) does not fall apart into one number for each. Either give draws "
+                f"of it, as by evidence.estimate(..., given={{{site!r}: draws}}), or fix it in both programs, by "
+                f"poutine.block(poutine.condition(program, data={{{site!r}: value}}), hide=[{site!r}])"
+            )
         if not dims:
             raise ValueError(
                 f"site {site!r} of the {program} lies outside of the data plate {name!r}, "

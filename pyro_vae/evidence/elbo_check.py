@@ -19,6 +19,7 @@ from pyro_vae.checks import check_count
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.unscaled import Unscaled
+from pyro_vae.inputs import by_row
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import reseed
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, terms_of, vectorized_trace_pair
@@ -99,7 +100,7 @@ class ElboCheck:
 def check_elbo(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_particles: int = 16,
     chunk_size: int | None = None,
@@ -118,7 +119,8 @@ def check_elbo(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_particles: Particles for each datapoint, at least 2 (for the standard error).
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
@@ -128,12 +130,13 @@ def check_elbo(
             them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, or the file is of another run.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     check_count("num_particles", num_particles, least=2)
+    model, guide, x = by_row(model, guide, x)
     programs = Programs(Unscaled()(model), Unscaled()(guide), x, chunk_size)
     options = {"vectorize_particles": True, "max_plate_nesting": -programs.layout.particle_dim - 1}
     trace, mean_field = (elbo(num_particles, **options) for elbo in (Trace_ELBO, TraceMeanField_ELBO))
