@@ -102,11 +102,11 @@ def terms_of(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Terms:
     log_likelihood = log_prior = log_posterior = torch.zeros(())
     for name, site in sample_sites(model_trace):
         if site["is_observed"]:
-            log_likelihood = log_likelihood + sum_out(_log_prob(site), layout, name)
+            log_likelihood = log_likelihood + sum_out(site_log_prob(site), layout, name)
         else:
-            log_prior = log_prior + sum_out(_log_prob(site), layout, name)
+            log_prior = log_prior + sum_out(site_log_prob(site), layout, name)
     for name, site in sample_sites(guide_trace):
-        log_posterior = log_posterior + sum_out(_log_prob(site), layout, name)
+        log_posterior = log_posterior + sum_out(site_log_prob(site), layout, name)
     latents = {name: site["value"] for name, site in sample_sites(guide_trace)}
     log_likelihood, log_prior, log_posterior = torch.broadcast_tensors(log_likelihood, log_prior, log_posterior)
     return Terms(log_likelihood, log_prior, log_posterior, latents)
@@ -117,7 +117,8 @@ def sample_sites(trace: Trace) -> list[tuple[str, Any]]:
     return [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
 
 
-def _log_prob(site: Any) -> Tensor:
+def site_log_prob(site: Any) -> Tensor:
+    """The log-density at a site, without its scale, ``[*batch]``."""
     return scale_and_mask(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), mask=site["mask"])
 
 
@@ -227,7 +228,7 @@ def checked_trace_pair(model: Program, guide: Program, x: Tensor) -> tuple[Trace
         }
         data = _data_frame(frames, x, {name for name, site in sample_sites(model_trace) if not site["is_observed"]})
         for program, name, site in sites:
-            site["log_prob"] = _log_prob(site)
+            site["log_prob"] = site_log_prob(site)
             check_site_shape(site, max_plate_nesting=math.inf)  # type: ignore[arg-type]
             if site["log_prob"].isnan().any():
                 raise ValueError(f"site {name!r} of the {program} has a log-density that is NaN")
@@ -241,7 +242,7 @@ def log_densities(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Ten
     for trace in (model_trace, guide_trace):
         total = torch.zeros(())
         for _, site in sample_sites(trace):
-            by_row = (site["log_prob"] if "log_prob" in site else _log_prob(site)).movedim(layout.data_dim, 0)
+            by_row = (site["log_prob"] if "log_prob" in site else site_log_prob(site)).movedim(layout.data_dim, 0)
             total = total + by_row.flatten(1).sum(1) if by_row.ndim > 1 else total + by_row
         totals.append(total)
     return torch.stack(torch.broadcast_tensors(*totals))
