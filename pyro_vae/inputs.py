@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from pyro_vae.checks import check_rows
 from pyro_vae.randomness import generators_kept
 
-__all__ = ["ByRow", "by_row", "num_arguments"]
+__all__ = ["ByRow", "by_row", "x_alone"]
 
 LOADED_AT_ONCE = 1024  # rows of a Dataset
 
@@ -54,7 +54,7 @@ def by_row(model: Any, guide: Any, x: Any) -> tuple[Any, Any, Tensor]:
     """
     if isinstance(x, Tensor):
         return model, guide, x
-    first, *others = tensors = _tensors(x, num_arguments(model), _device(model))
+    first, *others = tensors = _tensors(x, _num_arguments(model), _device(model))
     check_rows(first)
     for i, other in enumerate(others, start=1):
         if other.ndim == 0 or len(other) != len(first):
@@ -69,7 +69,24 @@ def by_row(model: Any, guide: Any, x: Any) -> tuple[Any, Any, Tensor]:
     return ByRow(model, tensors), ByRow(guide, tensors), index
 
 
-def num_arguments(program: Any) -> int | None:
+def x_alone(model: Any, x: Any) -> Any:
+    """The one tensor of the data, for what draws data anew or fills them in, and needs programs of x alone.
+
+    Raises:
+        TypeError: If the data are of another type, or the model takes more of them.
+    """
+    if isinstance(x, Tensor):
+        return x
+    tensors = _tensors(x, _num_arguments(model), _device(model))
+    if len(tensors) > 1:
+        raise TypeError(
+            f"x has {len(tensors)} tensors, and what is asked for draws x anew or fills it in: expected programs of x "
+            "alone (functools.partial(model, y=y) is one, and the same for the guide)"
+        )
+    return tensors[0]
+
+
+def _num_arguments(program: Any) -> int | None:
     """How many tensors a program takes; None if any number, or if that cannot be told."""
     if isinstance(program, nn.Module):  # of which __call__ takes anything
         program = program.forward

@@ -357,7 +357,7 @@ def test_twenty_datapoints_show_that_the_mean_field_estimate_is_off():
     assert sum(check.mean_field_valid for check in checks) <= 5
     # With fewer draws it may go unnoticed, and is then within what is said to be seen.
     few = [evidence.check_elbo(_hierarchy, upside_down, x, num_particles=6) for _ in range(50)]
-    assert 0 < sum(check.agree for check in few)
+    assert sum(check.agree for check in few) > 0
     assert all(off < check.seen[1] for check in few if check.agree)
 
 

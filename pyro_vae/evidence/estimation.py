@@ -22,7 +22,7 @@ from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.infer.graphs import compiled, recorded
-from pyro_vae.inputs import by_row
+from pyro_vae.inputs import by_row, x_alone
 from pyro_vae.processes import Processes
 from pyro_vae.weights import Program
 
@@ -123,12 +123,7 @@ def estimate(
         check_positive("budget", budget)
     if compile not in (True, False, "auto"):
         raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
-    if certify and not isinstance(x, Tensor):
-        raise TypeError(
-            f"x is of type {type(x).__name__}, and certify draws x anew: expected a tensor, and programs of x alone "
-            "(functools.partial binds what else they take)"
-        )
-    model, guide, x = by_row(model, guide, x)
+    model, guide, x = by_row(model, guide, x_alone(model, x) if certify else x)
     if given is None:
         every = [Programs(model, guide, x, chunk_size)]
     else:

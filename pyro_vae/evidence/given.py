@@ -36,7 +36,7 @@ def each_draw(model: Program, x: Tensor, given: Mapping[str, Tensor]) -> list[di
     if not isinstance(given, Mapping) or not all(isinstance(values, Tensor) for values in given.values()):
         raise TypeError(f"given is of type {type(given).__name__}; expected a dict of tensors [draws, ...] by site")
     with generators_kept(x.device):
-        trace: Any = poutine.trace(model).get_trace(x)
+        trace = poutine.util.prune_subsample_sites(poutine.trace(model).get_trace(x))
     latent = {name: site["value"].shape for name, site in sample_sites(trace) if not site["is_observed"]}
     numbers = {len(values) if values.ndim else 0 for values in given.values()}
     for name, values in given.items():
@@ -55,12 +55,13 @@ def conditioned(program: Program, values: dict[str, Tensor]) -> Program:
 
     What an autoguide draws on the way to a global latent is none either.
     """
+    hidden = {*values, *(f"{name}_unconstrained" for name in values)}
 
     def is_hidden(site: Any) -> bool:
         if site["type"] != "sample":
             return False
         is_global = not any(frame.vectorized for frame in site["cond_indep_stack"])
-        return site["name"] in values or (is_global and bool(site["infer"].get("is_auxiliary")))
+        return site["name"] in hidden or (is_global and bool(site["infer"].get("is_auxiliary")))
 
     return poutine.block(poutine.condition(program, data=values), hide_fn=is_hidden)
 
