@@ -12,7 +12,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from pyro_vae.checks import check_rows
 from pyro_vae.randomness import generators_kept
 
-__all__ = ["ByRow", "by_row", "x_alone"]
+__all__ = ["ByRow", "as_tensors", "by_row", "x_alone"]
 
 LOADED_AT_ONCE = 1024  # rows of a Dataset
 
@@ -54,7 +54,7 @@ def by_row(model: Any, guide: Any, x: Any) -> tuple[Any, Any, Tensor]:
     """
     if isinstance(x, Tensor):
         return model, guide, x
-    first, *others = tensors = _tensors(x, _num_arguments(model), _device(model))
+    first, *others = tensors = as_tensors(model, x)
     check_rows(first)
     for i, other in enumerate(others, start=1):
         if other.ndim == 0 or len(other) != len(first):
@@ -69,15 +69,22 @@ def by_row(model: Any, guide: Any, x: Any) -> tuple[Any, Any, Tensor]:
     return ByRow(model, tensors), ByRow(guide, tensors), index
 
 
+def as_tensors(model: Any, x: Any) -> tuple[Tensor, ...]:
+    """The tensors that a model is called with, of data in one of the forms that :func:`by_row` takes.
+
+    Raises:
+        TypeError: If the data are of another type.
+    """
+    return (x,) if isinstance(x, Tensor) else _tensors(x, _num_arguments(model), _device(model))
+
+
 def x_alone(model: Any, x: Any) -> Any:
     """The one tensor of the data, for what draws data anew or fills them in, and needs programs of x alone.
 
     Raises:
         TypeError: If the data are of another type, or the model takes more of them.
     """
-    if isinstance(x, Tensor):
-        return x
-    tensors = _tensors(x, _num_arguments(model), _device(model))
+    tensors = as_tensors(model, x)
     if len(tensors) > 1:
         raise TypeError(
             f"x has {len(tensors)} tensors, and what is asked for draws x anew or fills it in: expected programs of x "

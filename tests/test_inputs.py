@@ -175,6 +175,10 @@ def test_the_diagnostics():
     parts = evidence.decompose_elbo(model, guide, data, num_particles=500)
     elbo = evidence.importance(model, guide, data, num_samples=500).elbo.mean().item()
     assert abs(parts.elbo - elbo) < 0.2
+    wider = evidence.decompose_elbo(model, guide, data, more=new_data(50, seed=1))
+    assert wider.num_aggregated == N + 50
+    with pytest.raises(ValueError, match="more has all 30 rows of x; expected other datapoints"):
+        evidence.decompose_elbo(model, guide, data, more=TensorDataset(*data))
     gap = evidence.inference_gap(model, guide, data, num_samples=200, num_steps=200)
     assert ((gap.log_prob - exact(*data)).abs() <= 3 * gap.log_prob_error).all()
     few = tuple(each[:3] for each in data)
