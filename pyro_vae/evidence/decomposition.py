@@ -205,7 +205,7 @@ def decompose_elbo(
 
     def decompose(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
         layout = programs.layout
-        model_trace, guide_trace = vectorized_trace_pair(model, guide, block, num_particles, layout)
+        model_trace, guide_trace = vectorized_trace_pair(programs.model, programs.guide, block, num_particles, layout)
         at = terms_of(model_trace, guide_trace, layout)
         columns = {"own_prior": at.log_prior[0].double()}
         for name, values in (("reconstruction", at.log_likelihood), ("rate", at.log_posterior - at.log_prior)):
