@@ -39,9 +39,9 @@ class ConditionalVAE(LatentVariableModel):
 
     y is what is known of a datapoint: attributes, or a label by ``torch.nn.functional.one_hot``. It is appended to what
     likelihood and posterior are called with, so that the parts of a :class:`~pyro_vae.VAE` will do, with networks of so
-    many more inputs. The plate and the sites are those of a ``VAE``. To functions of programs of x alone, such as those
-    of ``pyro_vae.evidence``, pass ``partial(vae.model, y=y)`` and ``partial(vae.guide, y=y)``, for as many datapoints
-    as can be computed at once.
+    many more inputs. The plate and the sites are those of a ``VAE``. The functions of ``pyro_vae.evidence`` take
+    ``(x, y)``. To functions of programs of x alone, pass ``partial(vae.model, y=y)`` and ``partial(vae.guide, y=y)``,
+    for as many datapoints as can be computed at once.
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.

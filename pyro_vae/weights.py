@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.few_rows import is_large, on_few_rows
+from pyro_vae.inputs import by_row
 from pyro_vae.randomness import generators_kept
 from pyro_vae.threads import one_thread_at_a_time
 
@@ -67,7 +68,7 @@ class Layout(NamedTuple):
 
 
 @one_thread_at_a_time
-def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 1) -> Tensor:
+def log_weights(model: Program, guide: Program, x: Any, num_particles: int = 1) -> Tensor:
     """Draws particles from the guide and weighs them: log p(x_n, z_kn) - log q(z_kn given x_n).
 
     The result is differentiable wherever the programs are. To call it often on the same programs, call
@@ -76,7 +77,8 @@ def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 
     Args:
         model: A Pyro program called as ``model(x)``, with a vectorized ``pyro.plate`` over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites in a plate of the same name.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_particles: The number of draws for each datapoint, at least 1. They are drawn at once, under a further plate
             to the left of the programs' own; the programs must broadcast over it.
 
@@ -84,9 +86,10 @@ def log_weights(model: Program, guide: Program, x: Tensor, num_particles: int = 
         Log-weights in nats, ``[num_particles, n]``.
 
     Raises:
-        TypeError: If x is not a tensor.
+        TypeError: If x is none of these.
         ValueError: If the programs share no data plate, a site lies outside of it, or their sites do not match.
     """
+    model, guide, x = by_row(model, guide, x)
     check_rows(x)
     check_count("num_particles", num_particles)
     return terms(model, guide, x, num_particles, find_layout(model, guide, x)).log_weights
@@ -102,11 +105,11 @@ def terms_of(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Terms:
     log_likelihood = log_prior = log_posterior = torch.zeros(())
     for name, site in sample_sites(model_trace):
         if site["is_observed"]:
-            log_likelihood = log_likelihood + sum_out(_log_prob(site), layout, name)
+            log_likelihood = log_likelihood + sum_out(site_log_prob(site), layout, name)
         else:
-            log_prior = log_prior + sum_out(_log_prob(site), layout, name)
+            log_prior = log_prior + sum_out(site_log_prob(site), layout, name)
     for name, site in sample_sites(guide_trace):
-        log_posterior = log_posterior + sum_out(_log_prob(site), layout, name)
+        log_posterior = log_posterior + sum_out(site_log_prob(site), layout, name)
     latents = {name: site["value"] for name, site in sample_sites(guide_trace)}
     log_likelihood, log_prior, log_posterior = torch.broadcast_tensors(log_likelihood, log_prior, log_posterior)
     return Terms(log_likelihood, log_prior, log_posterior, latents)
@@ -117,7 +120,8 @@ def sample_sites(trace: Trace) -> list[tuple[str, Any]]:
     return [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
 
 
-def _log_prob(site: Any) -> Tensor:
+def site_log_prob(site: Any) -> Tensor:
+    """The log-density at a site, without its scale, ``[*batch]``."""
     return scale_and_mask(site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"]), mask=site["mask"])
 
 
@@ -232,9 +236,9 @@ def checked_trace_pair(model: Program, guide: Program, x: Tensor) -> tuple[Trace
         frames = {
             (program, name): [f for f in site["cond_indep_stack"] if f.vectorized] for program, name, site in sites
         }
-        data = _data_frame(frames, x)
+        data = _data_frame(frames, x, {name for name, site in sample_sites(model_trace) if not site["is_observed"]})
         for program, name, site in sites:
-            site["log_prob"] = _log_prob(site)
+            site["log_prob"] = site_log_prob(site)
             check_site_shape(site, max_plate_nesting=math.inf)  # type: ignore[arg-type]
             if site["log_prob"].isnan().any():
                 raise ValueError(f"site {name!r} of the {program} has a log-density that is NaN")
@@ -248,7 +252,7 @@ def log_densities(model_trace: Trace, guide_trace: Trace, layout: Layout) -> Ten
     for trace in (model_trace, guide_trace):
         total = torch.zeros(())
         for _, site in sample_sites(trace):
-            by_row = (site["log_prob"] if "log_prob" in site else _log_prob(site)).movedim(layout.data_dim, 0)
+            by_row = (site["log_prob"] if "log_prob" in site else site_log_prob(site)).movedim(layout.data_dim, 0)
             total = total + by_row.flatten(1).sum(1) if by_row.ndim > 1 else total + by_row
         totals.append(total)
     return torch.stack(torch.broadcast_tensors(*totals))
@@ -280,7 +284,7 @@ def _is_delta(site: Any) -> bool:
     return isinstance(distribution, Delta)
 
 
-def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor) -> Any:
+def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor, latent: set[str]) -> Any:
     """The plate that has a place for each row of x and encloses every site."""
     n = x.shape[0]
     plates = {frame.name: frame for stack in frames.values() for frame in stack}
@@ -303,6 +307,13 @@ def _data_frame(frames: dict[tuple[str, str], list[Any]], x: Tensor) -> Any:
     name = "data" if "data" in enclosing else max(enclosing or candidates, key=lambda name: counts[name])
     for (program, site), stack in frames.items():
         dims = [frame.dim for frame in stack if frame.name == name]
+        if not dims and site in latent:
+            raise ValueError(
+                f"latent site {site!r} of the {program} lies outside of the data plate {name!r}: it is global, all "
+                "datapoints share it, so that log p(x) does not fall apart into one number for each. Either give draws "
+                f"of it, as by evidence.estimate(..., given={{{site!r}: draws}}), or fix it in both programs, by "
+                f"poutine.block(poutine.condition(program, data={{{site!r}: value}}), hide=[{site!r}])"
+            )
         if not dims:
             raise ValueError(
                 f"site {site!r} of the {program} lies outside of the data plate {name!r}, "

@@ -156,6 +156,7 @@ OTHERS = {  # another value of every argument of every function
     "num_marginal": lambda: 21,
     "tolerance": lambda: 0.5,
     "max_rounds": lambda: 3,
+    "given": lambda: {"z": torch.zeros(2, N, 2)},
 }
 
 

@@ -15,6 +15,7 @@ from pyro_vae.evidence.log_joint import LogJoint
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.inputs import by_row
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -32,7 +33,7 @@ LEAST_PILOT_TEMPERATURES = 24
 def annealed(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_chains: int = 32,
     num_temperatures: int = 500,
@@ -55,7 +56,8 @@ def annealed(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_chains: Chains for each datapoint, at least 2. With 25 or more there is a k-hat.
         num_temperatures: Steps from the start to the posterior, at least 1.
         num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.8.
@@ -72,12 +74,13 @@ def annealed(
         The estimate, of which ``elbo`` is the mean log-weight of the chains, and ``acceptance`` their acceptance rate.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As :func:`~pyro_vae.evidence.importance`; or if a latent site is discrete.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)
+    model, guide, x = by_row(model, guide, x)
     programs = Programs(model, guide, x, chunk_size)
 
     def anneal(block: Tensor, first: int) -> dict[str, Tensor]:

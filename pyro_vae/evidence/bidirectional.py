@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from pyro_vae.evidence.annealing import check_path, path_from, pilot
 from pyro_vae.evidence.error_bars import student
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
+from pyro_vae.inputs import x_alone
 from pyro_vae.interrupted import interruptible
 from pyro_vae.log_mean_exp import log_mean_exp
 from pyro_vae.processes import Processes
@@ -83,7 +85,7 @@ def _std_error(values: Tensor) -> float:
 def sandwich(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_chains: int = 32,
     num_temperatures: int = 500,
@@ -104,8 +106,9 @@ def sandwich(
     Args:
         model: A Pyro program called as ``model(x)``, with one observed site, at which x is observed.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Datapoints that the programs accept, ``[n, *event]``: as many are drawn, of the same shape and kind, and with
-            the same values missing (NaN, or hidden by a mask of the model). A few can be repeated.
+        x: Datapoints that the programs accept, ``[n, *event]``, or a ``Dataset`` or ``DataLoader`` of them: as many are
+            drawn, of the same shape and kind, and with the same values missing (NaN, or hidden by a mask of the model).
+            A few can be repeated.
         num_chains: Chains for each datapoint in either direction, at least 2.
         num_temperatures: Steps from the start to the posterior, at least 1.
         num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.8.
@@ -118,13 +121,14 @@ def sandwich(
             them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As :func:`annealed`; or if the model does not observe x at one site, or takes missing values for
             data.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)
+    x = x_alone(model, x)
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
 

@@ -21,6 +21,7 @@ from pyro_vae.evidence.lazy_arviz import import_arviz
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.simulation import simulate
 from pyro_vae.figures import new_figure
+from pyro_vae.inputs import x_alone
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -231,7 +232,7 @@ class Calibration:
 def calibrate(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_draws: int = 99,
     chunk_size: int | None = None,
@@ -259,8 +260,8 @@ def calibrate(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``, n at least 50. Only their number, their kind and what is missing of them matter: as
-            many are drawn from the model. A few can be repeated.
+        x: Data, ``[n, *event]``, n at least 50, or a ``Dataset`` or ``DataLoader`` of them. Only their number, their
+            kind and what is missing of them matter: as many are drawn from the model. A few can be repeated.
         num_draws: Draws from the guide for each datapoint, at least 4. With 99 there are 100 ranks. Those of a block of
             datapoints are held in memory.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
@@ -271,13 +272,14 @@ def calibrate(
             them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x has fewer than 50 rows or is not accepted by the programs, the programs share no data plate,
             their sites do not match, the model does not observe x at one site or takes missing values for data, or a
             draw is NaN.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
     num_draws = check_count("num_draws", num_draws, least=ORDER)
+    x = x_alone(model, x)
     if len(check_rows(x)) < LEAST_DATAPOINTS:
         raise ValueError(
             f"x has {len(x)} datapoint{'s' * (len(x) > 1)}, too few for their ranks to tell; expected at least "

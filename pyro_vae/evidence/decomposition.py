@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyro
 import torch
@@ -16,6 +17,7 @@ from pyro_vae.evidence.activity import activity, mean_or_draw
 from pyro_vae.evidence.aggregate_posterior import aggregate_densities
 from pyro_vae.evidence.information_bounds import Bounds, information_bounds
 from pyro_vae.evidence.runner import Programs, Progress, bar
+from pyro_vae.inputs import as_tensors, by_row
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -150,11 +152,11 @@ class ElboDecomposition:
 def decompose_elbo(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_particles: int = 16,
     num_marginal: int = 1000,
-    more: Tensor | None = None,
+    more: Any = None,
     chunk_size: int | None = None,
     progress: Progress = bar,
     resume: str | Path | None = None,
@@ -173,11 +175,12 @@ def decompose_elbo(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_particles: Particles for each datapoint, at least 2.
         num_marginal: The number of latents that the mutual information is estimated from, at least 2.
-        more: Further datapoints of the same kind, ``[m, *event]``, none of them in x, that q(z) is averaged over too:
-            the training data, for one. The more, the closer are the bounds.
+        more: Further datapoints of the same kind, in one of the forms of x, none of them in x, that q(z) is averaged
+            over too: the training data, for one. The more, the closer are the bounds.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
@@ -186,7 +189,7 @@ def decompose_elbo(
             them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x or ``more`` is empty or not accepted by the programs, the programs share no data plate, their
             sites do not match, ``more`` has all rows of x, or the file is of another run.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
@@ -195,14 +198,18 @@ def decompose_elbo(
         "function": "decompose_elbo",
         "num_particles": check_count("num_particles", num_particles, least=2),
         "num_marginal": check_count("num_marginal", num_marginal, least=2),
-        "more": more,
     }
-    programs = Programs(model, guide, x, chunk_size)
-    further = None if more is None else Programs(model, guide, _others(x, more), chunk_size)
+    tensors, others = as_tensors(model, x), () if more is None else as_tensors(model, more)
+    settings |= {"more": others[0] if others else None}
+    settings |= {f"more {i}": other for i, other in enumerate(others[1:], start=1)}
+    programs, further = Programs(*by_row(model, guide, tensors), chunk_size), None
+    if others:
+        _check_others(tensors[0], others[0])
+        further = Programs(*by_row(model, guide, others), chunk_size)
 
     def decompose(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
         layout = programs.layout
-        model_trace, guide_trace = vectorized_trace_pair(model, guide, block, num_particles, layout)
+        model_trace, guide_trace = vectorized_trace_pair(programs.model, programs.guide, block, num_particles, layout)
         at = terms_of(model_trace, guide_trace, layout)
         columns = {"own_prior": at.log_prior[0].double()}
         for name, values in (("reconstruction", at.log_likelihood), ("rate", at.log_posterior - at.log_prior)):
@@ -268,8 +275,8 @@ def _decomposition(
     )
 
 
-def _others(x: Tensor, more: Tensor) -> Tensor:
-    """Returns further datapoints, if they are not those that x was taken from.
+def _check_others(x: Tensor, more: Tensor) -> None:
+    """Checks that further datapoints are not those that x was taken from.
 
     Raises:
         ValueError: If x is a part of them.
@@ -281,7 +288,6 @@ def _others(x: Tensor, more: Tensor) -> Tensor:
         marks = [rows.flatten(1).cpu().double().nan_to_num() @ weight for rows in (x, more)]
         if torch.isin(*marks).all():
             raise ValueError(f"more has all {len(x)} rows of x; expected other datapoints")
-    return more
 
 
 def _mostly(units: Tensor) -> bool:

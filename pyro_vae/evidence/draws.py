@@ -16,6 +16,7 @@ from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.resampling import posterior_draws
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.settled_draws import rows_of_block, settled_draws
+from pyro_vae.inputs import by_row
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -35,7 +36,7 @@ _BAR = partial(bar, description="posterior draws")
 def to_arviz(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     num_draws: int = 500,
     *,
     proposal: Proposal | None = None,
@@ -56,7 +57,8 @@ def to_arviz(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_draws: Draws for each datapoint, at least 4: independent, in 4 chains (a remainder is left out).
         proposal: Where the draws come from instead, before they are resampled by their weights: ten times as many of
             ``pyro_vae.weights.terms`` (the guide), ``evidence.widened(1.5)``, and the like.
@@ -74,11 +76,12 @@ def to_arviz(
         which is false where the draws need not be from the posterior.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As :func:`~pyro_vae.evidence.importance`.
         Interrupted: At Ctrl-C, with the draws for the datapoints that were done.
     """
     num_draws = check_count("num_draws", num_draws, least=CHAINS) // CHAINS * CHAINS
+    model, guide, x = by_row(model, guide, x)
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,15 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_positive
-from pyro_vae.evidence.certificate import certified
+from pyro_vae.evidence.certificate import Certificate, certified
 from pyro_vae.evidence.draws import to_arviz
+from pyro_vae.evidence.given import averaged, conditioned, each_draw
 from pyro_vae.evidence.ladder import Ladder, Settings
 from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.infer.graphs import compiled, recorded
+from pyro_vae.inputs import by_row, x_alone
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -37,10 +40,11 @@ MOST_NUMBERS = 2**25  # of the matrices of a block
 def estimate(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     tolerance: float = 0.05,
     max_temperatures: int = 512,
+    given: Mapping[str, Tensor] | None = None,
     certify: int = 0,
     budget: float | None = None,
     chunk_size: int | None = None,
@@ -78,10 +82,15 @@ def estimate(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         tolerance: What the bias of each estimate and the noise of their mean are to stay below, in nats.
         max_temperatures: The most temperatures of a chain. A datapoint that is not settled with these is given up:
             its error is infinite, and its estimate a lower bound on average.
+        given: Independent draws of the global latents w, which all datapoints share, by site ``[draws, ...]``: from
+            their posterior, for one. The result then is the log of the mean of p(x | w) over the draws, for each
+            datapoint by itself, and its error knows that the draws are finite in number. ``result.given`` has
+            log p(x | w) given each of them. It is not the evidence of all datapoints together.
         certify: With a positive number, so many datapoints are drawn from the model, which come with exact draws from
             their posteriors, and the procedure is tried on them: ``result.certificate`` has a lower and an upper bound
             on its error there (Grosse et al. 2015). The same values are missing from them as from x, its rows in turn.
@@ -102,7 +111,7 @@ def estimate(
         settled, and in how many seconds.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, no weight of a datapoint is finite, or the file is of another run.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
@@ -118,15 +127,22 @@ def estimate(
         check_positive("budget", budget)
     if compile not in (True, False, "auto"):
         raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
-    programs = Programs(model, guide, x, chunk_size)
-    pays = x.device.type == "cpu" and len(x) >= WORTH_COMPILING
+    model, guide, x = by_row(model, guide, x_alone(model, x) if certify else x)
+    if given is None:
+        every = [Programs(model, guide, x, chunk_size)]
+    else:
+        draws = each_draw(model, x, given)
+        every = [Programs(conditioned(model, draw), conditioned(guide, draw), x, chunk_size) for draw in draws]
+    rows = block_rows(every[0])
+    pays = x.device.type == "cpu" and len(x) >= WORTH_COMPILING and len(every) == 1
     machine_code = pays if compile == "auto" else compile
-    fast = FastDensities(compiled if machine_code else recorded) if compile else None
+    fast = [FastDensities(compiled if machine_code else recorded) if compile else None for _ in every]
     settings = Settings(float(tolerance), max_temperatures, len(x))
-    clock = _Clock(budget, len(x))
+    clock = _Clock(budget, len(x) * len(every))
 
-    def climb(block: Tensor, first: int) -> dict[str, Tensor]:
-        ladder = Ladder(programs, block, settings, clock.deadline(first, len(block)), fast)
+    def climb(draw: int, block: Tensor, first: int) -> dict[str, Tensor]:
+        deadline = clock.deadline(first * len(every) + draw * len(block), len(block))
+        ladder = Ladder(every[draw], block, settings, deadline, fast[draw])
         columns = ladder.climb()
         missing = ~columns["log_prob"].isfinite() if "log_prob" in columns else torch.ones(len(block), dtype=torch.bool)
         if missing.any():
@@ -137,18 +153,40 @@ def estimate(
             )
         return {**columns, "late": torch.full((len(block),), ladder.late)}
 
-    result = programs.run(
-        climb,
-        partial(_result, programs),
-        rows=block_rows(programs),
-        settings={"function": "estimate", "tolerance": settings.tolerance, "max_temperatures": max_temperatures},
+    def climb_each(block: Tensor, first: int) -> dict[str, Tensor]:
+        columns = [climb(draw, block, first) for draw in range(len(every))]
+        return {name: torch.stack([each[name] for each in columns], dim=1) for name in columns[0]}
+
+    def finish(columns: dict[str, Tensor]) -> Evidence:
+        results = [
+            _result(programs, {name: column[:, draw] for name, column in columns.items()})
+            for draw, programs in enumerate(every)
+        ]
+        return results[0] if given is None else averaged(results)
+
+    result = every[0].run(
+        climb_each,
+        finish,
+        rows=rows,
+        settings={
+            "function": "estimate",
+            "tolerance": settings.tolerance,
+            "max_temperatures": max_temperatures,
+            "draws given": len(every) if given is not None else None,
+            **{f"given {name!r}": values for name, values in (given or {}).items()},
+        },
         progress=progress,
         resume=resume,
         processes=processes,
     )
     if certify:
-        certificate = certified(programs, settings, certify, rows=block_rows(programs), progress=progress)
-        result = replace(result, certificate=certificate)
+        counts = [certify // len(every) + (draw < certify % len(every)) for draw in range(len(every))]
+        certificates = [
+            certified(programs, settings, count, rows=rows, progress=progress)
+            for programs, count in zip(every, counts, strict=True)
+            if count
+        ]
+        result = replace(result, certificate=_joined(certificates))
     return result
 
 
@@ -184,4 +222,10 @@ def _result(programs: Programs, columns: dict[str, Any]) -> Evidence:
         seconds_by_rung=tuple(seconds.sum(0).tolist()),
         stopped_by_budget=int(late.sum()),
         draw=partial(to_arviz, programs.model, programs.guide, programs.x[: len(late)]),
+    )
+
+
+def _joined(certificates: list[Certificate]) -> Certificate:
+    return Certificate(
+        *(torch.cat([getattr(each, name) for each in certificates]) for name in ("lower", "upper", "error"))
     )

@@ -19,6 +19,7 @@ from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.result import Evidence, Z, std_error_of_mean
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.inputs import by_row
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -132,7 +133,7 @@ class InferenceGap:
 def inference_gap(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     log_prob: Tensor | Evidence | None = None,
     tolerance: float = 0.05,
@@ -157,7 +158,8 @@ def inference_gap(
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites, each a reparameterized
             distribution with parameters that do not depend on other latents.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         log_prob: log p(x), if it is known already: an ``Evidence`` of these datapoints, which has its errors, or exact
             values in nats, ``[n]``.
         tolerance: What the bias of log p(x) and the noise of its mean are to stay below, in nats, if it is estimated.
@@ -176,7 +178,7 @@ def inference_gap(
             them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As :func:`~pyro_vae.evidence.estimate`; or if q at a site cannot be optimized for each datapoint.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
     """
@@ -188,6 +190,7 @@ def inference_gap(
         "lr": float(lr),
         "max_rounds": check_count("max_rounds", max_rounds),
     }
+    model, guide, x = by_row(model, guide, x)
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
     given, fast = _given(log_prob, len(x)), FastDensities()

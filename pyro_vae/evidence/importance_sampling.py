@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from pyro_vae.evidence.result import Evidence
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.running_weights import RunningWeights
 from pyro_vae.infer.graphs import compiled
+from pyro_vae.inputs import by_row
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -36,7 +38,7 @@ WORTH_COMPILING = 2000
 def importance(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_samples: int = 1000,
     proposal: Proposal = terms,
@@ -55,7 +57,8 @@ def importance(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x; ``vae.model``, for one.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_samples: Samples for each datapoint, at least 1.
         proposal: Where the samples come from: the guide, unless :func:`~pyro_vae.evidence.widened` or
             :func:`~pyro_vae.evidence.defensive` says otherwise.
@@ -70,7 +73,7 @@ def importance(
             them call this alike, and all get the whole result, the same as one process gets.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, a datapoint has weights that are NaN, or zero for all samples, or the file is of another run.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
@@ -78,6 +81,7 @@ def importance(
     num_samples = check_count("num_samples", num_samples)
     if compile not in (True, False, "auto"):
         raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
+    model, guide, x = by_row(model, guide, x)
     programs = Programs(model, guide, x, chunk_size)
     chunk_size = programs.chunk_size
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from pyro_vae.checks import check_count
 from pyro_vae.evidence.log_joint import FastDensities
 from pyro_vae.evidence.runner import Programs, Progress, bar
 from pyro_vae.evidence.settled_draws import rows_of_block, settled_draws
+from pyro_vae.inputs import x_alone
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
@@ -26,7 +28,7 @@ __all__ = ["impute"]
 def impute(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_samples: int = 1000,
     chunk_size: int | None = None,
@@ -44,7 +46,7 @@ def impute(
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site whose
             distribution accepts NaN, as ``likelihoods.Incomplete`` makes it.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``, NaN where missing.
+        x: Data, ``[n, *event]``, NaN where missing; or a ``Dataset`` or ``DataLoader`` of them.
         num_samples: Draws from the posterior of each datapoint, chosen among ten times as many.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
@@ -57,11 +59,12 @@ def impute(
         x without NaN, on its device.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As :func:`~pyro_vae.evidence.importance`; or if the model does not observe x at one site.
         Interrupted: At Ctrl-C, with the datapoints that were done.
     """
     num_samples = check_count("num_samples", num_samples)
+    x = x_alone(model, x)
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
     rows = max(1, programs.chunk_size // num_samples)

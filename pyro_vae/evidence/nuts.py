@@ -22,6 +22,7 @@ from pyro_vae.evidence.lazy_arviz import arviz_data, import_arviz
 from pyro_vae.evidence.runner import Programs, bar
 from pyro_vae.evidence.unscaled import Unscaled
 from pyro_vae.gradients import differentiable, gradients_enabled
+from pyro_vae.inputs import by_row
 from pyro_vae.interrupted import Interrupted, interruptible
 from pyro_vae.threads import one_thread_at_a_time
 from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_pair, vectorized
@@ -226,7 +227,7 @@ class NutsComparison:
 def compare_with_nuts(
     model: Program,
     guide: Program,
-    x: Tensor,
+    x: Any,
     *,
     num_samples: int = 1000,
     warmup_steps: int = 500,
@@ -243,7 +244,8 @@ def compare_with_nuts(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
+        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
+            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
         num_samples: Draws of each chain, at least 4. All are held in memory.
         warmup_steps: Steps of each chain before them, in which step size and mass matrix are adapted.
         num_chains: Chains, at least 2 so that R-hat can compare them, one after the other. Each starts at a draw from
@@ -253,7 +255,7 @@ def compare_with_nuts(
         progress: Wraps the sequence of all steps, as ``rich.progress.track`` does; ``iter`` for silence.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, a latent site is discrete, the model is not the same from call to call, or NUTS finds no place to
             start from.
@@ -261,6 +263,7 @@ def compare_with_nuts(
     """
     num_samples, num_chains = check_count("num_samples", num_samples, least=4), check_count("num_chains", num_chains, 2)
     warmup_steps = check_count("warmup_steps", warmup_steps)
+    model, guide, x = by_row(model, guide, x)
     programs = Programs(model, guide, x, chunk_size)
     layout = programs.layout
     event_dims = _check_model(model, guide, x, layout)

@@ -92,6 +92,10 @@ class Evidence:
         seconds_by_rung: What each of the methods has taken.
         stopped_by_budget: How many datapoints are in blocks in which the budget has kept a method from being tried.
         certificate: What came of the same procedure on data of the model's own making, if that was asked for.
+        given: For ``estimate(given=...)``, log p(x | w) given each of the draws of the global latents w.
+        draws_error: The part of ``bias`` that comes from the finite number of these draws, ``[n]``: all datapoints
+            share them, so that it does not average out. Infinite for 2 to 4 draws. With a single one there is no mean,
+            and it is 0: ``log_prob`` then is log p(x | w) given that draw.
     """
 
     log_prob: Tensor
@@ -111,6 +115,8 @@ class Evidence:
     seconds_by_rung: tuple[float, ...] = ()
     stopped_by_budget: int = 0
     certificate: Certificate | None = None
+    given: tuple[Evidence, ...] = ()
+    draws_error: Tensor | None = None
 
     @property
     def mean(self) -> float:
@@ -220,7 +226,7 @@ class Evidence:
         ]
         if n > 1:
             lines.append(f"  error of the finite test set (standard error): {self.population_std_error:.3f}")
-        lines += self._table() if self.rung is not None else self._weights()
+        lines += self._of_draws() if self.given else self._table() if self.rung is not None else self._weights()
         lines += self._warning()
         if self.certificate is not None:
             lines.append(self.certificate.summary())
@@ -271,6 +277,21 @@ class Evidence:
         words = f"at most {known.max().item():.2f}, above 0.7 for {doubtful - unknown:.1%} of the datapoints"
         return f"{words}, not known for {unknown:.1%}" if unknown else words
 
+    def _of_draws(self) -> list[str]:
+        """What the draws of the global latents have to do with it."""
+        if len(self.given) == 1:
+            return ["  given one draw of the global latents"]
+        each = torch.tensor([result.mean for result in self.given])
+        return [
+            f"  log of the mean of p(x | w) over {len(self.given)} draws of the global latents w; mean of log p(x | w) "
+            f"given each: {each.min().item():.3f} to {each.max().item():.3f}",
+            f"  part of the error that comes from the number of draws: {self._part_of_draws()}",
+        ]
+
+    def _part_of_draws(self) -> str:
+        known = self.draws_error[self.draws_error.isfinite()]  # type: ignore[index,union-attr]
+        return f"median {known.median().item():.3f}, largest {known.max().item():.3f}" if len(known) else "not known"
+
     def _table(self) -> list[str]:
         """What each method has done."""
         return [f"  {'method':<24}{'datapoints':>10}{'settled':>10}{'seconds':>10}"] + [
@@ -287,6 +308,8 @@ class Evidence:
         unknown = (~self.settled).double().mean().item()
         if unknown == 0:
             return lines
+        if self.given:
+            return [*lines, f"  WARNING: the error is not known for {unknown:.1%} of the datapoints. {self._more()}"]
         if self.rung is None and self.num_samples < LEAST_SAMPLES:
             too_few = f"{self.num_samples} samples are too few to tell an error"
             return [*lines, f"  WARNING: {too_few}; take {LEAST_SAMPLES} or more."]
@@ -301,6 +324,12 @@ class Evidence:
                 + (" More samples alone help little." if self.samples == "importance samples" else "")
             )
         return lines
+
+    def _more(self) -> str:
+        """What would help where there are draws of global latents."""
+        if all(result.settled.all() for result in self.given):
+            return "What helps: more draws of the global latents."
+        return "Some are not known given a draw: see the summary of each of result.given."
 
     def _advice(self) -> str:
         """What would help to know the error of more datapoints."""
@@ -328,6 +357,8 @@ class Evidence:
 
     def to_arviz(self, num_draws: int = 500) -> Any:
         """Posterior draws and all that ArviZ wants to know of them; see :func:`pyro_vae.evidence.to_arviz`."""
+        if self.given:
+            raise ValueError("draws from the posterior are those given one draw of the global latents: result.given[0]")
         if self.draw is None:
             raise ValueError("this result does not know its programs; call evidence.to_arviz(model, guide, x)")
         return self.draw(num_draws)
@@ -345,7 +376,7 @@ class Evidence:
 
     def __repr__(self) -> str:
         known = int(self.settled.sum())
-        samples = self.num_samples if self.rung is None else repr(self._samples())
+        samples = repr(self._samples()) if isinstance(self.num_samples, Tensor) else self.num_samples
         return (
             f"Evidence(mean={self.mean:.3f}, mean_error={self.mean_error:.3f}, n={len(self.log_prob)}, "
             f"settled={known}, num_samples={samples})"
