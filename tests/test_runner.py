@@ -154,6 +154,7 @@ OTHERS = {  # another value of every argument of every function
     "num_particles": lambda: 5,
     "num_draws": lambda: 20,
     "num_marginal": lambda: 21,
+    "more": lambda: new_data()[:20] + 0.3,
     "tolerance": lambda: 0.5,
     "max_rounds": lambda: 3,
     "given": lambda: {"z": torch.zeros(2, N, 2)},
