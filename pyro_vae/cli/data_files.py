@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import Splits
+from pyro_vae.data.arrays import as_tensor
 
 __all__ = ["read_splits"]
 
@@ -45,7 +46,7 @@ def read_splits(path: Path) -> Splits:
     elif "train" not in content:
         raise ValueError(f"the data file {str(path)!r} has the arrays {', '.join(content)}; expected train among them")
     arrays = {name: _data(path, name, content[name]) for name in SPLITS if name in content}
-    arrays |= {name: torch.as_tensor(content[name]) for name in LABELS if name in content}
+    arrays |= {name: as_tensor(content[name]) for name in LABELS if name in content}
     return Splits(**_split(path, arrays))
 
 
@@ -63,7 +64,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 def _data(path: Path, name: str, array: Any) -> Tensor:
     try:
-        x = torch.as_tensor(array)
+        x = as_tensor(array)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} of the data file {str(path)!r} is not an array of numbers") from error
     if x.ndim < 2 or x.is_complex():

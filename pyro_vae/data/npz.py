@@ -8,6 +8,8 @@ from zipfile import BadZipFile
 
 import numpy as np
 
+from pyro_vae.data.arrays import native
+
 __all__ = ["read_array"]
 
 
@@ -19,6 +21,6 @@ def read_array(path: Path, name: str) -> np.ndarray:
     """
     try:
         with path.open("rb") as file:
-            return np.load(file, allow_pickle=False)[name]
+            return native(np.load(file, allow_pickle=False)[name])
     except (OSError, EOFError, ValueError, LookupError, BadZipFile, zlib.error) as error:
         raise ValueError(f"array {name!r} of {path} cannot be read: {error}") from error
