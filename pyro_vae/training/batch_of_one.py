@@ -8,6 +8,7 @@ from typing import Any
 
 import pyro
 import torch
+from pyro.poutine import Trace
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -48,13 +49,17 @@ def batch_of_one_explained(vae: nn.Module, where: str) -> Iterator[None]:
 
 
 @torch.no_grad()
-def rehearse(vae: nn.Module, programs: Sequence[Callable[..., Any]], batch: Batch) -> None:
-    """Runs the programs on a batch; neither generators nor running statistics change."""
+def rehearse(vae: nn.Module, programs: Sequence[Callable[..., Any]], batch: Batch, validate: bool = False) -> Trace:
+    """Runs the programs on a batch, with Pyro's validation or without; no generators or running statistics change.
+
+    Returns:
+        The trace of the model.
+    """
     before = [(buffer, buffer.clone()) for buffer in vae.buffers()]
     args, kwargs = batch.arguments
     try:
-        with generators_kept(batch.device), pyro.validation_enabled(False):
-            trace_pair(programs[0], programs[1], *args, **kwargs)
+        with generators_kept(batch.device), pyro.validation_enabled(validate):
+            return trace_pair(programs[0], programs[1], *args, **kwargs)[0]
     finally:
         for buffer, value in before:
             buffer.copy_(value)

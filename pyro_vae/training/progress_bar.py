@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 import torch
 from rich.console import Console
@@ -21,7 +22,7 @@ SECONDS = 0.2
 
 @contextmanager
 def progress_bar(run: Run, batches: Callable[[], int | None], shown: bool) -> Iterator[Callable[[], None]]:
-    """Shows progress on the standard error: as a bar on a terminal or in a notebook, else as a line for each epoch.
+    """Shows progress: a bar on a terminal, or in a notebook with ``ipywidgets``; elsewhere a line for each epoch.
 
     Args:
         run: The run.
@@ -35,7 +36,8 @@ def progress_bar(run: Run, batches: Callable[[], int | None], shown: bool) -> It
         yield lambda: None
         return
     console = Console(stderr=True)
-    if not (console.is_terminal or console.is_jupyter):
+    has_bar = find_spec("ipywidgets") is not None if console.is_jupyter else console.is_terminal
+    if not has_bar:
         yield _lines(run)
         return
     columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()

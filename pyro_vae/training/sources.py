@@ -49,9 +49,13 @@ class Batch(NamedTuple):
         """The data."""
         return self.inputs[0] if self.gather is None else self.gather(self.inputs[0])
 
+    def gathered(self) -> Batch:
+        """The same, with what the programs are called with as inputs."""
+        return self if self.gather is None else Batch((self.x,), self.rows)
+
     def row(self) -> Batch:
         """The first datapoint alone, as a batch."""
-        inputs = self.x, *self.inputs[1:]
+        inputs = self.gathered().inputs
         first = tuple(each[:1] if each.ndim and len(each) == self.rows else each for each in inputs)
         return Batch(first, 1, names=self.names)
 
@@ -234,13 +238,12 @@ def as_source(
             arguments.of(data)  # which says what is missing
         batches = Batches(data.to(device), batch_size, transform, check=check_rows)
         if drop_last and len(batches.x) < batch_size:
-            raise ValueError(
-                f"{name} has {len(batches.x)} datapoints, so that drop_last leaves no batch of {batch_size}"
-            )
+            raise ValueError(f"{name} has {len(batches.x)} datapoints: drop_last leaves no batch of {batch_size}")
         return Rows(batches, seed, processes, drop_last)
     if isinstance(data, tuple):
         data = torch.utils.data.TensorDataset(*data)
     elif isinstance(data, Mapping):
+        _check_lengths(f"{name} is a dictionary", data.values())
         data = StackDataset(**data)
     if isinstance(data, Dataset):
         shuffle = not isinstance(data, IterableDataset)
@@ -280,9 +283,7 @@ def _check_tuple(data: tuple[Any, ...], arguments: BatchArguments, name: str) ->
         kinds = ", ".join(type(each).__name__ for each in data)
         raise TypeError(f"{name} is a tuple of {kinds or 'nothing'}; expected tensors, what the programs take")
     batches = "a tuple holds what the programs take, [n, ...] each; of batches make a list"
-    lengths = [len(each) if each.ndim else 0 for each in data]
-    if len(set(lengths)) > 1:
-        raise ValueError(f"{name} is a tuple of tensors of {', '.join(map(str, lengths))} datapoints; {batches}")
+    _check_lengths(f"{name} is a tuple", data, f"; {batches}")
     first, *others = data
     surplus = [] if arguments.most is None else others[max(0, arguments.most - 1) :]
     if first.ndim > 1 and any((each.shape, each.dtype) == (first.shape, first.dtype) for each in surplus):
@@ -290,6 +291,17 @@ def _check_tuple(data: tuple[Any, ...], arguments: BatchArguments, name: str) ->
             f"{name} is a tuple of {len(data)} tensors of which the programs take {arguments.most}, and what is left "
             f"is like the first; {batches}"
         )
+
+
+def _check_lengths(what: str, tensors: Iterable[Any], more: str = "") -> None:
+    """Checks that tensors have the same number of datapoints.
+
+    Raises:
+        ValueError: If not.
+    """
+    lengths = [len(each) if getattr(each, "ndim", 1) else 0 for each in tensors]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{what} of tensors of {', '.join(map(str, lengths))} datapoints{more}")
 
 
 def _check_batches(data: Any, name: str) -> None:

@@ -174,17 +174,17 @@ class Steps:
         if is_mean:
             torch._foreach_mul_(whole, weight)
             torch._foreach_div_(shards, self._processes.size)
-        numbers = loss * weight, self._whole.datapoints(self._rows) * weight, self._rows, self._size(shards)
+        numbers = loss, self._whole.datapoints(self._rows) * weight, self._rows, self._size(shards)
         loss, datapoints, rows, size, *wishes = self._processes.sum(whole, *numbers, *self.wishes)
         if is_mean:
             torch._foreach_div_(whole, rows)
-            loss, datapoints = loss / rows, datapoints / rows
+            datapoints /= rows
         size += self._size(whole)
         self.granted = [count > 0 for count in wishes]
         if self._clip_norm is not None and size > 0:
             torch._foreach_mul_([*whole, *shards], min(1.0, self._clip_norm * datapoints / math.sqrt(size)))
         is_finite = math.isfinite(loss) and math.isfinite(size)
-        self._outcome = loss * rows / datapoints, int(rows), is_finite
+        self._outcome = loss, int(rows), is_finite
         return is_finite
 
     def _size(self, gradients: Sequence[Tensor]) -> float:
@@ -221,7 +221,7 @@ class InParts:
         self.looks_at_gradients = looks_at_gradients
 
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor, **kwargs: Tensor) -> Any:
-        """Leaves gradients at the parameters. Returns the loss."""
+        """Leaves gradients at the parameters. Returns the loss, as a sum over the datapoints of the batch."""
         total: Any = 0.0
         rows = len(next(iter((*args, *kwargs.values()))))
         start = 0
@@ -234,7 +234,9 @@ class InParts:
             self.scales.begin()
             loss = self._loss_and_gradients(model, guide, *part, **keywords)
             self.scales.end(size)
-            total = total + self._weigh(size / rows) * loss
+            self._weigh(size / rows)
+            per_row = size / self.scales.of(size).datapoints
+            total = total + (loss if per_row == 1 else per_row * loss)
         if not self.looks_at_gradients:
             return total
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
@@ -258,14 +260,11 @@ class InParts:
         loss.backward()
         return loss.detach()
 
-    def _weigh(self, weight: float) -> float:
-        """Multiplies the gradients that are there by the weight of a part; of a sum, that is 1. Returns it."""
-        if weight == 1 or not self.scales.is_subsample:
-            return 1.0
-        for parameter in self.parameters:
+    def _weigh(self, weight: float) -> None:
+        """Multiplies the gradients that are there by the weight of a part, where the mean of the parts is taken."""
+        for parameter in self.parameters if weight != 1 and self.scales.is_subsample else ():
             if parameter.grad is not None:
                 parameter.grad = parameter.grad * weight
-        return weight
 
 
 def _enough_of(gradient: Tensor) -> tuple[Tensor, ...]:

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+from pyro.distributions import MaskedDistribution
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions.supports import Counts, FiniteReals, Levels
+from pyro_vae.weights import sample_sites
 
-__all__ = ["surely_inside"]
+__all__ = ["Observed", "observed", "surely_inside"]
 
 
 class _Range(NamedTuple):
@@ -85,3 +89,56 @@ def _least_and_most(x: Tensor, may_be_missing: bool = False) -> tuple[float, flo
     inf = math.inf
     least, most = x.nan_to_num(inf, inf, -inf).min(), x.nan_to_num(-inf, inf, -inf).max()
     return least.item(), most.item()
+
+
+class Observed(NamedTuple):
+    """An argument of two programs that they observe as it is, at a site whose support is always the same."""
+
+    argument: int  #: Which of the tensors in a batch.
+    site: str
+    support: Any
+
+    def check(self, x: Tensor) -> None:
+        """Checks that the site can have these values.
+
+        Raises:
+            ValueError: If not.
+        """
+        if surely_inside(x, self.support) or (inside := self.support.check(x)).all():
+            return
+        index = tuple((~inside).nonzero()[0].tolist())
+        raise ValueError(
+            f"the data have {int((~inside).sum())} values outside the support of site {self.site!r}, {self.support}: "
+            f"the first is {x[index].tolist()} at {list(index)}"
+        )
+
+
+def observed(model_trace: Trace, inputs: Sequence[Tensor]) -> list[Observed]:
+    """Which of the inputs of a model are observed as they are, by the trace of a run."""
+    found = []
+    for name, site in sample_sites(model_trace):
+        value = site["value"]
+        support = None if site["mask"] is not None or not site["is_observed"] else _constant_support(site["fn"])
+        if support is None or not isinstance(value, Tensor):
+            continue
+        for i, x in enumerate(inputs):
+            if (x.data_ptr(), x.numel(), x.dtype) == (value.data_ptr(), value.numel(), value.dtype):
+                found.append(Observed(i, name, support))
+    return found
+
+
+def _constant_support(distribution: Any) -> Any:
+    """What each value of a distribution may be; None if that depends on parameters, or nobody is to look."""
+    inner = distribution
+    while inner is not None:
+        if isinstance(inner, MaskedDistribution) or not inner._validate_args:
+            return None
+        inner = getattr(inner, "base_dist", None)
+    try:
+        support = distribution.support
+    except NotImplementedError:
+        return None
+    while isinstance(support, constraints.independent):
+        support = support.base_constraint
+    is_constant = not any(isinstance(each, Tensor) for each in vars(support).values())
+    return support if is_constant and support.event_dim == 0 and isinstance(support, constraints.Constraint) else None

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_vae.conditional import ConditionalVAE
@@ -30,7 +31,7 @@ from pyro_vae.training.sharding import gathered, load_weights, shard, sharded_st
 from pyro_vae.training.sources import Batch, Rows, Source, as_source
 from pyro_vae.training.states import load_optimizer, load_scheduler
 from pyro_vae.training.steps import Steps
-from pyro_vae.training.support import surely_inside
+from pyro_vae.training.support import Observed, observed, surely_inside
 from pyro_vae.training.validation import validate
 from pyro_vae.vae import VAE
 
@@ -84,8 +85,11 @@ class Training:
         self._valid = None
         if valid is not None:
             self._valid = self._source("valid", valid, max(settings.batch_size, VALIDATION_BATCH))
-        self._is_looked_at = isinstance(self._train, Rows)  # each batch in the first epoch, or all of them before
-        self._is_valid_looked_at = isinstance(self._valid, Rows)
+        # Each batch in the first epoch, or all of them before.
+        self._is_looked_at = isinstance(self._train, Rows) and self._check is not None
+        self._is_valid_looked_at = isinstance(self._valid, Rows) and self._check is not None
+        self._observed: list[Observed] | None = None  # by programs that have no check
+        self._validates = is_validation_enabled()
         self._check_smallest_batch()
         self._save_every = save_every
         self._now = self._saved = time.monotonic()
@@ -259,7 +263,10 @@ class Training:
             TypeError: If the VAE cannot take them.
             ValueError: Likewise.
         """
-        if batch is None or self._check is None:
+        if batch is None:
+            return batch
+        if self._check is None:
+            self._look_at_observed(batch.gathered())
             return batch
         x, support = batch.x, getattr(self.run.vae, "_support", None)
         form = x.shape[1:], x.dtype, x.device
@@ -267,6 +274,16 @@ class Training:
             self._check(x)
             self._form = form
         return batch
+
+    def _look_at_observed(self, batch: Batch) -> None:
+        """The same for programs that have no check of their own, unless Pyro's validation is off."""
+        if self._observed is None:
+            self._observed = []
+            if self._validates:
+                model_trace = rehearse(self.run.vae, self._programs, batch, validate=True)
+                self._observed = observed(model_trace, batch.inputs)
+        for each in self._observed:
+            each.check(batch.inputs[each.argument])
 
     def _weigh(self, batch: int) -> None:
         """Sets what depends on how far the training is."""
