@@ -22,7 +22,7 @@ from pyro_vae.infer.losses import BetaTC, Capacity, FreeBits, InfoVAE
 from pyro_vae.training.support import surely_inside
 
 PIXELS, LATENT = 4, 2
-QUIET = {"progress": False, "seed": 1}
+QUIET = {"progress": False, "seed": 1, "compile": False}
 
 
 def new_vae(likelihood=None, posterior=None) -> VAE:
@@ -59,7 +59,7 @@ def rows_seen(vae, train, **options) -> list[list[float]]:
         seen.append(x[:, 0].tolist())
         return vae.posterior(x).mean.square().sum()
 
-    fit(vae, train, loss=loss, compile=False, **{"epochs": 1, "batch_size": 8, **QUIET, **options})
+    fit(vae, train, loss=loss, **{"epochs": 1, "batch_size": 8, **QUIET, **options})
     return seen
 
 
@@ -149,21 +149,29 @@ def test_missing_values_are_taken_where_the_likelihood_takes_them(kind):
         fit(incomplete(), KINDS[kind](x), epochs=1, batch_size=8, **QUIET)
 
 
-def test_a_run_that_goes_on_in_the_middle_of_an_epoch_looks_at_the_next_one(tmp_path):
-    """It has not seen the batches before."""
-    x, looked = new_data(), []
+def test_a_run_that_goes_on_in_the_middle_of_an_epoch_looks_at_the_next_one_too(tmp_path):
+    """Its first epoch is not whole."""
+    x, looked, steps = new_data(), [], []
+
+    def loss(model, guide, x):
+        steps.append(len(x))
+        if len(steps) == 4:
+            raise RuntimeError("the power is gone")
+        return Trace_ELBO().differentiable_loss(model, guide, x)
+
+    options = {"epochs": 4, "loss": loss, "out": tmp_path, "save_every": 0.0, **QUIET}
+    with pytest.raises(RuntimeError, match="the power is gone"):
+        fit(new_vae(), DataLoader(TensorDataset(x), 8), **options)
     vae = new_vae()
-    original = vae.check
+    vae._support = None  # nothing is known of the support, so that check is called for every batch
+    vae.check = lambda batch: looked.append(len(batch)) or check_shape(batch)
+    fit(vae, DataLoader(TensorDataset(x), 8), resume=True, **options)
+    assert len(steps) == 4 + 2 + 5 + 5 + 5
+    assert looked == [8] * (2 + 5)
 
-    def stop(run):
-        return run.progress.epoch == 1
 
-    fit(vae, DataLoader(TensorDataset(x), 8), epochs=3, out=tmp_path, callbacks=[stop], **QUIET)
-    again = new_vae()
-    again.check = lambda batch: looked.append(len(batch)) or original(batch)
-    again._support = None  # nothing is known of it, so that check is called for every batch
-    fit(again, DataLoader(TensorDataset(x), 8), epochs=3, out=tmp_path, resume=True, **QUIET)
-    assert looked == [8] * 5  # those of one epoch
+def check_shape(x) -> None:
+    assert x.shape[1:] == (PIXELS,)
 
 
 SUPPORTS = {
@@ -347,7 +355,7 @@ SUBSAMPLES = {
 }
 OPTIONS = {
     "plain": {},
-    "Pyro": {"compile": False},
+    "recorded": {"compile": "graph"},
     "uneven": {"batch_size": 16, "lr": 1e-30},
     "in parts": {"accumulate": 2},
     "in uneven parts": {"accumulate": 3, "lr": 1e-30},
@@ -383,6 +391,24 @@ def test_terms_of_other_losses_are_scaled_as_the_rest(loss):
         torch.manual_seed(0)
         found.append(weight * loss(vae.model, vae.guide, x).item())
     assert found[1] == pytest.approx(found[0], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", SUBSAMPLES)
+def test_gradients_are_clipped_per_datapoint_whatever_the_scale(name):
+    """By the same factor as those of the programs without a scale."""
+    x, factors = new_data(N), []
+    for plate, scale in ((plain, None), SUBSAMPLES[name]):
+        moved = []
+        for clip_norm in (None, 0.5):
+            pyro.clear_param_store()
+            vae = Programs(plate, scale)
+            before = weights(vae)
+            options = {"optimizer": torch.optim.SGD, "lr": 1e-4, "clip_norm": clip_norm, **QUIET}
+            fit(vae, x[:10], epochs=1, batch_size=10, **options)
+            moved.append((weights(vae) - before).double().norm().item())
+        factors.append(moved[1] / moved[0])
+    assert factors[1] == pytest.approx(factors[0], rel=1e-2)
+    assert factors[0] < 0.9
 
 
 def test_a_plate_that_draws_its_subsample_stands_for_the_batch():
@@ -450,7 +476,7 @@ def test_parts_of_a_subsample_give_the_gradients_of_the_whole():
             scale = poutine.trace(guide).get_trace(x).nodes["z"]["scale"]  # there is no noise in what follows
             return scale * (vae.decoder(vae.encoder(x)[:, :LATENT]) - x).square().sum()
 
-        options = {"lr": 1e-5, "optimizer": torch.optim.SGD, "accumulate": accumulate, "compile": False}
+        options = {"lr": 1e-5, "optimizer": torch.optim.SGD, "accumulate": accumulate}
         run = fit(vae, x, epochs=2, batch_size=16, loss=loss, **options, **QUIET)
         found.append((weights(vae), run.history[-1]["train_loss"]))
     for each, loss in found[1:]:
@@ -590,7 +616,7 @@ def test_a_pair_of_programs_is_trained_as_by_svi():
 @pytest.mark.parametrize("mode", [False, "graph"])
 def test_a_pair_of_programs_learns_and_goes_on(mode, tmp_path):
     x = torch.randn(64, PIXELS, generator=torch.Generator().manual_seed(0)) * 0.3
-    options = {"batch_size": 16, "lr": 0.05, "compile": mode, **QUIET}
+    options = {**QUIET, "batch_size": 16, "lr": 0.05, "compile": mode}
     whole = fit(functions(), x, x, epochs=8, **options)
     assert whole.history[-1]["valid_loss"] < whole.history[0]["valid_loss"] - 0.3
     noise = pyro.param("noise").item()

@@ -18,7 +18,7 @@ from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.interrupted import Interrupted
 from pyro_vae.processes import STRATEGIES, Processes, join, launch
 from pyro_vae.randomness import generators_kept, reseed
-from pyro_vae.training.programs import Programs
+from pyro_vae.training.programs import Programs, device_of
 from pyro_vae.training.progress_bar import progress_bar
 from pyro_vae.training.run import Callback, Run
 from pyro_vae.training.settings import Settings
@@ -188,7 +188,7 @@ def _as_module(vae: Any, train: Any, batch_size: int, seed: int | None) -> Any:
     if isinstance(owner, nn.Module) and (getattr(owner, "model", None), getattr(owner, "guide", None)) == vae:
         return owner
     check_count("batch_size", batch_size)
-    device = torch.device("cpu")
+    device = device_of(vae, train)
     if seed is not None:
         reseed(seed, device)  # for the parameters that come into being
     source = as_source(

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import getclosurevars, isfunction
 from typing import Any
 
 import pyro
@@ -14,7 +15,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_vae.weights import trace_pair
 
-__all__ = ["Programs"]
+__all__ = ["Programs", "device_of"]
 
 
 class Programs(nn.Module):
@@ -67,6 +68,20 @@ class Programs(nn.Module):
         while hasattr(self, name):
             name += "_"
         return name
+
+
+def device_of(programs: Sequence[Callable[..., Any]], data: Any) -> torch.device:
+    """Where the modules are that two programs can see, or else the data."""
+    for program in programs:
+        seen = [getattr(program, "__self__", program)]
+        function = getattr(program, "__func__", program)
+        if isfunction(function):
+            variables = getclosurevars(function)
+            seen += [*variables.nonlocals.values(), *variables.globals.values()]
+        for each in seen:
+            for parameter in each.parameters() if isinstance(each, nn.Module) else ():
+                return parameter.device
+    return data.device if isinstance(data, Tensor) else torch.device("cpu")
 
 
 def _as_parameter(name: str, leaf: Tensor) -> nn.Parameter:
