@@ -171,14 +171,15 @@ class Steps:
         # The mean of what each process makes of its share, or the sum.
         is_mean = self._scales.is_subsample and self._processes.size > 1
         weight = self._rows if is_mean else 1
-        if is_mean:
-            torch._foreach_mul_(whole, weight)
-            torch._foreach_div_(shards, self._processes.size)
+        for each in whole if is_mean else ():
+            each *= weight
+        for each in shards if is_mean else ():
+            each /= self._processes.size
         numbers = loss, self._whole.datapoints(self._rows) * weight, self._rows, self._size(shards)
         loss, datapoints, rows, size, *wishes = self._processes.sum(whole, *numbers, *self.wishes)
-        if is_mean:
-            torch._foreach_div_(whole, rows)
-            datapoints /= rows
+        for each in whole if is_mean else ():
+            each /= rows
+        datapoints = datapoints / rows if is_mean else datapoints
         size += self._size(whole)
         self.granted = [count > 0 for count in wishes]
         if self._clip_norm is not None and size > 0:
