@@ -233,7 +233,7 @@ class Training:
         """
         progress, steps = self.run.progress, self._steps
         if batch is not None and not self._is_looked_at:
-            self._look_at(batch)
+            self._look_at(batch, f"batch {progress.batch + 1} of train")
         if batch is not None and not steps.is_prepared and steps.kind in (None, batch.kind):
             total = None if self.num_batches is None else self.num_batches * self.run.epochs
             steps.prepare(batch, total, list(self.run.vae.buffers()))
@@ -256,24 +256,29 @@ class Training:
         if steps.granted[1] and not steps.granted[0]:  # or it is saved on leaving
             self.save()
 
-    def _look_at(self, batch: Batch | None) -> Batch | None:
+    def _look_at(self, batch: Batch | None, where: str) -> Batch | None:
         """Checks the data of a batch, if they can be checked. Returns the batch.
 
         Raises:
             TypeError: If the VAE cannot take them.
             ValueError: Likewise.
         """
-        if batch is None:
-            return batch
-        if self._check is None:
-            self._look_at_observed(batch.gathered())
-            return batch
-        x, support = batch.x, getattr(self.run.vae, "_support", None)
+        try:
+            if batch is not None and self._check is not None:
+                self._look_at_data(batch.x)
+            elif batch is not None:
+                self._look_at_observed(batch.gathered())
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{where}: {error}") from error
+        return batch
+
+    def _look_at_data(self, x: Tensor) -> None:
+        """The same for a VAE that has a check, which is slow, where it need not be called."""
         form = x.shape[1:], x.dtype, x.device
-        if form != self._form or not surely_inside(x, support):
+        if form != self._form or not surely_inside(x, getattr(self.run.vae, "_support", None)):
             self._check(x)
             self._form = form
-        return batch
 
     def _look_at_observed(self, batch: Batch) -> None:
         """The same for programs that have no check of their own, unless Pyro's validation is off."""
@@ -337,7 +342,8 @@ class Training:
         if self._valid is not None:
             batches = self._valid.epoch(0)
             if not self._is_valid_looked_at:
-                batches, self._is_valid_looked_at = map(self._look_at, batches), True
+                batches = (self._look_at(batch, f"batch {i} of valid") for i, batch in enumerate(batches, start=1))
+                self._is_valid_looked_at = True
             terms = validate(run.vae, self._programs, batches, self._device, self._processes)
             row |= {f"valid_{name}": value for name, value in terms.items()}
             if terms["loss"] < progress.best_loss:
