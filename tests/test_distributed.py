@@ -45,6 +45,7 @@ def in_two(folder) -> dict:
     runs = {
         "tensor": NO_NOISE,
         "loader": {**NO_NOISE, "train": "loader"},
+        "subsample": {"train": "tensor", "subsample": True},
         "noise": {"train": "tensor"},
         "stream": {"train": "stream"},
         "stopped": {"train": "tensor", "epochs": 2, "fit": {"out": str(folder / "ddp")}},
@@ -78,6 +79,17 @@ def test_two_processes_learn_what_one_does(data, one, in_two):
         for name in ("train_loss", "kl_weight", "lr"):
             assert mine[name] == pytest.approx(theirs[name], rel=1e-9)
         # Validation draws one code for each datapoint; the two differ by their noise.
+        assert mine["valid_loss"] == pytest.approx(theirs["valid_loss"], rel=0.1)
+
+
+def test_the_shares_of_a_subsample_are_averaged(in_two):
+    """Each process has a loss that stands for all rows, and so has the whole batch."""
+    one, two = train({"train": "tensor", "subsample": True}), in_two["subsample"]
+    assert two["same_weights"]
+    for mine, theirs in zip(one["weights"], two["weights"], strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
+    for mine, theirs in zip(one["history"], two["history"], strict=True):
+        assert mine["train_loss"] == pytest.approx(theirs["train_loss"], rel=1e-9)
         assert mine["valid_loss"] == pytest.approx(theirs["valid_loss"], rel=0.1)
 
 

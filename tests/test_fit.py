@@ -186,7 +186,7 @@ def test_data_that_cannot_be_taken():
         (new_data()[:, :3], ValueError, r"x has shape \[40, 3\]"),
         (TensorDataset(new_data().float()), TypeError, "dtype torch.float32"),
         (TensorDataset(new_data()[:0]), ValueError, "train has no"),
-        (DataLoader([{"x": 1}]), TypeError, "batches of dict; expected tensors"),
+        (DataLoader(["a"]), TypeError, "batches of str; expected tensors"),
     ):
         with pytest.raises(error, match=message):
             fit(vae, train, epochs=1, **QUIET)

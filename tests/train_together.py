@@ -8,10 +8,13 @@ from __future__ import annotations
 import json
 import sys
 
+import pyro
 import torch
+from pyro import poutine
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 from pyro_vae import VAE, evidence, fit, likelihoods, load, nn, posteriors, priors
+from pyro_vae.distributions import as_pyro
 from pyro_vae.infer.kl_weight import linear_warm_up
 from pyro_vae.processes import join
 
@@ -43,6 +46,23 @@ class NoNoise:
         return -(self.vae.likelihood(z).log_prob(x) + self.vae.prior().log_prob(z)).sum()
 
 
+class Subsampled(VAE):
+    """The same, of which every batch is a subsample: losses stand for all rows."""
+
+    def model(self, x):
+        with poutine.scale(scale=ROWS / len(x)):
+            return super().model(x)
+
+    def guide(self, x):
+        with pyro.plate("data", ROWS, subsample=x):
+            return pyro.sample("z", as_pyro(self.posterior(x)))
+
+    def loss(self, model, guide, x):  # noqa: ARG002
+        """Without noise, and scaled as the guide is."""
+        scale = poutine.trace(guide).get_trace(x).nodes["z"]["scale"]
+        return scale * NoNoise(self)(None, None, x)
+
+
 class Stream(IterableDataset):
     """Rows that each process takes its own part of: the first two thirds of them, if there are two."""
 
@@ -65,9 +85,13 @@ def as_told(kind: str):
 def train(told: dict) -> dict | None:
     """Does as told. Returns what is to be known, in the first process."""
     vae = new_vae()
+    if told.get("subsample"):
+        vae.__class__ = Subsampled
     options = {"epochs": told.get("epochs", 3), "batch_size": 16, "lr": 1e-2, "seed": 1, "progress": False}
     options |= {"kl_weight": linear_warm_up(2), "clip_norm": 5.0} if told.get("warm_up") else {}
     options |= {"loss": NoNoise(vae)} if told.get("no_noise") else {}
+    if told.get("subsample"):  # with an optimizer that minds how large gradients are
+        options |= {"loss": vae.loss, "optimizer": torch.optim.SGD, "lr": 1e-5, "clip_norm": 0.5}
     run = fit(vae, as_told(told["train"]), new_data()[:33], **options, **told.get("fit", {}))
     processes = join("cpu")
     if told.get("fit", {}).get("strategy") == "fsdp":

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import Splits
+from pyro_vae.data.arrays import as_tensor
 from pyro_vae.data.npz import reason
 
 __all__ = ["read_splits"]
@@ -74,7 +75,7 @@ READERS: dict[str, Callable[[Path], Any]] = {
 
 def _tensor(path: Path, name: str, array: Any) -> Tensor:
     try:
-        tensor = torch.as_tensor(array)
+        tensor = as_tensor(array)
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
             raise TypeError("it is sparse, quantized, or without content")
     except (TypeError, ValueError, RuntimeError) as error:

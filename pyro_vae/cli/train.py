@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -106,7 +105,7 @@ class Train(Generic[Architecture]):
 
     def _callbacks(self, images: Tensor, labels: Tensor | None) -> list[Callable[[Run], Any]]:
         """What is done after every epoch."""
-        callbacks: list[Callable[[Run], Any]] = [] if sys.stderr.isatty() else [_print_row]
+        callbacks: list[Callable[[Run], Any]] = []
         # What is spread over processes can only be run by all of them, and one draws.
         can_draw = is_image(images.shape[1:]) and self.fitting.strategy != "fsdp"
         has_pictures = can_draw and self.pictures_every > 0
@@ -116,11 +115,6 @@ class Train(Generic[Architecture]):
             shown = (images, labels, self.pictures_every) if has_pictures else ()
             callbacks.append(TensorBoard(self.out / "tensorboard", *shown))
         return callbacks
-
-
-def _print_row(run: Run) -> None:
-    if Processes(torch.device("cpu")).is_first:
-        print(describe_row(run), file=sys.stderr, flush=True)
 
 
 def _check_same(path: Path, options: dict[str, Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -21,16 +22,23 @@ class Batches:
         x: The data, ``[n, *event]``.
         batch_size: The number of datapoints in a batch; the last batch of a pass may be smaller.
         transform: Applied to every batch, at every visit; ``binarize.dynamic``, for one.
+        check: Called with x. By default NaN is refused; ``vae.check`` takes it where the likelihood does.
 
     Raises:
         TypeError: If x is not a tensor.
         ValueError: If x is empty or has NaN, or ``batch_size`` is not a positive integer.
     """
 
-    def __init__(self, x: Tensor, batch_size: int, transform: Callable[[Tensor], Tensor] | None = None) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        batch_size: int,
+        transform: Callable[[Tensor], Tensor] | None = None,
+        *,
+        check: Callable[[Tensor], Any] | None = None,
+    ) -> None:
         self.x = check_rows(x)
-        if x.isnan().any():
-            raise ValueError(f"x has {int(x.isnan().sum())} values that are NaN")
+        (check or _refuse_nan)(x)
         self.batch_size = check_count("batch_size", batch_size)
         self.transform = transform
 
@@ -49,3 +57,8 @@ class Batches:
         """The batch of the datapoints at an index ``[batch_size]``, transformed."""
         batch = self.x.index_select(0, index)  # on a CPU faster than self.x[index]
         return batch if self.transform is None else self.transform(batch)
+
+
+def _refuse_nan(x: Tensor) -> None:
+    if x.isnan().any():
+        raise ValueError(f"x has {int(x.isnan().sum())} values that are NaN")

@@ -7,6 +7,8 @@ from pickle import UnpicklingError
 
 import numpy as np
 
+from pyro_vae.data.arrays import native
+
 __all__ = ["read_array", "reason"]
 
 
@@ -18,7 +20,7 @@ def read_array(path: Path, name: str) -> np.ndarray:
     """
     try:
         with path.open("rb") as file:
-            return np.load(file, allow_pickle=False)[name]
+            return native(np.load(file, allow_pickle=False)[name])
     except OSError as error:
         raise ValueError(f"array {name!r} of {path} cannot be read: {error}") from error
     except Exception as error:  # nobody lists what libraries raise at content that is not theirs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from inspect import Parameter, signature
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
-__all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "fuse", "step_by"]
+__all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "check_steps_by_gradients", "fuse", "step_by"]
 
 
 class TorchOptimizer(PyroOptim):
@@ -45,12 +46,31 @@ def as_pyro_optim(optim: PyroOptim | Optimizer) -> PyroOptim:
 
     Raises:
         TypeError: If it is neither.
+        ValueError: If it cannot step by gradients alone, as LBFGS.
     """
     if isinstance(optim, Optimizer):
+        check_steps_by_gradients(type(optim))
         return TorchOptimizer(optim)
     if not isinstance(optim, PyroOptim):
-        raise TypeError(f"optim is of type {type(optim).__name__}; expected an optimizer of pyro.optim or torch.optim")
+        found = f"the class {optim.__name__}" if isinstance(optim, type) else f"of type {type(optim).__name__}"
+        raise TypeError(f"optim is {found}; expected an optimizer of pyro.optim or torch.optim")
+    check_steps_by_gradients(getattr(optim, "pt_optim_constructor", None))
     return optim
+
+
+def check_steps_by_gradients(kind: Any) -> None:
+    """Checks that an optimizer of this kind steps without computing losses again.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    step = getattr(kind, "step", None)
+    closure = signature(step).parameters.get("closure") if callable(step) else None
+    if closure is not None and closure.default is Parameter.empty:
+        raise ValueError(
+            f"the optimizer {kind.__name__} computes the loss again within a step, and gets other noise; expected one "
+            "that steps by gradients, such as Adam"
+        )
 
 
 def fuse(optimizer: Optimizer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pyro
@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from pyro_vae.data import Batches
 from pyro_vae.gradients import gradients_enabled
+from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.infer.call import Call, split_numbers
 from pyro_vae.infer.memory import keep_freed_memory
 from pyro_vae.infer.optimizers import as_pyro_optim
@@ -162,17 +163,32 @@ class SVI(pyro.infer.SVI):
         """About how much time Inductor would save at a step of the kind that was recorded last; 0 if none was."""
         return next((step.seconds_saved for step in reversed(self._steps.values())), 0.0)
 
-    def epoch(self, batches: Batches) -> float:
-        """Takes a step on each batch; gathering and transforming it are part of what is replayed.
+    def epoch(self, batches: Batches | Iterable[Any]) -> float:
+        """Takes a step on each batch.
+
+        Args:
+            batches: ``data.Batches``, of which gathering and transforming are part of what is replayed. Or a
+                ``DataLoader`` or another collection of batches, on the device of the programs, each a tensor, a tuple
+                that begins with what the programs take, or a dictionary of their keywords.
 
         Returns:
             The sum of the losses.
+
+        Raises:
+            TypeError: If these are not batches.
         """
         losses: list[Any] = []
-        shape = None
-        for index in batches.indices():
-            losses.append(self._advance_on(index, batches.gather, in_a_row=index.shape == shape))
-            shape = index.shape
+        if isinstance(batches, Batches):
+            shape = None
+            for index in batches.indices():
+                losses.append(self._advance_on(index, batches.gather, in_a_row=index.shape == shape))
+                shape = index.shape
+        elif isinstance(batches, Iterable) and not isinstance(batches, Tensor | tuple | Mapping | str):
+            arguments = BatchArguments(self.model)
+            losses += [self._advance(Call(*arguments.of(batch))) for batch in batches]
+        else:
+            raise TypeError(f"batches is of type {type(batches).__name__}; expected data.Batches or a DataLoader")
+        losses = tree_leaves(losses)  # some are tuples
         on_device = [loss for loss in losses if isinstance(loss, Tensor)]
         total = sum(loss for loss in losses if not isinstance(loss, Tensor))
         return total + _number(torch.stack(on_device).double().sum()) if on_device else total

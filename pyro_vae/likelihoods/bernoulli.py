@@ -33,6 +33,8 @@ class Bernoulli(nn.Module):
 class _Binary(constraints.Constraint):
     """0 and 1; what lies between passes, as it does in much of the literature, but not in silence."""
 
+    range = (0.0, 1.0)
+
     def check(self, value: Tensor) -> Tensor:
         inside = constraints.unit_interval.check(value)
         if inside.all() and ((value != 0) & (value != 1)).any():

@@ -93,12 +93,12 @@ def _possible(support: Any, value: Tensor) -> Tensor:
 
 class _OrMissing(constraints.Constraint):
     def __init__(self, values: Any) -> None:
-        self.values = values
+        self.unless_missing = values
         super().__init__()
 
     def check(self, value: Tensor) -> Tensor:
         missing = value.isnan()
-        return missing | self.values.check(torch.where(missing, _possible(self.values, value), value))
+        return missing | self.unless_missing.check(torch.where(missing, _possible(self.unless_missing, value), value))
 
     def __repr__(self) -> str:
-        return f"{self.values}, or NaN for missing"
+        return f"{self.unless_missing}, or NaN for missing"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
 import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -111,15 +112,15 @@ class RunFolder:
             self._saved_best = run.progress.best_epoch
         replace(self.path / "history.csv", _table(run.history))
 
-    def restore(self, run: Run, load: Callable[[dict[str, Any]], None]) -> dict[str, Tensor] | None:
+    def restore(self, run: Run, load: Callable[[dict[str, Any]], None] | None) -> dict[str, Tensor] | None:
         """Goes on with a run where it was saved.
 
         Args:
             run: Gets the progress and the history; and its VAE the weights, if all else is as it should be.
-            load: Takes the state that was saved, before that.
+            load: Takes the state that was saved, before that. None leaves it, and settings may be others.
 
         Returns:
-            The best weights, if there was validation.
+            The best weights, if there was validation; on the same data.
 
         Raises:
             CheckpointError: If it cannot be used; the weights are as they were.
@@ -129,7 +130,8 @@ class RunFolder:
         if "progress" not in content:
             raise CheckpointError(f"{path} holds weights, but no run to go on with")
         with blaming(path, "cannot be gone on with"):
-            self._check_settings(path, content["settings"])
+            if load is not None:
+                self._check_settings(path, content["settings"])
             run.progress, run.history[:] = _read_progress(content["progress"], content["history"])
             self.description, self.not_describable = content["vae"], content["not_describable"]
             weights = weights_among(tensors)
@@ -138,20 +140,25 @@ class RunFolder:
             best = state.pop("best")
             if best is not None:
                 check_weights(path, run.vae, best)
-            load(state)
+            if load is not None:
+                load(state)
+            elif self._differs("valid", content["settings"]):  # losses that do not compare
+                run.progress.best_epoch, run.progress.best_loss, best = 0, math.inf, None
         run.vae.load_state_dict(weights)
         return best
+
+    def _differs(self, name: str, settings: dict[str, Any]) -> bool:
+        return settings.get(name) != json.loads(json.dumps(self.settings[name]))
 
     def _about(self) -> dict[str, Any]:
         return {"versions": versions(), "vae": self.description, "not_describable": self.not_describable}
 
     def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
         for name, value in self.settings.items():
-            there = settings.get(name)
-            if there != json.loads(json.dumps(value)):
+            if self._differs(name, settings):
                 raise CheckpointError(
-                    f"{path} is of another run: {name} is {there!r} there and {value!r} here; choose another folder, "
-                    "or the same settings"
+                    f"{path} is of another run: {name} is {settings.get(name)!r} there and {value!r} here; choose "
+                    'another folder, or the same settings, or resume="weights" to go on from its weights with these'
                 )
 
 

@@ -14,6 +14,9 @@ from torch import Tensor, nn
 __all__ = ["NotFiniteError", "find_cause"]
 
 
+Inputs = tuple[Tensor, ...]
+
+
 class NotFiniteError(ArithmeticError):
     """A loss or a gradient that is NaN or infinite. The parameters are those from before the step.
 
@@ -30,7 +33,7 @@ class NotFiniteError(ArithmeticError):
 
 @torch.no_grad()
 def find_cause(
-    vae: nn.Module, programs: tuple[Callable[..., Any], Callable[..., Any]], inputs: tuple[Tensor, ...]
+    vae: nn.Module, programs: tuple[Callable[..., Any], Callable[..., Any]], args: Inputs, kwargs: dict[str, Tensor]
 ) -> str:
     """Runs the programs again, as they are, and says what is the first to be NaN or infinite, in a few words."""
     for name, parameter in vae.named_parameters():
@@ -38,26 +41,32 @@ def find_cause(
             return f"the parameter {name} {_how_many(parameter)}"
     try:
         with pyro.validation_enabled(False):
-            return next(_causes(programs, inputs), "a gradient is not finite, all densities are")
+            takes_nan = hasattr(vae, "check")  # and has looked at the data
+            causes = _causes(programs, args, kwargs, takes_nan)
+            return next(causes, "a gradient is not finite, all densities are")
     except (ValueError, RuntimeError, ArithmeticError) as error:
         return f"run again, the programs fail: {error}"
 
 
-def _causes(programs: tuple[Callable[..., Any], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> Iterator[str]:
-    for i, tensor in enumerate(inputs):
-        if not tensor.isfinite().all():
-            yield f"argument {i + 1} of the programs {_how_many(tensor)}"
+def _causes(
+    programs: tuple[Callable[..., Any], Callable[..., Any]], args: Inputs, kwargs: dict[str, Tensor], takes_nan: bool
+) -> Iterator[str]:
+    arguments = {**{f"argument {i}": tensor for i, tensor in enumerate(args, start=1)}, **kwargs}
+    for name, tensor in arguments.items():
+        if not (tensor.isfinite() | (tensor.isnan() & takes_nan)).all():
+            yield f"{name} of the programs {_how_many(tensor)}"
     model, guide = programs
-    guide_trace = poutine.trace(guide).get_trace(*inputs)
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     yield from _at_sites(guide_trace, "the guide")
-    yield from _at_sites(poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*inputs), "the model")
+    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(*args, **kwargs)
+    yield from _at_sites(model_trace, "the model")
 
 
 def _at_sites(trace: Any, program: str) -> Iterator[str]:
     for name, site in trace.nodes.items():
         if site["type"] != "sample" or site_is_subsample(site):
             continue
-        if not site["value"].isfinite().all():
+        if not site["is_observed"] and not site["value"].isfinite().all():
             yield f"site {name!r} of {program} {_how_many(site['value'])}"
         log_prob = site["fn"].log_prob(site["value"])
         if not log_prob.isfinite().all():

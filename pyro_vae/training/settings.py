@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from pyro_vae.checks import check_choice, check_count, check_positive
+from pyro_vae.training.optimization import check_maker
 
 __all__ = ["Settings", "name_of"]
 
@@ -42,6 +43,7 @@ class Settings:
     precision: str
     compile: bool | str
     seed: int | None
+    drop_last: bool = False
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -57,9 +59,12 @@ class Settings:
             raise TypeError(f"loss is {self.loss!r}; expected an ELBO of Pyro or a function of model, guide and data")
         check_choice("scheduler_every", self.scheduler_every, ("epoch", "step"))
         check_choice("on_nan", self.on_nan, ("stop", "skip"))
-        for name in ("optimizer", "scheduler", "transform", "kl_weight"):
+        check_maker("optimizer", self.optimizer)
+        if self.scheduler is not None:
+            check_maker("scheduler", self.scheduler)
+        for name in ("transform", "kl_weight"):
             value = getattr(self, name)
-            if not callable(value) and (value is not None or name == "optimizer"):
+            if not callable(value) and value is not None:
                 raise TypeError(f"{name} is of type {type(value).__name__}; expected a function")
 
     def in_words(self) -> dict[str, Any]:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset
+from torch.utils._pytree import tree_map
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, StackDataset, default_collate
 
+from pyro_vae.checks import check_rows
 from pyro_vae.data import Batches
+from pyro_vae.data.arrays import as_tensor, native
+from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import get_generators, reseed, set_generators
 
@@ -25,16 +30,39 @@ class Batch(NamedTuple):
     inputs: tuple[Tensor, ...]  #: What the programs are called with, or the index of it.
     rows: int  #: The number of datapoints.
     gather: Transform | None = None  #: Makes of an index what the programs are called with.
+    names: tuple[str, ...] = ()  #: Of the inputs, if the programs are called with keywords.
 
     @property
     def kind(self) -> list[Any]:
         """Equal for batches that one recorded step will do for."""
-        return [[str(each.dtype), *each.shape] for each in self.inputs]
+        return [*([list(self.names)] if self.names else []), *([str(x.dtype), *x.shape] for x in self.inputs)]
 
     @property
-    def tensors(self) -> tuple[Tensor, ...]:
-        """What the programs are called with."""
-        return self.inputs if self.gather is None else (self.gather(self.inputs[0]),)
+    def arguments(self) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
+        """The arguments and keyword arguments of the programs."""
+        if self.gather is not None:
+            return (self.gather(self.inputs[0]),), {}
+        return ((), dict(zip(self.names, self.inputs, strict=True))) if self.names else (self.inputs, {})
+
+    @property
+    def x(self) -> Tensor:
+        """The data."""
+        return self.inputs[0] if self.gather is None else self.gather(self.inputs[0])
+
+    def gathered(self) -> Batch:
+        """The same, with what the programs are called with as inputs."""
+        return self if self.gather is None else Batch((self.x,), self.rows)
+
+    def row(self) -> Batch:
+        """The first datapoint alone, as a batch."""
+        inputs = self.gathered().inputs
+        first = tuple(each[:1] if each.ndim and len(each) == self.rows else each for each in inputs)
+        return Batch(first, 1, names=self.names)
+
+    @property
+    def device(self) -> torch.device:
+        """Where it is."""
+        return self.inputs[0].device
 
 
 class Rows:
@@ -44,15 +72,21 @@ class Rows:
         batches: The tensor, and the size of a batch over all processes.
         seed: Of the order, with the number of the epoch.
         processes: Each has an equal share of every batch, but for one datapoint.
+        drop_last: Whether to leave out a last batch that is smaller.
     """
 
-    def __init__(self, batches: Batches, seed: int, processes: Processes) -> None:
+    def __init__(self, batches: Batches, seed: int, processes: Processes, drop_last: bool = False) -> None:
         self._batches = batches
         self._seed = seed
         self._processes = processes
+        self._num_batches = len(batches.x) // batches.batch_size if drop_last else len(batches)
 
     def __len__(self) -> int:
-        return len(self._batches)
+        return self._num_batches
+
+    def sizes(self) -> set[int]:
+        """How many datapoints batches have."""
+        return _sizes(len(self._batches.x), self._batches.batch_size, self._num_batches)
 
     def check(self, check: Callable[[Tensor], None]) -> None:
         """Calls a function with all data, as they come out of the transform."""
@@ -63,7 +97,7 @@ class Rows:
         """The batches of an epoch, without the first so many; None where others have one and this process has not."""
         generator = torch.Generator().manual_seed(self._seed + number)
         order = torch.randperm(len(self._batches.x), generator=generator).to(self._batches.x.device)
-        for index in order.split(self._batches.batch_size)[skip:]:
+        for index in order.split(self._batches.batch_size)[skip : self._num_batches]:
             mine = index[self._processes.rank :: self._processes.size].contiguous()
             yield Batch((mine,), len(mine), self._batches.gather) if len(mine) else None
 
@@ -75,8 +109,9 @@ class Loaded:
     workers draw that persist, which torch seeds only once.
 
     Args:
-        loader: Its batches are tensors, or tuples that begin with those that the programs take.
-        count: How many they take.
+        loader: Its batches are tensors, tuples that begin with those that the programs take, or dictionaries; or any
+            other collection of such batches.
+        arguments: What of them the programs take.
         transform: Applied to the first of them.
         device: Where to move them.
         seed: Of the order, with the number of the epoch.
@@ -85,23 +120,35 @@ class Loaded:
 
     def __init__(
         self,
-        loader: DataLoader[Any],
-        count: int,
+        loader: Iterable[Any],
+        arguments: BatchArguments,
         transform: Transform | None,
         device: torch.device,
         seed: int,
         processes: Processes,
     ) -> None:
-        self._loader = _shared(loader, processes)
+        is_loader = isinstance(loader, DataLoader)
+        self._data: Any = loader
+        self._loader: Any = _shared(loader, processes) if is_loader else loader
         self._processes = processes
-        self._is_uneven = processes.size > 1 and isinstance(loader.dataset, IterableDataset)
-        self._count = count
+        self._is_uneven = processes.size > 1 and is_loader and isinstance(loader.dataset, IterableDataset)
+        self._has_shares = processes.size > 1 and not is_loader  # to be taken of every batch
+        self._arguments = arguments
         self._transform = transform
         self._device = device
         self._seed = seed
 
     def __len__(self) -> int:
         return len(self._loader)
+
+    def sizes(self) -> set[int]:
+        """How many datapoints batches have, as far as that is known."""
+        if isinstance(self._data, list):
+            return {len((*args, *kwargs.values())[0]) for args, kwargs in map(self._arguments.of, self._data)}
+        sampler = getattr(self._data, "batch_sampler", None)
+        if type(sampler) is not BatchSampler or isinstance(self._data.dataset, IterableDataset):
+            return set()
+        return _sizes(len(sampler.sampler), sampler.batch_size, len(sampler))  # type: ignore[arg-type]
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch | None]:
         """The batches of an epoch, without the first so many, which are loaded nevertheless."""
@@ -134,12 +181,17 @@ class Loaded:
     def _as_batch(self, loaded: Any) -> Batch | None:
         if loaded is None:
             return None
-        values = list(loaded) if isinstance(loaded, list | tuple) else [loaded]
-        if not values or not all(isinstance(value, Tensor) for value in values[: self._count]):
-            kinds = ", ".join(type(value).__name__ for value in values[: self._count])
-            raise TypeError(f"the data loader gives batches of {kinds or 'nothing'}; expected tensors")
-        x, *others = (value.to(self._device, non_blocking=True) for value in values[: self._count])
-        return Batch((x if self._transform is None else self._transform(x), *others), len(x))
+        args, kwargs = self._arguments.of(loaded)
+        rows = len(check_rows((*args, *kwargs.values())[0]))
+        if self._has_shares:
+            part = slice(self._processes.rank, None, self._processes.size)
+            args, kwargs = tree_map(
+                lambda each: each[part] if each.ndim and len(each) == rows else each, (args, kwargs)
+            )
+        x, *others = (value.to(self._device, non_blocking=True) for value in (*args, *kwargs.values()))
+        if not len(x):
+            return None
+        return Batch((x if self._transform is None else self._transform(x), *others), len(x), names=tuple(kwargs))
 
 
 Source = Rows | Loaded
@@ -149,33 +201,141 @@ def as_source(
     data: Any,
     *,
     batch_size: int,
-    count: int,
+    arguments: BatchArguments,
     transform: Transform | None,
     device: torch.device,
+    dtype: torch.dtype,
     seed: int,
     processes: Processes,
+    drop_last: bool = False,
+    name: str = "train",
 ) -> Source:
-    """Makes batches of a tensor, a ``Dataset`` or a ``DataLoader``.
+    """Makes batches of data.
+
+    Args:
+        data: See :func:`~pyro_vae.fit`.
+        batch_size: Where they do not come in batches.
+        arguments: What of a batch the programs take.
+        transform: Applied to the first of it.
+        device: Where to move batches.
+        dtype: Of NumPy's floats.
+        seed: Of the order.
+        processes: Those that share each batch.
+        drop_last: Whether to leave out a last batch that is smaller.
+        name: Of the data, for messages.
 
     Raises:
         TypeError: If it is none of these.
-        ValueError: If it is empty or has NaN.
+        ValueError: If it is empty, or cannot be taken together.
     """
-    if isinstance(data, Tensor) and count == 1:
-        return Rows(Batches(data.to(device), batch_size, transform), seed, processes)
-    if isinstance(data, tuple | list) and all(isinstance(each, Tensor) for each in data):
+    data = _as_tensors(data, dtype, name)
+    if isinstance(data, tuple):
+        _check_tuple(data, arguments, name)
+        if arguments.most == 1:
+            data = data[0]
+    if isinstance(data, Tensor):
+        if len(arguments.required) > 1:
+            arguments.of(data)  # which says what is missing
+        batches = Batches(data.to(device), batch_size, transform, check=check_rows)
+        if drop_last and len(batches.x) < batch_size:
+            raise ValueError(f"{name} has {len(batches.x)} datapoints: drop_last leaves no batch of {batch_size}")
+        return Rows(batches, seed, processes, drop_last)
+    if isinstance(data, tuple):
         data = torch.utils.data.TensorDataset(*data)
+    elif isinstance(data, Mapping):
+        _check_lengths(f"{name} is a dictionary", data.values())
+        data = StackDataset(**data)
     if isinstance(data, Dataset):
         shuffle = not isinstance(data, IterableDataset)
         if shuffle and len(data) == 0:  # type: ignore[arg-type]  # which is what a Dataset of rows has
-            raise ValueError("train has no datapoints")
-        data = DataLoader(data, batch_size, shuffle=shuffle)
-    if not isinstance(data, DataLoader):
-        raise TypeError(f"train is of type {type(data).__name__}; expected a tensor, a Dataset or a DataLoader")
-    return Loaded(data, count, transform, device, seed, processes)
+            raise ValueError(f"{name} has no datapoints")
+        data = DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last, collate_fn=_collate)
+        drop_last = False
+    _check_batches(data, name)
+    if drop_last:
+        raise ValueError(f"{name} comes in batches, so that drop_last is a matter of what makes them")
+    return Loaded(data, arguments, transform, device, seed, processes)
 
 
-def _shared(loader: DataLoader[Any], processes: Processes) -> DataLoader[Any]:
+def _as_tensors(data: Any, dtype: torch.dtype, name: str) -> Any:
+    """Arrays as tensors: alone, in a tuple or as the values of a dictionary. All else as it is."""
+    if isinstance(data, np.ndarray):
+        try:
+            tensor = as_tensor(data)
+        except TypeError as error:
+            raise TypeError(f"{name} is an array of {data.dtype}; expected numbers that torch has") from error
+        return tensor.to(dtype) if tensor.is_floating_point() else tensor
+    if isinstance(data, tuple):
+        return tuple(_as_tensors(each, dtype, name) for each in data)
+    if isinstance(data, Mapping):
+        return {key: _as_tensors(each, dtype, name) for key, each in data.items()}
+    return data
+
+
+def _check_tuple(data: tuple[Any, ...], arguments: BatchArguments, name: str) -> None:
+    """Checks that these are the arguments of the programs, or more.
+
+    Raises:
+        TypeError: If they are not tensors.
+        ValueError: If they have not the same number of datapoints, or look like batches.
+    """
+    if not data or not all(isinstance(each, Tensor) for each in data):
+        kinds = ", ".join(type(each).__name__ for each in data)
+        raise TypeError(f"{name} is a tuple of {kinds or 'nothing'}; expected tensors, what the programs take")
+    batches = "a tuple holds what the programs take, [n, ...] each; of batches make a list"
+    _check_lengths(f"{name} is a tuple", data, f"; {batches}")
+    first, *others = data
+    surplus = [] if arguments.most is None else others[max(0, arguments.most - 1) :]
+    if first.ndim > 1 and any((each.shape, each.dtype) == (first.shape, first.dtype) for each in surplus):
+        raise ValueError(
+            f"{name} is a tuple of {len(data)} tensors of which the programs take {arguments.most}, and what is left "
+            f"is like the first; {batches}"
+        )
+
+
+def _check_lengths(what: str, tensors: Iterable[Any], more: str = "") -> None:
+    """Checks that tensors have the same number of datapoints.
+
+    Raises:
+        ValueError: If not.
+    """
+    lengths = [len(each) if getattr(each, "ndim", 1) else 0 for each in tensors]
+    if len(set(lengths)) > 1:
+        raise ValueError(f"{what} of tensors of {', '.join(map(str, lengths))} datapoints{more}")
+
+
+def _check_batches(data: Any, name: str) -> None:
+    """Checks that these are batches, which can be gone through more than once.
+
+    Raises:
+        TypeError: If they are not.
+        ValueError: If there are none.
+    """
+    expected = "expected a tensor, a Dataset or a DataLoader, a NumPy array, a tuple or dictionary of arrays, or a list"
+    is_iterable = isinstance(data, Iterable) and not isinstance(data, str | bytes | Mapping | set)
+    if isinstance(data, list) and not all(isinstance(each, Tensor | np.ndarray | tuple | list | dict) for each in data):
+        is_iterable = False
+    if not is_iterable:
+        raise TypeError(f"{name} is of type {type(data).__name__}; {expected} of batches")
+    if isinstance(data, Iterator):
+        raise TypeError(
+            f"{name} is of type {type(data).__name__}, which can be gone through once only; {expected} of batches, or "
+            "an IterableDataset"
+        )
+    if isinstance(data, list) and not data:
+        raise ValueError(f"{name} has no datapoints")
+
+
+def _collate(items: list[Any]) -> Any:
+    return default_collate(tree_map(lambda each: native(each) if isinstance(each, np.ndarray) else each, items))
+
+
+def _sizes(n: int, batch_size: int, batches: int) -> set[int]:
+    """Of the first so many batches of n datapoints."""
+    return {min(batch_size, n - i * batch_size) for i in (0, batches - 1) if i >= 0}
+
+
+def _shared(loader: Any, processes: Processes) -> DataLoader[Any]:
     if processes.size == 1 or isinstance(loader.dataset, IterableDataset):
         return loader
     if loader.batch_sampler is None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_vae.infer import SVI
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept
+from pyro_vae.training.scales import Scales
 from pyro_vae.training.sharding import ShardedLoss, whole_and_shards
 from pyro_vae.training.sources import Batch
 
@@ -28,11 +29,16 @@ class Steps:
     Batches of one kind, that of the first, are taken by a step that is recorded, tested and compiled before it is used;
     others as Pyro does. So what a step computes does not depend on which steps this process has taken before.
 
+    Losses are reported, and gradients clipped, per datapoint, whatever the scale of the programs. Where batches are
+    subsamples for them, so that each loss stands for all data, the parts of a batch and the shares of processes are
+    averaged, rather than added up.
+
     Args:
         programs: Model and guide.
         optimizer: Steps the parameters.
         loss: An ELBO of Pyro, or a function of model, guide and their arguments.
         processes: Those that losses and gradients are added up over.
+        scales: Where those of the programs are noted.
         clip_norm: What the norm of the gradient of the loss per datapoint is clipped to.
         accumulate: In how many parts the gradients of a batch are computed.
         precision: See :class:`~pyro_vae.SVI`.
@@ -46,6 +52,7 @@ class Steps:
         optimizer: torch.optim.Optimizer,
         loss: Any,
         processes: Processes,
+        scales: Scales,
         *,
         clip_norm: float | None,
         accumulate: int,
@@ -62,13 +69,15 @@ class Steps:
         self._clip_norm = clip_norm
         # What a batch of this process counts for, and what all processes made of it.
         self._rows = 0
+        self._scales = scales
         self._is_rehearsal = False
         self._outcome = 0.0, 0, True
 
         parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self._whole = InParts(loss, accumulate, parameters, self._scales, looks_at_gradients=not is_sharded)
 
         def new_svi(mode: bool | str) -> SVI:
-            whole = InParts(loss, accumulate, [] if is_sharded else parameters)
+            whole = self._whole
             return SVI(
                 *programs,
                 optimizer,
@@ -110,8 +119,8 @@ class Steps:
         """Takes a step on a batch; None where only other processes have one.
 
         Returns:
-            The loss and the number of datapoints, both of all processes, and whether all was finite; where it was not,
-            the parameters are as before.
+            The loss, as a sum over the datapoints of the batch, and their number, both of all processes, and whether
+            all was finite; where it was not, the parameters are as before.
         """
         self._rows = batch.rows if batch is not None else 0
         if batch is None:  # for gradients to have the shapes that others send
@@ -130,14 +139,15 @@ class Steps:
             svi.update_on(batch.inputs[0], batch.gather, in_a_row=self._last is svi and self.is_in_a_row)
             self._last = svi
         else:
-            svi.update(*batch.inputs)
+            args, kwargs = batch.arguments
+            svi.update(*args, **kwargs)
         self.is_in_a_row = True
 
     def _record(self, mode: bool | str, batch: Batch, buffers: Sequence[Tensor]) -> None:
         self._recorded = self._new_svi(mode)
         before = [buffer.clone() for buffer in buffers]
         self._is_rehearsal = True
-        with generators_kept(batch.inputs[0].device):
+        with generators_kept(batch.device):
             for _ in range(3):  # one as Pyro, one to record, one to test
                 self._step(batch)
         self._is_rehearsal = False
@@ -158,12 +168,22 @@ class Steps:
         if not self._rows:
             for each in whole:
                 each.zero_()
-        numbers = loss, self._rows, self._size(shards), *self.wishes
-        loss, rows, size, *wishes = self._processes.sum(whole, *numbers)
+        # The mean of what each process makes of its share, or the sum.
+        is_mean = self._scales.is_subsample and self._processes.size > 1
+        weight = self._rows if is_mean else 1
+        for each in whole if is_mean else ():
+            each *= weight
+        for each in shards if is_mean else ():
+            each /= self._processes.size
+        numbers = loss, self._whole.datapoints(self._rows) * weight, self._rows, self._size(shards)
+        loss, datapoints, rows, size, *wishes = self._processes.sum(whole, *numbers, *self.wishes)
+        for each in whole if is_mean else ():
+            each /= rows
+        datapoints = datapoints / rows if is_mean else datapoints
         size += self._size(whole)
         self.granted = [count > 0 for count in wishes]
         if self._clip_norm is not None and size > 0:
-            torch._foreach_mul_([*whole, *shards], min(1.0, self._clip_norm * rows / math.sqrt(size)))
+            torch._foreach_mul_([*whole, *shards], min(1.0, self._clip_norm * datapoints / math.sqrt(size)))
         is_finite = math.isfinite(loss) and math.isfinite(size)
         self._outcome = loss, int(rows), is_finite
         return is_finite
@@ -181,27 +201,71 @@ class InParts:
     Args:
         loss: An ELBO of Pyro, or a function of model, guide and their arguments: a sum over datapoints.
         parts: How many.
-        parameters: Those whose gradients are looked at: if one is not finite, the loss is NaN.
+        parameters: Those that get gradients.
+        scales: Says if losses are sums over all data: of the parts' ones the mean is taken, by their datapoints.
+        looks_at_gradients: Whether the loss is NaN if a gradient is not finite.
     """
 
-    def __init__(self, loss: Any, parts: int, parameters: Sequence[Tensor] = ()) -> None:
+    def __init__(
+        self,
+        loss: Any,
+        parts: int,
+        parameters: Sequence[Tensor] = (),
+        scales: Scales | None = None,
+        *,
+        looks_at_gradients: bool = True,
+    ) -> None:
         self.loss: Any = loss
         self.parts = parts
         self.parameters = parameters
+        self.scales = Scales() if scales is None else scales
+        self.looks_at_gradients = looks_at_gradients
 
-    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor) -> Any:
-        """Leaves gradients at the parameters. Returns the loss."""
+    def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Tensor, **kwargs: Tensor) -> Any:
+        """Leaves gradients at the parameters. Returns the loss, as a sum over the datapoints of the batch."""
         total: Any = 0.0
-        for part in zip(*(each.chunk(self.parts) for each in args), strict=True):
-            if hasattr(self.loss, "loss_and_grads"):  # some are a tuple, of a loss for the model and one for the guide
-                total = total + sum(tree_leaves(self.loss.loss_and_grads(model, guide, *part)))
-            else:
-                loss = self.loss(model, guide, *part)
-                loss.backward()
-                total = total + loss.detach()
+        rows = len(next(iter((*args, *kwargs.values()))))
+        start = 0
+        for size in self._sizes(rows):
+            part, keywords = args, kwargs
+            if size < rows:
+                part, keywords = tree_map(lambda each, i=start, n=size: each.narrow(0, i, n), (args, kwargs))
+            start += size
+            self._weigh(rows / size)
+            self.scales.begin()
+            loss = self._loss_and_gradients(model, guide, *part, **keywords)
+            self.scales.end(size)
+            self._weigh(size / rows)
+            per_row = size / self.scales.of(size).datapoints
+            total = total + (loss if per_row == 1 else per_row * loss)
+        if not self.looks_at_gradients:
+            return total
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         parts = [part.reshape(-1) for each in gradients for part in _enough_of(each)]
         return total + 0.0 * torch.cat(parts).sum() if parts else total
+
+    def datapoints(self, rows: int) -> float:
+        """How many datapoints the loss of a batch of so many is a sum over."""
+        mean = self.scales.is_subsample
+        return sum(self.scales.of(size).datapoints * (size / rows if mean else 1) for size in self._sizes(rows))
+
+    def _sizes(self, rows: int) -> list[int]:
+        """Of the parts."""
+        most = max(1, -(-rows // self.parts))
+        return [min(most, rows - start) for start in range(0, rows, most)]
+
+    def _loss_and_gradients(self, *args: Any, **kwargs: Any) -> Any:
+        if hasattr(self.loss, "loss_and_grads"):  # some are a tuple, of a loss for the model and one for the guide
+            return sum(tree_leaves(self.loss.loss_and_grads(*args, **kwargs)))
+        loss = self.loss(*args, **kwargs)
+        loss.backward()
+        return loss.detach()
+
+    def _weigh(self, weight: float) -> None:
+        """Multiplies the gradients that are there by the weight of a part, where the mean of the parts is taken."""
+        for parameter in self.parameters if weight != 1 and self.scales.is_subsample else ():
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad * weight
 
 
 def _enough_of(gradient: Tensor) -> tuple[Tensor, ...]:

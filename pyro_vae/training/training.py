@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 import warnings
 import zlib
@@ -12,23 +11,28 @@ from typing import Any
 
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from pyro_vae.conditional import ConditionalVAE
+from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.infer.kl_weight import WeightedLatents
 from pyro_vae.infer.optimizers import fuse
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, get_generators, reseed, set_generators
+from pyro_vae.training.batch_of_one import batch_of_one_explained, has_a_part_of_one, normalizes_batches, rehearse
 from pyro_vae.training.checkpoint import pack
 from pyro_vae.training.folders import RunFolder
 from pyro_vae.training.not_finite import NotFiniteError, find_cause
+from pyro_vae.training.optimization import check_scheduler, make_optimizer, steps_by_loss
 from pyro_vae.training.run import Run
+from pyro_vae.training.scales import Noted, Scales
 from pyro_vae.training.settings import Settings
 from pyro_vae.training.sharding import gathered, load_weights, shard, sharded_state
 from pyro_vae.training.sources import Batch, Rows, Source, as_source
 from pyro_vae.training.states import load_optimizer, load_scheduler
 from pyro_vae.training.steps import Steps
+from pyro_vae.training.support import Observed, observed, surely_inside
 from pyro_vae.training.validation import validate
 from pyro_vae.vae import VAE
 
@@ -47,7 +51,7 @@ class Training:
         valid: Likewise, or None.
         settings: How to train.
         out: The folder of the run, or None.
-        resume: Whether to go on with the run that is there, if there is one.
+        resume: Whether to go on with the run that is there, if there is one; ``"weights"``: with other settings.
         save_every: Seconds between saves.
         is_sharded: Whether to spread parameters over the processes, if there are several.
     """
@@ -59,7 +63,7 @@ class Training:
         valid: Any,
         settings: Settings,
         out: str | Path | None,
-        resume: bool,
+        resume: bool | str,
         save_every: float,
         is_sharded: bool = False,
     ) -> None:
@@ -74,19 +78,28 @@ class Training:
         self._check = getattr(vae, "check", None)
         self.run = Run(vae, settings.epochs, None if out is None else Path(out))
         words = {**settings.in_words(), "train": _fingerprint(train), "valid": _fingerprint(valid)}
-        self._folder = None if out is None else RunFolder.open(out, words, resume, self._processes.is_first)
+        self._folder = None if out is None else RunFolder.open(out, words, bool(resume), self._processes.is_first)
         if settings.seed is not None:
             reseed(settings.seed, self._device)
         self._begin(resume)
-        self._train = self._source(train, settings.batch_size, settings.transform)
-        self._valid = None if valid is None else self._source(valid, max(settings.batch_size, VALIDATION_BATCH), None)
+        self._train = self._source("train", train, settings.batch_size, settings.transform, settings.drop_last)
+        self._valid = None
+        if valid is not None:
+            self._valid = self._source("valid", valid, max(settings.batch_size, VALIDATION_BATCH))
+        # Each batch in the first epoch, or all of them before.
+        self._is_looked_at = isinstance(self._train, Rows) and self._check is not None
+        self._is_valid_looked_at = isinstance(self._valid, Rows) and self._check is not None
+        self._observed: list[Observed] | None = None  # by programs that have no check
+        self._validates = is_validation_enabled()
+        self._check_smallest_batch()
         self._save_every = save_every
         self._now = self._saved = time.monotonic()
         self._is_saved = False
         self._skipped_in_a_row = 0
+        self._form: Any = None  # of data that were looked at
         self._update_is_done()
 
-    def _begin(self, resume: bool) -> None:
+    def _begin(self, resume: bool | str) -> None:
         """All that changes from step to step, as it is in the beginning, or where a run goes on."""
         settings, vae = self._settings, self.run.vae
         self._processes.share_tensors([*vae.parameters(), *vae.buffers()])
@@ -97,8 +110,13 @@ class Training:
         self._kl_weight = torch.ones((), device=self._device)
         self._best: dict[str, Tensor] | None = None
         self._compile, self._kind = settings.compile, None
-        if self._folder is not None and resume and self._folder.exists:
+        self._waits_from = 0  # the epoch that patience begins with
+        goes_on = self._folder is not None and resume and self._folder.exists
+        if self._folder is not None and goes_on and resume != "weights":
             self._best = self._folder.restore(self.run, self._load)
+        elif self._folder is not None and goes_on:
+            self._best = self._folder.restore(self.run, None)
+            self._begin_again()
         elif self._folder is not None and self._processes.is_first:
             self._folder.describe(vae)
             pack("optimizer", self._optimizer.state_dict(), {})  # to find out now what cannot be saved
@@ -111,7 +129,8 @@ class Training:
             self._optimizer.load_state_dict(sharded_state(self._optimizer, whole))
             if scheduler is not None:
                 self._scheduler.load_state_dict(scheduler.state_dict())
-        programs: Any = self._programs
+        scales = Scales()
+        programs: Any = tuple(Noted(program, scales) for program in self._programs)
         if settings.kl_weight is not None:
             programs = tuple(WeightedLatents(program, self._kl_weight) for program in programs)
         loss = settings.loss
@@ -122,6 +141,7 @@ class Training:
             self._optimizer,
             loss,
             self._processes,
+            scales,
             clip_norm=settings.clip_norm,
             accumulate=settings.accumulate,
             precision=settings.precision,
@@ -130,35 +150,70 @@ class Training:
         )
         self._steps.kind = self._kind
 
+    def _begin_again(self) -> None:
+        """All that is new where a run goes on from its weights alone."""
+        progress = self.run.progress
+        progress.batch = progress.rows = 0
+        progress.loss = progress.epoch_seconds = 0.0
+        self._waits_from = progress.epoch
+        self._seed = self._processes.share(self._seed + progress.step)  # not the order and the noise of the beginning
+        reseed(self._seed + self._processes.rank, self._device)
+        if self._processes.is_first and self._folder is not None:
+            self._folder.describe(self.run.vae)
+
     def _new_optimizer(self) -> None:
         parameters = [parameter for parameter in self.run.vae.parameters() if parameter.requires_grad]
-        self._optimizer = self._settings.optimizer(parameters, lr=self._settings.lr)
+        settings = self._settings
+        self._optimizer = make_optimizer(settings.optimizer, self.run.vae, parameters, settings.lr)
         if not self._is_sharded:
             fuse(self._optimizer)
-        self._scheduler: Any = None if self._settings.scheduler is None else self._settings.scheduler(self._optimizer)
+        self._scheduler: Any = None if settings.scheduler is None else settings.scheduler(self._optimizer)
+        if self._scheduler is not None:
+            check_scheduler(self._scheduler, settings.scheduler_every)
 
-    def _source(self, data: Any, batch_size: int, transform: Any) -> Source:
+    def _source(self, name: str, data: Any, batch_size: int, transform: Any = None, drop_last: bool = False) -> Source:
+        floats = (parameter.dtype for parameter in self.run.vae.parameters() if parameter.is_floating_point())
         source = as_source(
             data,
             batch_size=batch_size,
-            count=_num_arguments(self._programs[0]),
+            arguments=BatchArguments(self._programs[0]),
             transform=transform,
             device=self._device,
+            dtype=next(floats, torch.get_default_dtype()),
             seed=self._seed,
             processes=self._processes,
+            drop_last=drop_last,
+            name=name,
         )
         if isinstance(source, Rows) and self._check is not None:
             with generators_kept(self._device):
                 source.check(self._check)
         return source
 
+    def _check_smallest_batch(self) -> None:
+        """Checks that the last batch of an epoch is not too small for batch normalization.
+
+        Raises:
+            ValueError: If it is.
+        """
+        sizes, parts = self._train.sizes(), (self._processes.size, self._settings.accumulate)
+        if not normalizes_batches(self.run.vae) or not has_a_part_of_one(sizes, *parts):
+            return
+        with generators_kept(self._device):
+            first = next(iter(self._train.epoch(0)), None)
+        if first is not None:
+            where = "a part of a batch" if max(parts) > 1 else "the last batch of an epoch"
+            with batch_of_one_explained(self.run.vae, where):
+                rehearse(self.run.vae, self._programs, first.row())
+
     @property
     def num_batches(self) -> int | None:
-        """How many batches an epoch has, if that is known."""
+        """How many batches an epoch has; of a stream, as many as the last one had, and None in the first."""
         try:
             return len(self._train)
-        except TypeError:  # of a stream
-            return None
+        except TypeError:
+            steps = [0, *(row["step"] for row in self.run.history[-2:])]
+            return steps[-1] - steps[-2] if len(steps) > 1 else None
 
     @property
     def is_stopping(self) -> bool:
@@ -168,6 +223,7 @@ class Training:
     def batches(self) -> Iterator[Batch | None]:
         """What is left of the epoch."""
         self._steps.is_in_a_row = False
+        self._first_batch = self.run.progress.batch
         return self._train.epoch(self.run.progress.epoch, skip=self.run.progress.batch)
 
     def step(self, batch: Batch | None, wants_to_stop: bool) -> None:
@@ -177,16 +233,17 @@ class Training:
             NotFiniteError: If it cannot be taken, and is not to be skipped.
         """
         progress, steps = self.run.progress, self._steps
+        if batch is not None and not self._is_looked_at:
+            self._look_at(batch, f"batch {progress.batch + 1} of train")
         if batch is not None and not steps.is_prepared and steps.kind in (None, batch.kind):
-            if self._check is not None and batch.gather is None:
-                self._check(batch.inputs[0])
             total = None if self.num_batches is None else self.num_batches * self.run.epochs
             steps.prepare(batch, total, list(self.run.vae.buffers()))
         self._weigh(progress.batch)
         self._is_saved = False
         steps.wishes = [wants_to_stop, time.monotonic() - self._saved > self._save_every]
         before = get_generators(self._device)
-        loss, rows, is_finite = steps.take(batch)
+        with batch_of_one_explained(self.run.vae, f"a batch, or a part of one, at step {progress.step + 1},"):
+            loss, rows, is_finite = steps.take(batch)
         progress.batch += 1
         progress.step += 1
         if is_finite:
@@ -200,9 +257,44 @@ class Training:
         if steps.granted[1] and not steps.granted[0]:  # or it is saved on leaving
             self.save()
 
+    def _look_at(self, batch: Batch | None, where: str) -> Batch | None:
+        """Checks the data of a batch, if they can be checked. Returns the batch.
+
+        Raises:
+            TypeError: If the VAE cannot take them.
+            ValueError: Likewise.
+        """
+        try:
+            if batch is not None and self._check is not None:
+                self._look_at_data(batch.x)
+            elif batch is not None:
+                self._look_at_observed(batch.gathered())
+        except (TypeError, ValueError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"{where}: {error}") from error
+        return batch
+
+    def _look_at_data(self, x: Tensor) -> None:
+        """The same for a VAE that has a check, which is slow, where it need not be called."""
+        form = x.shape[1:], x.dtype, x.device
+        if form != self._form or not surely_inside(x, getattr(self.run.vae, "_support", None)):
+            self._check(x)
+            self._form = form
+
+    def _look_at_observed(self, batch: Batch) -> None:
+        """The same for programs that have no check of their own, unless Pyro's validation is off."""
+        if self._observed is None:
+            self._observed = []
+            if self._validates:
+                model_trace = rehearse(self.run.vae, self._programs, batch, validate=True)
+                self._observed = observed(model_trace, batch.inputs)
+        for each in self._observed:
+            each.check(batch.inputs[each.argument])
+
     def _weigh(self, batch: int) -> None:
         """Sets what depends on how far the training is."""
-        epoch = self.run.progress.epoch + (batch / self.num_batches if self.num_batches else 0.0)
+        batches = self.num_batches
+        epoch = self.run.progress.epoch + (min(1.0, batch / batches) if batches else 0.0)
         if self._settings.kl_weight is not None:
             self._kl_weight.fill_(self._settings.kl_weight(epoch))
         if hasattr(self._settings.loss, "at_epoch"):
@@ -217,7 +309,7 @@ class Training:
         cause = "it is in another process"
         if batch is not None:
             set_generators(generators, self._device)  # for the same noise
-            cause = find_cause(self.run.vae, self._programs, batch.tensors)
+            cause = find_cause(self.run.vae, self._programs, *batch.arguments)
         where = f"step {progress.step} (epoch {progress.epoch + 1}, batch {progress.batch})"
         message = f"at {where} the loss is {loss:g}: {cause}. The step was not taken"
         if self._settings.on_nan == "skip":
@@ -235,6 +327,7 @@ class Training:
         run, progress = self.run, self.run.progress
         if not progress.batch:
             raise ValueError("train has no batches")
+        self._is_looked_at |= self._first_batch == 0
         self._weigh(progress.batch - 1)  # as it was last, if the run has gone on just now
         self._processes.share_tensors([*run.vae.buffers()])  # those that each process has counted by itself
         seconds = progress.epoch_seconds + time.monotonic() - self._now
@@ -248,12 +341,16 @@ class Training:
             "datapoints_per_second": progress.rows / max(seconds, 1e-9),
         }
         if self._valid is not None:
-            terms = validate(run.vae, self._programs, self._valid.epoch(0), self._device, self._processes)
+            batches = self._valid.epoch(0)
+            if not self._is_valid_looked_at:
+                batches = (self._look_at(batch, f"batch {i} of valid") for i, batch in enumerate(batches, start=1))
+                self._is_valid_looked_at = True
+            terms = validate(run.vae, self._programs, batches, self._device, self._processes)
             row |= {f"valid_{name}": value for name, value in terms.items()}
             if terms["loss"] < progress.best_loss:
                 progress.best_loss, progress.best_epoch = terms["loss"], progress.epoch + 1
                 self._best = {name: tensor.detach().clone() for name, tensor in run.vae.state_dict().items()}
-        if isinstance(self._scheduler, ReduceLROnPlateau):
+        if self._scheduler is not None and steps_by_loss(self._scheduler):
             self._scheduler.step(row.get("valid_loss", row["train_loss"]))
         elif self._scheduler is not None and self._settings.scheduler_every == "epoch":
             self._scheduler.step()
@@ -302,6 +399,7 @@ class Training:
             "processes": self._processes.gather(mine),
             "seed": self._seed,
             "compile": self._steps.compile,
+            "waits_from": self._waits_from,
         }
         if self._processes.is_first:
             try:
@@ -321,6 +419,7 @@ class Training:
         if self._scheduler is not None:
             load_scheduler(self._scheduler, state["scheduler"])
         self._seed, self._compile = state["seed"], state["compile"]
+        self._waits_from = int(state.get("waits_from", 0))
         if type(self._seed) is not int or self._compile not in (False, True, "graph", "auto"):
             raise ValueError(f"it has seed {self._seed!r} and compile {self._compile!r}")
         if len(state["processes"]) == self._processes.size:
@@ -332,7 +431,7 @@ class Training:
 
     def _update_is_done(self) -> None:
         progress, patience = self.run.progress, self._settings.patience
-        waited = progress.epoch - progress.best_epoch
+        waited = progress.epoch - max(progress.best_epoch, self._waits_from)
         self.run.is_done = progress.epoch >= self.run.epochs or (patience is not None and waited >= patience)
 
     def _count_seconds(self) -> None:
@@ -340,14 +439,6 @@ class Training:
         self.run.progress.seconds += now - self._now
         self.run.progress.epoch_seconds += now - self._now
         self._now = now
-
-
-def _num_arguments(program: Any) -> int:
-    """How many tensors a program takes."""
-    parameters = inspect.signature(program).parameters.values()
-    return sum(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
-    )
 
 
 def _fingerprint(data: Any) -> Any:

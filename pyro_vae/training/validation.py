@@ -7,12 +7,13 @@ from typing import Any
 
 import pyro
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_vae.processes import Processes
 from pyro_vae.randomness import generators_kept, reseed
+from pyro_vae.training.scales import scale_of
 from pyro_vae.training.sources import Batch
-from pyro_vae.weights import trace_pair
+from pyro_vae.weights import sample_sites, trace_pair
 
 __all__ = ["validate"]
 
@@ -42,7 +43,7 @@ def validate(
             previous: Batch | None = None
             for batch in batches:
                 if (previous := batch or previous) is not None:  # all processes compute, if parameters are spread
-                    part = _terms(programs, previous.tensors)
+                    part = _terms(programs, previous)
                 if batch is not None:
                     rate, distortion, rows = rate + part[0], distortion + part[1], rows + batch.rows
     finally:
@@ -52,10 +53,15 @@ def validate(
     return {"loss": (rate + distortion) / rows, "rate": rate / rows, "distortion": distortion / rows}
 
 
-def _terms(programs: tuple[Callable[..., Any], Callable[..., Any]], inputs: tuple[Tensor, ...]) -> tuple[float, float]:
-    model_trace, guide_trace = trace_pair(*programs, *inputs)
+def _terms(programs: tuple[Callable[..., Any], Callable[..., Any]], batch: Batch) -> tuple[float, float]:
+    """Rate and distortion, summed over the batch, whatever the scale of the programs."""
+    args, kwargs = batch.arguments
+    model_trace, guide_trace = trace_pair(*programs, *args, **kwargs)
     model_trace.compute_log_prob()
     nodes: dict[str, Any] = dict(model_trace.nodes)
     observed = sum(nodes[name]["log_prob_sum"].item() for name in model_trace.observation_nodes)
     log_posterior, log_joint = (torch.as_tensor(trace.log_prob_sum()).item() for trace in (guide_trace, model_trace))
-    return log_posterior - (log_joint - observed), -observed
+    sites = [site for trace in (model_trace, guide_trace) for _, site in sample_sites(trace)]
+    scale = scale_of([(site["cond_indep_stack"], site["scale"]) for site in sites], batch.rows)
+    share = batch.rows / scale.datapoints
+    return (log_posterior - (log_joint - observed)) * share, -observed * share

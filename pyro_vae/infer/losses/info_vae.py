@@ -57,7 +57,8 @@ class InfoVAE:
         draws = _side_by_side([prior.nodes[name]["value"] for name in sites])
         loss = -log_likelihood
         if len(codes) > 1:
-            loss = loss + self.mmd_weight * len(codes) * maximum_mean_discrepancy(codes, draws, self.kernel)
+            weight = self.mmd_weight * next(iter(sites.values())).datapoints(len(codes))
+            loss = loss + weight * maximum_mean_discrepancy(codes, draws, self.kernel)
         if self.kl_weight:
             loss = loss + self.kl_weight * sum(site.scale * site.divergence.sum() for site in sites.values())
         return loss

@@ -26,6 +26,11 @@ class LatentSite(NamedTuple):
     scale: Any  #: What the site's log-densities are multiplied by.
     mask: Any  #: Where they count.
     is_given: bool  #: Whether the parents of the site in the model are given when the guide draws it.
+    plates: Any  #: That it is in.
+
+    def datapoints(self, rows: int) -> float:
+        """How many datapoints a batch of so many stands for: more, if the data plate is subsampled."""
+        return next((frame.full_size for frame in self.plates if frame.size == rows), rows)
 
     @property
     def divergence(self) -> Tensor:
@@ -81,4 +86,5 @@ def draw(
 def _latent_site(model_trace: Trace, guide_trace: Trace, name: str, is_given: bool) -> LatentSite:
     guided: Any = guide_trace.nodes[name]
     modelled: Any = model_trace.nodes[name]
-    return LatentSite(guided["value"], guided["fn"], modelled["fn"], guided["scale"], guided["mask"], is_given)
+    plates = guided["cond_indep_stack"]
+    return LatentSite(guided["value"], guided["fn"], modelled["fn"], guided["scale"], guided["mask"], is_given, plates)

@@ -1,0 +1,114 @@
+"""Two programs as a module, to train what they have in Pyro's parameter store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import getclosurevars, isfunction
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+from pyro_vae.weights import trace_pair
+
+__all__ = ["Programs", "device_of"]
+
+
+class Programs(nn.Module):
+    """A module with the parameters that two programs meet: those of ``pyro.module``, of modules, and of ``pyro.param``.
+
+    The programs are run once, to find them; parameters that come into being later are not trained. Those of
+    ``pyro.param`` are in Pyro's store as before, so that constraints hold.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        args: What to run them with.
+        kwargs: Likewise.
+
+    Raises:
+        ValueError: If they have no parameters.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        args: tuple[Tensor, ...],
+        kwargs: dict[str, Tensor],
+    ) -> None:
+        super().__init__()
+        # As attributes they would be submodules under these names, if they are modules.
+        object.__setattr__(self, "model", model)
+        object.__setattr__(self, "guide", guide)
+        given = [getattr(program, "__self__", program) for program in (model, guide)]
+        with torch.no_grad(), poutine.trace(param_only=True) as capture, _modules_noted() as called:
+            trace_pair(model, guide, *args, **kwargs)
+        modules = [each for each in (*given, *called) if isinstance(each, nn.Module)]
+        parts = {id(part) for module in modules for part in list(module.modules())[1:]}
+        sites = {name: site["value"].unconstrained() for name, site in capture.trace.nodes.items()}
+        for module in dict.fromkeys(each for each in modules if id(each) not in parts):
+            self.add_module(self._name_of(module, sites), module)
+        known = {id(parameter) for parameter in self.parameters()}
+        for name, leaf in sites.items():
+            if id(leaf) not in known:
+                self.register_parameter(_plain(name), _as_parameter(name, leaf))
+        if not any(parameter.requires_grad for parameter in self.parameters()):
+            raise ValueError("the programs have no parameters to train")
+
+    def _name_of(self, module: nn.Module, sites: dict[str, Tensor]) -> str:
+        """What ``pyro.module`` calls it, or its class; with a number, if that is taken."""
+        mine = {id(parameter) for parameter in module.parameters()}
+        names = [name.split("$$$")[0] for name, leaf in sites.items() if "$$$" in name and id(leaf) in mine]
+        name = _plain(names[0] if names else type(module).__name__.lower())
+        while hasattr(self, name):
+            name += "_"
+        return name
+
+
+def device_of(programs: Sequence[Callable[..., Any]], data: Any) -> torch.device:
+    """Where the modules are that two programs can see, or else the data."""
+    for program in programs:
+        seen = [getattr(program, "__self__", program)]
+        function = getattr(program, "__func__", program)
+        if isfunction(function):
+            variables = getclosurevars(function)
+            seen += [*variables.nonlocals.values(), *variables.globals.values()]
+        for each in seen:
+            for parameter in each.parameters() if isinstance(each, nn.Module) else ():
+                return parameter.device
+    return data.device if isinstance(data, Tensor) else torch.device("cpu")
+
+
+def _as_parameter(name: str, leaf: Tensor) -> nn.Parameter:
+    """The same numbers as a parameter, which takes its place in Pyro's store."""
+    if isinstance(leaf, nn.Parameter):
+        return leaf
+    store = pyro.get_param_store()
+    constraint = store._constraints[name]
+    del store[name]
+    parameter = nn.Parameter(leaf.detach())
+    store.set_state({"params": {name: parameter}, "constraints": {name: constraint}})
+    return parameter
+
+
+def _plain(name: str) -> str:
+    """A name that an attribute can have."""
+    return name.replace(".", "_").replace("$$$", "_")
+
+
+@contextmanager
+def _modules_noted() -> Iterator[list[nn.Module]]:
+    """The modules that are called, in order."""
+    called: dict[nn.Module, None] = {}
+    noted: list[nn.Module] = []
+    hook = register_module_forward_pre_hook(lambda module, _: called.setdefault(module))
+    try:
+        yield noted
+    finally:
+        hook.remove()
+        noted.extend(called)
