@@ -75,6 +75,8 @@ def estimate(
     samples among them, has seen more. A mode of the posterior that no start and no chain ever comes near is seen by
     none of them.
 
+    Datapoints are done in blocks of up to 1024; ``resume`` keeps whole blocks.
+
     The same ``torch.manual_seed`` gives the same numbers, whatever the number of processes and however often the run
     was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds 2048 pairs, and
     else within their errors.
@@ -101,7 +103,7 @@ def estimate(
             is. Results agree to rounding. A model that cannot be compiled runs as it is, with a warning.
         progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
         resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost, and the block of up to 1024 datapoints being computed.
+            been stopped; at most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
