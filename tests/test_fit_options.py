@@ -270,3 +270,13 @@ def test_the_bar_has_a_loss_after_the_first_step(where, monkeypatch):
     assert re.fullmatch(r"epoch 1/2  loss \d+\.\d\d so far", shown[0])
     assert shown[-1] == progress_bar.describe_row(run)
     assert f"loss {run.history[-1]['train_loss']:.2f}" in shown[-1]
+
+
+def test_a_run_from_before_there_was_drop_last_goes_on(tmp_path):
+    """Its settings lack the newer argument: that is its default, and another value is another run."""
+    fit(new_vae(), new_data(), epochs=1, out=tmp_path, **QUIET)
+    assert "drop_last" not in "".join(path.read_text() for path in tmp_path.glob("*.json"))
+    run = fit(new_vae(), new_data(), epochs=2, out=tmp_path, resume=True, **QUIET)
+    assert len(run.history) == 2
+    with pytest.raises(CheckpointError, match="drop_last"):
+        fit(new_vae(), new_data(), epochs=3, out=tmp_path, resume=True, drop_last=True, **QUIET)

@@ -110,6 +110,7 @@ NOT_KNOWN = {
     "NutsComparison.sd_ratio_std_error": "its chains never moved",
     "ElboDecomposition.mutual_information_bounds": "cannot tell how much is which",
     "ElboDecomposition.marginal_kl_bounds": "cannot tell how much is which",
+    "ElboDecomposition.total_correlation_bounds": "cannot tell how much is which",
     "InferenceGap.approximation": "not known",
     "InferenceGap.amortization": "not known",
 }

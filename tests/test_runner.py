@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from every_estimator import NUMBERS, OPTIONS, PIXELS, N, call, error, new_data, new_vae, numbers
+from every_estimator import NUMBERS, OPTIONS, N, call, error, new_data, new_vae, numbers
 
 from pyro_vae import evidence, lock
 from pyro_vae.evidence.progress import block_seed
@@ -158,7 +158,6 @@ OTHERS = {  # another value of every argument of every function
     "tolerance": lambda: 0.5,
     "max_rounds": lambda: 3,
     "given": lambda: {"z": torch.zeros(2, N, 2)},
-    "more": lambda: torch.zeros(20, PIXELS),
 }
 
 

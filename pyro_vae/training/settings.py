@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from typing import Any
 
@@ -68,8 +68,16 @@ class Settings:
                 raise TypeError(f"{name} is of type {type(value).__name__}; expected a function")
 
     def in_words(self) -> dict[str, Any]:
-        """The settings as JSON can hold them, functions by their names."""
-        return {name: name_of(value) for name, value in vars(self).items() if name not in _FREE}
+        """The settings as JSON can hold them, functions by their names.
+
+        Those that have a default are newer than some runs that are to be resumed: they are left out where they have it.
+        """
+        defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
+        return {
+            name: name_of(value)
+            for name, value in vars(self).items()
+            if name not in _FREE and (name not in defaults or value != defaults[name])
+        }
 
 
 def name_of(value: Any) -> Any:
