@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import known_evidence as known
 import pyro
@@ -19,7 +20,12 @@ from scipy.stats import binom
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence import ladder
+from pyro_vae.evidence import certificate as certificate_module
+from pyro_vae.evidence import estimation, ladder
+from pyro_vae.evidence.annealed_path import Annealed
+from pyro_vae.evidence.certificate import Certificate
+from pyro_vae.evidence.laplace_proposal import fit_block
+from pyro_vae.evidence.running_weights import RunningWeights
 
 ROUNDING = 1e-6  # nats: of float64 sums, where the error is that small
 
@@ -181,6 +187,24 @@ def test_fifty_dimensions_on_scales_from_3_to_95_hundredths():
     assert abs(result.mean - exact.mean()) <= 2 * result.mean_error < 0.1
 
 
+def test_no_error_is_below_the_rounding_of_log_p():
+    """Of which all is the sum of a million nats in single precision, in both a large and a small one."""
+    for many in (1.0, 1e6):
+
+        def model(x, many=many):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+                pyro.factor("more", torch.full_like(x, -many))
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+        result = estimate(model, guide, torch.randn(4), max_temperatures=8)
+        assert (result.error >= torch.finfo(torch.float32).eps * result.log_prob.abs()).all()
+
+
 def test_a_smaller_tolerance_gives_smaller_errors():
     model, guide, x, exact = known.gamma_poisson(60)
     errors, off = [], []
@@ -204,6 +228,109 @@ def test_with_too_few_temperatures_the_error_is_infinite():
     assert outside(result, exact).sum() <= most_outside(20)
     assert (result.num_temperatures[result.rung >= ladder.ANNEALED] <= 2).all()
     assert "lower bound" in result.summary()
+
+
+def a_ladder(n=3):
+    """Of a block for which nothing has been done."""
+    vae, x = random_instance(seed=3, latent=2, event=3, n=n)
+    settings = ladder.Settings(tolerance=0.05, max_temperatures=32, num_datapoints=n)
+    return ladder.Ladder(estimation.Programs(vae.model, vae.guide, x), x, settings)
+
+
+def weights_of(log_weights):
+    running = RunningWeights(log_weights.shape[1], len(log_weights))
+    running.update(log_weights)
+    return running
+
+
+def test_an_estimate_below_what_another_has_seen_is_taken_back():
+    """Until something better comes; one that is higher, or lower by chance, is not."""
+    log_weights = 0.3 * torch.randn(400, 3, dtype=torch.float64)
+    climbed, rows = a_ladder(), torch.arange(3)
+    climbed._raise_floor(rows, weights_of(log_weights + torch.tensor([5.0, 0.0, -5.0])))
+    assert (
+        (climbed.floor < torch.tensor([5.05, 0.05, -4.95])) & (climbed.floor > torch.tensor([4.5, -0.5, -5.5]))
+    ).all()
+    climbed._report(ladder.LAPLACE, rows, weights_of(log_weights), samples=400)
+    assert climbed.contradicted.tolist() == [True, False, False]
+    for name in ("error", "bias"):
+        assert climbed.columns[name].isinf().tolist() == [True, False, False]
+    assert climbed.unsettled.tolist() == [0]
+    low = climbed.columns["log_prob"].clone()
+    climbed._report(ladder.FROM_PRIOR, rows, weights_of(log_weights + 5), samples=400)
+    assert climbed.columns["error"].isfinite().all()
+    assert climbed.columns["rung"][0] == ladder.FROM_PRIOR
+    assert climbed.columns["log_prob"][0] > low[0] + 4.9
+
+
+def test_a_floor_leaves_room_for_its_own_error():
+    """Twice the error, at least a twentieth of a nat; where none is known, ten standard errors and a nat."""
+    climbed, rows = a_ladder(), torch.arange(3)
+    sure = weights_of(1e-3 * torch.randn(400, 3, dtype=torch.float64))
+    climbed._raise_floor(rows, sure)
+    assert_close(climbed.floor, sure.log_mean - 0.05)
+    climbed, unsure = a_ladder(), weights_of(1e-3 * torch.randn(3, 3, dtype=torch.float64))
+    climbed._raise_floor(rows, unsure)
+    assert_close(climbed.floor, unsure.log_mean - 1)
+    climbed, wild = a_ladder(), weights_of(6 * torch.randn(400, 3, dtype=torch.float64))
+    climbed._raise_floor(rows, wild)
+    assert (climbed.floor <= wild.log_mean - (10 * wild.std_error).clamp_min(1) + 1e-9).all()
+    climbed._raise_floor(rows, sure)
+    assert (climbed.floor >= sure.log_mean - 0.05 - 1e-9).all()  # it only rises
+
+
+def test_what_a_pilot_has_refused_has_no_error_of_its_own(monkeypatch):
+    """Nor have samples of normals that may lack modes: whatever they say themselves."""
+    for wanted, complete in ((0.0, False), (256.0, False), (256.0, True)):
+        climbed, rows = a_ladder(), torch.arange(3)
+        climbed.fit = fit_block(climbed.log_joint, climbed.programs.guide)
+        climbed.fit = climbed.fit._replace(complete=torch.full((3,), complete))
+        monkeypatch.setattr(climbed, "_wanted", lambda *_, count=wanted: torch.full((3,), count).double())
+        climbed._laplace(rows)
+        assert climbed.columns["log_prob"].isfinite().all()
+        assert climbed.columns["error"].isfinite().tolist() == [complete] * 3
+
+
+def test_a_bias_above_twice_the_tolerance_wants_something_better():
+    climbed = a_ladder()
+    climbed.columns["error"][:] = 0.5
+    climbed.columns["bias"] = torch.tensor([0.09, 0.11, torch.nan]).double()
+    assert climbed.unsettled.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("n", [1, 10, 10_000])
+def test_the_variance_that_is_aimed_at_is_small_enough_for_bias_and_noise(n):
+    """The bias of a log-mean is half of its variance; the mean over n has an nth of it, and two of its deviations."""
+    settings = ladder.Settings(tolerance=0.05, max_temperatures=1, num_datapoints=n)
+    assert 0 < settings.variance_for_bias / 2 <= settings.tolerance / 4
+    assert 0 < settings.variance <= settings.variance_for_bias
+    assert 2 * (settings.variance / n) ** 0.5 <= settings.tolerance * (1 + 1e-9)
+
+
+class Standstill:
+    """A path and its schedule: chains that find nothing but the normals they come from."""
+
+    def some(self, index):
+        self.count = len(index)
+        return self
+
+    rows = some
+
+    def resized(self, num_temperatures):  # noqa: ARG002
+        return self
+
+    def forward(self, num_chains, schedule):  # noqa: ARG002
+        log_weights = 1e-3 * torch.randn(num_chains, self.count, dtype=torch.float64)
+        return Annealed(log_weights, torch.zeros(num_chains, self.count, 2), torch.ones(self.count))
+
+
+def test_chains_that_do_not_see_why_weights_of_their_normals_vary_are_not_believed():
+    climbed, rows, index = a_ladder(), torch.arange(3), torch.tensor([0, 2])
+    climbed.variance = torch.tensor([100.0, 100.0, 0.0]).double()
+    for rung, believed in ((ladder.ANNEALED, [False, True]), (ladder.FROM_PRIOR, [True, True])):
+        climbed.paths[rung] = rows, Standstill(), Standstill()
+        climbed._run_chains(rung, index, torch.tensor([24, 24]), 32)
+        assert climbed.columns["error"][index].isfinite().tolist() == believed
 
 
 def test_a_budget_stops_it_and_says_what_was_left():
@@ -248,6 +375,71 @@ def test_the_bounds_of_a_certificate_are_on_either_side_of_the_truth():
         assert excess.mean() > -4 * excess.std() / 80**0.5 - ROUNDING
     assert ((certificate.lower - exact).abs() <= 3 * certificate.error).all()
     assert "80 datapoints that the model itself made" in str(certificate)
+
+
+class Echo:
+    """A ladder that gives back what it was given: x as lower bounds, the exact draws as upper ones."""
+
+    def __init__(self, programs, x, settings):
+        assert len(x) <= settings.num_datapoints < len(programs.x)
+        self.x = x
+
+    def climb(self):
+        return {"log_prob": self.x, "error": torch.zeros_like(self.x)}
+
+    def upper_bound(self, latents):
+        return latents["z"]
+
+
+def test_the_exact_draws_of_a_certificate_belong_to_their_datapoints(monkeypatch):
+    """In every block: x is z to a thousandth."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+            pyro.sample("x", dist.Normal(z, 1e-3), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1e-3))
+
+    monkeypatch.setattr(certificate_module, "Ladder", Echo)
+    programs = estimation.Programs(model, guide, torch.randn(5, dtype=torch.float64))
+    certificate = certificate_module.certified(programs, ladder.Settings(0.1, 8, 5), 12, rows=4, progress=iter)
+    assert len(certificate.lower.unique()) == 12
+    assert_close(certificate.upper, certificate.lower, rtol=0, atol=0.01)
+
+
+def test_the_error_of_the_gap_of_a_certificate_is_that_of_a_mean():
+    bounds = torch.tensor([[-3.0, -1.0, -2.0, -2.0], [-2.0, -1.0, -1.0, -2.0]], dtype=torch.float64)
+    error = torch.tensor([0.1, math.inf, 0.1, 0.1], dtype=torch.float64)
+    certificate = Certificate(*bounds, error)
+    assert certificate.gap == pytest.approx(0.5)
+    assert certificate.gap_std_error == pytest.approx((1 / 3) ** 0.5 / 2)
+    assert certificate.settled == pytest.approx(0.75)
+    assert "25.0% of these datapoints have no known error" in str(certificate)
+    assert Certificate(*bounds[:, :1], error[:1]).gap_std_error == math.inf
+
+
+def test_a_budget_is_shared_out_among_the_blocks_that_are_left(monkeypatch):
+    """In proportion to their datapoints, from when the first of them begins: a run may go on from the 20th."""
+    monkeypatch.setattr(estimation, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    clock = estimation._Clock(60.0, 50)
+    assert [clock.deadline(first, 10) for first in (20, 30, 40)] == pytest.approx([1020.0, 1040.0, 1060.0])
+    assert estimation._Clock(None, 50).deadline(0, 10) == math.inf
+
+
+def test_matrices_of_a_block_stay_small(vae, x):
+    """Four matrices of each datapoint: in a few dimensions it is the number of datapoints that is limited."""
+    programs = estimation.Programs(vae.model, vae.guide, x)
+    assert programs.latent_size == 2
+    for size, chunk_size in ((2, 2**16), (100, 2**16), (400, 2**16), (5000, 2**16), (100, 30)):
+        programs.latent_size, programs.chunk_size = size, chunk_size
+        rows = estimation.block_rows(programs)
+        assert 1 <= rows <= chunk_size
+        assert rows <= 8 or 4 * rows * size**2 <= 2**25
+    programs.latent_size, programs.chunk_size = 2, 2**16
+    assert estimation.block_rows(programs) == 1024
 
 
 def test_the_same_seed_gives_the_same_result_and_chunks_only_round():

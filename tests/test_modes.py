@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import known_evidence
 import pyro
@@ -14,9 +15,13 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyro_vae import evidence
+from pyro_vae.evidence import laplace_proposal as laplace_module
 from pyro_vae.evidence import modes as modes_module
 from pyro_vae.evidence.laplace_proposal import find_modes, fit_block
-from pyro_vae.evidence.log_joint import LogJoint
+from pyro_vae.evidence.latent_draws import latent_draws
+from pyro_vae.evidence.log_joint import FastDensities, LogJoint
+from pyro_vae.evidence.normal_mixture import NormalMixture
+from pyro_vae.evidence.posterior_means import at_means
 from pyro_vae.evidence.runner import Programs
 
 
@@ -195,6 +200,194 @@ def test_the_modes_of_a_mixture(modes):
     seen = (distance.masked_fill(normals.log_weight.isneginf()[..., None], torch.inf).amin(0) < 0.1).sum(-1)
     assert (seen == modes).double().mean() > 0.8
     assert (normals.num_modes(1e-3) <= modes).all()  # none of them twice
+
+
+def test_a_bend_is_not_taken_for_a_valley():
+    """A posterior along a parabola: symmetric, with one mode or two."""
+    model, guide, x, _ = known_evidence.banana(12)
+    found = find_modes(joint_of(model, guide, x), guide).normals.log_weight.isfinite().sum(0)
+    assert (found <= 2).all()
+
+
+def test_a_mode_with_a_hundredth_of_the_mass_is_kept():
+    loc, share = torch.tensor([-5.0, 5.0]).double(), torch.tensor([0.99, 0.01]).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(share), dist.Normal(loc, 0.5)))
+            pyro.sample("x", dist.Normal(z, 1000.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc[1].expand(len(x)), 0.5))
+
+    normals = find_modes(joint_of(model, guide, x := torch.zeros(4, dtype=torch.float64)), guide).normals
+    low, high = normals.center[..., 0].aminmax(dim=0)
+    assert normals.log_weight.isfinite().all()
+    assert_close(low, loc[0].expand_as(x), rtol=0, atol=0.01)
+    assert_close(high, loc[1].expand_as(x), rtol=0, atol=0.01)
+
+
+def test_the_share_of_a_mode_is_its_mass_and_not_its_height():
+    """A wide component and a narrow one, ten times as high, with half of the mass each."""
+    loc, scale = torch.tensor([-9.0, 9.0]).double(), torch.tensor([2.0, 0.2]).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            half = dist.Categorical(torch.ones(2).double())
+            z = pyro.sample("z", dist.MixtureSameFamily(half, dist.Normal(loc, scale)))
+            pyro.sample("x", dist.Normal(z, 1e4), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc[1].expand(len(x)), 0.2))
+
+    normals = find_modes(joint_of(model, guide, torch.zeros(3, dtype=torch.float64)), guide).normals
+    assert_close(normals.log_weight.exp(), torch.full((2, 3), 0.5).double(), rtol=0, atol=0.01)
+
+
+def test_a_support_that_depends_on_another_latent_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.LogNormal(x, 1.0))
+            z = pyro.sample("z", dist.Uniform(0 * top, top))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.LogNormal(x, 1.0))
+            pyro.sample("z", dist.Uniform(0 * top, top))
+
+    x = torch.zeros(20)
+    with pytest.raises(ValueError, match="latent site 'z' has a support that depends on other latents"):
+        joint_of(model, guide, x)
+
+
+def test_a_step_to_where_the_density_is_lower_is_taken_back():
+    """A normal that is five times too wide, beside the mean: Newton's step leads far beyond it."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1e3), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+
+    x, eye = torch.zeros(3, dtype=torch.float64), torch.eye(2, dtype=torch.float64).expand(1, 3, 2, 2)
+    normals = NormalMixture(
+        center=x.new_full((1, 3, 2), 0.5),
+        factor=5 * eye,
+        inverse=eye / 5,
+        log_det=x.new_full((1, 3), 2 * math.log(5)),
+        log_weight=x.new_zeros(1, 3),
+    )
+    assert_close(at_means(joint_of(model, guide, x), normals, torch.arange(3)).center, normals.center)
+
+
+def test_more_starts_lose_no_mode_that_is_known():
+    x = torch.full((3,), 2.0, dtype=torch.float64)
+    model, guide, _, _ = known_evidence.both_signs(2)
+    joint = joint_of(model, guide, x)
+    known = find_modes(joint, guide)
+    rows = torch.tensor([2, 0])
+    again = laplace_module.refit(joint, known, rows, torch.full((4, 2, 1), 1.5, dtype=torch.float64)).normals
+    assert (known.normals.num_modes(0.1) == 2).all()
+    assert (again.num_modes(0.1) == 2).all()
+
+
+def test_a_slope_that_is_not_finite_moves_nothing():
+    """Even where the density seems to rise: the second time that it is asked for."""
+    calls = []
+
+    def gradient(position, rows):  # noqa: ARG001
+        calls.append(1)
+        slope = torch.full_like(position, 0.5 if len(calls) == 1 else torch.nan)
+        return torch.full_like(position[..., 0], float(len(calls))), slope
+
+    eye = torch.eye(2).expand(1, 3, 2, 2)
+    normals = NormalMixture(torch.zeros(1, 3, 2), eye, eye, torch.zeros(1, 3), torch.zeros(1, 3))
+    assert at_means(SimpleNamespace(gradient=gradient), normals, torch.arange(3)).center.isfinite().all()
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_modes_that_grow_in_number_with_the_starts_are_not_complete(monkeypatch, even):
+    """Of z^2 in six dimensions there are 64 modes, for which at most 32 starts are taken; of z there is one."""
+    monkeypatch.setattr(laplace_module, "MOST_STARTS", 8)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(6), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z**2 if even else z, 0.2).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 6), 1.0).to_event(1))
+
+    x = torch.ones(2, 6, dtype=torch.float64)
+    assert find_modes(joint_of(model, guide, x), guide).complete.tolist() == [not even] * 2
+
+
+@pytest.mark.parametrize("count", [10, 64, 91])
+def test_densities_that_are_recorded_for_batches_of_one_size_are_those_of_each_pair(count):
+    """Full batches, what is left over and filled up, and few that are not worth it; each pair has its own numbers."""
+    vae, x = random_instance(seed=1, latent=3, event=4, n=13)
+    layout, rows = Programs(vae.model, vae.guide, x).layout, torch.arange(count) % 13
+    slow = LogJoint(vae.model, x, layout, 1000)
+    fast = LogJoint(vae.model, x, layout, 1000, FastDensities(lambda function, *_: function, pairs=64))
+    position = torch.randn(1, count, 3, dtype=torch.float64)
+    for name in ("value", "gradient", "parts"):
+        assert_close(getattr(fast, name)(position, rows), getattr(slow, name)(position, rows))
+
+
+def test_a_center_moves_at_most_three_standard_deviations_at_a_time():
+    """Where a normal does not fit, its gradient means little: the posterior is 30 of its deviations away."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 0], 0.1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+
+    x = torch.tensor([3.0, -3.0, 0.0], dtype=torch.float64)
+    size, eye = 0.1, torch.eye(2, dtype=torch.float64).expand(1, 3, 2, 2)
+    normals = NormalMixture(
+        center=x.new_zeros(1, 3, 2),
+        factor=size * eye,
+        inverse=eye / size,
+        log_det=x.new_full((1, 3), 2 * math.log(size)),
+        log_weight=x.new_zeros(1, 3),
+    )
+    moved = at_means(joint_of(model, guide, x), normals, torch.arange(3)).center[0]
+    distance = moved.norm(dim=-1) / size
+    assert (distance <= 2 * 3 + 1e-6).all()
+    assert (distance[:2] > 5).all()
+    assert (moved[:, 0] * x >= 0).all()
+
+
+def test_draws_of_latents_run_no_decoder():
+    """They stop a program after its last latent site, and leave nothing of it on Pyro's stack."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("other", dist.Normal(x, 1.0), obs=x)
+            a = pyro.sample("a", dist.Normal(x, 1.0))
+            pyro.sample("b", dist.Normal(a, 1e-6))
+            raise AssertionError("this is the decoder")
+
+    drawn = latent_draws(model, torch.zeros(50), ["a", "b"])
+    assert drawn.keys() == {"a", "b"}
+    assert_close(drawn["a"], drawn["b"], rtol=0, atol=1e-4)
+    assert len(drawn["a"].unique()) == 50
+    assert not pyro.poutine.runtime._PYRO_STACK
+    with pyro.plate("data", 3, dim=-1):  # the dimension of the plate is free again
+        pass
+    with pytest.raises(AssertionError, match="decoder"):
+        latent_draws(model, torch.zeros(50), ["a", "b", "c"])
 
 
 def nan_beyond(limit):
