@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyro
 import pytest
 import torch
@@ -175,6 +177,7 @@ def test_a_move_to_nowhere_is_rejected(nowhere):
     assert (state.position > 0).all()
     assert (state.position != before).any()
     assert (acceptance == 0).any()
+    assert acceptance.isfinite().all()
     assert all(part.isfinite().all() for part in (*state, momentum))
 
 
@@ -346,6 +349,60 @@ def test_a_path_of_some_rows_is_that_of_these_rows(start):
     assert ((mean - 1).abs() < 5 * error).all()
 
 
+class Numbered:
+    """A standard normal that is start and end of a path; latent vectors have the number of their row added."""
+
+    def __init__(self, rows):
+        self.rows = rows
+
+    def draw(self, num_chains):
+        return torch.randn(num_chains, len(self.rows), 2, dtype=torch.float64)
+
+    def evaluate(self, coordinates):
+        value = -coordinates.square().sum(-1) / 2
+        return State(coordinates, value, value, -coordinates, -coordinates)
+
+    def to_position(self, coordinates):
+        return coordinates + 100 * self.rows[:, None]
+
+    def some(self, index):
+        return Numbered(self.rows[index])
+
+
+def test_chains_of_different_lengths_come_back_in_the_order_of_their_rows():
+    lengths = torch.tensor([20, 3, 40, 1, 3])
+    even = torch.linspace(0, 1, 41, dtype=torch.float64)[:, None].expand(-1, 5)
+    schedule = Schedule(even, torch.zeros_like(even), torch.ones(5)).resized(lengths)
+    log_weights, position, acceptance = AnnealedPath(Numbered(torch.arange(5)), 2).forward(8, schedule)
+    assert_close(log_weights, torch.zeros_like(log_weights))
+    assert_close(acceptance, torch.ones_like(acceptance))  # moves of a standard normal are exact
+    assert torch.equal((position / 100).round().mean((0, 2)), torch.arange(5.0).double())
+
+
+@pytest.mark.parametrize("start", STARTS)
+def test_the_gradients_of_a_start_are_those_of_its_densities(start):
+    """In its own coordinates, of a prior that is three times as wide as a standard normal; by finite differences."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 3.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1).sin(), 0.5), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x[:, None].expand(-1, 2), 0.5).to_event(1))
+
+    x = torch.randn(4, dtype=torch.float64)
+    path = path_from(start, Programs(model, guide, x), x, 3).start
+    place = path.draw(5)
+    state, size = path.evaluate(place), 1e-5
+    for dim, step in enumerate(size * torch.eye(2, dtype=torch.float64)):
+        above, below = path.evaluate(place + step), path.evaluate(place - step)
+        for name in ("start", "end"):
+            slope = (getattr(above, name) - getattr(below, name)) / (2 * size)
+            assert_close(getattr(state, f"{name}_gradient")[..., dim], slope, rtol=1e-4, atol=1e-4)
+
+
 def test_schedules_are_not_made_of_chains_that_have_no_density():
     """Where the likelihood is NaN or zero for half of the prior, the others count."""
 
@@ -409,3 +466,22 @@ def test_what_cannot_be_simulated():
 
     with pytest.raises(ValueError, match=r"observed sites \['left', 'right'\]"):
         evidence.sandwich(model, guide, torch.randn(5, 2), num_chains=2, num_temperatures=2)
+
+
+def test_the_upper_bound_of_a_sandwich_is_of_the_mean_inverse_weight():
+    """Exponentials of minus the bound have the mean 1 / p(x), over exact draws: within 5 standard errors."""
+    vae, x = random_instance(seed=5, latent=2, event=3, n=3000, widen=0.6)
+    path = {"num_temperatures": 1, "num_leapfrog": 3, "start": "guide"}
+    bounds = evidence.sandwich(vae.model, vae.guide, x, num_chains=20, **path, progress=iter)
+    ratio = (exact_log_evidence(vae.likelihood, bounds.x) - bounds.upper).exp()
+    assert abs(ratio.mean() - 1) < 5 * ratio.std() / 3000**0.5 < 0.1
+
+
+def test_what_a_sandwich_says_of_its_gap():
+    bounds = torch.tensor([[-3.0, -1.0, -2.0, -2.0], [-2.0, -1.0, -1.0, -2.0]], dtype=torch.float64)
+    sandwich = evidence.Sandwich(torch.zeros(4), *bounds, torch.full((4,), 0.8))
+    assert sandwich.gap == pytest.approx(0.5)
+    assert sandwich.gap_std_error == pytest.approx((1 / 3) ** 0.5 / 2)
+    assert "-2.000 to -1.500 nats (+- 0.408" in str(sandwich)
+    assert "more temperatures" not in str(sandwich)
+    assert "more temperatures" in str(replace(sandwich, upper=bounds[1] + 1))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch.distributions import Chi2, Exponential
 
 from pyro_vae.evidence.error_bars import error_bars
-from pyro_vae.evidence.result import Evidence
+from pyro_vae.evidence.result import Evidence, error_of_mean
 from pyro_vae.evidence.running_weights import RunningWeights
 
 ROWS = 1000
@@ -208,6 +208,14 @@ def test_a_warning_grows_with_what_it_is_about(unsettled, expected, unexpected):
     assert len(repr(result)) < 120
     assert result._repr_html_().startswith("<table>")
     assert len(result.plot().axes) == 1
+
+
+def test_biases_do_not_average_out():
+    """Four intervals of half-width 0.5, of which 0.1 is bias."""
+    errors = torch.full((4,), 0.5)
+    assert error_of_mean(errors, torch.full((4,), 0.1)) == pytest.approx(0.1 + 0.4 / 2)
+    assert error_of_mean(errors, torch.zeros(4)) == pytest.approx(0.5 / 2)
+    assert error_of_mean(errors.index_fill(0, torch.tensor([2]), torch.inf), torch.zeros(4)) == math.inf
 
 
 def test_one_datapoint_has_no_test_set():

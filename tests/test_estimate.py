@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from functools import partial
+from types import SimpleNamespace
 
 import known_evidence as known
 import pyro
@@ -19,7 +20,9 @@ from scipy.stats import binom
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence import ladder
+from pyro_vae.evidence import certificate as certificate_module
+from pyro_vae.evidence import estimation, ladder
+from pyro_vae.evidence.certificate import Certificate
 
 ROUNDING = 1e-6  # nats: of float64 sums, where the error is that small
 
@@ -181,6 +184,24 @@ def test_fifty_dimensions_on_scales_from_3_to_95_hundredths():
     assert abs(result.mean - exact.mean()) <= 2 * result.mean_error < 0.1
 
 
+def test_no_error_is_below_the_rounding_of_log_p():
+    """Of which all is the sum of a million nats in single precision, in both a large and a small one."""
+    for many in (1.0, 1e6):
+
+        def model(x, many=many):
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+                pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+                pyro.factor("more", torch.full_like(x, -many))
+
+        def guide(x):
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(x / 2, 0.5**0.5))
+
+        result = estimate(model, guide, torch.randn(4), max_temperatures=8)
+        assert (result.error >= torch.finfo(torch.float32).eps * result.log_prob.abs()).all()
+
+
 def test_a_smaller_tolerance_gives_smaller_errors():
     model, guide, x, exact = known.gamma_poisson(60)
     errors, off = [], []
@@ -248,6 +269,70 @@ def test_the_bounds_of_a_certificate_are_on_either_side_of_the_truth():
         assert excess.mean() > -4 * excess.std() / 80**0.5 - ROUNDING
     assert ((certificate.lower - exact).abs() <= 3 * certificate.error).all()
     assert "80 datapoints that the model itself made" in str(certificate)
+
+
+class Echo:
+    """A ladder that gives back what it was given: x as lower bounds, the exact draws as upper ones."""
+
+    def __init__(self, programs, x, settings):
+        assert len(x) <= settings.num_datapoints < len(programs.x)
+        self.x = x
+
+    def climb(self):
+        return {"log_prob": self.x, "error": torch.zeros_like(self.x)}
+
+    def upper_bound(self, latents):
+        return latents["z"]
+
+
+def test_the_exact_draws_of_a_certificate_belong_to_their_datapoints(monkeypatch):
+    """In every block: x is z to a thousandth."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+            pyro.sample("x", dist.Normal(z, 1e-3), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x, 1e-3))
+
+    monkeypatch.setattr(certificate_module, "Ladder", Echo)
+    programs = estimation.Programs(model, guide, torch.randn(5, dtype=torch.float64))
+    certificate = certificate_module.certified(programs, ladder.Settings(0.1, 8, 5), 12, rows=4, progress=iter)
+    assert len(certificate.lower.unique()) == 12
+    assert_close(certificate.upper, certificate.lower, rtol=0, atol=0.01)
+
+
+def test_the_error_of_the_gap_of_a_certificate_is_that_of_a_mean():
+    bounds = torch.tensor([[-3.0, -1.0, -2.0, -2.0], [-2.0, -1.0, -1.0, -2.0]], dtype=torch.float64)
+    error = torch.tensor([0.1, math.inf, 0.1, 0.1], dtype=torch.float64)
+    certificate = Certificate(*bounds, error)
+    assert certificate.gap == pytest.approx(0.5)
+    assert certificate.gap_std_error == pytest.approx((1 / 3) ** 0.5 / 2)
+    assert certificate.settled == pytest.approx(0.75)
+    assert "25.0% of these datapoints have no known error" in str(certificate)
+    assert Certificate(*bounds[:, :1], error[:1]).gap_std_error == math.inf
+
+
+def test_a_budget_is_shared_out_among_the_blocks_that_are_left(monkeypatch):
+    """In proportion to their datapoints, from when the first of them begins: a run may go on from the 20th."""
+    monkeypatch.setattr(estimation, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    clock = estimation._Clock(60.0, 50)
+    assert [clock.deadline(first, 10) for first in (20, 30, 40)] == pytest.approx([1020.0, 1040.0, 1060.0])
+    assert estimation._Clock(None, 50).deadline(0, 10) == math.inf
+
+
+def test_matrices_of_a_block_stay_small(vae, x):
+    """Four matrices of each datapoint: in a few dimensions it is the number of datapoints that is limited."""
+    programs = estimation.Programs(vae.model, vae.guide, x)
+    for size, chunk_size in ((2, 2**16), (100, 2**16), (400, 2**16), (5000, 2**16), (100, 30)):
+        programs.latent_size, programs.chunk_size = size, chunk_size
+        rows = estimation.block_rows(programs)
+        assert 1 <= rows <= chunk_size
+        assert rows <= 8 or 4 * rows * size**2 <= 2**25
+    programs.latent_size, programs.chunk_size = 2, 2**16
+    assert estimation.block_rows(programs) == 1024
 
 
 def test_the_same_seed_gives_the_same_result_and_chunks_only_round():

@@ -126,6 +126,7 @@ def test_errors_come_with_log_p():
     known = evidence.estimate(off.model, off.guide, x, progress=iter)
     gap = evidence.inference_gap(off.model, off.guide, x, log_prob=known, num_steps=100, progress=iter)
     assert torch.equal(gap.log_prob_error, known.error)
+    assert torch.equal(gap.log_prob_bias, known.bias)
     assert re.search(r"log p\(x\) .* \+- [0-9.]+\n", gap.summary())
     bound = replace(known, error=known.error.index_fill(0, torch.tensor([2]), torch.inf))
     gap = evidence.inference_gap(off.model, off.guide, x, log_prob=bound, num_steps=100, progress=iter)
@@ -144,6 +145,16 @@ def test_log_p_may_be_given():
     assert (gap.log_prob_error == 0).all()
     with pytest.raises(ValueError, match=r"log_prob has shape \[7\]; expected \[8\]"):
         evidence.inference_gap(off.model, off.guide, x, log_prob=exact[:7])
+
+
+def test_given_log_p_belongs_to_its_datapoint_in_every_block():
+    vae, x = random_instance(seed=3, latent=2, event=3, n=8)
+    exact = exact_log_evidence(vae.likelihood, x)
+    off = VAE(vae.prior, vae.likelihood, MeanField(vae.likelihood))
+    few = {"num_steps": 1, "max_rounds": 1, "num_samples": 2, "num_particles": 2, "chunk_size": 6, "progress": iter}
+    gap = evidence.inference_gap(off.model, off.guide, x, log_prob=exact, **few)
+    assert_close(gap.log_prob, exact)
+    assert_close(gap.total, exact - gap.elbo)
 
 
 def test_networks_are_left_alone(vae, x):

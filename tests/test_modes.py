@@ -16,7 +16,10 @@ from torch.testing import assert_close
 from pyro_vae import evidence
 from pyro_vae.evidence import modes as modes_module
 from pyro_vae.evidence.laplace_proposal import find_modes, fit_block
+from pyro_vae.evidence.latent_draws import latent_draws
 from pyro_vae.evidence.log_joint import LogJoint
+from pyro_vae.evidence.normal_mixture import NormalMixture
+from pyro_vae.evidence.posterior_means import at_means
 from pyro_vae.evidence.runner import Programs
 
 
@@ -195,6 +198,81 @@ def test_the_modes_of_a_mixture(modes):
     seen = (distance.masked_fill(normals.log_weight.isneginf()[..., None], torch.inf).amin(0) < 0.1).sum(-1)
     assert (seen == modes).double().mean() > 0.8
     assert (normals.num_modes(1e-3) <= modes).all()  # none of them twice
+
+
+def test_a_bend_is_not_taken_for_a_valley():
+    """A posterior along a parabola: symmetric, with one mode or two."""
+    model, guide, x, _ = known_evidence.banana(12)
+    found = find_modes(joint_of(model, guide, x), guide).normals.log_weight.isfinite().sum(0)
+    assert (found <= 2).all()
+
+
+def test_a_mode_with_a_hundredth_of_the_mass_is_kept():
+    loc, share = torch.tensor([-5.0, 5.0]).double(), torch.tensor([0.99, 0.01]).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.MixtureSameFamily(dist.Categorical(share), dist.Normal(loc, 0.5)))
+            pyro.sample("x", dist.Normal(z, 1000.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc[1].expand(len(x)), 0.5))
+
+    normals = find_modes(joint_of(model, guide, x := torch.zeros(4, dtype=torch.float64)), guide).normals
+    low, high = normals.center[..., 0].aminmax(dim=0)
+    assert normals.log_weight.isfinite().all()
+    assert_close(low, loc[0].expand_as(x), rtol=0, atol=0.01)
+    assert_close(high, loc[1].expand_as(x), rtol=0, atol=0.01)
+
+
+def test_a_center_moves_at_most_three_standard_deviations_at_a_time():
+    """Where a normal does not fit, its gradient means little: the posterior is 30 of its deviations away."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z[..., 0], 0.1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+
+    x = torch.tensor([3.0, -3.0, 0.0], dtype=torch.float64)
+    size, eye = 0.1, torch.eye(2, dtype=torch.float64).expand(1, 3, 2, 2)
+    normals = NormalMixture(
+        center=x.new_zeros(1, 3, 2),
+        factor=size * eye,
+        inverse=eye / size,
+        log_det=x.new_full((1, 3), 2 * math.log(size)),
+        log_weight=x.new_zeros(1, 3),
+    )
+    moved = at_means(joint_of(model, guide, x), normals, torch.arange(3)).center[0]
+    distance = moved.norm(dim=-1) / size
+    assert (distance <= 2 * 3 + 1e-6).all()
+    assert (distance[:2] > 5).all()
+    assert (moved[:, 0] * x >= 0).all()
+
+
+def test_draws_of_latents_run_no_decoder():
+    """They stop a program after its last latent site, and leave nothing of it on Pyro's stack."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("other", dist.Normal(x, 1.0), obs=x)
+            a = pyro.sample("a", dist.Normal(x, 1.0))
+            pyro.sample("b", dist.Normal(a, 1e-6))
+            raise AssertionError("this is the decoder")
+
+    drawn = latent_draws(model, torch.zeros(50), ["a", "b"])
+    assert drawn.keys() == {"a", "b"}
+    assert_close(drawn["a"], drawn["b"], rtol=0, atol=1e-4)
+    assert len(drawn["a"].unique()) == 50
+    assert not pyro.poutine.runtime._PYRO_STACK
+    with pyro.plate("data", 3, dim=-1):  # the dimension of the plate is free again
+        pass
+    with pytest.raises(AssertionError, match="decoder"):
+        latent_draws(model, torch.zeros(50), ["a", "b", "c"])
 
 
 def nan_beyond(limit):

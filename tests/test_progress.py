@@ -158,6 +158,15 @@ def test_a_file_that_is_none_of_ours_is_refused_and_left_alone(vae, tmp_path, mo
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
+def test_a_file_of_another_format_is_refused(vae, tmp_path):
+    file = tmp_path / "run"
+    estimate(vae, resume=file)
+    tensors, text = from_bytes(file.read_bytes())
+    file.write_bytes(to_bytes(tensors, text.replace('"evidence": 2', '"evidence": 3')))
+    with pytest.raises(ValueError, match="run has format 3; expected 2"):
+        estimate(vae, resume=file)
+
+
 def test_columns_of_another_version_are_refused(vae, tmp_path):
     file = tmp_path / "run"
     with pytest.raises(evidence.Interrupted):

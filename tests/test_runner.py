@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pyro
 import pytest
 import torch
 from every_estimator import NUMBERS, OPTIONS, N, call, error, new_data, new_vae, numbers
+from pyro import distributions as dist
 
 from pyro_vae import evidence
 from pyro_vae.evidence import resume_file
@@ -217,6 +219,40 @@ def test_nothing_is_kept_of_the_programs_run_but_numbers_of_each_row():
 def test_seeds_of_blocks_are_all_different():
     seeds = {block_seed(seed, first) % 2**32 for seed in range(10) for first in range(100)}
     assert len(seeds) == 1000  # of 32 bits, as torch takes them
+
+
+def test_the_noise_of_one_block_is_not_that_of_another():
+    vae, x = new_vae(), torch.ones(6, 4)
+    result = evidence.importance(vae.model, vae.guide, x, num_samples=30, chunk_size=60, progress=iter)
+    assert len(result.log_prob.unique()) == 6
+
+
+def test_a_file_of_draws_from_a_proposal_is_not_one_of_settled_draws(tmp_path):
+    file = tmp_path / "run"
+    call("to_arviz", resume=file, proposal=evidence.widened(1.5))
+    with pytest.raises(ValueError, match="is of another run"):
+        call("to_arviz", resume=file)
+
+
+def impossible_at_33(x):
+    """A model under which one datapoint has no probability, in a later block than the first."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(0.0, 1.0))
+        pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+        nothing = torch.where(x == 33, -torch.inf, 0.0)
+        pyro.sample("broken", dist.Unit(nothing, validate_args=False), obs=x.new_empty(0))
+
+
+def standard_normal(x):
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.Normal(torch.zeros_like(x), torch.ones_like(x)))
+
+
+@pytest.mark.parametrize("name", ["estimate", "importance", "annealed", "inference_gap", "to_arviz"])
+def test_a_datapoint_without_weight_is_named_by_its_place_in_all_data(name):
+    x = torch.arange(50.0)
+    with pytest.raises(ValueError, match=r"^datapoint 33 has"):
+        call(name, model=impossible_at_33, guide=standard_normal, x=x)
 
 
 def test_a_failure_names_the_datapoint_and_keeps_the_generator():

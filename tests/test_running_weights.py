@@ -58,3 +58,30 @@ def test_weights_of_zero_count():
     moments = running.moments()
     assert moments.zeros.item() == 0.5
     assert all(value.isfinite() for value in (*moments.log_means, moments.largest, moments.slope))
+
+
+def running_of(log_weights):
+    running = RunningWeights(log_weights.shape[1], 60)
+    running.update(log_weights)
+    return running
+
+
+def test_what_is_remembered_of_a_sample_is_not_taken_for_another_one():
+    """Moments are computed once: those of some rows, of replaced rows and of more samples are others."""
+    log_w, other = 3 * torch.randn(30, 5, dtype=torch.float64), torch.randn(30, 2, dtype=torch.float64)
+    index = torch.tensor([4, 1])
+    changed = log_w.index_copy(1, index, other)
+    whole = running_of(log_w)
+    whole.moments()
+    more = running_of(log_w)
+    more.moments()
+    more.update(changed)
+    for found, sample in (
+        (whole.rows(index), log_w[:, index]),
+        (whole.updated(index, running_of(other)), changed),
+        (more, torch.cat([log_w, changed])),
+    ):
+        fresh = running_of(sample)
+        assert found.count == fresh.count
+        assert_close(found.log_mean, fresh.log_mean)
+        assert_close(tuple(found.moments()), tuple(fresh.moments()))
