@@ -226,6 +226,41 @@ def test_a_mode_with_a_hundredth_of_the_mass_is_kept():
     assert_close(high, loc[1].expand_as(x), rtol=0, atol=0.01)
 
 
+def test_the_share_of_a_mode_is_its_mass_and_not_its_height():
+    """A wide component and a narrow one, ten times as high, with half of the mass each."""
+    loc, scale = torch.tensor([-9.0, 9.0]).double(), torch.tensor([2.0, 0.2]).double()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            half = dist.Categorical(torch.ones(2).double())
+            z = pyro.sample("z", dist.MixtureSameFamily(half, dist.Normal(loc, scale)))
+            pyro.sample("x", dist.Normal(z, 1e4), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(loc[1].expand(len(x)), 0.2))
+
+    normals = find_modes(joint_of(model, guide, torch.zeros(3, dtype=torch.float64)), guide).normals
+    assert_close(normals.log_weight.exp(), torch.full((2, 3), 0.5).double(), rtol=0, atol=0.01)
+
+
+def test_a_support_that_depends_on_another_latent_is_refused():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.LogNormal(x, 1.0))
+            z = pyro.sample("z", dist.Uniform(0 * top, top))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.LogNormal(x, 1.0))
+            pyro.sample("z", dist.Uniform(0 * top, top))
+
+    x = torch.zeros(20)
+    with pytest.raises(ValueError, match="latent site 'z' has a support that depends on other latents"):
+        joint_of(model, guide, x)
+
+
 def test_a_center_moves_at_most_three_standard_deviations_at_a_time():
     """Where a normal does not fit, its gradient means little: the posterior is 30 of its deviations away."""
 
