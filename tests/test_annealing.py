@@ -349,6 +349,18 @@ def test_a_path_of_some_rows_is_that_of_these_rows(start):
     assert ((mean - 1).abs() < 5 * error).all()
 
 
+def test_a_prior_narrower_than_rounding_has_coordinates():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.full_like(x, 1e6), 1e-4))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    log_joint = LogJoint(model, torch.zeros(3), weights.Layout("data", -1, -2), 1000)
+    start = FromPrior(log_joint, torch.arange(3))
+    assert (start.scale > 0).all()
+    assert start.draw(8).isfinite().all()
+
+
 class Numbered:
     """A standard normal that is start and end of a path; latent vectors have the number of their row added."""
 
@@ -451,6 +463,8 @@ def test_simulated_data_come_with_exact_draws_from_their_posterior():
     residual = residual[..., 0].detach()
     assert (residual.mean(0).abs() < 5 / 4000**0.5).all()
     assert_close(residual.T.cov(), torch.eye(3, dtype=torch.float64), rtol=0, atol=5 * 2**0.5 / 4000**0.5)
+    noise = (drawn.x - vae.likelihood(drawn.latents["z"]).mean).detach() / vae.likelihood.scale
+    assert abs(noise.std() - 1) < 5 / (2 * noise.numel()) ** 0.5
 
 
 def test_what_cannot_be_simulated():

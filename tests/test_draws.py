@@ -17,8 +17,9 @@ from pyro_vae import evidence, weights
 from pyro_vae.evidence.annealed_path import AnnealedPath, FromPrior, sigmoid_schedule
 from pyro_vae.evidence.ladder import ANNEALED, FROM_PRIOR, GUIDE, WITH_PRIOR, Ladder
 from pyro_vae.evidence.log_joint import LogJoint
-from pyro_vae.evidence.resampling import posterior_draws
+from pyro_vae.evidence.resampling import posterior_draws, resample
 from pyro_vae.evidence.runner import Programs
+from pyro_vae.evidence.running_weights import RunningWeights
 from pyro_vae.evidence.settled_draws import _from_chains, settled_draws
 
 with warnings.catch_warnings():
@@ -153,6 +154,33 @@ def test_discrete_latents_come_from_the_guide_or_the_prior(ladders):
     exact = (torch.tensor([0.2, 0.3, 0.5]).log() - (x[:, None] - z) ** 2 / 2).softmax(-1)
     share = (drawn.latents["z"][..., None] == z).double().mean(0)
     assert ((share - exact).abs() < 5 * (0.25 / 2000) ** 0.5).all()
+
+
+def test_draws_are_doubtful_where_the_error_of_the_estimate_is_not_known(monkeypatch):
+    class Unsure(Ladder):
+        def climb(self):
+            columns = super().climb()
+            columns["error"][1] = torch.inf
+            return columns
+
+    monkeypatch.setattr("pyro_vae.evidence.settled_draws.Ladder", Unsure)
+    vae, x = random_instance(seed=3, latent=2, event=3, n=3)
+    assert settled_draws(Programs(vae.model, vae.guide, x), x, 8).doubtful.tolist() == [False, True, False]
+
+
+def test_draws_are_chosen_by_weights_of_which_the_largest_are_smoothed():
+    """With a heavy tail: k-hat, and the share of all but the largest weights, are those of the running sums."""
+    log_w = 1.0 * torch.distributions.Exponential(torch.tensor(1.0, dtype=torch.float64)).sample((500, 4))
+    running = RunningWeights(4, 500)
+    running.update(log_w)
+    k, smoothed_mean = running.pareto_smoothed()
+    chosen, found = resample(log_w, 40_000)
+    assert_close(found, k)
+    assert (k > 0.5).all()
+    threshold = running.tail[-1]
+    below = log_w.masked_fill(log_w > threshold, -torch.inf).logsumexp(0).exp() / (500 * smoothed_mean.exp())
+    share = (log_w.gather(0, chosen) <= threshold).double().mean(0)
+    assert ((share - below).abs() < 5 * (below * (1 - below) / 40_000).sqrt()).all()
 
 
 def test_groups(vae, x):

@@ -22,7 +22,9 @@ from torch.testing import assert_close
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
 from pyro_vae.evidence import certificate as certificate_module
 from pyro_vae.evidence import estimation, ladder
+from pyro_vae.evidence.annealed_path import Annealed
 from pyro_vae.evidence.certificate import Certificate
+from pyro_vae.evidence.running_weights import RunningWeights
 
 ROUNDING = 1e-6  # nats: of float64 sums, where the error is that small
 
@@ -225,6 +227,81 @@ def test_with_too_few_temperatures_the_error_is_infinite():
     assert outside(result, exact).sum() <= most_outside(20)
     assert (result.num_temperatures[result.rung >= ladder.ANNEALED] <= 2).all()
     assert "lower bound" in result.summary()
+
+
+def a_ladder(n=3):
+    """Of a block for which nothing has been done."""
+    vae, x = random_instance(seed=3, latent=2, event=3, n=n)
+    settings = ladder.Settings(tolerance=0.05, max_temperatures=32, num_datapoints=n)
+    return ladder.Ladder(estimation.Programs(vae.model, vae.guide, x), x, settings)
+
+
+def weights_of(log_weights):
+    running = RunningWeights(log_weights.shape[1], len(log_weights))
+    running.update(log_weights)
+    return running
+
+
+def test_an_estimate_below_what_another_has_seen_is_taken_back():
+    """Until something better comes; one that is higher, or lower by chance, is not."""
+    log_weights = 0.3 * torch.randn(400, 3, dtype=torch.float64)
+    climbed, rows = a_ladder(), torch.arange(3)
+    climbed._raise_floor(rows, weights_of(log_weights + torch.tensor([5.0, 0.0, -5.0])))
+    assert (
+        (climbed.floor < torch.tensor([5.05, 0.05, -4.95])) & (climbed.floor > torch.tensor([4.5, -0.5, -5.5]))
+    ).all()
+    climbed._report(ladder.LAPLACE, rows, weights_of(log_weights), samples=400)
+    assert climbed.contradicted.tolist() == [True, False, False]
+    for name in ("error", "bias"):
+        assert climbed.columns[name].isinf().tolist() == [True, False, False]
+    assert climbed.unsettled.tolist() == [0]
+    low = climbed.columns["log_prob"].clone()
+    climbed._report(ladder.FROM_PRIOR, rows, weights_of(log_weights + 5), samples=400)
+    assert climbed.columns["error"].isfinite().all()
+    assert climbed.columns["rung"][0] == ladder.FROM_PRIOR
+    assert climbed.columns["log_prob"][0] > low[0] + 4.9
+
+
+def test_a_floor_leaves_room_for_its_own_error():
+    """Twice the error, at least a twentieth of a nat; where none is known, ten standard errors and a nat."""
+    climbed, rows = a_ladder(), torch.arange(3)
+    sure = weights_of(1e-3 * torch.randn(400, 3, dtype=torch.float64))
+    climbed._raise_floor(rows, sure)
+    assert_close(climbed.floor, sure.log_mean - 0.05)
+    climbed, unsure = a_ladder(), weights_of(1e-3 * torch.randn(3, 3, dtype=torch.float64))
+    climbed._raise_floor(rows, unsure)
+    assert_close(climbed.floor, unsure.log_mean - 1)
+    climbed, wild = a_ladder(), weights_of(6 * torch.randn(400, 3, dtype=torch.float64))
+    climbed._raise_floor(rows, wild)
+    assert (climbed.floor <= wild.log_mean - (10 * wild.std_error).clamp_min(1) + 1e-9).all()
+    climbed._raise_floor(rows, sure)
+    assert (climbed.floor >= sure.log_mean - 0.05 - 1e-9).all()  # it only rises
+
+
+class Standstill:
+    """A path and its schedule: chains that find nothing but the normals they come from."""
+
+    def some(self, index):
+        self.count = len(index)
+        return self
+
+    rows = some
+
+    def resized(self, num_temperatures):  # noqa: ARG002
+        return self
+
+    def forward(self, num_chains, schedule):  # noqa: ARG002
+        log_weights = 1e-3 * torch.randn(num_chains, self.count, dtype=torch.float64)
+        return Annealed(log_weights, torch.zeros(num_chains, self.count, 2), torch.ones(self.count))
+
+
+def test_chains_that_do_not_see_why_weights_of_their_normals_vary_are_not_believed():
+    climbed, rows, index = a_ladder(), torch.arange(3), torch.tensor([0, 2])
+    climbed.variance = torch.tensor([100.0, 100.0, 0.0]).double()
+    for rung, believed in ((ladder.ANNEALED, [False, True]), (ladder.FROM_PRIOR, [True, True])):
+        climbed.paths[rung] = rows, Standstill(), Standstill()
+        climbed._run_chains(rung, index, torch.tensor([24, 24]), 32)
+        assert climbed.columns["error"][index].isfinite().tolist() == believed
 
 
 def test_a_budget_stops_it_and_says_what_was_left():
