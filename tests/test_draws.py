@@ -119,19 +119,22 @@ def test_draws_by_annealing_are_from_a_posterior_that_is_a_ring(ladders):
 
 
 def test_chains_go_along_the_path_of_their_own_datapoint():
-    """A path is that of the rows that were annealed, not of all: means within 5 errors of 200 draws, at least."""
+    """A path is that of the rows that were annealed, not of all. With so few temperatures, weights matter.
+
+    Means within 5 errors of 400 draws, of 4000 chains.
+    """
     vae, x = random_instance(seed=6, latent=2, event=5, n=6)
     programs, known, rows = Programs(vae.model, vae.guide, x), torch.tensor([1, 3, 4]), torch.tensor([3, 4])
     log_joint = LogJoint(vae.model, x, programs.layout, programs.chunk_size)
     path = AnnealedPath(FromPrior(log_joint, known), 3)
     schedule = path.pilot(60, sigmoid_schedule(48))
-    columns = {"rung": torch.full((6,), FROM_PRIOR), "num_temperatures": torch.tensor([0, 50, 0, 60, 70, 0])}
+    columns = {"rung": torch.full((6,), FROM_PRIOR), "num_temperatures": torch.tensor([0, 9, 0, 6, 8, 0])}
     ladder = SimpleNamespace(
         programs=programs, log_joint=log_joint, columns=columns, paths={FROM_PRIOR: (known, path, schedule)}
     )
-    z, _ = _from_chains(ladder, rows, 400)
+    z, _ = _from_chains(ladder, rows, 4000)
     exact = exact_posterior(vae.likelihood, x[rows])
-    error = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() / 200**0.5
+    error = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() / 400**0.5
     assert ((z.mean(0) - exact.loc).abs() < 5 * error).all()
 
 

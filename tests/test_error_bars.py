@@ -6,6 +6,7 @@ No sample is left out for what its own diagnostics say. ``benchmarks/error_bars.
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -140,6 +141,8 @@ def test_the_error_of_a_good_proposal_is_known(draw, count):
 def test_weights_of_zero_are_no_tail():
     result = check_coverage(with_zeros(0.5), 200)
     assert result.settled.all()
+    few = check_coverage(with_zeros(0.9), 200)  # twenty of 200 are all that there is
+    assert few.settled.double().mean() > 0.98
 
 
 @given(
@@ -175,6 +178,12 @@ def test_a_pilot_that_saw_more_counts():
     assert error_bars(good.moments(), pilot=bad.moments()).error.isinf().all()
     more = error_bars(good.moments(), pilot=good.moments())
     assert torch.equal(more.error, error_bars(good.moments()).error)
+    # What a pilot has seen of the variance counts in full, however little the sample has.
+    sure, wilder = RunningWeights(4, 2000), RunningWeights(4, 2000)
+    sure.update(log_normal(0.02)(2000, 4))
+    wilder.update(log_normal(0.4)(2000, 4))
+    both = error_bars(sure.moments(), pilot=wilder.moments())
+    assert (both.bias > 0.8 * error_bars(wilder.moments()).bias).all()
 
 
 def test_an_interval_grows_with_its_probability_from_the_bias():
@@ -208,6 +217,23 @@ def test_a_warning_grows_with_what_it_is_about(unsettled, expected, unexpected):
     assert len(repr(result)) < 120
     assert result._repr_html_().startswith("<table>")
     assert len(result.plot().axes) == 1
+
+
+def test_what_is_left_out_widens_the_error_of_the_others():
+    """Datapoints that a single method has settled by their own samples; not those of a few, chosen by pilots."""
+    torch.manual_seed(0)
+    result = evidence_of(normal(2, 1.2)(200, 100))
+    plain = result.mean_error
+    result = replace(result, error=result.error.index_fill(0, torch.arange(4), torch.inf))
+    assert result.settled_mean_error == pytest.approx(plain * (1 + 5 * 0.04), rel=0.05)
+    by_pilots = replace(result, rung=torch.zeros(100, dtype=torch.int64))
+    assert by_pilots.settled_mean_error == pytest.approx(plain, rel=0.05)
+
+
+def test_doubtful_is_a_large_k_hat():
+    torch.manual_seed(0)
+    result = replace(evidence_of(normal(2, 1.2)(200, 3)), pareto_k=torch.tensor([0.1, 0.8, torch.inf]))
+    assert result.doubtful.tolist() == [False, True, True]
 
 
 def test_biases_do_not_average_out():

@@ -24,6 +24,7 @@ from pyro_vae.evidence import certificate as certificate_module
 from pyro_vae.evidence import estimation, ladder
 from pyro_vae.evidence.annealed_path import Annealed
 from pyro_vae.evidence.certificate import Certificate
+from pyro_vae.evidence.laplace_proposal import fit_block
 from pyro_vae.evidence.running_weights import RunningWeights
 
 ROUNDING = 1e-6  # nats: of float64 sums, where the error is that small
@@ -278,6 +279,34 @@ def test_a_floor_leaves_room_for_its_own_error():
     assert (climbed.floor >= sure.log_mean - 0.05 - 1e-9).all()  # it only rises
 
 
+def test_what_a_pilot_has_refused_has_no_error_of_its_own(monkeypatch):
+    """Nor have samples of normals that may lack modes: whatever they say themselves."""
+    for wanted, complete in ((0.0, False), (256.0, False), (256.0, True)):
+        climbed, rows = a_ladder(), torch.arange(3)
+        climbed.fit = fit_block(climbed.log_joint, climbed.programs.guide)
+        climbed.fit = climbed.fit._replace(complete=torch.full((3,), complete))
+        monkeypatch.setattr(climbed, "_wanted", lambda *_, count=wanted: torch.full((3,), count).double())
+        climbed._laplace(rows)
+        assert climbed.columns["log_prob"].isfinite().all()
+        assert climbed.columns["error"].isfinite().tolist() == [complete] * 3
+
+
+def test_a_bias_above_twice_the_tolerance_wants_something_better():
+    climbed = a_ladder()
+    climbed.columns["error"][:] = 0.5
+    climbed.columns["bias"] = torch.tensor([0.09, 0.11, torch.nan]).double()
+    assert climbed.unsettled.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("n", [1, 10, 10_000])
+def test_the_variance_that_is_aimed_at_is_small_enough_for_bias_and_noise(n):
+    """The bias of a log-mean is half of its variance; the mean over n has an nth of it, and two of its deviations."""
+    settings = ladder.Settings(tolerance=0.05, max_temperatures=1, num_datapoints=n)
+    assert 0 < settings.variance_for_bias / 2 <= settings.tolerance / 4
+    assert 0 < settings.variance <= settings.variance_for_bias
+    assert 2 * (settings.variance / n) ** 0.5 <= settings.tolerance * (1 + 1e-9)
+
+
 class Standstill:
     """A path and its schedule: chains that find nothing but the normals they come from."""
 
@@ -403,6 +432,7 @@ def test_a_budget_is_shared_out_among_the_blocks_that_are_left(monkeypatch):
 def test_matrices_of_a_block_stay_small(vae, x):
     """Four matrices of each datapoint: in a few dimensions it is the number of datapoints that is limited."""
     programs = estimation.Programs(vae.model, vae.guide, x)
+    assert programs.latent_size == 2
     for size, chunk_size in ((2, 2**16), (100, 2**16), (400, 2**16), (5000, 2**16), (100, 30)):
         programs.latent_size, programs.chunk_size = size, chunk_size
         rows = estimation.block_rows(programs)

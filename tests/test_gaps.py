@@ -118,6 +118,7 @@ def test_a_round_that_makes_it_worse_is_taken_back():
     vae, x = random_instance(seed=3, latent=2, event=3, n=6)
     gap = evidence.inference_gap(vae.model, vae.guide, x, num_steps=1, lr=5.0, max_rounds=1, num_samples=4000)
     assert ((gap.best_elbo - gap.elbo).abs() < 5 * gap.elbo_std_error + 0.02).all()
+    assert not gap.converged.any()
 
 
 def test_errors_come_with_log_p():
@@ -155,6 +156,24 @@ def test_given_log_p_belongs_to_its_datapoint_in_every_block():
     gap = evidence.inference_gap(off.model, off.guide, x, log_prob=exact, **few)
     assert_close(gap.log_prob, exact)
     assert_close(gap.total, exact - gap.elbo)
+
+
+def test_the_error_of_a_gap_is_that_of_both_its_ends():
+    """Of four datapoints with the standard errors 0.3 and 0.4: those of the means are half, and the third side 5."""
+    four = torch.ones(4, dtype=torch.float64)
+    gap = evidence.InferenceGap(
+        elbo=-3 * four,
+        best_elbo=-2 * four,
+        log_prob=-1 * four,
+        elbo_std_error=0.3 * four,
+        best_elbo_std_error=0.4 * four,
+        log_prob_error=0 * four,
+        log_prob_bias=0 * four,
+        converged=four.bool(),
+    )
+    for name, error in (("amortization", 0.25), ("approximation", 0.2), ("inference", 0.15)):
+        mean = 2 if name == "inference" else 1
+        assert re.search(rf"{name} gap.* {mean}\.000 \+- {1.95996 * error:.3f}\n", gap.summary())
 
 
 def test_networks_are_left_alone(vae, x):

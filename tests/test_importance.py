@@ -140,6 +140,30 @@ def test_never_more_at_once_than_asked_for(vae, x, num_samples):
     assert result.num_samples == num_samples
 
 
+def test_what_is_left_over_of_the_samples_is_not_drawn_by_a_function_for_more(vae, x, monkeypatch):
+    """Compiled programs have one size: 11 samples are two times 4 and 3, of blocks of 3, 3 and 1 datapoints."""
+    sizes = []
+
+    def compiled(function, example, other):
+        assert len(example) == len(other) == 3
+
+        def fast(block):
+            sizes.append(len(block))
+            return function(block)
+
+        return fast
+
+    monkeypatch.setattr("pyro_vae.evidence.importance_sampling.compiled", compiled)
+    monkeypatch.setattr("pyro_vae.evidence.importance_sampling.choose_rows", lambda *_: 3)
+    results = []
+    for is_compiled in (True, False):
+        torch.manual_seed(1)
+        options = {"num_samples": 11, "chunk_size": 12, "compile": is_compiled}
+        results.append(evidence.importance(vae.model, vae.guide, x, **options))
+    assert sizes == [3] * 4
+    assert torch.equal(results[0].log_prob, results[1].log_prob)
+
+
 def test_a_single_sample_claims_nothing(vae, x):
     result = evidence.importance(vae.model, vae.guide, x, num_samples=1)
     assert_close(result.log_prob, result.elbo)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import known_evidence
 import pyro
@@ -14,10 +15,11 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyro_vae import evidence
+from pyro_vae.evidence import laplace_proposal as laplace_module
 from pyro_vae.evidence import modes as modes_module
 from pyro_vae.evidence.laplace_proposal import find_modes, fit_block
 from pyro_vae.evidence.latent_draws import latent_draws
-from pyro_vae.evidence.log_joint import LogJoint
+from pyro_vae.evidence.log_joint import FastDensities, LogJoint
 from pyro_vae.evidence.normal_mixture import NormalMixture
 from pyro_vae.evidence.posterior_means import at_means
 from pyro_vae.evidence.runner import Programs
@@ -259,6 +261,84 @@ def test_a_support_that_depends_on_another_latent_is_refused():
     x = torch.zeros(20)
     with pytest.raises(ValueError, match="latent site 'z' has a support that depends on other latents"):
         joint_of(model, guide, x)
+
+
+def test_a_step_to_where_the_density_is_lower_is_taken_back():
+    """A normal that is five times too wide, beside the mean: Newton's step leads far beyond it."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z.sum(-1), 1e3), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+
+    x, eye = torch.zeros(3, dtype=torch.float64), torch.eye(2, dtype=torch.float64).expand(1, 3, 2, 2)
+    normals = NormalMixture(
+        center=x.new_full((1, 3, 2), 0.5),
+        factor=5 * eye,
+        inverse=eye / 5,
+        log_det=x.new_full((1, 3), 2 * math.log(5)),
+        log_weight=x.new_zeros(1, 3),
+    )
+    assert_close(at_means(joint_of(model, guide, x), normals, torch.arange(3)).center, normals.center)
+
+
+def test_more_starts_lose_no_mode_that_is_known():
+    x = torch.full((3,), 2.0, dtype=torch.float64)
+    model, guide, _, _ = known_evidence.both_signs(2)
+    joint = joint_of(model, guide, x)
+    known = find_modes(joint, guide)
+    rows = torch.tensor([2, 0])
+    again = laplace_module.refit(joint, known, rows, torch.full((4, 2, 1), 1.5, dtype=torch.float64)).normals
+    assert (known.normals.num_modes(0.1) == 2).all()
+    assert (again.num_modes(0.1) == 2).all()
+
+
+def test_a_slope_that_is_not_finite_moves_nothing():
+    """Even where the density seems to rise: the second time that it is asked for."""
+    calls = []
+
+    def gradient(position, rows):  # noqa: ARG001
+        calls.append(1)
+        slope = torch.full_like(position, 0.5 if len(calls) == 1 else torch.nan)
+        return torch.full_like(position[..., 0], float(len(calls))), slope
+
+    eye = torch.eye(2).expand(1, 3, 2, 2)
+    normals = NormalMixture(torch.zeros(1, 3, 2), eye, eye, torch.zeros(1, 3), torch.zeros(1, 3))
+    assert at_means(SimpleNamespace(gradient=gradient), normals, torch.arange(3)).center.isfinite().all()
+
+
+@pytest.mark.parametrize("even", [False, True])
+def test_modes_that_grow_in_number_with_the_starts_are_not_complete(monkeypatch, even):
+    """Of z^2 in six dimensions there are 64 modes, for which at most 32 starts are taken; of z there is one."""
+    monkeypatch.setattr(laplace_module, "MOST_STARTS", 8)
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(x.new_zeros(6), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z**2 if even else z, 0.2).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), 6), 1.0).to_event(1))
+
+    x = torch.ones(2, 6, dtype=torch.float64)
+    assert find_modes(joint_of(model, guide, x), guide).complete.tolist() == [not even] * 2
+
+
+@pytest.mark.parametrize("count", [10, 64, 91])
+def test_densities_that_are_recorded_for_batches_of_one_size_are_those_of_each_pair(count):
+    """Full batches, what is left over and filled up, and few that are not worth it; each pair has its own numbers."""
+    vae, x = random_instance(seed=1, latent=3, event=4, n=13)
+    layout, rows = Programs(vae.model, vae.guide, x).layout, torch.arange(count) % 13
+    slow = LogJoint(vae.model, x, layout, 1000)
+    fast = LogJoint(vae.model, x, layout, 1000, FastDensities(lambda function, *_: function, pairs=64))
+    position = torch.randn(1, count, 3, dtype=torch.float64)
+    for name in ("value", "gradient", "parts"):
+        assert_close(getattr(fast, name)(position, rows), getattr(slow, name)(position, rows))
 
 
 def test_a_center_moves_at_most_three_standard_deviations_at_a_time():

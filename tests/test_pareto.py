@@ -56,6 +56,15 @@ def test_equal_weights_have_k_zero():
     assert k[2] < 0.5
 
 
+def test_smoothing_leaves_the_threshold_and_exceeds_no_weight_that_was_seen():
+    for offset in (-1e4, 0.0, 1e4):
+        tail = _tail(LOG_WEIGHTS) + offset
+        smoothed = pareto.pareto_smooth(tail)[1]
+        assert_close(smoothed[-1], tail[-1])
+        assert (smoothed <= tail[0] + 1e-6).all()
+        assert ((smoothed - tail).abs() < 3).all()  # and replaces each by something like it
+
+
 def test_too_few_to_tell():
     assert pareto.pareto_k(_tail(torch.randn(20, 1))).item() == torch.inf
     assert pareto.pareto_k(_tail(torch.randn(30, 1))).isfinite().item()

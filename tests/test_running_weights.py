@@ -60,6 +60,13 @@ def test_weights_of_zero_count():
     assert all(value.isfinite() for value in (*moments.log_means, moments.largest, moments.slope))
 
 
+def test_a_tail_with_weights_of_zero_has_a_finite_slope():
+    running = RunningWeights(1, 10)
+    running.update(torch.full((10, 1), -torch.inf).index_fill(0, torch.tensor([3]), 2.0))
+    assert running.tail.isneginf().any()
+    assert running.moments().slope.isfinite().all()
+
+
 def running_of(log_weights):
     running = RunningWeights(log_weights.shape[1], 60)
     running.update(log_weights)
