@@ -230,6 +230,16 @@ def test_what_is_left_out_widens_the_error_of_the_others():
     assert by_pilots.settled_mean_error == pytest.approx(plain, rel=0.05)
 
 
+def test_a_method_has_settled_what_has_a_known_error():
+    torch.manual_seed(0)
+    result = evidence_of(normal(2, 1.2)(200, 4))
+    rung, seconds = torch.tensor([2, 2, 2, 4]), (0.0, 0.0, 3.0, 1.0, 2.0)
+    error = result.error.index_fill(0, torch.tensor([1, 3]), torch.inf)
+    result = replace(result, error=error, rung=rung, seconds_by_rung=seconds)
+    found = [(each.name, each.datapoints, each.settled, each.seconds) for each in result.rungs]
+    assert found == [("Laplace", 3, 2, 3.0), ("annealed from Laplace", 0, 0, 1.0), ("annealed from prior", 1, 0, 2.0)]
+
+
 def test_doubtful_is_a_large_k_hat():
     torch.manual_seed(0)
     result = replace(evidence_of(normal(2, 1.2)(200, 3)), pareto_k=torch.tensor([0.1, 0.8, torch.inf]))

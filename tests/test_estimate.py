@@ -24,6 +24,7 @@ from pyro_vae.evidence import certificate as certificate_module
 from pyro_vae.evidence import estimation, ladder
 from pyro_vae.evidence.annealed_path import Annealed
 from pyro_vae.evidence.certificate import Certificate
+from pyro_vae.evidence.error_bars import expected_relative_variance
 from pyro_vae.evidence.laplace_proposal import fit_block
 from pyro_vae.evidence.running_weights import RunningWeights
 
@@ -289,6 +290,51 @@ def test_what_a_pilot_has_refused_has_no_error_of_its_own(monkeypatch):
         climbed._laplace(rows)
         assert climbed.columns["log_prob"].isfinite().all()
         assert climbed.columns["error"].isfinite().tolist() == [complete] * 3
+
+
+def test_a_pilot_asks_for_as_many_samples_as_its_variance_needs():
+    """Powers of two, and none where more than is allowed would be needed."""
+    climbed = a_ladder()
+    pilot = weights_of(torch.tensor([0.1, 0.8, 3.0]) * torch.randn(4000, 3, dtype=torch.float64))
+    expected = expected_relative_variance(pilot.moments())
+    wanted = climbed._wanted(pilot, torch.inf)
+    assert (expected / wanted <= climbed.settings.variance_for_bias).all()
+    assert torch.equal(wanted.log2(), wanted.log2().round())
+    assert wanted[0] == 256
+    assert climbed._wanted(pilot, 1.0).gt(0).tolist() == [True, True, False]
+
+
+def test_a_guide_without_a_class_is_found_out():
+    """Of discrete latents: its own weights do not vary at all."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Categorical(torch.tensor([0.5, 0.5]).to(x)))
+            pyro.sample("x", dist.Normal(4 * z.to(x), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Categorical(torch.tensor([1.0, 0.0]).to(x).expand(len(x), 2)))
+
+    x = torch.tensor([2.0, 3.0, 4.0], dtype=torch.float64)
+    exact = torch.stack([dist.Normal(mean, 1.0).log_prob(x) - math.log(2) for mean in (0.0, 4.0)]).logsumexp(0)
+    result = estimate(model, guide, x)
+    assert ((result.log_prob - exact).abs() <= 2 * result.error).all()
+
+
+def test_fresh_samples_are_not_better_than_their_pilot(monkeypatch):
+    climbed, rows = a_ladder(), torch.arange(3)
+    climbed.fit = fit_block(climbed.log_joint, climbed.programs.guide)
+    pilot = weights_of(9 * torch.randn(1024, 3, dtype=torch.float64) - 100)
+    monkeypatch.setattr(climbed, "_laplace_pilot", lambda *_: (pilot, torch.zeros(3)))
+    monkeypatch.setattr(climbed, "_wanted", lambda *_: torch.full((3,), 256.0).double())
+    reported = []
+    monkeypatch.setattr(climbed, "_report", lambda *args, **_: reported.append(args))
+    climbed.columns["bias"] = torch.zeros(3).double()
+    climbed.columns["error"] = torch.zeros(3).double()
+    climbed._laplace(rows)
+    assert len(reported) == 1
+    assert_close(reported[0][3].log_mean, pilot.log_mean)
 
 
 def test_a_bias_above_twice_the_tolerance_wants_something_better():

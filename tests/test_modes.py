@@ -265,6 +265,7 @@ def test_a_support_that_depends_on_another_latent_is_refused():
 
 def test_a_step_to_where_the_density_is_lower_is_taken_back():
     """A normal that is five times too wide, beside the mean: Newton's step leads far beyond it."""
+    """A normal that is three times too wide, beside the mean: Newton's step leads far beyond it."""
 
     def model(x):
         with pyro.plate("data", len(x)):
@@ -281,6 +282,10 @@ def test_a_step_to_where_the_density_is_lower_is_taken_back():
         factor=5 * eye,
         inverse=eye / 5,
         log_det=x.new_full((1, 3), 2 * math.log(5)),
+        center=x.new_full((1, 3, 2), 0.3),
+        factor=3 * eye,
+        inverse=eye / 3,
+        log_det=x.new_full((1, 3), 2 * math.log(3)),
         log_weight=x.new_zeros(1, 3),
     )
     assert_close(at_means(joint_of(model, guide, x), normals, torch.arange(3)).center, normals.center)
@@ -295,6 +300,17 @@ def test_more_starts_lose_no_mode_that_is_known():
     again = laplace_module.refit(joint, known, rows, torch.full((4, 2, 1), 1.5, dtype=torch.float64)).normals
     assert (known.normals.num_modes(0.1) == 2).all()
     assert (again.num_modes(0.1) == 2).all()
+
+
+def test_one_step_leads_to_the_mean_of_a_normal():
+    """From one standard deviation beside it in every direction of the posterior's own coordinates."""
+    vae, x = random_instance(seed=3, latent=3, event=5, n=6)
+    joint = joint_of(vae.model, vae.guide, x)
+    normals = find_modes(joint, vae.guide).normals
+    exact = exact_posterior(vae.likelihood, x)
+    factor = exact.scale_tril.detach()[None]
+    beside = normals._replace(center=exact.loc.detach()[None] + factor.sum(-1), factor=factor)
+    assert_close(at_means(joint, beside, torch.arange(6)).center[0], exact.loc.detach(), rtol=0, atol=1e-6)
 
 
 def test_a_slope_that_is_not_finite_moves_nothing():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pyro
 import pytest
 import torch
@@ -71,6 +73,14 @@ def guide(x):
     with pyro.plate("data", len(x)):
         b = pyro.sample("b", dist.Normal(x / 2, 0.4))
         pyro.sample("a", dist.Normal((b / 3)[..., None].expand(*b.shape, 2), 0.4).to_event(1))
+
+
+def test_normals_at_modes_are_mixed_with_the_prior():
+    """A tenth: so no weight exceeds ten times the likelihood, wherever the normals are."""
+    vae, x = random_instance(seed=3, latent=2, event=3, n=5)
+    layout = weights.find_layout(vae.model, vae.guide, x)
+    at = evidence.laplace()(vae.model, vae.guide, x, 40, layout)
+    assert (at.log_posterior >= at.log_prior + math.log(0.1) - 1e-9).all()
 
 
 @pytest.mark.parametrize("name", PROPOSALS)

@@ -60,6 +60,18 @@ def test_weights_of_zero_count():
     assert all(value.isfinite() for value in (*moments.log_means, moments.largest, moments.slope))
 
 
+def running_of(log_weights):
+    running = RunningWeights(log_weights.shape[1], 60)
+    running.update(log_weights)
+    return running
+
+
+def test_an_error_knows_what_a_pilot_has_seen():
+    good, bad = running_of(0.1 * torch.randn(60, 2)), running_of(9 * torch.randn(60, 2))
+    assert good.columns()["error"].isfinite().all()
+    assert good.columns(pilot=bad.moments())["error"].isinf().all()
+
+
 def test_a_tail_with_weights_of_zero_has_a_finite_slope():
     running = RunningWeights(1, 10)
     running.update(torch.full((10, 1), -torch.inf).index_fill(0, torch.tensor([3]), 2.0))
