@@ -79,12 +79,6 @@ def test_a_tail_with_weights_of_zero_has_a_finite_slope():
     assert running.moments().slope.isfinite().all()
 
 
-def running_of(log_weights):
-    running = RunningWeights(log_weights.shape[1], 60)
-    running.update(log_weights)
-    return running
-
-
 def test_what_is_remembered_of_a_sample_is_not_taken_for_another_one():
     """Moments are computed once: those of some rows, of replaced rows and of more samples are others."""
     log_w, other = 3 * torch.randn(30, 5, dtype=torch.float64), torch.randn(30, 2, dtype=torch.float64)
