@@ -41,9 +41,9 @@ def by_row(model: Any, guide: Any, x: Any) -> tuple[Any, Any, Tensor]:
     Args:
         model: A Pyro program, called with as many tensors as it has arguments.
         guide: Likewise.
-        x: A tensor ``[n, *event]``; a tuple of tensors, each ``[n, ...]``; a ``Dataset`` or a ``DataLoader`` of what
-            the model takes (of more, such as labels, the programs get the first). It is loaded into memory, in the
-            order of the data set. A sampler of its own is respected, a shuffled order is not.
+        x: A tensor ``[n, *event]``; a tuple of tensors, each ``[n, ...]``; a list of batches, a ``Dataset`` or a
+            ``DataLoader`` of what the model takes (of more, such as labels, the programs get the first). It is loaded
+            into memory, in the order of the data set. A sampler of its own is respected, a shuffled order is not.
 
     Returns:
         The programs and the tensor that they are called with. For several tensors, that is the index of their rows.
@@ -119,18 +119,18 @@ def _tensors(x: Any, count: int | None, device: torch.device | None) -> tuple[Te
     """The first so many tensors of the data, on the device if they have to be loaded."""
     if isinstance(x, TensorDataset):
         x = x.tensors
-    if isinstance(x, tuple | list):
+    if isinstance(x, tuple):
         if not x or not all(isinstance(each, Tensor) for each in x):
-            kinds = " and ".join(type(each).__name__ for each in x)
-            raise TypeError(f"x is a {type(x).__name__} of {kinds or 'nothing'}; expected tensors")
+            kinds = " and ".join(dict.fromkeys(type(each).__name__ for each in x))
+            raise TypeError(f"x is a tuple of {kinds or 'nothing'}; expected tensors")
         return tuple(x[:count])
-    if not isinstance(x, Dataset | DataLoader):
+    if not isinstance(x, list | Dataset | DataLoader):
         raise TypeError(
             f"x is of type {type(x).__name__}; expected a tensor of shape [n, *event], a tuple of tensors, "
-            "a Dataset or a DataLoader"
+            "a list of batches, a Dataset or a DataLoader"
         )
     with generators_kept(device or torch.device("cpu")):
-        batches = [_batch(batch)[:count] for batch in _in_order(x)]
+        batches = [_batch(batch)[:count] for batch in (x if isinstance(x, list) else _in_order(x))]
     if not batches:
         raise ValueError("x has no datapoints")
     return tuple(torch.cat(column).to(device or column[0].device) for column in zip(*batches, strict=True))
@@ -139,7 +139,7 @@ def _tensors(x: Any, count: int | None, device: torch.device | None) -> tuple[Te
 def _batch(batch: Any) -> list[Tensor]:
     values = list(batch) if isinstance(batch, tuple | list) else [batch]
     if not values or not all(isinstance(value, Tensor) for value in values):
-        kinds = " and ".join(type(value).__name__ for value in values)
+        kinds = " and ".join(dict.fromkeys(type(value).__name__ for value in values))
         raise TypeError(f"x has batches of {kinds or 'nothing'}; expected tensors")
     return values
 

@@ -417,7 +417,7 @@ def test_an_interruption_leaves_what_was_done():
     [
         ({"x": torch.zeros(49)}, ValueError, "x has 49 datapoints, too few .*: repeat its rows"),
         ({"x": torch.zeros(1)}, ValueError, "x has 1 datapoint, too few"),
-        ({"x": [0.0]}, TypeError, "x is of type list"),
+        ({"x": [0.0]}, TypeError, "x has batches of"),
         ({"x": -torch.ones(60)}, ValueError, "support"),
         ({"num_draws": 3}, ValueError, "num_draws is 3; expected an integer of at least 4"),
         ({"chunk_size": 0}, ValueError, "chunk_size is 0"),

@@ -292,7 +292,7 @@ def test_programs_with_several_sites():
 def test_bad_input(vae, x):
     with pytest.raises(ValueError, match="num_draws is 3; expected an integer of at least 4"):
         evidence.to_arviz(vae.model, vae.guide, x, num_draws=3)
-    with pytest.raises(TypeError, match="x is of type list"):
+    with pytest.raises(TypeError, match="x has batches of"):
         evidence.to_arviz(vae.model, vae.guide, [1.0])
     chains = evidence.annealed(vae.model, vae.guide, x, num_chains=2, num_temperatures=1, num_leapfrog=1)
     with pytest.raises(ValueError, match=r"call evidence\.to_arviz"):

@@ -243,7 +243,7 @@ def test_weights_that_cannot_be_used(value, message):
         (lambda x: x, {"num_samples": 0}, ValueError, "num_samples is 0"),
         (lambda x: x, {"chunk_size": 0}, ValueError, "chunk_size is 0"),
         (lambda x: x[:0], {}, ValueError, "at least one datapoint"),
-        (lambda x: x.tolist(), {}, TypeError, "x is of type list"),
+        (lambda x: x.tolist(), {}, TypeError, "x has batches of"),
         (lambda x: x.double(), {}, TypeError, "x has dtype torch.float64"),
         (lambda x: x[:, :, :3], {}, ValueError, r"expected \[n, 1, 4, 4\]"),
         (lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), {}, ValueError, r"x\[5, 0, 0, 0\] = nan"),

@@ -292,7 +292,7 @@ def discrete_guide(x):
 @pytest.mark.parametrize(
     ("options", "error", "message"),
     [
-        ({"x": TWO_SITES_X.tolist()}, TypeError, "x is of type list"),
+        ({"x": TWO_SITES_X.tolist()}, TypeError, "x has batches of"),
         ({"x": TWO_SITES_X[:0]}, ValueError, "at least one datapoint"),
         ({"x": TWO_SITES_X + 0.5}, ValueError, "support"),
         ({"num_samples": 3}, ValueError, "num_samples is 3"),

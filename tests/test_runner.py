@@ -214,6 +214,7 @@ def test_nothing_is_kept_of_the_programs_run_but_numbers_of_each_row():
     programs = Programs(vae.model, vae.guide, x)
     kept = [each for each in vars(programs).values() if isinstance(each, torch.Tensor) and each is not x]
     kept += programs._last_values.values()
+    kept = [each for each in kept if each.untyped_storage().data_ptr() != x.untyped_storage().data_ptr()]
     assert sum(each.untyped_storage().nbytes() for each in kept) <= 2 * 4 * len(x) + 10_000
 
 

@@ -224,7 +224,14 @@ def _fit(
     with kept_to_itself(out, Processes(device)):
         with in_turn():
             training = begin(vae.to(device))
-        return _run(training, callbacks, progress)
+        try:
+            return _run(training, callbacks, progress)
+        except Interrupted:
+            raise
+        except KeyboardInterrupt as interrupt:  # the second one: the first waits for the step to end
+            run = training.run
+            message = f"stopped at once in epoch {run.progress.epoch + 1}, after {run.progress.step} steps"
+            raise Interrupted(f"{message}; what was done since the last save is not kept", run) from interrupt
 
 
 def _run(training: Training, callbacks: Sequence[Callback], progress: bool) -> Run:
