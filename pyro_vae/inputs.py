@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from typing import Any
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, RandomSampler, TensorDataset
 
 from pyro_vae.checks import check_rows
+from pyro_vae.program_arguments import most_tensors, parameters_of
 from pyro_vae.randomness import generators_kept
 
 __all__ = ["ByRow", "as_tensors", "by_row", "x_alone"]
@@ -95,17 +95,10 @@ def x_alone(model: Any, x: Any) -> Any:
 
 def _num_arguments(program: Any) -> int | None:
     """How many tensors a program takes; None if any number, or if that cannot be told."""
-    if isinstance(program, nn.Module):  # of which __call__ takes anything
-        program = program.forward
     try:
-        parameters = inspect.signature(program).parameters.values()
+        return most_tensors(parameters_of(program))
     except (TypeError, ValueError):
         return None
-    if any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters):
-        return None
-    return sum(
-        parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD) for parameter in parameters
-    )
 
 
 def _device(program: Any) -> torch.device | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from pyro_vae.inputs import x_alone
 from pyro_vae.interrupted import interruptible
 from pyro_vae.processes import Processes
 from pyro_vae.threads import one_thread_at_a_time
+from pyro_vae.warn import warn
 from pyro_vae.weights import Layout, Program, sample_sites, trace_of
 
 __all__ = ["impute"]
@@ -97,10 +97,9 @@ def impute(
         processes=processes,
     )
     if doubtful[-1]:
-        warnings.warn(
+        warn(
             f"for {doubtful[-1]} of {len(x)} datapoints, the draws need not be from the posterior, and the values that "
             "are filled in may be wrong",
-            stacklevel=3,
         )
     return filled
 

@@ -29,8 +29,8 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
 
     From each start, L-BFGS (Nocedal & Wright 2006, algorithm 7.4) goes uphill for some steps. Ends without a valley
     between them belong to one mode; the others go on uphill, since what looks like a valley may be a bend. Newton's
-    method finishes each mode; its Hessian is made of finite differences of
-    gradients, so that the model is differentiated once only.
+    method finishes each mode; its Hessian is made of finite differences of gradients, so that the model is
+    differentiated once only.
 
     Args:
         log_joint: That of a block of datapoints.

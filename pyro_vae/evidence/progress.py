@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import accumulate
@@ -21,6 +20,7 @@ from pyro_vae.interrupted import Interrupted
 from pyro_vae.lock import locked
 from pyro_vae.processes import Processes, of_all, of_the_first
 from pyro_vae.randomness import generators_kept, reseed
+from pyro_vae.warn import warn
 
 __all__ = ["Compute", "Progress", "bar", "block_seed", "interrupted", "over_blocks"]
 
@@ -196,7 +196,7 @@ def _kept_where(keeper: ResumeFile | None, kept: Kept) -> str:
 
 def _save_or_warn(keeper: ResumeFile, kept: Kept) -> None:
     if failure := _failure(keeper, kept):
-        warnings.warn(f"{failure}: what was computed since the last save is not kept there", stacklevel=2)
+        warn(f"{failure}: what was computed since the last save is not kept there")
 
 
 def _unless_interrupted(function: Callable[[], Result]) -> Result | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from inspect import Parameter, signature
+from inspect import Parameter
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.data.arrays import as_tensor
+from pyro_vae.program_arguments import most_tensors, parameters_of
 
 __all__ = ["BatchArguments"]
 
@@ -29,11 +30,11 @@ class BatchArguments:
     """
 
     def __init__(self, model: Callable[..., Any]) -> None:
-        parameters = _parameters(model)
+        parameters = parameters_of(model)
         kinds = {parameter.kind for parameter in parameters}
         places = [each for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
         named = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
-        self.most = None if Parameter.VAR_POSITIONAL in kinds else len(places)
+        self.most = most_tensors(parameters)
         self.required = [each.name for each in places if each.default is Parameter.empty]
         self._names = None if Parameter.VAR_KEYWORD in kinds else named
         self._first = places[0].name if places else None
@@ -60,10 +61,6 @@ class BatchArguments:
             wanted = ", ".join(self.required)
             raise TypeError(f"a batch has {len(arguments)} tensors; the programs take {len(self.required)}: {wanted}")
         return arguments, {}
-
-
-def _parameters(program: Callable[..., Any]) -> list[Parameter]:
-    return list(signature(program.forward if isinstance(program, nn.Module) else program).parameters.values())
 
 
 def _tensor(value: Any) -> Tensor:

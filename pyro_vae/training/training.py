@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,6 +34,7 @@ from pyro_vae.training.steps import Steps
 from pyro_vae.training.support import Observed, observed, surely_inside
 from pyro_vae.training.validation import validate
 from pyro_vae.vae import VAE
+from pyro_vae.warn import warn
 
 __all__ = ["Training"]
 
@@ -407,7 +407,7 @@ class Training:
             except OSError as error:
                 if not self.run.is_done:
                     raise
-                warnings.warn(f"{error}: the run is done, but how it ended is not kept there", stacklevel=2)
+                warn(f"{error}: the run is done, but how it ended is not kept there")
 
     def _load(self, state: dict[str, Any]) -> None:
         """Takes what :meth:`save` has kept, with the progress loaded already, and the weights not yet.
