@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.evidence.results.running_weights import RunningWeights
 
 Draw = Callable[[int, int], Tensor]
 ROWS = 4000

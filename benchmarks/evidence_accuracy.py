@@ -34,8 +34,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, load, nn, posteriors, priors
-from pyro_vae.arguments import count
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.scripts import count, exit_at_interrupt
 
 FAR = 0.3  # nats
 ROUNDING = 1e-4  # nats: sums of some twenty terms of size 10, in float32

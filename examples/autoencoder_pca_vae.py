@@ -26,11 +26,10 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 from torch.optim.lr_scheduler import LinearLR
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors, representation
-from pyro_vae.arguments import count, positive
-from pyro_vae.devices import choose_device
-from pyro_vae.folders import writable_folder
-from pyro_vae.interrupted import exit_at_interrupt
 from pyro_vae.representation import Estimate
+from pyro_vae.scripts import count, exit_at_interrupt, positive
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
 
 IMAGE = (1, 28, 28)
 LINEAR_LR = 1e-2

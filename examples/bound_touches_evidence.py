@@ -16,11 +16,10 @@ from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
 from pyro_vae import VAE, likelihoods, posteriors, priors
-from pyro_vae.arguments import count
-from pyro_vae.figures import new_figure
-from pyro_vae.folders import writable_folder
 from pyro_vae.infer.losses import CUBO, ELBO, IWAE
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.plots import new_figure
+from pyro_vae.scripts import count, exit_at_interrupt
+from pyro_vae.system.files import writable_folder
 from pyro_vae.weights import find_layout, terms_at
 
 NOISE = 0.5

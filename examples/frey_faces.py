@@ -18,10 +18,9 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
-from pyro_vae.arguments import count
-from pyro_vae.devices import choose_device
-from pyro_vae.folders import writable_folder
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.scripts import count, exit_at_interrupt
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
 
 IMAGE, HIDDEN = (1, 28, 20), [200]
 LEVELS = 255  # grey levels in a unit of the data

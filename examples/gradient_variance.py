@@ -24,12 +24,11 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from pyro_vae import SVI, VAE, data, fit, likelihoods, nn, posteriors, priors
-from pyro_vae.arguments import count
-from pyro_vae.figures import new_figure
-from pyro_vae.folders import writable_folder
 from pyro_vae.infer import GradientMoments, gradient_variance
 from pyro_vae.infer.losses import ELBO, IWAE, DReG, ScoreFunction, StickingTheLanding, leave_one_out
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.plots import new_figure
+from pyro_vae.scripts import count, exit_at_interrupt
+from pyro_vae.system.files import writable_folder
 
 ELBOS: dict[str, Callable[[int], Any]] = {
     "score function": ScoreFunction,

@@ -36,12 +36,11 @@ from pyro_vae import (
     posteriors,
     priors,
 )
-from pyro_vae.arguments import count, positive
-from pyro_vae.devices import choose_device
-from pyro_vae.figures import new_figure
-from pyro_vae.folders import writable_folder
 from pyro_vae.infer.losses import ELBO, IWAE
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.plots import new_figure
+from pyro_vae.scripts import count, exit_at_interrupt, positive
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
 from pyro_vae.training import NotFiniteError, Run
 
 IMAGE = (1, 28, 28)

@@ -22,10 +22,9 @@ from torch import Tensor
 from torch.distributions import Distribution, constraints, kl_divergence
 
 from pyro_vae import SVI
-from pyro_vae.arguments import count
-from pyro_vae.figures import new_figure
-from pyro_vae.folders import writable_folder
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.plots import new_figure
+from pyro_vae.scripts import count, exit_at_interrupt
+from pyro_vae.system.files import writable_folder
 
 torch.set_default_dtype(torch.float64)
 

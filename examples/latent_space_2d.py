@@ -20,11 +20,10 @@ from torch import Tensor
 from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
-from pyro_vae.arguments import count
-from pyro_vae.devices import choose_device
-from pyro_vae.figures import new_figure
-from pyro_vae.folders import writable_folder
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.plots import new_figure
+from pyro_vae.scripts import count, exit_at_interrupt
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
 from pyro_vae.training import Run
 
 IMAGE, HIDDEN = (1, 28, 28), [256, 256]

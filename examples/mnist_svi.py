@@ -22,10 +22,9 @@ from rich.table import Table
 from torch.optim.lr_scheduler import LinearLR
 
 from pyro_vae import VAE, CheckpointError, data, evidence, fit, likelihoods, nn, plots, posteriors, priors
-from pyro_vae.arguments import count, positive
-from pyro_vae.folders import writable_folder
-from pyro_vae.interrupted import exit_at_interrupt
 from pyro_vae.processes import Processes, join
+from pyro_vae.scripts import count, exit_at_interrupt, positive
+from pyro_vae.system.files import writable_folder
 from pyro_vae.training import BEST, LAST, Run
 
 LOSSES = {"trace": Trace_ELBO, "meanfield": TraceMeanField_ELBO}

@@ -20,10 +20,9 @@ from rich.progress import track
 from rich.table import Column, Table
 
 from pyro_vae import SVI, VAE, BottomUp, HierarchicalVAE, TopDown, data, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.arguments import count, positive
-from pyro_vae.devices import choose_device
-from pyro_vae.folders import writable_folder
-from pyro_vae.interrupted import exit_at_interrupt
+from pyro_vae.scripts import count, exit_at_interrupt, positive
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
 
 IMAGE, LATENT, HIDDEN = (1, 28, 28), 40, [300, 300]
 CONTEXT = 60

@@ -18,13 +18,13 @@ from pyro_vae import (
     training,
     weights,
 )
-from pyro_vae.conditional import ConditionalVAE
-from pyro_vae.hierarchical import BottomUp, HierarchicalVAE, TopDown
 from pyro_vae.infer import SVI
-from pyro_vae.interrupted import Interrupted
-from pyro_vae.semi_supervised import SemiSupervisedVAE
+from pyro_vae.models.conditional import ConditionalVAE
+from pyro_vae.models.hierarchical import BottomUp, HierarchicalVAE, TopDown
+from pyro_vae.models.semi_supervised import SemiSupervisedVAE
+from pyro_vae.models.vae import VAE
+from pyro_vae.system.interrupts import Interrupted
 from pyro_vae.training import CheckpointError, NotFiniteError, fit, load
-from pyro_vae.vae import VAE
 
 __version__ = "0.1.0"
 

@@ -1,35 +1,14 @@
-"""Early checks: that parts fit together and that data can be taken, each with one clear sentence when not."""
+"""Checks of arguments, each with one clear sentence when they fail."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from numbers import Integral
-from typing import Any
 
-import torch
 from torch import Tensor, nn
-from torch.distributions import Distribution, constraints
+from torch.distributions import Distribution
 
-from pyro_vae.randomness import generators_kept
-from pyro_vae.warn import warn
-
-__all__ = [
-    "call_part",
-    "check_batch",
-    "check_choice",
-    "check_count",
-    "check_data",
-    "check_inside",
-    "check_particles",
-    "check_parts",
-    "check_positive",
-    "check_rows",
-    "trial",
-    "warn_unless_broadcasting",
-]
-
-ROWS_AT_ONCE = 4096
+__all__ = ["call_part", "check_choice", "check_count", "check_positive", "check_rows"]
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
@@ -79,162 +58,6 @@ def check_rows(x: Tensor, event: str = "*event") -> Tensor:
     return x
 
 
-def check_parts(
-    prior: nn.Module,
-    likelihood: nn.Module,
-    posterior: nn.Module,
-    given: Callable[[Tensor, Tensor], Tensor] = lambda values, z: values,  # noqa: ARG005
-) -> tuple[Tensor, Tensor, Any]:
-    """Runs the three parts once, on one draw from the prior, and checks that they fit together.
-
-    Parameters that a part creates lazily exist afterwards.
-
-    Args:
-        prior: The prior.
-        likelihood: The likelihood.
-        posterior: The posterior.
-        given: What becomes of z or x, ``[1, ...]``, before likelihood and posterior are called with it; z comes second.
-
-    Returns:
-        The draws, z ``[1, latent]`` and x ``[1, *event]``, and the support of the likelihood.
-
-    Raises:
-        TypeError: If a part is not a module or does not return a distribution.
-        ValueError: If a part does not accept what another gives.
-    """
-    with trial({"prior": prior, "likelihood": likelihood, "posterior": posterior}):
-        p_z = call_part("prior()", prior)
-        z = p_z.sample((1,))
-        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, given(z, z))
-        x = p_x.sample()
-        warn_unless_broadcasting("likelihood(z)", likelihood, given(z, z))
-        q_z = call_part(
-            f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, given(x, z)
-        )
-        code = q_z.sample()
-    check_batch("prior()", p_z, ())
-    check_batch("likelihood(z)", p_x)
-    check_batch("posterior(x)", q_z)
-    if q_z.event_shape != p_z.event_shape:
-        raise ValueError(
-            f"latent sizes do not match: prior() has event shape {list(p_z.event_shape)}, "
-            f"posterior(x) has {list(q_z.event_shape)}"
-        )
-    check_inside(z, "prior()", q_z, "posterior(x)")
-    check_inside(code, "posterior(x)", p_z, "prior()")
-    return z, x, p_x.support
-
-
-def check_batch(name: str, distribution: Any, batch: tuple[int, ...] = (1,)) -> None:
-    """Checks the batch shape of a distribution, which a part returned for a batch of one.
-
-    Raises:
-        ValueError: If it is another.
-    """
-    if distribution.batch_shape != batch:
-        raise ValueError(
-            f"{name} has batch shape {list(distribution.batch_shape)} for a batch of one, and event shape "
-            f"{list(distribution.event_shape)}; expected batch shape {list(batch)}, all other dimensions in the event "
-            "(.to_event(1) makes independent dimensions one event)"
-        )
-
-
-def check_inside(draws: Tensor, source: str, distribution: Distribution, name: str) -> None:
-    """Checks that draws from one distribution are possible for another.
-
-    Raises:
-        ValueError: If not.
-    """
-    try:
-        support: Any = distribution.support
-    except NotImplementedError:  # that of a flow is not known
-        return
-    if not support.check(draws).all():
-        raise ValueError(f"draws from {source} lie outside of the support of {name}, which is {support}")
-
-
-@contextmanager
-def trial(parts: dict[str, nn.Module]) -> Iterator[None]:
-    """To run parts, by name, once: random generators and training modes are left as they were.
-
-    Raises:
-        TypeError: If a part is not a module.
-    """
-    for name, part in parts.items():
-        if not isinstance(part, nn.Module):
-            raise TypeError(f"{name} is of type {type(part).__name__}; a part is an nn.Module returning a distribution")
-    tensors = (tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers()))
-    device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    training = [module for part in parts.values() for module in part.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False  # no batch statistics from a batch of one
-        with torch.no_grad(), generators_kept(device):
-            yield
-    finally:
-        for module in training:
-            module.training = True
-
-
-def warn_unless_broadcasting(name: str, part: nn.Module, z: Tensor) -> None:
-    """Warns if a part, called with several particles at once, gives others than for each of them.
-
-    :func:`check_particles` then refuses to call it so. Call this in a :func:`trial`.
-
-    Args:
-        name: How the part is called.
-        part: A part from latents to a distribution.
-        z: A latent to try, ``[1, *latent]``.
-    """
-    part.__dict__.pop(_TAKES_ROWS, None)
-    if not _broadcasts(part, z):
-        part.__dict__[_TAKES_ROWS] = True
-        warn(
-            f"{name} does not broadcast over a leading dimension of z: it can be trained with one particle, but "
-            f"several at once, as for log p(x), are refused. {_REMEDY}"
-        )
-
-
-def check_particles(name: str, part: nn.Module, z: Tensor, latent_dims: int = 1) -> None:
-    """Checks that a part can be called with latents ``[*batch, *latent]``.
-
-    Raises:
-        ValueError: If there are particles besides the rows, and the part was seen not to broadcast.
-    """
-    if z.ndim > latent_dims + 1 and getattr(part, _TAKES_ROWS, False):
-        raise ValueError(
-            f"{name} does not broadcast over a leading dimension of z, of shape {list(z.shape)}. {_REMEDY}"
-        )
-
-
-_TAKES_ROWS = "_takes_rows_only"  # an attribute of parts that do not broadcast
-_REMEDY = (
-    "Where it has a layer to which dimension 1 means something (BatchNorm1d, convolutions, Flatten), wrap its network: "
-    "pyro_vae.nn.Broadcast(network, event_dims=1)"
-)
-
-
-def _broadcasts(part: nn.Module, z: Tensor) -> bool:
-    """Whether particles of latents, close to z ``[1, *latent]``, give the densities that they give as one batch.
-
-    It takes two numbers of rows: one may be that of the features of a layer.
-    """
-    for particles, rows in ((2, 3), (2, 5)):
-        flat = z.expand(particles * rows, *z.shape[1:])
-        if z.is_floating_point():  # for rows to differ
-            flat = flat + 0.1 * torch.randn_like(flat)
-        try:
-            p = part(flat)
-            x = p.sample()
-            apart = p.log_prob(x).unflatten(0, (particles, rows))
-            together = part(flat.unflatten(0, (particles, rows))).log_prob(x.unflatten(0, (particles, rows)))
-        except (RuntimeError, ValueError, IndexError, TypeError):
-            return False
-        if together.shape != apart.shape or not torch.allclose(together, apart, rtol=1e-3, atol=1e-3, equal_nan=True):
-            return False
-    return True
-
-
 def call_part(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
     """Calls a part that other parts gave the inputs of.
 
@@ -249,40 +72,3 @@ def call_part(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
     if not isinstance(distribution, Distribution):
         raise TypeError(f"{name} returned a {type(distribution).__name__}; expected a distribution")
     return distribution
-
-
-def check_data(x: Tensor, example: Tensor, support: Any) -> None:
-    """Checks that x ``[n, *event]`` is data that a likelihood can score.
-
-    Args:
-        x: The data.
-        example: A draw from the likelihood, ``[1, *event]``, of which x must have the event shape, dtype and device.
-        support: The constraint that says which values are possible.
-
-    Raises:
-        TypeError: If x is not a tensor or has the wrong dtype.
-        ValueError: If x is misshapen, empty, on another device, or outside the support.
-    """
-    event = ", ".join(map(str, example.shape[1:]))
-    check_rows(x, event)
-    if x.shape[1:] != example.shape[1:]:
-        raise ValueError(f"x has shape {list(x.shape)}; expected [n, {event}]")
-    if x.dtype != example.dtype:
-        raise TypeError(f"x has dtype {x.dtype}; expected {example.dtype}, as the likelihood draws it")
-    if x.device != example.device:
-        raise ValueError(f"x is on device {x.device}; expected {example.device}, where the VAE is")
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint  # to name the value, rather than the datapoint
-    count, first = 0, None
-    for begin in range(0, len(x), ROWS_AT_ONCE):  # of large data, not all in memory several times
-        part = x[begin : begin + ROWS_AT_ONCE]
-        outside = ~support.check(part) | (part.isinf() if x.is_floating_point() else False)  # it is real for torch
-        if outside.any():
-            row, *place = outside.nonzero()[0].tolist()
-            first = first or (begin + row, *place)
-            count += int(outside.sum())
-    if first is not None:
-        raise ValueError(
-            f"x has {count} values outside the support of the likelihood, {support}: "
-            f"the first is x{list(first)} = {x[first].tolist()}"
-        )

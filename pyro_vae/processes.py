@@ -123,7 +123,7 @@ def join(device: str | None = None) -> Processes:
     Raises:
         ValueError: If there is no such device.
     """
-    from pyro_vae.devices import choose_device
+    from pyro_vae.system.devices import choose_device
 
     if not _is_launched() or torch.distributed.is_initialized():
         return Processes(choose_device(device))

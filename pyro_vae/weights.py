@@ -24,12 +24,12 @@ from pyro.util import check_site_shape
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.few_rows import is_large, on_few_rows
-from pyro_vae.inputs import by_row
-from pyro_vae.randomness import generators_kept
-from pyro_vae.threads import one_thread_at_a_time
+from pyro_vae.programs.few_rows import is_large, on_few_rows
+from pyro_vae.programs.inputs import by_row
+from pyro_vae.system.randomness import generators_kept
+from pyro_vae.system.threads import one_thread_at_a_time
 
-__all__ = ["Layout", "Program", "Terms", "find_layout", "log_weights", "no_sites", "terms"]
+__all__ = ["Layout", "Program", "Terms", "find_layout", "log_mean_exp", "log_weights", "no_sites", "terms"]
 
 Program = Callable[..., Any]  #: Anything with Pyro statements that can be called with data.
 
@@ -342,3 +342,8 @@ def sum_out(values: Tensor, layout: Layout, name: str = "") -> Tensor:
     particle, data = values.ndim + layout.particle_dim, values.ndim + layout.data_dim
     others = [dim for dim in range(values.ndim) if dim not in (particle, data)]
     return values.sum(others) if others else values
+
+
+def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:
+    """The log of the mean of exp(values) over a dimension, which is left out."""
+    return values.logsumexp(dim) - math.log(values.shape[dim])

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence import estimation
+from pyro_vae.evidence.estimators import estimation
 from pyro_vae.processes import Processes, join
 from pyro_vae.weights import terms
 

@@ -11,7 +11,7 @@ from pyro import distributions as dist
 from torch.distributions import AffineTransform
 
 from pyro_vae import evidence
-from pyro_vae.evidence.activity import activity, mean_or_draw
+from pyro_vae.evidence.diagnostics.activity import activity, mean_or_draw
 
 UNITS = 50
 

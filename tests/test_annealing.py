@@ -15,13 +15,13 @@ from scipy.stats import nbinom
 from torch.testing import assert_close
 
 from pyro_vae import evidence, weights
-from pyro_vae.evidence.annealed_path import AnnealedPath, FromPrior, Schedule, sigmoid_schedule
-from pyro_vae.evidence.annealing import path_from, pilot
-from pyro_vae.evidence.hmc import State, hmc_move
-from pyro_vae.evidence.latent_vectors import LatentVectors
-from pyro_vae.evidence.log_joint import LogJoint
-from pyro_vae.evidence.runner import Programs
-from pyro_vae.evidence.simulation import simulate
+from pyro_vae.evidence.diagnostics.simulation import simulate
+from pyro_vae.evidence.estimators.annealing import path_from, pilot
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.unconstrained.annealed_path import AnnealedPath, FromPrior, Schedule, sigmoid_schedule
+from pyro_vae.evidence.unconstrained.hmc import State, hmc_move
+from pyro_vae.evidence.unconstrained.latent_vectors import LatentVectors
+from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 
 STARTS = ("prior", "guide", "laplace")
 

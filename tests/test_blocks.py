@@ -13,7 +13,7 @@ from torch import nn as torch_nn
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence.runner import Programs
+from pyro_vae.evidence.runner.blocks import Programs
 
 
 def model(x):

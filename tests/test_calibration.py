@@ -11,8 +11,8 @@ from pyro import distributions as dist
 from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
-from pyro_vae.evidence.calibration import Calibration, _projection_ranks, _ranks, calibrate
-from pyro_vae.interrupted import Interrupted
+from pyro_vae.evidence.diagnostics.calibration import Calibration, _projection_ranks, _ranks, calibrate
+from pyro_vae.system.interrupts import Interrupted
 
 
 def two_sites(x):

@@ -28,7 +28,8 @@ from safetensors.torch import save
 from torch.optim import lr_scheduler
 
 import pyro_vae
-from pyro_vae import VAE, CheckpointError, NotFiniteError, atomic_file, fit
+from pyro_vae import VAE, CheckpointError, NotFiniteError, fit
+from pyro_vae.system import files
 from pyro_vae.training.checkpoint import pack, read, unpack, write
 from pyro_vae.training.states import load_optimizer, load_scheduler
 
@@ -210,7 +211,7 @@ def _zipped(attack):
 
 def _with_checksum(text):
     weights = {"weight": torch.ones(2)}
-    return save(weights, {"pyro_vae": text, "sha256": atomic_file._digest(weights, text)})
+    return save(weights, {"pyro_vae": text, "sha256": files._digest(weights, text)})
 
 
 FOREIGN = {
@@ -369,7 +370,7 @@ def of(kind, **arguments):
 
 def vae_of(network):
     return of(
-        "pyro_vae.vae.VAE",
+        "pyro_vae.models.vae.VAE",
         prior=of("pyro_vae.priors.standard_normal.StandardNormal", latent_dim=2),
         likelihood=of("pyro_vae.likelihoods.bernoulli.Bernoulli", network=network),
         posterior=of("pyro_vae.posteriors.normal.Normal", network=of(LINEAR, in_features=2, out_features=4)),
@@ -380,11 +381,11 @@ ATTACKS = {
     "no class": of("os.system", command="touch attacked"),
     "no class of ours": of("pathlib.Path"),
     "a path": of("torch.nn.modules.../os.system"),
-    "a function": of("pyro_vae.data.load.load", name="mnist"),
-    "another function": of("pyro_vae.data.load"),
+    "a function": of("pyro_vae.data.by_name.load", name="mnist"),
+    "another function": of("pyro_vae.data.by_name"),
     "what a module has imported": of("torch.nn.modules.module.functools.partial"),
-    "a module's module": of("pyro_vae.vae.nn.Linear", in_features=1, out_features=1),
-    "another's class": of("pyro_vae.latent_variable_model.PyroModule"),
+    "a module's module": of("pyro_vae.models.vae.nn.Linear", in_features=1, out_features=1),
+    "another's class": of("pyro_vae.models.latent_variable_model.PyroModule"),
     "what was not imported": of("pyro_vae.__main__.main"),
     "a class as argument": of("pyro_vae.nn.residual_block.ResidualBlock", channels=1, activation={"type": "os.system"}),
     "no dictionary": ["Linear"],

@@ -26,9 +26,9 @@ from pyro_vae import evidence, load
 from pyro_vae.cli import main
 from pyro_vae.cli.architecture import DEFAULTS, TABLES
 from pyro_vae.cli.command_line import _parse
-from pyro_vae.cli.data_files import read_splits
 from pyro_vae.cli.fitting import Fitting
 from pyro_vae.data import binarize
+from pyro_vae.data.from_file import read_splits
 from pyro_vae.infer.losses import ELBO, IWAE, DReG, StickingTheLanding
 from pyro_vae.weights import log_weights
 

@@ -10,7 +10,7 @@ from linear_gaussian import exact_log_evidence, random_instance
 from scipy.stats import binom
 
 from pyro_vae import evidence
-from pyro_vae.evidence.result import Evidence
+from pyro_vae.evidence.results.evidence import Evidence
 
 
 def two_models(n):

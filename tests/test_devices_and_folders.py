@@ -8,10 +8,10 @@ import os
 import pytest
 import torch
 
-from pyro_vae.arguments import count, positive
-from pyro_vae.devices import choose_device
-from pyro_vae.folders import writable_folder
-from pyro_vae.interrupted import Interrupted, exit_at_interrupt
+from pyro_vae.scripts import count, exit_at_interrupt, positive
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
+from pyro_vae.system.interrupts import Interrupted
 
 
 def test_device_by_default():

@@ -14,13 +14,13 @@ from pyro import distributions as dist
 from torch.testing import assert_close
 
 from pyro_vae import evidence, weights
-from pyro_vae.evidence.annealed_path import AnnealedPath, FromPrior, sigmoid_schedule
-from pyro_vae.evidence.ladder import ANNEALED, FROM_PRIOR, GUIDE, WITH_PRIOR, Ladder
-from pyro_vae.evidence.log_joint import LogJoint
-from pyro_vae.evidence.resampling import posterior_draws, resample
-from pyro_vae.evidence.runner import Programs
-from pyro_vae.evidence.running_weights import RunningWeights
-from pyro_vae.evidence.settled_draws import _from_chains, settled_draws
+from pyro_vae.evidence.draws.resampling import posterior_draws, resample
+from pyro_vae.evidence.draws.settled_draws import _from_chains, settled_draws
+from pyro_vae.evidence.estimators.ladder import ANNEALED, FROM_PRIOR, GUIDE, WITH_PRIOR, Ladder
+from pyro_vae.evidence.results.running_weights import RunningWeights
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.unconstrained.annealed_path import AnnealedPath, FromPrior, sigmoid_schedule
+from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)
@@ -96,7 +96,7 @@ def ladders(monkeypatch):
             super().__init__(*args, **kwargs)
             climbed.append(self)
 
-    monkeypatch.setattr("pyro_vae.evidence.settled_draws.Ladder", Recorded)
+    monkeypatch.setattr("pyro_vae.evidence.draws.settled_draws.Ladder", Recorded)
     return climbed
 
 
@@ -166,7 +166,7 @@ def test_draws_are_doubtful_where_the_error_of_the_estimate_is_not_known(monkeyp
             columns["error"][1] = torch.inf
             return columns
 
-    monkeypatch.setattr("pyro_vae.evidence.settled_draws.Ladder", Unsure)
+    monkeypatch.setattr("pyro_vae.evidence.draws.settled_draws.Ladder", Unsure)
     vae, x = random_instance(seed=3, latent=2, event=3, n=3)
     assert settled_draws(Programs(vae.model, vae.guide, x), x, 8).doubtful.tolist() == [False, True, False]
 
@@ -225,7 +225,7 @@ def noisy_guide(x):
 
 def test_parts_of_a_block_have_their_own_rows(monkeypatch):
     """Where a block of draws is too large for the model to be run on all of it: three parts of two rows."""
-    monkeypatch.setattr("pyro_vae.evidence.draws.rows_of_block", lambda *_: 6)
+    monkeypatch.setattr("pyro_vae.evidence.draws.arviz_draws.rows_of_block", lambda *_: 6)
     vae, x = random_instance(seed=3, latent=2, event=3, n=12)
     idata = evidence.to_arviz(vae.model, vae.guide, x, num_draws=20, chunk_size=40, progress=iter)
     z = torch.from_numpy(idata.posterior["z"].values)

@@ -14,9 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Chi2, Exponential
 
-from pyro_vae.evidence.error_bars import error_bars
-from pyro_vae.evidence.result import Evidence, error_of_mean
-from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.evidence.results.error_bars import error_bars
+from pyro_vae.evidence.results.evidence import Evidence, error_of_mean
+from pyro_vae.evidence.results.running_weights import RunningWeights
 
 ROWS = 1000
 

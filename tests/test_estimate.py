@@ -20,13 +20,13 @@ from scipy.stats import binom
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence import certificate as certificate_module
-from pyro_vae.evidence import estimation, ladder
-from pyro_vae.evidence.annealed_path import Annealed
-from pyro_vae.evidence.certificate import Certificate
-from pyro_vae.evidence.error_bars import expected_relative_variance
-from pyro_vae.evidence.laplace_proposal import fit_block
-from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.evidence.estimators import certificate as certificate_module
+from pyro_vae.evidence.estimators import estimation, ladder
+from pyro_vae.evidence.estimators.certificate import Certificate
+from pyro_vae.evidence.results.error_bars import expected_relative_variance
+from pyro_vae.evidence.results.running_weights import RunningWeights
+from pyro_vae.evidence.unconstrained.annealed_path import Annealed
+from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
 
 ROUNDING = 1e-6  # nats: of float64 sums, where the error is that small
 

@@ -12,7 +12,7 @@ import torch
 from pyro import distributions as dist
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence.certificate import Certificate
+from pyro_vae.evidence.estimators.certificate import Certificate
 
 SIZE = 4
 

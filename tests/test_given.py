@@ -11,7 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 
 from pyro_vae import evidence
-from pyro_vae.evidence.given import averaged
+from pyro_vae.evidence.estimators.given import averaged
 
 N, SIZE, SCALE = 12, 3, 0.6
 CENTER, WIDTH = torch.tensor([1.0, -0.7, 0.4]), 0.1

@@ -13,9 +13,9 @@ from pyro import distributions as dist
 from torch.testing import assert_close
 
 from pyro_vae import evidence
-from pyro_vae.evidence import importance_sampling
-from pyro_vae.infer import graphs
-from pyro_vae.infer.graphs import compiled
+from pyro_vae.evidence.estimators import importance_sampling
+from pyro_vae.infer.recording import compiled as compiled_module
+from pyro_vae.infer.recording.compiled import compiled
 
 
 def test_the_same_draws_and_numbers():
@@ -59,7 +59,7 @@ def test_without_a_c_compiler_the_operations_run_as_recorded(monkeypatch):
     def fails(graph, *inputs):  # noqa: ARG001
         raise RuntimeError("no compiler")
 
-    monkeypatch.setattr(graphs, "inductor", fails)
+    monkeypatch.setattr(compiled_module, "inductor", fails)
     function = lambda x: x + torch.randn(2)  # noqa: E731
     with warnings.catch_warnings():
         warnings.simplefilter("error")

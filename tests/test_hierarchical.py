@@ -143,7 +143,7 @@ def test_three_layers_and_one():
 
 def test_the_product_of_two_normals():
     """q is p times what the data say, normalized: checked on a grid."""
-    from pyro_vae.hierarchical import _product
+    from pyro_vae.models.hierarchical import _product
 
     p, q = dist.Normal(torch.tensor([0.3]), 2.0).to_event(1), dist.Normal(torch.tensor([-1.0]), 0.4).to_event(1)
     z = torch.linspace(-12, 12, 20_001, dtype=torch.float64)[:, None]

@@ -153,8 +153,8 @@ def test_what_is_left_over_of_the_samples_is_not_drawn_by_a_function_for_more(va
 
         return fast
 
-    monkeypatch.setattr("pyro_vae.evidence.importance_sampling.compiled", compiled)
-    monkeypatch.setattr("pyro_vae.evidence.importance_sampling.choose_rows", lambda *_: 3)
+    monkeypatch.setattr("pyro_vae.evidence.estimators.importance_sampling.compiled", compiled)
+    monkeypatch.setattr("pyro_vae.evidence.estimators.importance_sampling.choose_rows", lambda *_: 3)
     results = []
     for is_compiled in (True, False):
         torch.manual_seed(1)

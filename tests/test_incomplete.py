@@ -12,7 +12,7 @@ from torch import nn as torch_nn
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors, weights
-from pyro_vae.evidence import imputation
+from pyro_vae.evidence.draws import imputation
 
 N, PIXELS, LATENT = 12, 5, 2
 

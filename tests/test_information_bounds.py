@@ -11,10 +11,10 @@ from pyro import distributions as dist
 from torch.testing import assert_close
 
 from pyro_vae import evidence
-from pyro_vae.evidence import aggregate_posterior
-from pyro_vae.evidence.aggregate_posterior import aggregate_densities
-from pyro_vae.evidence.information_bounds import Bounds, InformationBounds
-from pyro_vae.evidence.runner import Programs
+from pyro_vae.evidence.diagnostics import aggregate_posterior
+from pyro_vae.evidence.diagnostics.aggregate_posterior import aggregate_densities
+from pyro_vae.evidence.diagnostics.information_bounds import Bounds, InformationBounds
+from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.infer.losses.beta_tc import total_correlation
 
 

@@ -14,9 +14,9 @@ from pyro import distributions as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pyro_vae import ConditionalVAE, evidence, likelihoods, nn, posteriors, priors, weights
-from pyro_vae.evidence import estimation
-from pyro_vae.infer.graphs import recorded
-from pyro_vae.inputs import by_row
+from pyro_vae.evidence.estimators import estimation
+from pyro_vae.infer.recording.compiled import recorded
+from pyro_vae.programs.inputs import by_row
 
 N, SIZE = 30, 4
 WEIGHT = torch.tensor([[1.0, 0.2], [-0.5, 0.8], [0.3, -1.0], [0.6, 0.6]])

@@ -10,8 +10,8 @@ from conftest import small_vae
 from every_estimator import OPTIONS, call
 
 from pyro_vae import Interrupted, evidence, fit
-from pyro_vae.evidence import runner
-from pyro_vae.infer.gradient_variance import gradient_variance
+from pyro_vae.evidence.runner import blocks
+from pyro_vae.infer.gradient_noise import gradient_variance
 from pyro_vae.infer.losses import ELBO
 
 X = (torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
@@ -46,7 +46,7 @@ def test_ctrl_c_in_the_programs(name, where):
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("where", ["check_rows", "checked_trace_pair", "fitting_chunk_size"])
 def test_ctrl_c_before_the_first_block(name, where, monkeypatch):
-    monkeypatch.setattr(runner, where, ctrl_c)
+    monkeypatch.setattr(blocks, where, ctrl_c)
     with pytest.raises(Interrupted) as interrupt:
         CALLS[name]()
     assert interrupt.value.result is None

@@ -15,8 +15,9 @@ import pytest
 import torch
 from conftest import small_vae
 
-from pyro_vae import cli, evidence, fit, load, lock
-from pyro_vae.lock import locked
+from pyro_vae import cli, evidence, fit, load
+from pyro_vae.system import lock
+from pyro_vae.system.lock import locked
 
 X = (torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
 

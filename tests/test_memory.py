@@ -12,8 +12,9 @@ import torch
 from pyro import distributions as dist
 from pyro.infer.autoguide import AutoNormal
 
-from pyro_vae import VAE, evidence, few_rows, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence.runner import Programs
+from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.programs import few_rows
 from pyro_vae.weights import find_layout
 
 MEASURED = """

@@ -15,14 +15,14 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyro_vae import evidence
-from pyro_vae.evidence import laplace_proposal as laplace_module
-from pyro_vae.evidence import modes as modes_module
-from pyro_vae.evidence.laplace_proposal import find_modes, fit_block
-from pyro_vae.evidence.latent_draws import latent_draws
-from pyro_vae.evidence.log_joint import FastDensities, LogJoint
-from pyro_vae.evidence.normal_mixture import NormalMixture
-from pyro_vae.evidence.posterior_means import at_means
-from pyro_vae.evidence.runner import Programs
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.unconstrained import laplace_proposal as laplace_module
+from pyro_vae.evidence.unconstrained import modes as modes_module
+from pyro_vae.evidence.unconstrained.laplace_proposal import find_modes, fit_block
+from pyro_vae.evidence.unconstrained.latent_draws import latent_draws
+from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint
+from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
+from pyro_vae.evidence.unconstrained.posterior_means import at_means
 
 
 def joint_of(model, guide, x, chunk_size=None):

@@ -10,7 +10,7 @@ from pyro import distributions as dist
 from scipy import stats
 from torch.testing import assert_close
 
-from pyro_vae.evidence.normal_mixture import NormalMixture
+from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
 
 
 def mixture(modes, dims, diagonal=False, n=3, apart=2.0):

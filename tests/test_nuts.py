@@ -19,7 +19,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyro_vae.evidence import Interrupted
-from pyro_vae.evidence.nuts import NutsComparison, _diagnostics, compare_with_nuts
+from pyro_vae.evidence.diagnostics.nuts import NutsComparison, _diagnostics, compare_with_nuts
 
 SHORT = {"num_samples": 10, "warmup_steps": 10}
 # Of the guide for each row of the linear-Gaussian model, in standard deviations of the posterior.

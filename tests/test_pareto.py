@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from pyro_vae.evidence import pareto
+from pyro_vae.evidence.results import pareto
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", FutureWarning)

@@ -15,7 +15,7 @@ from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, weights
-from pyro_vae.infer.graphs import compiled
+from pyro_vae.infer.recording.compiled import compiled
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 

@@ -21,7 +21,7 @@ from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, nn, posteriors, priors, weights
 from pyro_vae.distributions import as_pyro
-from pyro_vae.positive_scale import positive_scale
+from pyro_vae.distributions.positive_scale import positive_scale
 
 LATENT, EVENT, CONTEXT = 3, (4,), 5
 FULL = LATENT + LATENT * (LATENT + 1) // 2

@@ -19,9 +19,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from pyro_vae import atomic_file, evidence
-from pyro_vae.atomic_file import from_bytes, to_bytes
-from pyro_vae.evidence import progress as progress_module
+from pyro_vae import evidence
+from pyro_vae.evidence.runner import progress as progress_module
+from pyro_vae.system import files
+from pyro_vae.system.files import from_bytes, to_bytes
 
 X = torch.rand(40, *EVENT, generator=torch.Generator().manual_seed(1)).bernoulli()
 
@@ -210,7 +211,7 @@ SCRIPT = """
     from conftest import small_vae
     from test_progress import X
     from pyro_vae import evidence
-    from pyro_vae.evidence import progress
+    from pyro_vae.evidence.runner import progress
     progress.SECONDS_BETWEEN_SAVES = 0.0
     vae = small_vae()
     def slowly(blocks):
@@ -290,7 +291,7 @@ def full_disk(monkeypatch):
         if len(written) > 2:  # a file and its folder
             raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(atomic_file.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
 
 
 @pytest.mark.usefixtures("full_disk")
@@ -311,7 +312,7 @@ def test_ctrl_c_while_it_saves_leaves_no_half_of_a_file(vae, tmp_path, monkeypat
     def fsync(descriptor):  # noqa: ARG001
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(atomic_file.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
     with pytest.raises(evidence.Interrupted, match="none of 40 datapoints was done"):
         estimate(vae, resume=tmp_path / "run")
     assert not list(tmp_path.iterdir())

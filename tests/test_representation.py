@@ -264,7 +264,7 @@ def by_the_definitions(data: Tensor, samples: Tensor, k: int) -> list[float]:
 @pytest.mark.parametrize("k", [1, 3])
 @pytest.mark.parametrize("pairs", [1, 50, 2**22])
 def test_fidelity_and_diversity_by_the_definitions(k, pairs, monkeypatch):
-    monkeypatch.setattr(sys.modules["pyro_vae.representation.fidelity_and_diversity"], "PAIRS", pairs)
+    monkeypatch.setattr(sys.modules["pyro_vae.representation.fidelity"], "PAIRS", pairs)
     data, samples = torch.randn(20, 2), 0.7 * torch.randn(15, 2) + 1
     result = fidelity_and_diversity(data, samples, k=k)
     assert_close(list(result), by_the_definitions(data.double(), samples.double(), k))

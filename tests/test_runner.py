@@ -16,9 +16,10 @@ import torch
 from every_estimator import NUMBERS, OPTIONS, N, call, error, new_data, new_vae, numbers
 from pyro import distributions as dist
 
-from pyro_vae import evidence, lock
-from pyro_vae.evidence.progress import block_seed
-from pyro_vae.evidence.runner import FEW, Programs
+from pyro_vae import evidence
+from pyro_vae.evidence.runner.blocks import FEW, Programs
+from pyro_vae.evidence.runner.progress import block_seed
+from pyro_vae.system import lock
 
 SCRIPT = Path(__file__).with_name("every_estimator.py")
 # What may be another one when a run goes on: it changes no number, or (chunk_size) only which ones are drawn, or

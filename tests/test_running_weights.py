@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from pyro_vae.evidence.pareto import tail_length
-from pyro_vae.evidence.running_weights import RunningWeights
+from pyro_vae.evidence.results.pareto import tail_length
+from pyro_vae.evidence.results.running_weights import RunningWeights
 
 
 @given(

@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO
 
 from pyro_vae import SVI, evidence, fit
 from pyro_vae.infer.losses import ELBO
-from pyro_vae.threads import in_turn
+from pyro_vae.system.threads import in_turn
 
 X = (torch.rand(40, 1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
 

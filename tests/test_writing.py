@@ -13,9 +13,10 @@ import torch
 from conftest import small_vae
 
 import pyro_vae
-from pyro_vae import Interrupted, atomic_file, fit, plots
+from pyro_vae import Interrupted, fit, plots
 from pyro_vae.cli import main
-from pyro_vae.figures import new_figure
+from pyro_vae.plots import new_figure
+from pyro_vae.system import files
 
 X = (torch.rand(20, 1, 4, 4, generator=torch.Generator().manual_seed(0)) < 0.5).float()
 SETTINGS = {"batch_size": 5, "compile": False, "progress": False, "save_every": 1000.0}
@@ -25,7 +26,7 @@ def full(monkeypatch):
     def fsync(descriptor):  # noqa: ARG001
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(atomic_file.os, "fsync", fsync)
+    monkeypatch.setattr(files.os, "fsync", fsync)
 
 
 def fills_up_after(epochs, monkeypatch):
@@ -137,7 +138,7 @@ def test_an_animation_that_does_not_fit_leaves_what_was_there(tmp_path, old):
 
 def test_nothing_in_the_package_writes_a_file_by_other_means():
     """Those that may: the atomic write, the lock, a pipe between processes, TensorBoard's own files, pictures of a run."""
-    may = {"atomic_file.py", "lock.py", "processes.py", "training/logs/pictures.py", "folders.py"}
+    may = {"files.py", "lock.py", "processes.py", "training/logs/pictures.py", "folders.py"}
     writing = (
         'open("w',
         ".write_text(",

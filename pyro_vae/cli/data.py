@@ -10,8 +10,8 @@ from torch import Tensor
 from tyro.conf import arg
 
 from pyro_vae import data as data_sets
-from pyro_vae.cli.data_files import read_splits
 from pyro_vae.data import Splits, binarize
+from pyro_vae.data.from_file import read_splits
 
 __all__ = ["Data"]
 

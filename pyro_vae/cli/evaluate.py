@@ -14,10 +14,10 @@ from tyro.conf import Positional, arg
 from pyro_vae import evidence, load
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, write_json
-from pyro_vae.devices import choose_device
 from pyro_vae.evidence import ElboCheck, Evidence
-from pyro_vae.folders import writable_folder
-from pyro_vae.training.folders import versions
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
+from pyro_vae.training.run_folder import versions
 
 __all__ = ["Evaluate"]
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyro_vae.atomic_file import replace
+from pyro_vae.system.files import replace
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -14,8 +14,8 @@ from pyro_vae import VAE, load, plots
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.pictures import is_image, save_figure
 from pyro_vae.cli.run_files import data_of, folder_of
-from pyro_vae.devices import choose_device
-from pyro_vae.folders import writable_folder
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
 from pyro_vae.training.logs.drawing import codes, reconstructions, samples
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-from pyro_vae import atomic_file
 from pyro_vae.cli.data import Data
+from pyro_vae.system import files
 
 __all__ = ["COMMAND", "EVIDENCE", "by_flag", "data_of", "folder_of", "read_json", "write_json"]
 
@@ -70,4 +70,4 @@ def write_json(path: Path, content: dict[str, Any]) -> None:
     Raises:
         OSError: If it cannot be written.
     """
-    atomic_file.replace(path, f"{json.dumps(content, indent=2, allow_nan=False)}\n".encode())
+    files.replace(path, f"{json.dumps(content, indent=2, allow_nan=False)}\n".encode())

@@ -8,7 +8,7 @@ for x in data.Batches(mnist.train, 128, transform=data.binarize.dynamic):
 
 from pyro_vae.data import binarize
 from pyro_vae.data.batches import Batches
-from pyro_vae.data.load import load
+from pyro_vae.data.by_name import load
 from pyro_vae.data.splits import Splits
 
 __all__ = ["Batches", "Splits", "binarize", "load"]

@@ -17,7 +17,7 @@ TORCHVISION_NAMES = {
 
 
 def load_from_torchvision(name: str, root: str | Path | None, num_valid: int, download: bool) -> Splits:
-    """Loads a data set through torchvision; see :func:`pyro_vae.data.load`.
+    """Loads a data set through torchvision; see :func:`pyro_vae.data.by_name`.
 
     Raises:
         ImportError: If torchvision cannot be imported.

@@ -1,8 +1,8 @@
 """Distributions as Pyro wants them."""
 
 from pyro_vae.distributions import kl_normals as kl_normals  # the divergences are registered by the import
-from pyro_vae.distributions.as_pyro import as_pyro
 from pyro_vae.distributions.continuous_bernoulli import ContinuousBernoulli
+from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.discretized_logistic import DiscretizedLogistic
 from pyro_vae.distributions.hypersphere import HypersphericalUniform
 from pyro_vae.distributions.mixture import Mixture

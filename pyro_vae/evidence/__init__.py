@@ -1,22 +1,22 @@
 """log p(x) with error bars, and checks of every bound on it."""
 
-from pyro_vae.evidence.annealing import annealed
-from pyro_vae.evidence.bidirectional import Sandwich, sandwich
-from pyro_vae.evidence.calibration import Calibration, calibrate
-from pyro_vae.evidence.certificate import Certificate
-from pyro_vae.evidence.comparison import Comparison, compare
-from pyro_vae.evidence.decomposition import ElboDecomposition, decompose_elbo
-from pyro_vae.evidence.draws import to_arviz
-from pyro_vae.evidence.elbo_check import ElboCheck, ElboEstimate, check_elbo
-from pyro_vae.evidence.estimation import estimate
-from pyro_vae.evidence.gaps import InferenceGap, inference_gap
-from pyro_vae.evidence.importance_sampling import importance
-from pyro_vae.evidence.imputation import impute
-from pyro_vae.evidence.laplace_proposal import laplace
-from pyro_vae.evidence.nuts import NutsComparison, compare_with_nuts
-from pyro_vae.evidence.proposals import Proposal, defensive, widened
-from pyro_vae.evidence.result import Evidence
-from pyro_vae.interrupted import Interrupted
+from pyro_vae.evidence.diagnostics.calibration import Calibration, calibrate
+from pyro_vae.evidence.diagnostics.decomposition import ElboDecomposition, decompose_elbo
+from pyro_vae.evidence.diagnostics.elbo_check import ElboCheck, ElboEstimate, check_elbo
+from pyro_vae.evidence.diagnostics.gaps import InferenceGap, inference_gap
+from pyro_vae.evidence.diagnostics.nuts import NutsComparison, compare_with_nuts
+from pyro_vae.evidence.draws.arviz_draws import to_arviz
+from pyro_vae.evidence.draws.imputation import impute
+from pyro_vae.evidence.estimators.annealing import annealed
+from pyro_vae.evidence.estimators.bidirectional import Sandwich, sandwich
+from pyro_vae.evidence.estimators.certificate import Certificate
+from pyro_vae.evidence.estimators.comparison import Comparison, compare
+from pyro_vae.evidence.estimators.estimation import estimate
+from pyro_vae.evidence.estimators.importance_sampling import importance
+from pyro_vae.evidence.estimators.proposals import Proposal, defensive, widened
+from pyro_vae.evidence.results.evidence import Evidence
+from pyro_vae.evidence.unconstrained.laplace_proposal import laplace
+from pyro_vae.system.interrupts import Interrupted
 
 __all__ = [
     "Calibration",

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from pyro_vae.data.arrays import as_tensor
-from pyro_vae.program_arguments import most_tensors, parameters_of
+from pyro_vae.programs.arguments import most_tensors, parameters_of
 
 __all__ = ["BatchArguments"]
 

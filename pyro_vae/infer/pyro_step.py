@@ -14,8 +14,8 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.infer.optimizers import TorchOptimizer
+from pyro_vae.infer.recording.guards import Surroundings
 from pyro_vae.infer.reparameterized import reparameterized
-from pyro_vae.infer.surroundings import Surroundings
 
 __all__ = ["BeforeUpdate", "PyroStep"]
 

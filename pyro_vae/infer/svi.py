@@ -16,18 +16,18 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from pyro_vae.data import Batches
-from pyro_vae.gradients import gradients_enabled
 from pyro_vae.infer.batch_arguments import BatchArguments
-from pyro_vae.infer.call import Call, split_numbers
-from pyro_vae.infer.memory import keep_freed_memory
 from pyro_vae.infer.optimizers import as_pyro_optim
 from pyro_vae.infer.pyro_step import BeforeUpdate, PyroStep
-from pyro_vae.infer.recorded_step import RecordedStep
-from pyro_vae.infer.recording import record, why
+from pyro_vae.infer.recording.call import Call, split_numbers
+from pyro_vae.infer.recording.record import record, why
+from pyro_vae.infer.recording.recorded_step import RecordedStep
 from pyro_vae.infer.reparameterized import goes_through_draws
-from pyro_vae.randomness import get_generators, set_generators
-from pyro_vae.threads import in_turn, one_thread_at_a_time
-from pyro_vae.warn import warn
+from pyro_vae.system.grad_mode import gradients_enabled
+from pyro_vae.system.memory import keep_freed_memory
+from pyro_vae.system.randomness import get_generators, set_generators
+from pyro_vae.system.threads import in_turn, one_thread_at_a_time
+from pyro_vae.system.warning import warn
 
 __all__ = ["SVI"]
 

@@ -7,7 +7,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_vae.warn import warn
+from pyro_vae.system.warning import warn
 
 __all__ = ["Bernoulli"]
 

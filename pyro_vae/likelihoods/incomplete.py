@@ -10,7 +10,7 @@ from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
-from pyro_vae.distributions.as_pyro import as_pyro
+from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.independent import split_independent
 
 __all__ = ["Incomplete"]

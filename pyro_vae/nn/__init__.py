@@ -6,8 +6,8 @@ Any module that does so works instead, and :class:`Broadcast` makes one of a mod
 from pyro_vae.nn.broadcast import Broadcast
 from pyro_vae.nn.convolutional import convolutional_decoder, convolutional_encoder
 from pyro_vae.nn.fill_missing import FillMissing
-from pyro_vae.nn.gated_mlp import gated_mlp
-from pyro_vae.nn.mlp import mlp
+from pyro_vae.nn.gated_perceptron import gated_mlp
+from pyro_vae.nn.multilayer_perceptron import mlp
 from pyro_vae.nn.one_hot import OneHot
 from pyro_vae.nn.residual_block import ResidualBlock
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import avg_pool2d, pad
 
 from pyro_vae.nn.broadcast import Broadcast
-from pyro_vae.nn.mlp import mlp
+from pyro_vae.nn.multilayer_perceptron import mlp
 from pyro_vae.nn.shapes import as_shape
 
 __all__ = ["convolutional_decoder", "convolutional_encoder"]

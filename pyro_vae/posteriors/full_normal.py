@@ -8,7 +8,7 @@ import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.positive_scale import positive_scale
+from pyro_vae.distributions.positive_scale import positive_scale
 
 __all__ = ["FullNormal"]
 

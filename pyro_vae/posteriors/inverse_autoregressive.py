@@ -8,8 +8,8 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from pyro_vae.distributions.positive_scale import positive_scale
 from pyro_vae.distributions.zuko_import import zuko
-from pyro_vae.positive_scale import positive_scale
 from pyro_vae.posteriors.autoregressive import autoregressive_transforms, split_outputs
 
 __all__ = ["InverseAutoregressive"]

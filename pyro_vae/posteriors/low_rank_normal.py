@@ -6,7 +6,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.checks import check_count
-from pyro_vae.positive_scale import positive_scale
+from pyro_vae.distributions.positive_scale import positive_scale
 
 __all__ = ["LowRankNormal"]
 

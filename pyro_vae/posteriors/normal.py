@@ -5,7 +5,7 @@ from __future__ import annotations
 from pyro import distributions as dist
 from torch import Tensor, nn
 
-from pyro_vae.positive_scale import positive_scale
+from pyro_vae.distributions.positive_scale import positive_scale
 
 __all__ = ["Normal"]
 
@@ -15,7 +15,7 @@ class Normal(nn.Module):
 
     Args:
         network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent]``: the locations, then the raw scales, which
-            go through :func:`~pyro_vae.positive_scale.positive_scale`.
+            go through :func:`~pyro_vae.distributions.positive_scale.positive_scale`.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -10,7 +10,7 @@ from torch import nn
 
 from pyro_vae import distributions
 from pyro_vae.checks import check_count
-from pyro_vae.positive_scale import positive_scale
+from pyro_vae.distributions.positive_scale import positive_scale
 
 __all__ = ["Mixture"]
 

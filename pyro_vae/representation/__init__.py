@@ -5,10 +5,10 @@ autoencoder or of a network that somebody else trained serve as well, so that th
 """
 
 from pyro_vae.representation.estimate import Estimate
-from pyro_vae.representation.fidelity_and_diversity import FidelityAndDiversity, fidelity_and_diversity
-from pyro_vae.representation.frechet_distance import frechet_distance
+from pyro_vae.representation.fidelity import FidelityAndDiversity, fidelity_and_diversity
+from pyro_vae.representation.frechet import frechet_distance
 from pyro_vae.representation.probes import linear_probe, nearest_neighbours
-from pyro_vae.representation.reconstruction_error import reconstruction_error
+from pyro_vae.representation.reconstructions import reconstruction_error
 
 __all__ = [
     "Estimate",

@@ -2,8 +2,8 @@
 
 from pyro_vae.training import logs
 from pyro_vae.training.checkpoint import CheckpointError
-from pyro_vae.training.fit import fit
 from pyro_vae.training.loading import BEST, LAST, load
+from pyro_vae.training.loop import fit
 from pyro_vae.training.not_finite import NotFiniteError
 from pyro_vae.training.run import Run
 

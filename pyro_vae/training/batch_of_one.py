@@ -12,7 +12,7 @@ from pyro.poutine import Trace
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from pyro_vae.randomness import generators_kept
+from pyro_vae.system.randomness import generators_kept
 from pyro_vae.training.sources import Batch
 from pyro_vae.weights import trace_pair
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.atomic_file import ChecksumError, from_bytes, replace, to_bytes
+from pyro_vae.system.files import ChecksumError, from_bytes, replace, to_bytes
 
 __all__ = ["CheckpointError", "blaming", "pack", "read", "replace", "unpack", "write"]
 

@@ -13,9 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from pyro_vae.randomness import generators_kept
+from pyro_vae.system.randomness import generators_kept
 from pyro_vae.training.bounded import Bounded
 from pyro_vae.training.difference import difference
+from pyro_vae.training.moved import MOVED
 
 __all__ = ["NotDescribable", "build", "describe"]
 
@@ -158,6 +159,7 @@ def _find(name: str) -> type[nn.Module]:
     if not isinstance(name, str) or not _is_ours(name):
         raise ValueError(f"{name!r} is no class of {' or '.join(_PACKAGES)}")
     module, _, class_name = name.rpartition(".")
+    module = MOVED.get(module, module)
     kind = getattr(sys.modules.get(module), class_name, None)
     if kind is None:
         raise ValueError(f"there is no class {name} in this version")

@@ -17,7 +17,7 @@ from pyro_vae.data import Batches
 from pyro_vae.data.arrays import as_tensor, native
 from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.processes import Processes
-from pyro_vae.randomness import get_generators, reseed, set_generators
+from pyro_vae.system.randomness import get_generators, reseed, set_generators
 
 __all__ = ["Batch", "Loaded", "Rows", "Source", "as_source"]
 

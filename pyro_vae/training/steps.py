@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_vae.infer import SVI
 from pyro_vae.processes import Processes
-from pyro_vae.randomness import generators_kept
+from pyro_vae.system.randomness import generators_kept
 from pyro_vae.training.scales import Scales
 from pyro_vae.training.sharding import ShardedLoss, whole_and_shards
 from pyro_vae.training.sources import Batch

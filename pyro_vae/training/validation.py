@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pyro_vae.processes import Processes
-from pyro_vae.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.training.scales import scale_of
 from pyro_vae.training.sources import Batch
 from pyro_vae.weights import sample_sites, trace_pair

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
-from pyro_vae.log_mean_exp import log_mean_exp
+from pyro_vae.weights import log_mean_exp
 
 __all__ = ["WakeWake"]
 

@@ -11,11 +11,11 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae import plots
-from pyro_vae.checks import trial
-from pyro_vae.hierarchical import HierarchicalVAE
-from pyro_vae.randomness import reseed
-from pyro_vae.threads import one_thread_at_a_time
-from pyro_vae.vae import VAE
+from pyro_vae.models.hierarchical import HierarchicalVAE
+from pyro_vae.models.parts_fit import trial
+from pyro_vae.models.vae import VAE
+from pyro_vae.system.randomness import reseed
+from pyro_vae.system.threads import one_thread_at_a_time
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -1,0 +1,1 @@
+"""Checks of guides, bounds and estimates."""

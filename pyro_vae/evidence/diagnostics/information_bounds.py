@@ -1,0 +1,103 @@
+"""Bounds on how much z says of x, and on what q(z) has that the prior has not."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+from typing import NamedTuple
+
+from torch import Tensor
+
+from pyro_vae.evidence.diagnostics.aggregate_posterior import AggregateDensities
+from pyro_vae.evidence.results.error_bars import student
+
+__all__ = ["Bounds", "InformationBounds", "information_bounds"]
+
+LEAST = 10  # datapoints and draws; fewer do not tell how much they vary
+GUESSES = 3  # at q(z), of which the best bound is taken
+Z = NormalDist().inv_cdf(1 - 0.025 / GUESSES)  # so that all of them hold together with 97.5%
+
+
+class Bounds(NamedTuple):
+    """The ends of a 95% interval, in nats."""
+
+    lower: float
+    upper: float
+
+    def __str__(self) -> str:
+        return f"from {self.lower:.3f} to {self.upper:.3f}"
+
+
+class InformationBounds(NamedTuple):
+    """For all the data of which the datapoints are a sample."""
+
+    mutual_information: Bounds  #: Of x and z, under q.
+    marginal_kl: Bounds  #: KL(q(z) || p(z)).
+    total_correlation: Bounds | None  #: KL(q(z) || product of q(z_d)).
+
+
+def information_bounds(
+    densities: AggregateDensities, log_prior: Tensor, rate: Tensor, index: Tensor
+) -> InformationBounds:
+    """Encloses the parts of the rate, by densities that are too high and too low at draws from q(z).
+
+    The mean of q(z | x) over datapoints is too high at a draw from one of them, so that its log is on average at least
+    that of q(z). Any density that does not know of this datapoint is on average too low, by its KL from q(z): the mean
+    over other datapoints (Poole et al. 2019, equations 12 and 13), a normal, or the prior.
+
+    Args:
+        densities: Of draws, each of a datapoint of its own.
+        log_prior: log p(z) of them, ``[m]``.
+        rate: KL(q(z | x) || p(z)) of each datapoint, or an unbiased estimate, ``[n]``.
+        index: Which of the datapoints the draws are of, ``[m]``.
+    """
+    m, nothing = len(index), Bounds(0.0, math.inf)
+    units = densities.units_everyone, densities.units_others
+    if m < LEAST:
+        return InformationBounds(nothing, nothing, None if units[0] is None else nothing)
+    own, high = densities.own, densities.everyone
+    low = [guess for guess in (densities.others, densities.normal) if guess is not None and guess.isfinite().all()]
+
+    def ends(values: Tensor, remainder: Tensor) -> tuple[float, float]:
+        return min(
+            _interval(values), _interval_of_difference(rate, remainder, index), key=lambda pair: pair[1] - pair[0]
+        )
+
+    information = Bounds(
+        max(0.0, ends(own - high, high - log_prior)[0]),
+        min([_interval(rate)[1], *(ends(own - guess, guess - log_prior)[1] for guess in low)]),
+    )
+    marginal = Bounds(
+        max([0.0, *(ends(guess - log_prior, own - guess)[0] for guess in low)]),
+        ends(high - log_prior, own - high)[1],
+    )
+    correlation = None
+    if units[0] is not None and units[1] is not None:
+        correlation = Bounds(
+            max([0.0, *(_interval(guess - units[0].sum(-1))[0] for guess in low)]),
+            _interval(high - units[1].sum(-1))[1],
+        )
+    return InformationBounds(
+        *(None if each is None else _ordered(each) for each in (information, marginal, correlation))
+    )
+
+
+def _ordered(bounds: Bounds) -> Bounds:
+    """Noise may put an end beyond what is possible, or beyond the other: the interval then reaches to both."""
+    lower, upper = sorted(max(0.0, end) for end in bounds)
+    return Bounds(lower, upper)
+
+
+def _interval(values: Tensor) -> tuple[float, float]:
+    """For the mean of independent values, ``[m]``."""
+    half = student(len(values) - 1, Z) * values.std().item() / math.sqrt(len(values))
+    return values.mean().item() - half, values.mean().item() + half
+
+
+def _interval_of_difference(rate: Tensor, values: Tensor, index: Tensor) -> tuple[float, float]:
+    """For the mean of rates ``[n]`` minus that of values ``[m]`` of some of the same datapoints."""
+    mean = rate.mean().item() - values.mean().item()
+    together = ((rate[index] - rate[index].mean()) * (values - values.mean())).sum() / (len(values) - 1)
+    variance = rate.var() / len(rate) + values.var() / len(values) - 2 * together / len(rate)
+    half = student(len(values) - 1, Z) * math.sqrt(max(0.0, variance.item()))
+    return mean - half, mean + half

@@ -1,0 +1,120 @@
+"""Draws from the posterior by the method that `estimate` settles each datapoint with."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evidence.draws.resampling import CANDIDATES, PosteriorDraws, posterior_draws, resample, take
+from pyro_vae.evidence.estimators.ladder import (
+    ANNEALED,
+    FROM_PRIOR,
+    GUIDE,
+    LAPLACE,
+    SHARE_WITH_PRIOR,
+    WITH_PRIOR,
+    Ladder,
+    Settings,
+)
+from pyro_vae.evidence.estimators.proposals import defensive
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.unconstrained.laplace_proposal import draw_mixture, log_mixture
+from pyro_vae.evidence.unconstrained.log_joint import FastDensities
+from pyro_vae.weights import terms
+
+__all__ = ["rows_of_block", "settled_draws"]
+
+# For draws, only weights that vary little matter: as if the mean were over very many datapoints.
+SETTINGS = Settings(tolerance=0.05, max_temperatures=512, num_datapoints=2**20)
+FEWEST_CHAINS = 32  # with fewer, there is no k-hat
+ROWS = 64  # datapoints that climb together; all of their draws are in memory
+NUMBERS_AT_ONCE = 2**24  # of the candidates that are held in memory
+
+
+def rows_of_block(chunk_size: int | None, num_draws: int) -> int:
+    """How many datapoints to draw for together: as many as a chunk holds draws for, if there is a size of chunks."""
+    return ROWS if chunk_size is None else max(1, chunk_size // num_draws)
+
+
+@torch.no_grad()
+def settled_draws(
+    programs: Programs, x: Tensor, num_draws: int, first: int = 0, fast: FastDensities | None = None
+) -> PosteriorDraws:
+    """Draws from p(z | x): from the normals at its modes, or the ends of annealed chains, kept by their weights.
+
+    Args:
+        programs: Model and guide.
+        x: A block of datapoints, ``[n, *event]``.
+        num_draws: Draws for each of them.
+        first: The index of the first datapoint, for the error message.
+        fast: Makes the densities fast, once for all blocks that share it.
+
+    Raises:
+        ValueError: If no method finds a weight that is finite and positive for a datapoint.
+    """
+    ladder = Ladder(programs, x, SETTINGS, fast=fast)
+    columns = ladder.climb()
+    found = columns["log_prob"].isfinite() if "log_prob" in columns else torch.zeros(len(x), dtype=torch.bool)
+    if not found.all():
+        index = first + int((~found).nonzero()[0])
+        raise ValueError(f"datapoint {index} has weight zero, or one of NaN, for all samples, by any method")
+    latents, pareto_k = (_from_guide if ladder.log_joint is None else _from_vectors)(ladder, num_draws)
+    return PosteriorDraws(latents, pareto_k, columns["error"].isinf())
+
+
+def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor]:
+    """Where there are no gradients: from the guide, or from its mixture with the prior."""
+    programs, rung = ladder.programs, ladder.columns["rung"]
+    latents, pareto_k = {}, torch.zeros(len(rung), dtype=torch.float64)
+    for method, proposal in ((GUIDE, terms), (WITH_PRIOR, defensive(SHARE_WITH_PRIOR))):
+        taken = rung == method
+        if not taken.any():
+            continue
+        drawn = posterior_draws(programs.model, programs.guide, ladder.x, num_draws, programs.layout, proposal)
+        for name, value in drawn.latents.items():
+            mine = taken.to(value.device).reshape(-1, *[1] * (value.ndim - 2))
+            latents[name] = torch.where(mine, value, latents.get(name, value))
+        pareto_k[taken] = drawn.pareto_k[taken]
+    return latents, pareto_k
+
+
+def _from_vectors(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor]:
+    """From the normals, or along the path from them or from the prior."""
+    rung, dims = ladder.columns["rung"], ladder.log_joint.dims
+    vectors = torch.zeros(num_draws, len(rung), dims, dtype=ladder.programs.dtype, device=ladder.x.device)
+    pareto_k = torch.zeros(len(rung), dtype=torch.float64)
+    for method, draw in ((LAPLACE, _from_normals), (ANNEALED, _from_chains), (FROM_PRIOR, _from_chains)):
+        rows = (rung == method).nonzero()[:, 0]
+        for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * dims))):
+            if len(some):
+                drawn, pareto_k[some] = draw(ladder, some.to(vectors.device), num_draws)
+                vectors[:, some.to(vectors.device)] = drawn.to(vectors.dtype)
+    latents, _ = ladder.log_joint.vectors.to_latents(vectors)
+    return {name: ladder.programs.layout.rows_second(value) for name, value in latents.items()}, pareto_k
+
+
+def _from_normals(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
+    normals = ladder.fit.normals.rows(rows)
+    position = draw_mixture(ladder.log_joint, normals, rows, CANDIDATES * num_draws)
+    log_prior, joint = ladder.log_joint.densities(position, rows)
+    log_weights = joint - log_mixture(normals, position, log_prior)
+    chosen, k = resample(log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf), num_draws)
+    return take(position, chosen), k
+
+
+def _from_chains(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
+    """The ends of chains with as many temperatures as settled each datapoint."""
+    temperatures = ladder.columns["num_temperatures"][rows.cpu()]
+    method = int(ladder.columns["rung"][rows[0].cpu()])
+    known, path, schedule = ladder.paths[method]
+    place = torch.searchsorted(known, rows)
+    vectors = torch.zeros(num_draws, len(rows), ladder.log_joint.dims, dtype=ladder.programs.dtype, device=rows.device)
+    pareto_k = torch.zeros(len(rows), dtype=torch.float64)
+    for count in temperatures.unique().tolist():
+        index = (temperatures == count).nonzero()[:, 0]
+        where = place[index.to(place.device)]
+        chains = path.some(where).forward(max(num_draws, FEWEST_CHAINS), schedule.rows(where).resized(count))
+        log_weights = chains.log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+        chosen, pareto_k[index] = resample(log_weights, num_draws)
+        vectors[:, index.to(rows.device)] = take(chains.position, chosen).to(vectors.dtype)
+    return vectors, pareto_k

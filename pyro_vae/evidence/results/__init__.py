@@ -1,0 +1,1 @@
+"""What estimators return: log-weights summed up, their diagnostics and error bars."""

@@ -1,0 +1,402 @@
+"""An estimate of log p(x), with what is needed to know whether to believe it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from html import escape
+from statistics import NormalDist
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evidence.estimators.ladder import RUNGS
+from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
+from pyro_vae.plots import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from pyro_vae.evidence.estimators.certificate import Certificate
+
+__all__ = ["MAX_PARETO_K", "Evidence", "Rung", "error_of_mean", "std_error_of_mean"]
+
+MAX_PARETO_K = 0.7  # Vehtari et al. 2024: above it, importance sampling does not work in practice
+FEW, MANY = 0.01, 0.05  # shares of the datapoints: a note will do below the one, a warning is due above the other
+Z = NormalDist().inv_cdf(0.975)
+
+
+def std_error_of_mean(std_errors: Tensor) -> float:
+    """The standard error of the mean of independent estimates that have these, ``[n]``."""
+    return std_errors.square().sum().sqrt().item() / len(std_errors)
+
+
+def error_of_mean(errors: Tensor, biases: Tensor) -> float:
+    """The half-width of an interval for the mean of independent estimates, of which the biases do not average out.
+
+    Args:
+        errors: The half-widths of the intervals of each, ``[n]``.
+        biases: The parts of these that are bounds on the bias, ``[n]``.
+
+    Returns:
+        The half-width, infinite if that of any estimate is.
+    """
+    if not errors.isfinite().all():
+        return math.inf
+    return biases.mean().item() + std_error_of_mean(errors - biases)
+
+
+class Rung(NamedTuple):
+    """What one of the methods of :func:`~pyro_vae.evidence.estimate` has done."""
+
+    name: str  #: That of the method.
+    datapoints: int  #: How many have their estimate from it.
+    settled: int  #: How many of these have a known error.
+    seconds: float  #: What it took, pilots included, and for datapoints too that went on to another method.
+
+
+@dataclass(frozen=True, repr=False)
+class Evidence:
+    """An estimate of log p(x) in nats for each of n datapoints; every tensor is ``[n]``, in float64 on the CPU.
+
+    ``print(result)`` shows :meth:`summary`, and ``f"{result:.2f}"`` is the mean with its error, or ``>=`` and a lower
+    bound. Two errors are told apart: ``mean_error``, of the estimate, for these very datapoints; and
+    ``population_std_error``, of the finite test set.
+
+    Attributes:
+        log_prob: The log of the mean importance weight. Its expectation is below log p(x): a lower bound on average.
+        error: The half-width of a 95% interval for log p(x), bias included, as
+            :func:`~pyro_vae.evidence.results.error_bars.error_bars` finds it; infinite where it cannot be told.
+        bias: The part of ``error`` by which log p(x) may lie above the expectation of ``log_prob``. These do not
+            average out over datapoints.
+        std_error: The Monte Carlo standard error of ``log_prob`` (delta method), without the bias, and too small where
+            the samples have missed much of the posterior; infinite for a single sample.
+        ess: The effective sample size.
+        pareto_k: The Pareto k-hat of the weights. Above 0.7, neither ``log_prob`` nor ``std_error`` is to be believed;
+            below, they need not be right, as a sample that missed the tail has a low k-hat too. Infinite where there
+            are too few samples to tell, 0 where all weights are equal.
+        log_prob_psis: As ``log_prob``, with the largest weights Pareto-smoothed: less variance, for a little bias
+            (Vehtari et al. 2024). On average it need not be a lower bound.
+        elbo: The mean log-weight: the ELBO of each datapoint under the proposal, from the same samples. Minus infinity
+            where one of them has weight zero.
+        num_samples: The number of samples for each datapoint; of :func:`~pyro_vae.evidence.estimate`, ``[n]``.
+        samples: What a sample is, in words.
+        acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``, meant to be about 0.8; NaN where
+            there were no chains.
+        draw: Makes what :meth:`to_arviz` returns.
+        rung: Which of the methods gave the estimate of each datapoint, ``[n]``, by their numbers in the ladder; only
+            :func:`~pyro_vae.evidence.estimate` has this and what follows. :attr:`rungs` has their names.
+        num_temperatures: The number of temperatures of its chains, ``[n]``; 0 where there were none.
+        seconds_by_rung: What each of the methods has taken.
+        stopped_by_budget: How many datapoints are in blocks in which the budget has kept a method from being tried.
+        certificate: What came of the same procedure on data of the model's own making, if that was asked for.
+        given: For ``estimate(given=...)``, log p(x | w) given each of the draws of the global latents w.
+        draws_error: The part of ``bias`` that comes from the finite number of these draws, ``[n]``: all datapoints
+            share them, so that it does not average out. Infinite for 2 to 4 draws. With a single one there is no mean,
+            and it is 0: ``log_prob`` then is log p(x | w) given that draw.
+    """
+
+    log_prob: Tensor
+    error: Tensor
+    bias: Tensor
+    std_error: Tensor
+    ess: Tensor
+    pareto_k: Tensor
+    log_prob_psis: Tensor
+    elbo: Tensor
+    num_samples: int | Tensor
+    samples: str = "importance samples"
+    acceptance: Tensor | None = None
+    draw: Callable[..., Any] | None = field(default=None, compare=False)
+    rung: Tensor | None = None
+    num_temperatures: Tensor | None = None
+    seconds_by_rung: tuple[float, ...] = ()
+    stopped_by_budget: int = 0
+    certificate: Certificate | None = None
+    given: tuple[Evidence, ...] = ()
+    draws_error: Tensor | None = None
+
+    @property
+    def mean(self) -> float:
+        """The mean of ``log_prob`` over the datapoints, in nats."""
+        return self.log_prob.mean().item()
+
+    @property
+    def settled(self) -> Tensor:
+        """Whether the error is known, ``[n]``; where it is not, ``log_prob`` is a lower bound on average."""
+        return self.error.isfinite()
+
+    @property
+    def mean_error(self) -> float:
+        """The half-width of a 95% interval for the mean of log p(x) over these very datapoints, bias included.
+
+        The noise of independent datapoints averages out, their bias does not. Infinite if that of any datapoint is:
+        :meth:`summary` then has the mean of the others.
+        """
+        return error_of_mean(self.error, self.bias)
+
+    @property
+    def settled_mean(self) -> float:
+        """The mean over the settled datapoints; where fewer than half are, that over all, as a lower bound."""
+        return (self.log_prob[self.settled] if self._mostly_settled else self.log_prob).mean().item()
+
+    @property
+    def settled_mean_error(self) -> float:
+        """The half-width of a 95% interval for the mean of log p(x) over the settled datapoints, bias included.
+
+        Infinite where fewer than half are settled: the others may be so by luck.
+        """
+        if not self._mostly_settled:
+            return math.inf
+        left_out = (~self.settled).double().mean().item()
+        error = error_of_mean(self.error[self.settled], self.bias[self.settled])
+        # They were chosen by their own samples: those that have missed the tail are too many among them. The methods of
+        # `estimate` are chosen by pilots, so that it takes many unsettled ones for that to matter.
+        chosen = self.rung is None or left_out > MANY
+        return error * (1 + 5 * left_out) if chosen else error
+
+    @property
+    def _mostly_settled(self) -> bool:
+        return int(self.settled.sum()) >= len(self.log_prob) / 2
+
+    @property
+    def mean_std_error(self) -> float:
+        """The Monte Carlo standard error of ``mean``, for these very datapoints, without the bias."""
+        return std_error_of_mean(self.std_error)
+
+    @property
+    def mean_bias(self) -> float:
+        """How far the expectation of ``mean`` lies from the mean of log p(x): a negative number (delta method).
+
+        It is known as badly as ``std_error``; ``bias`` has bounds.
+        """
+        return -self.std_error.square().mean().item() / 2
+
+    @property
+    def population_std_error(self) -> float:
+        """The standard error of ``mean`` as an estimate for all the data of which these are a sample.
+
+        Infinite for a single datapoint.
+        """
+        n = len(self.log_prob)
+        return self.log_prob.std().item() / math.sqrt(n) if n > 1 else math.inf
+
+    def interval(self, probability: float = 0.95) -> tuple[Tensor, Tensor]:
+        """The ends of an interval that has log p(x) of each datapoint in it so often, each ``[n]``, bias included.
+
+        Infinite where the error is not known. Over many problems, that is: it does not hold for datapoints that were
+        chosen by their own samples, as by ``settled`` or ``pareto_k``.
+
+        Args:
+            probability: How often, between 0 and 1.
+        """
+        if not 0 < probability < 1:
+            raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
+        noise = (self.error - self.bias).nan_to_num(torch.inf)
+        half = self.bias + NormalDist().inv_cdf((1 + probability) / 2) / Z * noise
+        return self.log_prob - half, self.log_prob + half
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """What each method has done, in the order in which they are tried; empty if there was no choice of methods."""
+        if self.rung is None:
+            return []
+        rows = []
+        for number, (name, seconds) in enumerate(zip(RUNGS, self.seconds_by_rung, strict=True)):
+            taken = self.rung == number
+            if seconds > 0 or taken.any():
+                rows.append(Rung(name, int(taken.sum()), int((taken & self.settled).sum()), seconds))
+        return rows
+
+    @property
+    def doubtful(self) -> Tensor:
+        """Whether k-hat is above 0.7, ``[n]``: where the estimate should not be believed."""
+        return self.pareto_k > MAX_PARETO_K
+
+    def summary(self) -> str:
+        """The result in words: one number with its error, or that it is a lower bound."""
+        n = len(self.log_prob)
+        lines = [
+            *self._headline(),
+            f"  mean over {n} datapoint{'s' * (n > 1)}, with {self._samples()} each",
+            f"  error of each estimate (95%): {self._error_of_each()}; Monte Carlo part of the mean's: "
+            f"{Z * self.mean_std_error:.3f}",
+        ]
+        if n > 1:
+            lines.append(f"  error of the finite test set (standard error): {self.population_std_error:.3f}")
+        lines += self._of_draws() if self.given else self._table() if self.rung is not None else self._weights()
+        lines += self._warning()
+        if self.certificate is not None:
+            lines.append(self.certificate.summary())
+        return "\n".join(lines)
+
+    def _headline(self) -> list[str]:
+        n, left_out = len(self.log_prob), int((~self.settled).sum())
+        if math.isinf(self.settled_mean_error):
+            return [f"log p(x) >= {self.mean:.3f} nats on average: a lower bound, its error is not known"]
+        lines = [f"log p(x) = {self:.3f} nats (95%, bias included)"]
+        if left_out:
+            lines[0] += f", mean of {n - left_out} datapoints"
+            lines.append(
+                f"  {left_out} of {n} datapoints left out: their error is not known; the mean over all,"
+                f" {self.mean:.3f}, is a lower bound"
+            )
+        return lines
+
+    def _samples(self) -> str:
+        if not isinstance(self.num_samples, Tensor):
+            return f"{self.num_samples} {self.samples}"
+        least, most = int(self.num_samples.min()), int(self.num_samples.max())
+        return f"{least} {self.samples}" if least == most else f"{least} to {most} {self.samples}"
+
+    def _error_of_each(self) -> str:
+        known = self.error[self.settled]
+        if len(known) == 0:
+            return "not known"
+        return f"median {known.median().item():.3f}, largest {known.max().item():.3f}"
+
+    def _weights(self) -> list[str]:
+        """What the weights of one proposal say of it."""
+        return [
+            f"  ELBO {self._elbo()}",
+            f"  effective sample size: median {self.ess.median().item():.1f}, least {self.ess.min().item():.1f}",
+            f"  Pareto k-hat: {self._largest_k()}",
+        ]
+
+    def _elbo(self) -> str:
+        mean = self.elbo.mean().item()
+        return f"{mean:.3f}" if math.isfinite(mean) else "minus infinity: some samples have weight zero"
+
+    def _largest_k(self) -> str:
+        known = self.pareto_k[self.pareto_k.isfinite()]
+        if len(known) == 0:
+            return "not known, of so few samples"
+        doubtful, unknown = (share.double().mean().item() for share in (self.doubtful, self.pareto_k.isinf()))
+        words = f"at most {known.max().item():.2f}, above 0.7 for {doubtful - unknown:.1%} of the datapoints"
+        return f"{words}, not known for {unknown:.1%}" if unknown else words
+
+    def _of_draws(self) -> list[str]:
+        """What the draws of the global latents have to do with it."""
+        if len(self.given) == 1:
+            return ["  given one draw of the global latents"]
+        each = torch.tensor([result.mean for result in self.given])
+        return [
+            f"  log of the mean of p(x | w) over {len(self.given)} draws of the global latents w; mean of log p(x | w) "
+            f"given each: {each.min().item():.3f} to {each.max().item():.3f}",
+            f"  part of the error that comes from the number of draws: {self._part_of_draws()}",
+        ]
+
+    def _part_of_draws(self) -> str:
+        known = self.draws_error[self.draws_error.isfinite()]  # type: ignore[index,union-attr]
+        return f"median {known.median().item():.3f}, largest {known.max().item():.3f}" if len(known) else "not known"
+
+    def _table(self) -> list[str]:
+        """What each method has done."""
+        return [f"  {'method':<24}{'datapoints':>10}{'settled':>10}{'seconds':>10}"] + [
+            f"  {row.name:<24}{row.datapoints:>10}{row.settled:>10}{row.seconds:>10.1f}" for row in self.rungs
+        ]
+
+    def _warning(self) -> list[str]:
+        lines = []
+        if self.stopped_by_budget:
+            lines.append(
+                f"  The budget ran out on {self.stopped_by_budget} datapoints: those of them that were not settled by "
+                "then got no further method."
+            )
+        unknown = (~self.settled).double().mean().item()
+        if unknown == 0:
+            return lines
+        if self.given:
+            return [*lines, f"  WARNING: the error is not known for {unknown:.1%} of the datapoints. {self._more()}"]
+        if self.rung is None and self.num_samples < LEAST_SAMPLES:
+            too_few = f"{self.num_samples} samples are too few to tell an error"
+            return [*lines, f"  WARNING: {too_few}; take {LEAST_SAMPLES} or more."]
+        kind = "Note" if unknown < FEW else "WARNING"
+        lines.append(
+            f"  {kind}: the error is not known for {unknown:.1%} of the datapoints. What helps: {self._advice()}."
+        )
+        if unknown > MANY:
+            lines.append(
+                "  The samples miss much of the posterior there: log p(x) is probably higher, nobody knows how much.\n"
+                "  On average each is a lower bound."
+                + (" More samples alone help little." if self.samples == "importance samples" else "")
+            )
+        return lines
+
+    def _more(self) -> str:
+        """What would help where there are draws of global latents."""
+        if all(result.settled.all() for result in self.given):
+            return "What helps: more draws of the global latents."
+        return "Some are not known given a draw: see the summary of each of result.given."
+
+    def _advice(self) -> str:
+        """What would help to know the error of more datapoints."""
+        if self.rung is not None:
+            return "a larger budget" if self.stopped_by_budget else "a larger max_temperatures"
+        if self.samples == "annealed chains":
+            return "more temperatures, then more chains"
+        return "evidence.estimate, which improves the proposal until the error is known"
+
+    def plot(self) -> Figure:
+        """The error of each datapoint against its log p(x); those without a known error lie on the upper edge."""
+        figure = new_figure(figsize=(6, 4), layout="constrained")
+        axes = figure.subplots()
+        settled = self.settled
+        known = self.error[settled].clamp_min(1e-6)
+        axes.scatter(self.log_prob[settled].numpy(), known.numpy(), s=8, alpha=0.5, label="error known (95%)")
+        if not settled.all():
+            top = 2 * known.max().item() if len(known) else 1.0
+            unknown = self.log_prob[~settled].numpy()
+            axes.scatter(unknown, [top] * len(unknown), s=12, marker="^", label="not known: a lower bound")
+        axes.set(xlabel="log p(x), nats", ylabel="error, nats", yscale="log", title=self._headline()[0])
+        axes.title.set_fontsize("small")
+        axes.legend(fontsize="small")
+        return figure
+
+    def to_arviz(self, num_draws: int = 500) -> Any:
+        """Posterior draws and all that ArviZ wants to know of them; see :func:`pyro_vae.evidence.to_arviz`."""
+        if self.given:
+            raise ValueError("draws from the posterior are those given one draw of the global latents: result.given[0]")
+        if self.draw is None:
+            raise ValueError("this result does not know its programs; call evidence.to_arviz(model, guide, x)")
+        return self.draw(num_draws)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __format__(self, spec: str) -> str:
+        """The mean of the settled datapoints with its error, or a lower bound: as in ``f"{result:.2f} nats"``."""
+        if not spec:
+            return str(self)
+        if math.isinf(self.settled_mean_error):
+            return f">= {self.mean:{spec}}"
+        return f"{self.settled_mean:{spec}} +- {self.settled_mean_error:{spec}}"
+
+    def __repr__(self) -> str:
+        known = int(self.settled.sum())
+        samples = repr(self._samples()) if isinstance(self.num_samples, Tensor) else self.num_samples
+        return (
+            f"Evidence(mean={self.mean:.3f}, mean_error={self.mean_error:.3f}, n={len(self.log_prob)}, "
+            f"settled={known}, num_samples={samples})"
+        )
+
+    def _repr_html_(self) -> str:
+        n = len(self.log_prob)
+        rows = {
+            "log p(x), nats": " ".join(self._headline()[0].split()[2:]),
+            "datapoints": f"{n}, {int(self.settled.sum())} with a known error",
+            "error of each (95%)": self._error_of_each(),
+            "samples": f"{self._samples()} each",
+        }
+        if n > 1:
+            rows["error of the finite test set"] = f"{self.population_std_error:.3f}"
+        for row in self.rungs:
+            rows[row.name] = f"{row.datapoints} datapoints, {row.settled} settled, {row.seconds:.1f} seconds"
+        if self.stopped_by_budget:
+            rows["the budget ran out on"] = f"{self.stopped_by_budget} datapoints"
+        if self.certificate is not None:
+            rows["certificate"] = self.certificate.summary().split("\n")[0].partition(": ")[2]
+        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
+        return f"<table>{cells}</table>"

@@ -1,0 +1,1 @@
+"""What every function of evidence runs on: blocks of datapoints, progress, resuming, processes. Internal."""

@@ -1,0 +1,206 @@
+"""Long runs, block by block: a bar, Ctrl-C that keeps what was done, going on from a file, and several processes."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import accumulate
+from typing import Any, TypeVar
+
+import pyro
+import rich.progress
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from pyro_vae.evidence.runner.resume_file import DAMAGED, Kept, ResumeFile
+from pyro_vae.processes import Processes, of_all, of_the_first
+from pyro_vae.system.interrupts import Interrupted
+from pyro_vae.system.lock import locked
+from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.warning import warn
+
+__all__ = ["Compute", "Progress", "bar", "block_seed", "interrupted", "over_blocks"]
+
+Progress = Callable[[Sequence[Tensor]], Iterable[Tensor]]  #: Wraps a sequence of blocks, as rich.progress.track does.
+Compute = Callable[[Tensor, int], dict[str, Tensor]]  #: A block and the index of its first row to columns by name.
+Result = TypeVar("Result")
+
+SECONDS_BETWEEN_SAVES = 10.0
+
+
+def bar(blocks: Sequence[Tensor], description: str = "log p(x)") -> Iterable[Tensor]:
+    """A progress bar on the standard error if that is a terminal or a notebook, which vanishes in the end.
+
+    After the first block it has a forecast of the time that all take.
+    """
+    console = Console(stderr=True)
+    return _shown(blocks, description, console) if console.is_terminal or console.is_jupyter else blocks
+
+
+def _shown(blocks: Sequence[Tensor], description: str, console: Console) -> Iterator[Tensor]:
+    sizes = [len(block) if isinstance(block, Tensor) else 1 for block in blocks]  # the steps of NUTS are numbers
+    total, done, start = sum(sizes), 0, time.monotonic()
+    with rich.progress.Progress(console=console, transient=True) as shown:
+        task = shown.add_task(description, total=total)
+        for block, size in zip(blocks, sizes, strict=True):
+            yield block
+            done += size
+            seconds = (time.monotonic() - start) * total / done
+            shown.update(task, completed=done, description=f"{description}, about {seconds:.0f} s in all")
+
+
+def block_seed(seed: int, first: int) -> int:
+    """The seed of a block, from the number that its run drew and its first datapoint; neighbours have nothing alike."""
+    return int.from_bytes(hashlib.sha256(f"{seed} {first}".encode()).digest()[:8], "little")
+
+
+def interrupted(done: int, total: int, more: str = "", result: Any = None) -> Interrupted:
+    """Ctrl-C after so many datapoints of the total."""
+    what = f"{done} of {total} datapoints were done" if done else f"none of {total} datapoints was done"
+    return Interrupted(what + more, result)
+
+
+def over_blocks(
+    compute: Compute,
+    blocks: Callable[[], Sequence[Tensor]],
+    finish: Callable[[dict[str, Tensor]], Result],
+    *,
+    n: int,
+    device: torch.device,
+    progress: Progress = bar,
+    file: Callable[[], ResumeFile] | None = None,
+    processes: Processes | None = None,
+) -> Result:
+    """Computes what is wanted of each block of datapoints, and makes the result of it.
+
+    One number is drawn from torch's generator. The noise of a block comes from that number and from the index of its
+    first datapoint, so that it is the same whenever and wherever the block is computed.
+
+    Args:
+        compute: Called with a block and the index of its first datapoint; returns tensors ``[rows, ...]`` by name.
+        blocks: Makes the blocks of the data.
+        finish: Makes the result of these tensors, each concatenated over the blocks, on the CPU.
+        n: The number of datapoints.
+        device: Where they are.
+        progress: Wraps the blocks that are left to do.
+        file: Makes the file that what is done is kept in. If it exists, the run goes on from it.
+        processes: Those that share the blocks; all of them call this alike, and get the whole result.
+
+    Raises:
+        Interrupted: At Ctrl-C, with the result for the datapoints that were done; None if there are none.
+        ValueError: If the file is damaged, none of ours, or of another run.
+        OSError: If the file cannot be written, or another run is using it.
+    """
+    kept = Kept(int(torch.randint(2**63 - 1, ())))
+    keeper: ResumeFile | None = None  # only one of the processes reads and writes it
+    with ExitStack() as stack:
+        stack.enter_context(generators_kept(device))
+
+        def begin() -> tuple[int, dict[str, Tensor]]:
+            nonlocal keeper
+            if file is None:
+                return kept.seed, {}
+            keeper = file()
+            stack.enter_context(locked(keeper.path))
+            found = keeper.load()
+            if found is None:
+                keeper.save(kept)  # to find out now if it cannot be written
+            return (found or kept).seed, (found or kept).columns
+
+        def result() -> Result:
+            reseed(block_seed(kept.seed, n), device)
+            return finish(kept.columns)
+
+        try:
+            kept = Kept(*of_the_first(begin, processes))
+            found = kept.done
+            with pyro.validation_enabled(False):
+                _compute_rest(compute, _without(blocks(), found), kept, device, progress, keeper, processes)
+            if keeper is not None and kept.done > found:
+                _save_or_warn(keeper, kept)
+        except KeyboardInterrupt as interrupt:
+            where = _kept_where(keeper, kept)
+            raise interrupted(kept.done, n, where, _unless_interrupted(result) if kept.done else None) from interrupt
+        try:
+            return result()
+        except KeyboardInterrupt as interrupt:
+            raise interrupted(n, n, _kept_where(keeper, kept)) from interrupt
+        except (LookupError, TypeError, RuntimeError) as error:
+            if keeper is None or kept.done > found:
+                raise
+            raise ValueError(f"{keeper.path} {DAMAGED}: {error}") from error
+
+
+def _compute_rest(
+    compute: Compute,
+    todo: Sequence[Tensor],
+    kept: Kept,
+    device: torch.device,
+    progress: Progress,
+    keeper: ResumeFile | None,
+    processes: Processes | None,
+) -> None:
+    """Computes the blocks, as many at a time as there are processes, so that what is done are always the first ones."""
+    size, rank = (processes.size, processes.rank) if processes is not None else (1, 0)
+    firsts = accumulate(map(len, todo), initial=kept.done)
+    pairs = list(zip(firsts, todo, strict=False))
+    rounds = [pairs[i : i + size] for i in range(0, len(pairs), size)]
+    shown: Iterable[Any] = progress([group[0][1] for group in rounds]) if rounds and rank == 0 else rounds
+    saved = time.monotonic()
+    for group, _ in zip(rounds, shown, strict=True):
+
+        def mine(group: Sequence[tuple[int, Tensor]] = group) -> dict[str, Tensor]:
+            first, block = group[rank]
+            reseed(block_seed(kept.seed, first), device)
+            return {name: column.detach().cpu() for name, column in compute(block, first).items()}
+
+        for part in of_all(mine if rank < len(group) else dict, processes)[: len(group)]:
+            if keeper is not None and len(kept.parts) == 1:
+                keeper.check_part(kept, part)
+            kept.parts.append(part)
+        if keeper is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
+            _save_or_warn(keeper, kept)
+            saved = time.monotonic()
+
+
+def _without(blocks: Sequence[Tensor], count: int) -> Sequence[Tensor]:
+    """The blocks without their first so many datapoints."""
+    left = []
+    for block in blocks:
+        if count < len(block):
+            left.append(block[count:])
+        count = max(0, count - len(block))
+    return left
+
+
+def _failure(keeper: ResumeFile, kept: Kept) -> str:
+    """Saves, and says what went wrong if something did."""
+    try:
+        keeper.save(kept)
+    except OSError as error:
+        return str(error)
+    return ""
+
+
+def _kept_where(keeper: ResumeFile | None, kept: Kept) -> str:
+    """Saves, and says where, for the message at Ctrl-C."""
+    if keeper is None or not kept.done:
+        return ""
+    if failure := _failure(keeper, kept):
+        return f", but are not kept: {failure}"
+    return f" and are kept in {str(keeper.path)!r}: the same call goes on from there"
+
+
+def _save_or_warn(keeper: ResumeFile, kept: Kept) -> None:
+    if failure := _failure(keeper, kept):
+        warn(f"{failure}: what was computed since the last save is not kept there")
+
+
+def _unless_interrupted(function: Callable[[], Result]) -> Result | None:
+    try:
+        return function()
+    except KeyboardInterrupt:  # somebody is in a hurry
+        return None

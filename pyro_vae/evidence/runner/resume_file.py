@@ -1,0 +1,145 @@
+"""A file that a run of evidence is kept in, so that the same call goes on from it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_vae.system.files import from_bytes, replace, to_bytes
+
+__all__ = ["Kept", "ResumeFile"]
+
+FORMAT = 2  # 1 was a pickle
+COLUMN, FINGERPRINT = "column ", "fingerprint "
+DAMAGED = "is not a file that an evidence run was kept in, or is damaged"
+
+
+class Kept:
+    """What is done of a run: for some number of datapoints from the first, columns by name, in parts.
+
+    Args:
+        seed: The number that the noise of the whole run comes from.
+        columns: What is done already, each ``[done, ...]``.
+    """
+
+    def __init__(self, seed: int, columns: dict[str, Tensor] | None = None) -> None:
+        self.seed, self.parts = seed, [columns] if columns else []
+
+    @property
+    def done(self) -> int:
+        """The number of datapoints that are done."""
+        return sum(len(next(iter(part.values()))) for part in self.parts)
+
+    @property
+    def columns(self) -> dict[str, Tensor]:
+        """By name, ``[done, ...]``; empty if nothing is done."""
+        names = self.parts[0] if self.parts else ()
+        return {name: torch.cat([part[name] for part in self.parts]) for name in names}
+
+
+class ResumeFile:
+    """A file for one run, which refuses any other.
+
+    Args:
+        path: Where it is.
+        n: The number of datapoints.
+        settings: What changes the result, by name: numbers, strings, None, or tensors (which count by their values).
+        fingerprints: By name, numbers that tell data and programs from others. They may differ by rounding.
+    """
+
+    def __init__(self, path: Path, n: int, settings: Mapping[str, Any], fingerprints: Mapping[str, Tensor]) -> None:
+        self.path, self.n = path, n
+        self.settings = {name: _in_words(value) for name, value in settings.items()}
+        self.fingerprints = {name: value.detach().float().cpu() for name, value in fingerprints.items()}
+
+    def save(self, kept: Kept) -> None:
+        """Writes what is done.
+
+        Raises:
+            OSError: If it cannot be written; the old file is as it was.
+        """
+        tensors = {COLUMN + name: column for name, column in kept.columns.items()}
+        tensors |= {FINGERPRINT + name: value for name, value in self.fingerprints.items()}
+        content = {"evidence": FORMAT, "seed": kept.seed, "settings": self.settings}
+        replace(self.path, to_bytes(tensors, json.dumps(content)))
+
+    def load(self) -> Kept | None:
+        """What is done; None if there is no file.
+
+        Raises:
+            OSError: If it cannot be read.
+            ValueError: If it is damaged, none of ours, or of another run.
+        """
+        if not self.path.exists():
+            return None
+        data = self.path.read_bytes()
+        try:
+            tensors, text = from_bytes(data)
+            content = json.loads(text)
+            version, seed, settings = content["evidence"], int(content["seed"]), dict(content["settings"])
+            columns, fingerprints = _beginning_with(COLUMN, tensors), _beginning_with(FINGERPRINT, tensors)
+        except MemoryError:
+            raise
+        except Exception as error:  # nobody lists what libraries raise at content that is not theirs
+            raise ValueError(f"{self.path} {DAMAGED}: {str(error) or type(error).__name__}") from error
+        if version != FORMAT:
+            raise ValueError(f"{self.path} has format {version}; expected {FORMAT}")
+        self._check_settings(settings)
+        for name, value in self.fingerprints.items():
+            other = fingerprints.get(name)
+            if other is None or not _close(other, value):
+                what = "other data or programs" if name == "programs" else f"another run: its {name} is another one"
+                raise ValueError(f"{self.path} is of {what}; choose another file or delete it")
+        shapes = [list(column.shape) for column in columns.values()]
+        if any(not shape or shape[0] != shapes[0][0] or not 0 < shape[0] <= self.n for shape in shapes):
+            raise ValueError(f"{self.path} {DAMAGED}: its columns have shapes {shapes}, for {self.n} datapoints")
+        if "log_prob" in columns and columns["log_prob"].isnan().any():  # other columns may have reasons to be
+            raise ValueError(f"{self.path} {DAMAGED}: it has a log p(x) that is NaN")
+        return Kept(seed, columns)
+
+    def _check_settings(self, settings: dict[str, Any]) -> None:
+        for name, value in self.settings.items():
+            if settings.get(name) != value:
+                raise ValueError(
+                    f"{self.path} is of another run: {name} is {settings.get(name)!r} there and {value!r} here; choose "
+                    "another file or delete it"
+                )
+
+    def check_part(self, kept: Kept, part: dict[str, Tensor]) -> None:
+        """Checks that what is computed goes on with what was kept.
+
+        Raises:
+            ValueError: If it has other columns.
+        """
+        before, after = (
+            {name: (column.dtype, column.shape[1:]) for name, column in each.items()} for each in (kept.parts[0], part)
+        )
+        if before != after:
+            raise ValueError(f"{self.path} has columns {_shapes(before)}; expected {_shapes(after)}")
+
+
+def _beginning_with(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _in_words(value: Any) -> Any:
+    """A setting as JSON can say it; of a tensor, what it is and a checksum of its values."""
+    if not isinstance(value, Tensor):
+        return value
+    flat = value.detach().cpu().contiguous().reshape(-1)
+    digest = hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()
+    return f"a tensor {list(value.shape)} of {value.dtype} with checksum {digest[:16]}"
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return a.shape == b.shape and torch.allclose(a, b, rtol=1e-5, atol=1e-3, equal_nan=True)
+
+
+def _shapes(columns: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, (_, shape) in columns.items()) or "none"

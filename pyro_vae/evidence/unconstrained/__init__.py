@@ -1,0 +1,1 @@
+"""log p(x, z) as a function of real vectors: its modes, normals there, and annealing. Internal."""

@@ -1,0 +1,179 @@
+"""Laplace's approximation as a proposal: a normal for each mode of p(x, z), for every datapoint."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evidence.estimators.proposals import Proposal
+from pyro_vae.evidence.unconstrained.log_joint import LogJoint
+from pyro_vae.evidence.unconstrained.modes import fit_normals
+from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS, NormalMixture
+from pyro_vae.evidence.unconstrained.posterior_means import at_means
+from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
+
+__all__ = ["Fit", "draw_mixture", "find_modes", "fit_block", "laplace", "log_mixture", "refit"]
+
+DRAWS = 32  # of the prior
+GUIDE_DRAWS = 16
+MORE_DRAWS = 256  # of the prior, where there are few dimensions
+LEAST_STARTS, MOST_STARTS = 5, 32
+START_DIMS = 250  # starts times dimensions: few dimensions are searched well at little cost
+DOUBLINGS = 2
+NEGLIGIBLE = 0.01  # the share of a mode that does not matter
+PRIOR_SHARE = 0.1  # of the draws
+
+
+def laplace() -> Proposal:
+    """Draws from normals that are fitted to p(x, z) at its modes, a little widened and with heavier tails.
+
+    Each has the curvature at a mode, but its center where it fits best: a skewed posterior has its mass beside its
+    mode. The modes are looked for from several starts, draws of the guide and of the prior among them. The normals
+    live in unconstrained coordinates, so that latents with bounds are taken too; all must be continuous. They are
+    fitted once for each block of datapoints, so that more samples of the same block do not pay for them again. A fifth
+    of the draws from them come from Student t distributions of the same shape, for tails that are heavier than those of
+    a normal; and a tenth of all draws come from the prior, for modes that no start has found (Hesterberg 1995).
+
+    Returns:
+        A proposal for :func:`~pyro_vae.evidence.importance` and the like.
+
+    Example:
+        >>> evidence.importance(model, guide, x, proposal=evidence.laplace())  # doctest: +SKIP
+    """
+    return _Laplace()
+
+
+class _Laplace:
+    """Remembers the normals of the last blocks it has seen."""
+
+    KEPT = 4
+
+    def __init__(self) -> None:
+        self._fitted: list[tuple[Any, LogJoint, NormalMixture]] = []
+
+    def __call__(self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> Terms:
+        log_joint, normals = self._fit(model, guide, x, num_particles, layout)
+        every = torch.arange(len(x), device=x.device)
+        position = draw_mixture(log_joint, normals, every, num_particles)
+        latents, log_det = log_joint.vectors.to_latents(position)
+        at = terms_at(model, no_sites, x, latents, num_particles, layout)
+        # So far out, densities may overflow: a draw where they mean nothing weighs nothing.
+        prior, likelihood = (part.nan_to_num(nan=-torch.inf, neginf=-torch.inf) for part in at[:2][::-1])
+        density = log_mixture(normals, position, prior + log_det) - log_det
+        return Terms(likelihood, prior, density, latents)
+
+    def _fit(
+        self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout
+    ) -> tuple[LogJoint, NormalMixture]:
+        key = (model, guide, x.data_ptr(), x._version, x.shape)
+        for known, log_joint, normals in self._fitted:
+            if known == key and torch.equal(log_joint.x, x):
+                return log_joint, normals
+        log_joint = LogJoint(model, x, layout, max(1024, num_particles * len(x)))
+        normals = fit_block(log_joint, guide).normals
+        self._fitted = [*self._fitted[-self.KEPT + 1 :], (key, log_joint, normals)]
+        return log_joint, normals
+
+
+@torch.no_grad()
+def draw_mixture(log_joint: LogJoint, normals: NormalMixture, rows: Tensor, num_samples: int) -> Tensor:
+    """Draws ``[samples, m, dims]`` from normals of some rows ``[m]``; the first of them, a tenth, from the prior."""
+    from_prior = _from_prior(num_samples)
+    drawn = normals.draw(num_samples - from_prior, tails=True)
+    return torch.cat([log_joint.draw_prior(from_prior)[:, rows], drawn]) if from_prior else drawn
+
+
+def log_mixture(normals: NormalMixture, position: Tensor, log_prior: Tensor) -> Tensor:
+    """The log-density of :func:`draw_mixture`, ``[samples, m]``, with all samples drawn at once."""
+    density, share = normals.log_prob(position, tails=True), _from_prior(len(position)) / len(position)
+    return torch.logaddexp(math.log1p(-share) + density, math.log(share) + log_prior) if share else density
+
+
+def _from_prior(num_samples: int) -> int:
+    return round(PRIOR_SHARE * num_samples)
+
+
+class Fit(NamedTuple):
+    """Normals for a block of datapoints, one for each mode."""
+
+    normals: NormalMixture
+    complete: Tensor  #: Whether more starts would hardly find more modes, ``[n]``.
+    scale: Tensor  #: About how wide the prior is, ``[n, dims]``.
+
+
+def fit_block(log_joint: LogJoint, guide: Program) -> Fit:
+    """Normals at the modes of a block of datapoints, moved to where they fit best; else as :func:`find_modes`."""
+    fit = find_modes(log_joint, guide)
+    rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
+    return fit._replace(normals=at_means(log_joint, fit.normals, rows))
+
+
+@torch.no_grad()
+def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
+    """Normals at the modes of a block of datapoints, which are looked for from several starts.
+
+    Where more than one mode was found, it is looked for more of them, with twice as many starts each time, until there
+    are no more than before: modes that one start only has come upon are a sign of others that none has.
+
+    Args:
+        log_joint: That of the block.
+        guide: The guide, of which mean and draws are starts.
+    """
+    rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
+    num_starts = min(MOST_STARTS, max(LEAST_STARTS, START_DIMS // log_joint.dims))
+    prior = log_joint.draw_prior(DRAWS)
+    scale = ((prior - prior.median(0).values).abs().median(0).values * 1.4826).clamp_min(1e-6)
+    normals = fit_normals(log_joint, _starts(log_joint, guide, num_starts, rows), scale, rows)
+    growing = rows[normals.num_modes(NEGLIGIBLE) > 1]
+    for _ in range(DOUBLINGS):
+        if len(growing) == 0:
+            break
+        num_starts *= 2
+        more = fit_normals(log_joint, _starts(log_joint, guide, num_starts, growing), scale[growing], growing)
+        before, after = normals.rows(growing).num_modes(NEGLIGIBLE), more.num_modes(NEGLIGIBLE)
+        better = (after >= before).nonzero()[:, 0]
+        normals = normals.updated(growing[better], more.rows(better))
+        growing = growing[after != before]
+    complete = torch.ones_like(rows, dtype=torch.bool)
+    complete[growing] = False
+    return Fit(normals.flattened(), complete, scale)
+
+
+@torch.no_grad()
+def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
+    """With more starts ``[starts, m, dims]`` for some rows ``[m]``, beside the modes that are known."""
+    known = fit.normals.center[:, rows]
+    known = torch.where(fit.normals.log_weight[:, rows, None].isfinite(), known, starts[:1])
+    normals = fit_normals(log_joint, torch.cat([known, starts]), fit.scale[rows], rows)
+    normals = at_means(log_joint, normals.flattened(), rows)
+    return fit._replace(normals=fit.normals.updated(rows, normals))
+
+
+def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) -> Tensor:
+    """The mean of the guide, draws of it, the likeliest draw from the prior, and others that are about as likely."""
+    guided = log_joint.draw_guide(guide, GUIDE_DRAWS)[:, rows]
+    draws = MORE_DRAWS if log_joint.dims <= FEW_DIMS else DRAWS
+    prior = log_joint.draw_prior(max(draws, num_starts))[:, rows]
+    log_prior, joint = log_joint.densities(prior, rows)
+    likelihood = (joint - log_prior).double().nan_to_num(nan=-torch.inf, posinf=-torch.inf)
+    from_guide = min(GUIDE_DRAWS, (num_starts - 2) // 3)
+    spread = _tempered(likelihood, num_starts - 2 - from_guide)
+    chosen = torch.cat([likelihood.argmax(0, keepdim=True), spread])
+    chosen = prior.gather(0, chosen[..., None].expand(*chosen.shape, prior.shape[-1]))
+    return torch.cat([guided.mean(0, keepdim=True), guided[:from_guide], chosen])
+
+
+def _tempered(log_likelihood: Tensor, count: int) -> Tensor:
+    """Indices ``[count, m]`` of draws ``[draws, m]``, chosen by their likelihood, but so that many have a chance."""
+    inverse_temperature = torch.ones_like(log_likelihood[0])
+    finite = log_likelihood.clamp_min(-1e30)
+    for _ in range(12):
+        share = (inverse_temperature * finite).softmax(0)
+        inverse_temperature = torch.where(
+            share.square().sum(0) * 2 * count > 1, inverse_temperature / 2, inverse_temperature
+        )
+    share = (inverse_temperature * finite).softmax(0) + 1e-12
+    return share.T.multinomial(count, replacement=False).T

@@ -1,0 +1,242 @@
+"""log p(x, z) and its gradient, as functions of real vectors, for any rows of the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.evidence.unconstrained.latent_draws import latent_draws
+from pyro_vae.evidence.unconstrained.latent_vectors import LatentVectors
+from pyro_vae.infer.recording.compiled import recorded
+from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
+
+__all__ = ["FastDensities", "LogJoint", "particles_at_once"]
+
+AT_ONCE = 8
+
+
+def particles_at_once(chunk_size: int, rows: int) -> int:
+    """How many particles programs draw at once: so few that it is seldom the chunk size that limits them.
+
+    The noise that a program draws depends on this number.
+    """
+    return max(1, min(AT_ONCE, chunk_size // rows))
+
+
+class FastDensities:
+    """Densities of pairs, recorded once for batches of one size, which shorter ones are filled up to.
+
+    Args:
+        make: Makes a fast function of a slow one and two examples: ``recorded`` or ``compiled`` of ``infer.graphs``.
+        pairs: The size.
+    """
+
+    def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256) -> None:
+        self.make, self.pairs = make, pairs
+        self._functions: dict[str, Callable[..., tuple[Tensor, ...]]] = {}
+
+    def fast(
+        self, name: str, function: Callable[..., tuple[Tensor, ...]], x: Tensor, position: Tensor
+    ) -> Callable[..., tuple[Tensor, ...]]:
+        """The function, made fast the first time that it is asked for by its name.
+
+        Args:
+            name: The name.
+            function: Called with x ``[pairs, *event]`` and positions ``[1, pairs, dims]``.
+            x: Data to try it on.
+            position: Positions to try it on, ``[1, any, dims]``.
+        """
+        if name not in self._functions:
+            rows = torch.arange(self.pairs, device=x.device)
+            example, other = (
+                (x[(rows + shift) % len(x)], position[:, (rows + shift) % position.shape[1]]) for shift in (0, 7)
+            )
+            self._functions[name] = self.make(lambda x, z: function(x, z), example, other)
+        fast = self._functions[name]
+
+        def filled_up(x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+            count = len(x)
+            if count == self.pairs:
+                return fast(x, position)
+            if count < self.pairs // 8:
+                return function(x, position)
+            rows = torch.arange(self.pairs, device=x.device) % count
+            return tuple(part[:, :count] for part in fast(x[rows], position[:, rows]))
+
+        return filled_up
+
+
+class LogJoint:
+    """log p(x, z) of a block of datapoints, with every latent mapped to real vectors (the determinant is included).
+
+    Pairs of a particle and a datapoint are evaluated as one long batch wherever the model treats datapoints
+    independently: then any rows may be asked for, and all calls have the same shapes. Where it does not, the model is
+    run on all rows.
+
+    Args:
+        model: The model.
+        x: Data, ``[n, *event]``.
+        layout: That of the programs.
+        chunk_size: The number of (particle, datapoint) pairs to compute at once.
+        fast: Makes the densities fast, once for all blocks that share it; by default they run as they are.
+
+    Attributes:
+        dims: The number of latent dimensions of a datapoint.
+        vectors: The map between latents and vectors.
+        by_pairs: Whether datapoints are independent.
+
+    Raises:
+        ValueError: If a latent site is discrete, on a sphere, or has a support that depends on other latents.
+    """
+
+    def __init__(
+        self, model: Program, x: Tensor, layout: Layout, chunk_size: int, fast: FastDensities | None = None
+    ) -> None:
+        self.model, self.x, self.layout, self.chunk_size, self.fast = model, x, layout, chunk_size, fast
+        sites = self._sites(1)
+        if not sites:
+            raise ValueError("the model has no latent sites")
+        self.vectors = LatentVectors(sites, layout)
+        self.dims = self.vectors.dims
+        _check_supports(self.vectors, sites, self._sites(particles_at_once(chunk_size, len(x))))
+        self.by_pairs = self._is_separable()
+
+    def draw_prior(self, num_particles: int) -> Tensor:
+        """Draws from p(z), ``[particles, n, dims]``."""
+        return self._draw(self.model, num_particles)
+
+    @torch.no_grad()
+    def draw_guide(self, guide: Program, num_particles: int) -> Tensor:
+        """Draws from q(z | x), ``[particles, n, dims]``."""
+        return self._draw(guide, num_particles)
+
+    @torch.no_grad()
+    def _draw(self, program: Program, num_particles: int) -> Tensor:
+        parts, at_once = [], particles_at_once(self.chunk_size, len(self.x))
+        for done in range(0, num_particles, at_once):
+            count = min(at_once, num_particles - done)
+            drawn = latent_draws(vectorized(program, count, self.layout), self.x, self.vectors.transforms)
+            parts.append(self.vectors.to_vectors(drawn))
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def value(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
+        """log p(x, z), ``[particles, m]``, at positions ``[particles, m, dims]`` of some rows ``[m]``, or of all."""
+        return self.densities(position, rows)[1]
+
+    @torch.no_grad()
+    def densities(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log p(z) and log p(x, z), each ``[particles, m]``; else as :meth:`value`."""
+        prior, joint = self._evaluate(self._densities, position, rows, "densities")
+        return prior, joint
+
+    def gradient(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """log p(x, z), ``[particles, m]``, and its gradient, ``[particles, m, dims]``; else as :meth:`value`."""
+        value, gradient = self._evaluate(self._value_and_gradient, position, rows, "gradient")
+        return value, gradient
+
+    def parts(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """log p(z) and log p(x | z), ``[particles, m]``, and the gradient of each; else as :meth:`value`."""
+        prior, likelihood, prior_gradient, likelihood_gradient = self._evaluate(self._parts, position, rows, "parts")
+        return prior, likelihood, prior_gradient, likelihood_gradient
+
+    def _sites(self, num_particles: int) -> dict:
+        with torch.no_grad():
+            try:
+                trace = poutine.trace(vectorized(self.model, num_particles, self.layout)).get_trace(self.x)
+            except NotImplementedError as error:
+                raise ValueError(f"the model has a latent site that cannot be drawn: {error}") from error
+        trace = poutine.util.prune_subsample_sites(trace)
+        return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
+
+    def _evaluate(
+        self,
+        function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
+        position: Tensor,
+        rows: Tensor | None,
+        name: str,
+    ) -> tuple[Tensor, ...]:
+        particles, m = position.shape[:2]
+        if rows is None:
+            rows = torch.arange(m, device=position.device)
+        with pyro.validation_enabled(False):
+            if self.by_pairs:
+                pairs = position.reshape(1, particles * m, -1)
+                index = rows.repeat(particles)
+                at_once = self.chunk_size
+                if self.fast is not None:
+                    function, at_once = self.fast.fast(name, function, self.x, pairs), self.fast.pairs
+                chunks = zip(index.split(at_once), pairs.split(at_once, dim=1), strict=True)
+                parts = [function(self.x[at], z) for at, z in chunks]
+                return tuple(
+                    torch.cat(values, dim=1).reshape(particles, m, *values[0].shape[2:])
+                    for values in zip(*parts, strict=True)
+                )
+            if m < len(self.x):  # the rows that nobody asked for are somewhere
+                whole = position.new_zeros(particles, len(self.x), position.shape[-1])
+                whole[:, rows] = position
+                position = whole
+            at_once = max(1, self.chunk_size // len(self.x))
+            parts = [function(self.x, z) for z in position.split(at_once)]
+            return tuple(torch.cat(values)[:, rows] for values in zip(*parts, strict=True))
+
+    def _densities(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
+        latents, log_det = self.vectors.to_latents(position)
+        at = terms_at(self.model, no_sites, x, latents, len(position), self.layout)
+        return at.log_prior + log_det, at.log_likelihood + at.log_prior + log_det
+
+    def _log_joint(self, x: Tensor, position: Tensor) -> Tensor:
+        return self._densities(x, position)[1]
+
+    @torch.enable_grad()
+    def _value_and_gradient(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+        position = position.detach().requires_grad_()
+        value = self._log_joint(x, position)
+        (gradient,) = torch.autograd.grad(value.sum(), position)
+        return value.detach(), gradient
+
+    @torch.enable_grad()
+    def _parts(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+        position = position.detach().requires_grad_()
+        prior, joint = self._densities(x, position)
+        likelihood = joint - prior
+        gradients = [
+            torch.autograd.grad(part.sum(), position, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
+            if part.requires_grad
+            else torch.zeros_like(position)
+            for part in (prior, likelihood)
+        ]
+        return prior.detach(), likelihood.detach(), *gradients
+
+    def _is_separable(self) -> bool:
+        """Whether rows in another order, and not all of them, have the same densities."""
+        n = len(self.x)
+        position = self.draw_prior(1)
+        with torch.no_grad(), pyro.validation_enabled(False):
+            try:
+                together = self._log_joint(self.x, position)
+                few = torch.arange(n - 1, -1, -1, device=self.x.device)[: n // 2 + 1].repeat(2)
+                alone = self._log_joint(self.x[few], position[:, few])
+            except (RuntimeError, ValueError, IndexError):
+                return False
+        return alone.shape[1] == len(few) and torch.allclose(together[:, few], alone, rtol=1e-5, atol=1e-3)
+
+
+def _check_supports(vectors: LatentVectors, sites: dict, again: dict) -> None:
+    """Refuses a support that depends on other latents: there is then no one map to real vectors."""
+    for name, site in sites.items():
+        value, transform = again[name]["value"], vectors.transforms[name]
+        try:
+            back = transform(transform.inv(value))
+            inside = bool(torch.isclose(back, value, rtol=1e-2, atol=1e-3).all())
+            if inside and bool(site["fn"].support.check(site["value"]).all()):  # else that means something else
+                inside = bool(site["fn"].support.check(value).all())
+        except (NotImplementedError, RuntimeError):
+            continue
+        if not inside:
+            raise ValueError(f"latent site {name!r} has a support that depends on other latents")

@@ -1,0 +1,224 @@
+"""The modes of p(x, z) for each datapoint, and normals with the curvature there: Laplace's approximation."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from pyro_vae.evidence.unconstrained.log_joint import LogJoint
+from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
+
+__all__ = ["fit_normals"]
+
+MOST_DIMS = 400  # with more, a matrix for each datapoint costs more than it gives
+ASCENT_STEPS = 12  # of L-BFGS, from each start
+MORE_ASCENT_STEPS = 40  # where ends still seem to belong to several modes
+MEMORY = 6
+NEWTON_STEPS = 3
+# Of finite differences, in standard deviations of the prior or of the posterior.
+STEP = {torch.float32: 0.03, torch.float64: 1e-3}
+LEAST_CURVATURE = 0.3  # times that of a normal as wide as the prior
+NEGLIGIBLE = 12.0  # nats: a mode so far below the best one is left out
+
+
+@torch.no_grad()
+def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor) -> NormalMixture:
+    """Finds modes from several starts, and fits a normal at each of them.
+
+    From each start, L-BFGS (Nocedal & Wright 2006, algorithm 7.4) goes uphill for some steps. Ends without a valley
+    between them belong to one mode; the others go on uphill, since what looks like a valley may be a bend. Newton's
+    method finishes each mode; its Hessian is made of finite differences of gradients, so that the model is
+    differentiated once only.
+
+    Args:
+        log_joint: That of a block of datapoints.
+        starts: ``[starts, m, dims]``.
+        scale: About how wide the prior is in each dimension, ``[m, dims]``.
+        rows: Which rows of the block, ``[m]``.
+
+    Returns:
+        A mixture of at most as many normals as there are starts; a datapoint where nothing finite was found has a
+        ``log_weight`` of -inf for all of them.
+    """
+    position, distinct = _ends(log_joint, starts, scale, rows, ASCENT_STEPS)
+    several = (distinct.sum(0) > 1).nonzero()[:, 0]
+    if len(several):
+        first = (~distinct[:, several]).byte().argsort(stable=True, dim=0)[: int(distinct.sum(0).max())]
+        kept = position[:, several].gather(0, first[..., None].expand(*first.shape, position.shape[-1]))
+        ends, still_distinct = _ends(log_joint, kept, scale[several], rows[several], MORE_ASCENT_STEPS)
+        position[: len(ends), several] = ends
+        distinct[:, several] = False
+        distinct[: len(ends), several] = still_distinct
+    parts = []
+    for mode in range(len(position)):
+        chosen = distinct[mode].nonzero()[:, 0]
+        if len(chosen):
+            parts.append((chosen, *_finish(log_joint, position[mode, chosen], rows[chosen], scale[chosen])))
+    return _mixture(parts, scale)
+
+
+def _ends(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
+    """Where the starts lead uphill, the highest first, and which are the highest of their mode, ``[starts, m]``."""
+    position, value = _ascend(log_joint, starts, scale, rows, num_steps)
+    order = value.nan_to_num(nan=-torch.inf).argsort(0, descending=True)
+    value = value.gather(0, order)
+    position = position.gather(0, order[..., None].expand_as(position))
+    return position, _distinct(log_joint, position, value, rows)
+
+
+def _ascend(
+    log_joint: LogJoint, position: Tensor, scale: Tensor, rows: Tensor, num_steps: int
+) -> tuple[Tensor, Tensor]:
+    """L-BFGS uphill in coordinates divided by the scale; a step that does not lead up is shortened."""
+    value, gradient = log_joint.gradient(position, rows)
+    gradient = gradient * scale
+    history: list[tuple[Tensor, Tensor, Tensor]] = []
+    step_size = torch.ones_like(value)
+    for _ in range(num_steps):
+        direction = _two_loops(gradient, history)
+        downhill = ((direction * gradient).sum(-1) <= 0) | ~direction.isfinite().all(-1)
+        direction = torch.where(downhill[..., None], gradient, direction)
+        if not history:  # the first step goes along the gradient, and no further than one width of the prior
+            direction = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1.0)
+        length = direction.norm(dim=-1).clamp_min(1e-30)
+        step = (step_size * (3 * math.sqrt(log_joint.dims) / length).clamp_max(1.0))[..., None] * direction
+        new_value, new_gradient = log_joint.gradient(position + scale * step, rows)
+        new_gradient = new_gradient * scale
+        rise = (step * gradient).sum(-1)
+        accepted = (new_value >= value + 1e-4 * rise) & new_gradient.isfinite().all(-1)
+        change = torch.where(accepted[..., None], gradient - new_gradient, 0.0)
+        curved = accepted & ((step * change).sum(-1) > 1e-10)
+        history = [*history[-MEMORY + 1 :], (torch.where(curved[..., None], step, 0.0), change, curved)]
+        step_size = torch.where(accepted, 1.0, step_size / 4)
+        position = torch.where(accepted[..., None], position + scale * step, position)
+        gradient = torch.where(accepted[..., None], new_gradient, gradient)
+        value = torch.where(accepted, new_value, value)
+    return position, value
+
+
+def _two_loops(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
+    """The inverse Hessian that L-BFGS has seen so far, times the gradient."""
+    direction, kept = gradient, []
+    for step, change, curved in reversed(history):
+        inverse = torch.where(curved, 1 / (step * change).sum(-1), 0.0)
+        along = inverse * (step * direction).sum(-1)
+        direction = direction - along[..., None] * change
+        kept.append((step, change, inverse, along))
+    if history:
+        step, change, curved = history[-1]
+        ratio = torch.where(curved, (step * change).sum(-1) / change.square().sum(-1), 1.0)
+        direction = direction * ratio[..., None]
+    for step, change, inverse, along in reversed(kept):
+        direction = direction + step * (along - inverse * (change * direction).sum(-1))[..., None]
+    return direction
+
+
+def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor) -> Tensor:
+    """Which ends are the highest of their mode, ``[ends, n]``, for ends in descending order of their value."""
+    distinct = value.isfinite() & (value > value[0] - NEGLIGIBLE)
+    for low in range(1, len(position)):
+        for high in range(low):
+            both = (distinct[low] & distinct[high]).nonzero()[:, 0]
+            if len(both) == 0:
+                continue
+            ends = position[low, both], position[high, both]
+            along = log_joint.value(torch.stack([torch.lerp(*ends, t) for t in (0.25, 0.5, 0.75)]), rows[both])
+            # Uphill all the way from the lower end to the higher one: there is no valley.
+            path = torch.cat([value[low, both][None], along, value[high, both][None]])
+            distinct[low, both] = (path.diff(dim=0) < -1e-2 - 1e-6 * path[1:].abs()).any(0)
+    return distinct
+
+
+def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+    """Newton's method from close to a mode: center, factor, inverse of the factor, log-determinant, value."""
+    factor, inverse, log_det = torch.diag_embed(scale), torch.diag_embed(1 / scale), scale.log().sum(-1)
+    if log_joint.dims > MOST_DIMS:
+        value = log_joint.value(center[None], rows)[0]
+        return center, scale, 1 / scale, log_det, value
+    value, gradient = (part[0] for part in log_joint.gradient(center[None], rows))
+    factor, inverse, log_det = _curvature(log_joint, center, gradient, rows, factor, inverse, log_det, LEAST_CURVATURE)
+    moved = torch.zeros_like(value)
+    for _ in range(NEWTON_STEPS):
+        step = (factor @ (factor.mT @ gradient[..., None]))[..., 0]
+        for shorter in (1.0, 0.25):
+            new_value, new_gradient = (part[0] for part in log_joint.gradient((center + shorter * step)[None], rows))
+            up = (new_value > value) & new_gradient.isfinite().all(-1)
+            moved = moved + up * shorter * (inverse @ step[..., None])[..., 0].norm(dim=-1)
+            center = torch.where(up[:, None], center + shorter * step, center)
+            value = torch.where(up, new_value, value)
+            gradient = torch.where(up[:, None], new_gradient, gradient)
+            if up.all():
+                break
+            step = torch.where(up[:, None], 0.0, step)
+    again = (moved > 1).nonzero()[:, 0]
+    if len(again):  # where the mode was not close, its curvature is another one
+        parts = _curvature(
+            log_joint, center[again], gradient[again], rows[again], factor[again], inverse[again], log_det[again], 0.0
+        )
+        for whole, part in zip((factor, inverse, log_det), parts, strict=True):
+            whole[again] = part
+    return center, factor, inverse, log_det, value
+
+
+def _curvature(
+    log_joint: LogJoint,
+    center: Tensor,
+    gradient: Tensor,
+    rows: Tensor,
+    factor: Tensor,
+    inverse: Tensor,
+    log_det: Tensor,
+    least: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The factor of the covariance that the Hessian at the center gives, and what goes with it.
+
+    Columns of the old factor are the directions of the finite differences.
+    """
+    size = STEP.get(center.dtype, 0.1)
+    beside = center + size * factor.permute(2, 0, 1)  # [dims, m, dims]: one direction for each particle
+    slopes = ((gradient - log_joint.gradient(beside, rows)[1]) / size).permute(1, 0, 2)  # row d is -H @ column d
+    curvature = (slopes @ factor).double()
+    curvature = (curvature + curvature.mT) / 2
+    bad = ~curvature.flatten(1).isfinite().all(1)
+    identity = torch.eye(curvature.shape[-1], dtype=curvature.dtype, device=curvature.device)
+    curvature[bad] = identity
+    root, info = torch.linalg.cholesky_ex(curvature - least * identity)
+    low = (info != 0).nonzero()[:, 0]
+    if len(low):
+        values, vectors = torch.linalg.eigh(curvature[low])
+        values = values.clamp_min(max(least, 1e-2))
+        curvature[low] = (vectors * values[:, None]) @ vectors.mT
+    root = torch.linalg.cholesky(curvature)  # curvature = root @ root.T, in coordinates y = inverse @ z
+    spread = torch.linalg.solve_triangular(root.mT, identity.expand_as(root), upper=True)
+    new_log_det = log_det - root.diagonal(dim1=-2, dim2=-1).log().sum(-1).to(log_det.dtype)
+    return factor @ spread.to(factor.dtype), root.mT.to(factor.dtype) @ inverse, new_log_det
+
+
+def _mixture(parts: list[tuple[Tensor, ...]], scale: Tensor) -> NormalMixture:
+    like, (n, dims) = scale, scale.shape
+    diagonal = dims > MOST_DIMS
+    shape = (dims,) if diagonal else (dims, dims)
+    identity = like.new_ones(dims) if diagonal else torch.eye(dims, dtype=like.dtype, device=like.device)
+    modes = max(1, len(parts))
+    mixture = NormalMixture(
+        center=like.new_zeros(modes, n, dims),
+        factor=identity.expand(modes, n, *shape).clone(),
+        inverse=identity.expand(modes, n, *shape).clone(),
+        log_det=like.new_zeros(modes, n),
+        log_weight=like.new_full((modes, n), -torch.inf),
+    )
+    for mode, (rows, center, factor, inverse, log_det, value) in enumerate(parts):
+        mixture.center[mode, rows], mixture.factor[mode, rows] = center, factor
+        mixture.inverse[mode, rows], mixture.log_det[mode, rows] = inverse, log_det
+        mixture.log_weight[mode, rows] = value + log_det  # Laplace's evidence, up to a constant
+    bad = ~mixture.log_weight.isfinite() | ~mixture.factor.flatten(2).isfinite().all(-1)
+    log_weight = mixture.log_weight.masked_fill(bad, -torch.inf)
+    some = log_weight.isfinite().any(0)
+    return mixture._replace(
+        factor=torch.where(bad.reshape(*bad.shape, *[1] * len(shape)), identity, mixture.factor),
+        inverse=torch.where(bad.reshape(*bad.shape, *[1] * len(shape)), identity, mixture.inverse),
+        log_det=mixture.log_det.masked_fill(bad, 0.0),
+        log_weight=torch.where(some, log_weight - log_weight.logsumexp(0), -torch.inf),
+    )

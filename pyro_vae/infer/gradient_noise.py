@@ -1,0 +1,175 @@
+"""The noise of gradients: the same step again and again, on the same data and the same parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_vae.checks import check_count, check_rows
+from pyro_vae.infer.losses.as_function import as_function
+from pyro_vae.infer.recording.record import record
+from pyro_vae.system.grad_mode import differentiable, gradients_enabled
+from pyro_vae.system.interrupts import interruptible
+from pyro_vae.system.randomness import generators_kept
+from pyro_vae.system.threads import one_thread_at_a_time
+
+__all__ = ["GradientMoments", "gradient_variance"]
+
+
+@dataclass(frozen=True)
+class GradientMoments:
+    """Mean and variance of a random gradient, as estimated from independent draws.
+
+    Attributes:
+        mean: By parameter, of its shape.
+        variance: Likewise, of a single draw.
+        num_draws: The number of draws.
+        total_variance: The sum of the variances of all entries: the mean squared distance of a draw from the mean.
+        total_variance_std_error: The standard error of that.
+    """
+
+    mean: dict[str, Tensor]
+    variance: dict[str, Tensor]
+    num_draws: int
+    total_variance: float
+    total_variance_std_error: float
+
+    @property
+    def mean_std_error(self) -> dict[str, Tensor]:
+        """The standard errors of ``mean``."""
+        return {name: (variance / self.num_draws).sqrt() for name, variance in self.variance.items()}
+
+    @property
+    def signal_to_noise(self) -> float:
+        """The norm of the mean by the root of the total variance; of the norm, what the noise adds is taken away."""
+        squared_norm = sum(mean.square().sum().item() for mean in self.mean.values())
+        squared_norm -= self.total_variance / self.num_draws
+        return math.sqrt(max(squared_norm, 0.0) / self.total_variance) if self.total_variance else math.inf
+
+
+@interruptible
+@one_thread_at_a_time
+@gradients_enabled()
+def gradient_variance(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    x: Tensor,
+    losses: Mapping[str, Any],
+    *,
+    num_draws: int = 100,
+    parameters: Mapping[str, Tensor] | None = None,
+) -> dict[str, GradientMoments]:
+    """Computes the gradient of each loss many times, on the same data, and says how much it varies.
+
+    Losses that estimate one gradient have the same mean; the less noisy one learns faster. The losses are summed over
+    datapoints, and so are the gradients.
+
+    Args:
+        model: The model.
+        guide: The guide.
+        x: What they are called with: data, ``[n, *event]``.
+        losses: By name: ELBOs of Pyro or functions of model, guide and x.
+        num_draws: How often each gradient is computed, at least 3.
+        parameters: The tensors that gradients are taken of, by name; by default the parameters of the guide.
+
+    Returns:
+        The moments of the gradient of each loss, by its name.
+
+    Raises:
+        TypeError: If x is not a tensor, or a loss is neither a function nor an ELBO that is differentiable.
+        ValueError: If there are fewer than three draws, or no parameters.
+    """
+    check_count("num_draws", num_draws, least=3)
+    x = differentiable(check_rows(x))
+    functions = {name: as_function(loss) for name, loss in losses.items()}
+    parameters = _parameters_of(guide, x) if parameters is None else dict(parameters)
+    if not parameters:
+        raise ValueError("the guide has no parameters; expected some, or others as parameters={name: tensor}")
+    results = {}
+    for name, function in functions.items():
+        draw = _draws(partial(function, model, guide), x, list(parameters.values()), num_draws)
+        moments = _Moments()
+        with pyro.validation_enabled(False):
+            for _ in range(num_draws):
+                moments.update(draw(x))
+        results[name] = moments.result(parameters)
+    return results
+
+
+def _parameters_of(program: Callable[..., Any], x: Tensor) -> dict[str, Tensor]:
+    """Those that a program meets, by the names of their sites, unconstrained."""
+    with torch.no_grad(), generators_kept(x.device), pyro.validation_enabled(False):
+        trace = poutine.trace(program, param_only=True).get_trace(x)
+    values: dict[str, Any] = {name: trace.nodes[name]["value"] for name in trace.param_nodes}
+    return {name: value.unconstrained() if hasattr(value, "unconstrained") else value for name, value in values.items()}
+
+
+def _draws(
+    loss: Callable[[Tensor], Tensor], x: Tensor, leaves: list[Tensor], times: int
+) -> Callable[[Tensor], list[Tensor]]:
+    """A function of x that draws a gradient of the loss: recorded, for speed, if that pays and gives the same."""
+
+    def gradient(x: Tensor) -> list[Tensor]:
+        found = torch.autograd.grad(loss(x), leaves, allow_unused=True)
+        return [torch.zeros_like(leaf) if each is None else each for each, leaf in zip(found, leaves, strict=True)]
+
+    with generators_kept(x.device):
+        gradient(x)  # with Pyro's validation; and what is made lazily is there from now on
+    if times < _OFTEN:
+        return gradient
+    try:
+        with generators_kept(x.device):
+            recorded = record(gradient, x)
+        with generators_kept(x.device):
+            expected = gradient(x)
+        with generators_kept(x.device):
+            same = all(_close(a, b) for a, b in zip(recorded(x), expected, strict=True))
+    except Exception:
+        return gradient
+    return recorded if same else gradient
+
+
+def _close(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())
+
+
+_OFTEN = 100  # as many draws as one could take while one is recorded
+
+
+class _Moments:
+    """Means and squared deviations of vectors as they come in (Welford 1962)."""
+
+    def __init__(self) -> None:
+        self._mean = self._squares = torch.zeros(())
+        self._distances: list[float] = []  # each of them an unbiased estimate of the total variance
+
+    def update(self, draw: list[Tensor]) -> None:
+        values = torch.cat([each.detach().flatten() for each in draw]).double()
+        before = values - self._mean
+        self._mean = self._mean + before / (len(self._distances) + 1)
+        squares = before * (values - self._mean)
+        self._squares = self._squares + squares
+        self._distances.append(squares.sum().item())
+
+    def result(self, parameters: Mapping[str, Tensor]) -> GradientMoments:
+        count = len(self._distances)
+        distances = torch.tensor(self._distances[1:], dtype=torch.float64)  # the first is zero
+        sizes = [tensor.numel() for tensor in parameters.values()]
+        mean, variance = (
+            {
+                name: part.reshape(tensor.shape)
+                for (name, tensor), part in zip(parameters.items(), values.split(sizes), strict=True)
+            }
+            for values in (self._mean, self._squares / (count - 1))
+        )
+        return GradientMoments(
+            mean, variance, count, distances.mean().item(), distances.std().item() / math.sqrt(count - 1)
+        )

@@ -1,0 +1,68 @@
+"""What a step is called with, and which calls are alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pyro_vae.system.grad_mode import differentiable
+
+__all__ = ["Call", "split_numbers"]
+
+_PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
+
+
+class Call:
+    """A call of two programs.
+
+    Args:
+        args: The arguments of the programs.
+        kwargs: Likewise.
+        gather: Makes the first argument of the programs of the one that is given.
+    """
+
+    def __init__(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], gather: Callable[[Any], Any] | None = None
+    ) -> None:
+        self._gather = gather
+        self._leaves, self._structure = tree_flatten((args, kwargs))
+        self.tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
+
+    @property
+    def device(self) -> torch.device:
+        """Where its tensors are."""
+        return self.tensors[0].device if self.tensors else torch.device("cpu")
+
+    def arguments(self, tensors: Sequence[Tensor] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments of the programs; with other tensors in the place of those given, if there are."""
+        leaves = [differentiable(leaf) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
+        if tensors is not None:
+            remaining = iter(tensors)
+            leaves = [differentiable(next(remaining)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        args, kwargs = tree_unflatten(leaves, self._structure)
+        return (args if self._gather is None else (self._gather(args[0]), *args[1:])), kwargs
+
+    def signature(self) -> Any | None:
+        """Equal for calls that differ in the values of tensors only. None if that cannot be told."""
+        described: list[Any] = [self._gather, str(self._structure) if len(self._leaves) > 1 else None]
+        described += [torch.is_autocast_enabled(self.device.type), torch.get_autocast_dtype(self.device.type)]
+        described += [[id(each) for each in self.tensors].index(id(tensor)) for tensor in self.tensors]  # same tensors
+        for leaf in self._leaves:
+            if isinstance(leaf, Tensor) and not leaf.requires_grad and leaf.layout == torch.strided:
+                described.append((leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
+            elif isinstance(leaf, _PLAIN):
+                described.append((type(leaf), leaf))
+            else:
+                return None
+        return tuple(described)
+
+
+def split_numbers(signature: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[float, ...]]:
+    """What is left of a signature without the values of its numbers, and these."""
+    is_number = [isinstance(each, tuple) and each[0] in (int, float) for each in signature]
+    rest = tuple(each[0] if found else each for each, found in zip(signature, is_number, strict=True))
+    return rest, tuple(each[1] for each, found in zip(signature, is_number, strict=True) if found)

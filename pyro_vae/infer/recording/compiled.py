@@ -1,0 +1,93 @@
+"""Functions of tensors without the Python around them: Pyro's effect handlers run once, and leave a graph behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.fx import GraphModule
+from torch.utils._pytree import tree_leaves
+
+from pyro_vae.infer.recording.inductor import inductor
+from pyro_vae.infer.recording.record import record, why
+from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.warning import warn
+
+__all__ = ["compiled", "recorded"]
+
+Function = Callable[..., Any]  # of tensors, to a tensor or several
+
+
+def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
+    """Compiles a function that may draw random numbers, for inputs of one shape.
+
+    The function is run once and recorded, and Inductor makes machine code of the recording; without a C++ compiler, it
+    is replayed as it was recorded. With the same seed the result draws the same numbers as the function does. It is
+    tried on another input: if that shows that the function cannot be recorded (since what it does depends on the values
+    of its input, or on random numbers that are not torch's), a warning says so, and the function itself is returned.
+
+    Args:
+        function: The function, of one tensor or several. No gradient is computed, but for those it computes itself.
+        example: An input to record it with, or several.
+        other: Another input of the same shape, or several, to compare results on.
+    """
+    found, reason = _fast(function, example, other, (inductor, _as_recorded))
+    if reason is not None:
+        warn(f"the programs cannot be compiled, and run as they are ({why(reason)})")
+    return found
+
+
+def recorded(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
+    """As :func:`compiled`, but without Inductor, which takes half a minute; and without a warning.
+
+    What Python costs at each call is gone, and that is most of it for small tensors.
+    """
+    return _fast(function, example, other, (_as_recorded,))[0]
+
+
+def _fast(
+    function: Function,
+    example: Tensor | tuple[Tensor, ...],
+    other: Tensor | tuple[Tensor, ...],
+    builders: Sequence[Callable[..., Function]],
+) -> tuple[Function, Exception | None]:
+    """What the first builder that succeeds makes of the function; else the function itself, and why."""
+    inputs, others = ((given,) if isinstance(given, Tensor) else given for given in (example, other))
+    with torch.no_grad(), generators_kept(inputs[0].device):
+        try:
+            graph = record(function, *inputs)
+        except Exception as error:
+            return function, error
+        reason: Exception | None = None
+        for build in builders:
+            try:
+                candidate = build(graph, *inputs)
+                reason = _difference(candidate, function, others)
+            except Exception as error:
+                reason = error
+            else:
+                if reason is None:
+                    return candidate, None
+        return function, reason
+
+
+def _as_recorded(graph: GraphModule, *inputs: Tensor) -> Function:  # noqa: ARG001
+    return graph
+
+
+def _difference(candidate: Function, function: Function, inputs: tuple[Tensor, ...]) -> Exception | None:
+    device = inputs[0].device
+    reseed(0, device)
+    results = tree_leaves(candidate(*inputs))
+    reseed(0, device)
+    expected = tree_leaves(function(*inputs))
+    if len(results) == len(expected) and all(map(_close, results, expected)):
+        return None
+    return ValueError("recorded once, it gives other results than when it is run again")
+
+
+def _close(result: Tensor, expected: Tensor) -> bool:
+    # The tolerance is what float32 loses in sums of another order.
+    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-3, equal_nan=True)

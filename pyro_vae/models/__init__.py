@@ -1,0 +1,1 @@
+"""Pairs of Pyro programs made of parts: model and guide."""

@@ -1,0 +1,225 @@
+"""Variational autoencoders with several stochastic layers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from typing import Any
+
+import pyro
+import torch
+from pyro import distributions as dist
+from pyro import poutine
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+
+from pyro_vae.checks import call_part, check_count
+from pyro_vae.distributions import as_pyro
+from pyro_vae.distributions.independent import split_independent
+from pyro_vae.models.at_means import AtMeans
+from pyro_vae.models.latent_variable_model import LatentVariableModel
+from pyro_vae.models.parameters import declare_parameters
+from pyro_vae.models.parts_fit import check_batch, check_inside, check_particles, trial, warn_unless_broadcasting
+from pyro_vae.system.threads import one_thread_at_a_time
+
+__all__ = ["BottomUp", "HierarchicalVAE", "TopDown"]
+
+
+class HierarchicalVAE(LatentVariableModel):
+    """p(z_L) p(z_{L-1} given z_L) ... p(z_1 given z_2) p(x given z_1), with L stochastic layers.
+
+    The sites are ``"z1"``, next to the data, to ``"zL"``, and ``"x"``; the plate is ``"data"`` at dim -1. All that
+    works on the programs of a :class:`~pyro_vae.VAE` works on these.
+
+    Args:
+        prior: ``prior()`` returns p(z_L).
+        layers: From the top down, L - 1 modules that map z_{l+1} to p(z_l given z_{l+1}). A posterior such as
+            ``posteriors.Normal(nn.mlp(...))`` is one.
+        likelihood: ``likelihood(z)``, for z_1, returns p(x given z_1).
+        posterior: q(z_1, ..., z_L given x): a :class:`BottomUp`, a :class:`TopDown`, or a module of your own that is
+            called as ``posterior(x, layers)`` and has a ``pyro.sample`` statement for each latent site.
+
+    Raises:
+        TypeError: If a part is not a module or does not return a distribution.
+        ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
+    """
+
+    def __init__(
+        self, prior: nn.Module, layers: Sequence[nn.Module], likelihood: nn.Module, posterior: nn.Module
+    ) -> None:
+        x, support = _check_fit(prior, layers, likelihood, posterior)
+        super().__init__(x, support)
+        self.prior = prior
+        self.layers = nn.ModuleList(layers)
+        self.likelihood = likelihood
+        self.posterior = posterior
+
+    def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
+        """The generative program, with x ``[n, *event]`` observed. Returns x."""
+        if is_validation_enabled():
+            self.check(x)
+        declare_parameters(self, self.prior, self.layers, self.likelihood)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            z = pyro.sample(f"z{len(self.layers) + 1}", as_pyro(self.prior()))
+            for level, layer in zip(range(len(self.layers), 0, -1), self.layers, strict=True):
+                check_particles(f"the layer of z{level}", layer, z)
+                z = pyro.sample(f"z{level}", as_pyro(layer(z)))
+            check_particles("likelihood(z)", self.likelihood, z)
+            return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
+
+    def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
+        """The program q(z_1, ..., z_L given x), for x ``[n, *event]``. Returns z_1 ``[n, latent]``.
+
+        Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
+        """
+        if is_validation_enabled():
+            self.check(x)
+        declare_parameters(self, self.layers, self.posterior)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            return self.posterior(self.data_of(x, observations), self.layers)
+
+    @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """Draws n datapoints from p(x), ``[n, *event]``."""
+        z = self.prior().sample((check_count("n", n),))
+        for layer in self.layers:
+            z = layer(z).sample()
+        return self.likelihood(z).sample()
+
+    @one_thread_at_a_time
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> dict[str, Tensor]:
+        """The codes of x ``[n, *event]``, by site, ``[n, latent]``: the mean of each layer, given those before it.
+
+        Raises:
+            NotImplementedError: If a distribution of the posterior has no mean in closed form.
+        """
+        self.check(x)
+        trace: Any = poutine.trace(AtMeans()(self.guide)).get_trace(x)
+        return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes if name != "data"}
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """The mean of p(x given z_1) at the codes of x ``[n, *event]``; the same shape as x."""
+        return self.likelihood(self.encode(x)["z1"]).mean
+
+
+class BottomUp(nn.Module):
+    """q(z_1 given x) q(z_2 given z_1) ... q(z_L given z_{L-1}) (Burda et al. 2015, section 2).
+
+    The model goes the other way, so that its parents are descendants here. Pyro's ``TraceMeanField_ELBO`` is not valid
+    for such a pair (``evidence.check_elbo`` tells); train it with ``Trace_ELBO``.
+
+    Args:
+        layers: From the bottom up, L modules such as ``posteriors.Normal(nn.mlp(...))``: the first maps x to
+            q(z_1 given x), the others z_{l-1} to q(z_l given z_{l-1}).
+    """
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not layers:
+            raise ValueError("there are no layers; expected at least one")
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, layers: Sequence[nn.Module]) -> Tensor:  # noqa: ARG002
+        """Draws z_1 to z_L; returns z_1."""
+        latents = [x]
+        for level, layer in enumerate(self.layers, start=1):
+            if level > 1:
+                check_particles(f"the layer of z{level} of the posterior", layer, latents[-1])
+            latents.append(pyro.sample(f"z{level}", as_pyro(layer(latents[-1]))))
+        return latents[1]
+
+
+class TopDown(nn.Module):
+    """The ladder: q(z_L given x) and then q(z_l given x, z_{l+1}), which shares the generative layers.
+
+    Below the top, each is the product of two normal densities: p(z_l given z_{l+1}), of the model, and what the data
+    say of z_l (Sønderby et al. 2016, section 2: precisions add up). The parents are those of the model, so Pyro's
+    ``TraceMeanField_ELBO`` is valid.
+
+    Args:
+        features: From the bottom up, L networks: the first maps x to features, the others features to features.
+        layers: From the bottom up, L modules that map these features to normal distributions (but for the last, which
+            may be of any kind), such as ``posteriors.Normal(nn.mlp(...))``.
+
+    Raises:
+        ValueError: If there are not as many features as layers.
+    """
+
+    def __init__(self, features: Sequence[nn.Module], layers: Sequence[nn.Module]) -> None:
+        super().__init__()
+        if not layers or len(features) != len(layers):
+            raise ValueError(
+                f"there are {len(features)} features and {len(layers)} layers; expected as many, and at least one"
+            )
+        self.features = nn.ModuleList(features)
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, x: Tensor, layers: Sequence[nn.Module]) -> Tensor:
+        """Draws z_L to z_1, given the model's layers from the top down; returns z_1."""
+        if len(layers) + 1 != len(self.layers):
+            raise ValueError(f"the model has {len(layers) + 1} stochastic layers, the posterior {len(self.layers)}")
+        features = list(accumulate(self.features, lambda hidden, feature: feature(hidden), initial=x))[1:]
+        level = len(features)
+        z = pyro.sample(f"z{level}", as_pyro(self.layers[-1](features[-1])))
+        for generative in layers:
+            level -= 1
+            q = _product(generative(z), self.layers[level - 1](features[level - 1]), level)
+            z = pyro.sample(f"z{level}", q)
+        return z
+
+
+def _product(p: Any, q: Any, level: int) -> Any:
+    """The normal distribution whose density is proportional to the product of two."""
+    normals = [split_independent(fn)[0] for fn in (p, q)]
+    for fn, name in zip(normals, ("model", "posterior"), strict=True):
+        if not isinstance(fn, torch.distributions.Normal):
+            raise ValueError(f"z{level} of the {name} is a {type(fn).__name__}; expected a diagonal Normal")
+    (a, b), (x, y) = ((fn.loc for fn in normals), (fn.scale for fn in normals))
+    scale = x * y / torch.hypot(x, y)
+    loc = a + (b - a) * (scale / y).square()
+    return dist.Normal(loc, scale, validate_args=False).to_event(1)
+
+
+def _check_fit(
+    prior: nn.Module, layers: Sequence[nn.Module], likelihood: nn.Module, posterior: nn.Module
+) -> tuple[Tensor, Any]:
+    """Runs all parts once; returns a draw of x and the support of the likelihood."""
+    named = {f"layers[{i}]": layer for i, layer in enumerate(layers)}
+    with trial({"prior": prior, **named, "likelihood": likelihood, "posterior": posterior}):
+        p = call_part("prior()", prior)
+        check_batch("prior()", p, ())
+        given = {f"z{len(layers) + 1}": p}
+        z = p.sample((1,))
+        latents = {f"z{len(layers) + 1}": z}
+        for level, (name, layer) in zip(range(len(layers), 0, -1), named.items(), strict=True):
+            p = call_part(f"{name}(z), for z{level + 1} of shape {list(z.shape)},", layer, z)
+            check_batch(f"{name}(z)", p)
+            warn_unless_broadcasting(f"{name}(z)", layer, z)
+            z = p.sample()
+            given[f"z{level}"], latents[f"z{level}"] = p, z
+        p_x = call_part(f"likelihood(z), for z1 of shape {list(z.shape)},", likelihood, z)
+        check_batch("likelihood(z)", p_x)
+        warn_unless_broadcasting("likelihood(z)", likelihood, z)
+        x = p_x.sample()
+        with pyro.validation_enabled(False):
+            try:
+                with pyro.plate("data", 1, dim=-1):
+                    trace: Any = poutine.trace(posterior).get_trace(x, nn.ModuleList(layers))
+            except (TypeError, RuntimeError, IndexError) as error:
+                raise ValueError(f"posterior(x, layers), for x of shape {list(x.shape)}, failed: {error}") from error
+        if isinstance(posterior, BottomUp):
+            for level, layer in enumerate(posterior.layers[1:], start=1):
+                if f"z{level}" in trace.nodes:
+                    warn_unless_broadcasting(f"posterior.layers[{level}](z)", layer, trace.nodes[f"z{level}"]["value"])
+    shapes = {name: list(value.shape) for name, value in latents.items()}
+    drawn = {name: trace.nodes[name] for name in trace.stochastic_nodes}
+    if shapes != (others := {name: list(site["value"].shape) for name, site in drawn.items()}):
+        raise ValueError(
+            f"the latents do not match: one draw from the model has shapes {shapes}, from the posterior {others}"
+        )
+    for name, site in drawn.items():
+        check_inside(latents[name], f"{name} of the model", site["fn"], f"{name} of the posterior")
+        check_inside(site["value"], f"{name} of the posterior", given[name], f"{name} of the model")
+    return x, p_x.support

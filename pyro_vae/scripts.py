@@ -1,0 +1,45 @@
+"""What scripts share: checks of numbers on an ``argparse`` command line, and a clean exit at Ctrl-C."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentTypeError
+from collections.abc import Callable
+
+from pyro_vae.checks import check_count, check_positive
+
+__all__ = ["count", "exit_at_interrupt", "positive"]
+
+
+def count(least: int = 1) -> Callable[[str], int]:
+    """The ``type=`` of an option that is an integer of at least so much."""
+
+    def parse(text: str) -> int:
+        try:
+            return check_count("", int(text), least)
+        except ValueError:
+            raise ArgumentTypeError(f"{text!r} is not an integer of at least {least}") from None
+
+    return parse
+
+
+def positive(text: str) -> float:
+    """The ``type=`` of an option that is a positive, finite number."""
+    try:
+        return check_positive("", float(text))
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r} is not a positive number") from None
+
+
+def exit_at_interrupt(main: Callable[[], None], message: str | None = None) -> None:
+    """Calls the main function of a script; at Ctrl-C there is one line to say so, and exit status 130.
+
+    Args:
+        main: The function.
+        message: What the line says; by default what was done, if that is known, or else that it was interrupted.
+    """
+    try:
+        main()
+    except KeyboardInterrupt as interrupt:
+        print(message or str(interrupt) or "interrupted", file=sys.stderr)
+        sys.exit(130)

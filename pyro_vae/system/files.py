@@ -1,0 +1,100 @@
+"""Files that are whole or not there, and tensors in them with a checksum; nothing in them runs when it is read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+__all__ = ["ChecksumError", "from_bytes", "replace", "to_bytes", "writable_folder"]
+
+
+class ChecksumError(ValueError):
+    """The content of a file is not what was written to it."""
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Writes another file, which takes the place of the old one when it is on disk: there is a whole one at any moment.
+
+    Raises:
+        OSError: If it cannot be written; the old file is as it was.
+    """
+    new = path.with_name(f".{path.name}.new")
+    try:
+        with new.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    except BaseException as error:  # Ctrl-C too leaves no half of a file behind
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        raise
+    _sync_folder(path.parent)
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Makes the folder if need be, and makes sure that files can be written to it.
+
+    Raises:
+        OSError: If they cannot; the message names the folder.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to the folder {str(path)!r}: {error.strerror or error}") from error
+    return path
+
+
+def to_bytes(tensors: Mapping[str, Tensor], text: str) -> bytes:
+    """A safetensors file of tensors and a text, with a checksum of both."""
+    # Copies, since safetensors refuses tensors that share memory, as those of a part that is used twice do.
+    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
+    return save(copies, {"pyro_vae": text, "sha256": _digest(copies, text)})
+
+
+def from_bytes(data: bytes) -> tuple[dict[str, Tensor], str]:
+    """The tensors, on the CPU, and the text that :func:`to_bytes` was given.
+
+    Raises:
+        ChecksumError: If the checksum does not match.
+        Exception: If this is no such file: nobody lists what libraries raise at content that is not theirs.
+    """
+    tensors = load(data)
+    size = int.from_bytes(data[:8], "little")
+    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
+    text, digest = metadata["pyro_vae"], metadata["sha256"]
+    if digest != _digest(tensors, text):
+        raise ChecksumError("its checksum does not match")
+    return {name: tensors[name].clone() for name in sorted(tensors)}, text  # in memory that is aligned
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Has the new name of a file written to disk too, where the system does such."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,204 @@
+"""The folder that a run is kept in."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import platform
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pyro_vae.processes import Processes, of_the_first
+from pyro_vae.system.files import writable_folder
+from pyro_vae.system.lock import locked
+from pyro_vae.training.checkpoint import CheckpointError, blaming, pack, read, replace, unpack, write
+from pyro_vae.training.description import NotDescribable, describe
+from pyro_vae.training.loading import BEST, LAST, NOT_WEIGHTS, check_weights, weights_among
+from pyro_vae.training.run import Progress, Row, Run
+
+__all__ = ["RunFolder", "kept_to_itself", "versions"]
+
+
+@contextmanager
+def kept_to_itself(path: str | Path | None, processes: Processes) -> Iterator[None]:
+    """Makes the folder, if there is to be one, and keeps other runs out of it.
+
+    Raises:
+        OSError: If it cannot be written to, or another run is in it.
+    """
+    with ExitStack() as stack:
+        if path is not None:
+            of_the_first(lambda: stack.enter_context(locked(writable_folder(path))), processes)
+        yield
+
+
+@dataclass
+class RunFolder:
+    """The files of a run: ``last.safetensors`` to go on from, ``best.safetensors``, ``run.json``, ``history.csv``.
+
+    Args:
+        path: The folder.
+        settings: What must be the same when the run goes on, by name.
+    """
+
+    path: Path
+    settings: dict[str, Any]
+    description: dict[str, Any] | None = None
+    not_describable: str = ""
+    _saved_best: int = 0  # the epoch
+
+    @classmethod
+    def open(cls, path: str | Path, settings: dict[str, Any], resume: bool, is_first: bool) -> RunFolder:
+        """Makes the folder, if need be; only the first process writes to it.
+
+        Raises:
+            OSError: If nothing can be written to it.
+            FileExistsError: If there is a run in it that is not to go on, or cannot.
+        """
+        folder = cls(writable_folder(path) if is_first else Path(path), settings)
+        if folder.exists and not resume:
+            raise FileExistsError(
+                f"there is a run in {str(path)!r} already: resume=True goes on with it; or choose another folder"
+            )
+        if not folder.exists and (folder.path / BEST).exists():
+            raise FileExistsError(f"in {str(path)!r} there is a {BEST}, but no {LAST}: choose another folder")
+        return folder
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is something to go on from."""
+        return (self.path / LAST).exists()
+
+    def describe(self, vae: nn.Module) -> None:
+        """Finds out whether the VAE can be rebuilt from the folder alone, and writes ``run.json``, for people.
+
+        Raises:
+            OSError: If it cannot be written.
+        """
+        try:
+            self.description = describe(vae)
+        except NotDescribable as error:
+            self.not_describable = str(error)
+        text = json.dumps({**self._about(), "settings": self.settings, "vae": self.description}, indent=2)
+        replace(self.path / "run.json", f"{text}\n".encode())
+
+    def save(self, run: Run, weights: dict[str, Tensor], state: dict[str, Any], best: dict[str, Tensor] | None) -> None:
+        """Writes all that a run needs to go on, then the files that are made of it.
+
+        Raises:
+            OSError: If a file cannot be written; what was there before is as it was.
+        """
+        tensors = dict(weights)
+        content = {
+            **self._about(),
+            "settings": self.settings,
+            "progress": asdict(run.progress),
+            "history": run.history,
+            "state": pack(f"{NOT_WEIGHTS}state", {**state, "best": best}, tensors),
+        }
+        write(self.path / LAST, tensors, content)
+        if best is not None and self._saved_best != run.progress.best_epoch:
+            row = run.history[run.progress.best_epoch - 1]
+            write(self.path / BEST, best, {**self._about(), "row": row})
+            self._saved_best = run.progress.best_epoch
+        replace(self.path / "history.csv", _table(run.history))
+
+    def restore(self, run: Run, load: Callable[[dict[str, Any]], None] | None) -> dict[str, Tensor] | None:
+        """Goes on with a run where it was saved.
+
+        Args:
+            run: Gets the progress and the history; and its VAE the weights, if all else is as it should be.
+            load: Takes the state that was saved, before that. None leaves it, and settings may be others.
+
+        Returns:
+            The best weights, if there was validation; on the same data.
+
+        Raises:
+            CheckpointError: If it cannot be used; the weights are as they were.
+        """
+        path = self.path / LAST
+        tensors, content = read(path)
+        if "progress" not in content:
+            raise CheckpointError(f"{path} holds weights, but no run to go on with")
+        with blaming(path, "cannot be gone on with"):
+            if load is not None:
+                self._check_settings(path, content["settings"])
+            run.progress, run.history[:] = _read_progress(content["progress"], content["history"])
+            self.description, self.not_describable = content["vae"], content["not_describable"]
+            weights = weights_among(tensors)
+            check_weights(path, run.vae, weights)
+            state = unpack(content["state"], tensors)
+            best = state.pop("best")
+            if best is not None:
+                check_weights(path, run.vae, best)
+            if load is not None:
+                load(state)
+            elif self._differs("valid", content["settings"]):  # losses that do not compare
+                run.progress.best_epoch, run.progress.best_loss, best = 0, math.inf, None
+        run.vae.load_state_dict(weights)
+        return best
+
+    def _differs(self, name: str, settings: dict[str, Any]) -> bool:
+        return settings.get(name) != json.loads(json.dumps(self.settings[name]))
+
+    def _about(self) -> dict[str, Any]:
+        return {"versions": versions(), "vae": self.description, "not_describable": self.not_describable}
+
+    def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
+        for name, value in self.settings.items():
+            if self._differs(name, settings):
+                raise CheckpointError(
+                    f"{path} is of another run: {name} is {settings.get(name)!r} there and {value!r} here; choose "
+                    'another folder, or the same settings, or resume="weights" to go on from its weights with these'
+                )
+
+
+def _read_progress(progress: dict[str, Any], history: list[Row]) -> tuple[Progress, list[Row]]:
+    """Both as they were saved.
+
+    Raises:
+        Exception: If they were not.
+    """
+    expected = asdict(Progress())
+    kinds = {name: type(value) for name, value in expected.items()}
+    if {name: type(value) for name, value in progress.items()} != kinds:
+        raise TypeError(f"its progress is {progress}; expected {kinds}")
+    done = Progress(**progress)
+    counts = [value for value in progress.values() if isinstance(value, int)]
+    if min(counts) < 0 or not done.best_epoch <= done.epoch == len(history):
+        raise ValueError(f"its progress is {progress}, and its history has {len(history)} epochs")
+    for i, row in enumerate(history, start=1):
+        if row["epoch"] != i or not all(isinstance(row[name], int | float) for name in _SHOWN):
+            raise ValueError(f"its history has the row {row}")
+    return done, history
+
+
+_SHOWN = ("train_loss", "datapoints_per_second")
+
+
+def _table(history: list[Row]) -> bytes:
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, list(dict.fromkeys(name for row in history for name in row)) or ["epoch"])
+    writer.writeheader()
+    writer.writerows(history)
+    return text.getvalue().encode()
+
+
+def versions() -> dict[str, str]:
+    """What computes, by name."""
+    found = {"python": platform.python_version(), "torch": torch.__version__}
+    for package, name in (("pyro_vae", "pyro-vae"), ("pyro", "pyro-ppl"), ("zuko", "zuko")):
+        try:
+            found[package] = version(name)
+        except PackageNotFoundError:
+            found[package] = "unknown"
+    return found

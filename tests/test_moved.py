@@ -1,0 +1,45 @@
+"""Runs that were saved before modules moved still load: the files in ``saved_before_the_move`` are of then."""
+
+import json
+import shutil
+from pathlib import Path
+
+import parts
+import pytest
+import torch
+from test_loading import MODELS, encoder, top_down
+
+import pyro_vae
+from pyro_vae import fit, load
+from pyro_vae.training.description import build, describe
+from pyro_vae.training.difference import difference
+from pyro_vae.training.moved import MOVED
+
+SAVED = Path(__file__).parent / "saved_before_the_move"
+DESCRIPTIONS = json.loads((SAVED / "descriptions.json").read_text())
+
+
+@pytest.mark.filterwarnings("ignore:Lazy modules")
+@pytest.mark.parametrize("model", DESCRIPTIONS)
+def test_a_description_of_then_builds_the_model_of_now(model, monkeypatch):
+    monkeypatch.setattr(parts, "encoder", encoder)
+    now = MODELS[model]()
+    then = build(DESCRIPTIONS[model], now.state_dict())
+    assert difference(now, then) is None
+    then.load_state_dict(now.state_dict())
+    assert describe(then) == describe(now)
+
+
+def test_the_descriptions_of_then_use_every_name_that_has_moved():
+    text = (SAVED / "descriptions.json").read_text()
+    assert all(f'"{old}.' in text for old in MOVED)
+
+
+def test_a_run_of_then_loads_and_can_be_resumed(tmp_path):
+    shutil.copytree(SAVED / "run", tmp_path / "run")
+    vae = load(tmp_path / "run")
+    assert type(vae) is pyro_vae.HierarchicalVAE
+    torch.manual_seed(0)
+    x = top_down().sample(20)
+    run = fit(top_down(), x, x, epochs=2, batch_size=10, seed=0, out=tmp_path / "run", resume=True, progress=False)
+    assert [row["epoch"] for row in run.history] == [1, 2]
