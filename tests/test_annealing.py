@@ -15,8 +15,8 @@ from scipy.stats import nbinom
 from torch.testing import assert_close
 
 from pyro_vae import evidence, weights
-from pyro_vae.evidence.diagnostics.simulation import simulate
 from pyro_vae.evidence.estimators.annealing import path_from, pilot
+from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.annealed_path import AnnealedPath, FromPrior, Schedule, sigmoid_schedule
 from pyro_vae.evidence.unconstrained.hmc import State, hmc_move

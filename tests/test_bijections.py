@@ -19,8 +19,8 @@ from pyro.distributions import transforms as pyro_transforms
 from torch.distributions import transforms as t
 
 from pyro_vae import evidence
+from pyro_vae.distributions.bijections import bijection
 from pyro_vae.distributions.zuko_import import zuko
-from pyro_vae.evidence.unconstrained.bijections import bijection
 
 zd = zuko.distributions
 ONE = torch.tensor(1.0, dtype=torch.float64)

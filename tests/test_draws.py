@@ -16,7 +16,8 @@ from torch.testing import assert_close
 from pyro_vae import evidence, weights
 from pyro_vae.evidence.draws.resampling import posterior_draws, resample
 from pyro_vae.evidence.draws.settled_draws import _from_chains, settled_draws
-from pyro_vae.evidence.estimators.ladder import ANNEALED, FROM_PRIOR, GUIDE, WITH_PRIOR, Ladder
+from pyro_vae.evidence.ladder.ladder import Ladder
+from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, WITH_PRIOR
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.annealed_path import AnnealedPath, FromPrior, sigmoid_schedule

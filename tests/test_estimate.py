@@ -21,8 +21,9 @@ from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
 from pyro_vae.evidence.estimators import certificate as certificate_module
-from pyro_vae.evidence.estimators import estimation, ladder
+from pyro_vae.evidence.estimators import estimation
 from pyro_vae.evidence.estimators.certificate import Certificate
+from pyro_vae.evidence.ladder import ladder
 from pyro_vae.evidence.results.error_bars import expected_relative_variance
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.unconstrained.annealed_path import Annealed

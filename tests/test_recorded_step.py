@@ -12,10 +12,9 @@ from pyro.infer import Trace_ELBO
 from torch.testing import assert_close
 
 from pyro_vae import SVI, VAE, data, likelihoods, nn, posteriors, priors
-from pyro_vae.infer import svi
-from pyro_vae.infer.recording import recorded_step
+from pyro_vae.infer import recorded_step, svi
+from pyro_vae.infer.recorded_step import RecordedStep
 from pyro_vae.infer.recording.record import record
-from pyro_vae.infer.recording.recorded_step import RecordedStep
 from pyro_vae.infer.recording.simplify import written_attributes
 
 

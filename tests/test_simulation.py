@@ -15,7 +15,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, priors
-from pyro_vae.evidence.diagnostics.simulation import simulate
+from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.weights import find_layout
 
 LATENT, EVENT, SCALE = 2, 6, 0.5

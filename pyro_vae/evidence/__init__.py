@@ -13,7 +13,7 @@ from pyro_vae.evidence.estimators.certificate import Certificate
 from pyro_vae.evidence.estimators.comparison import Comparison, compare
 from pyro_vae.evidence.estimators.estimation import estimate
 from pyro_vae.evidence.estimators.importance_sampling import importance
-from pyro_vae.evidence.estimators.proposals import Proposal, defensive, widened
+from pyro_vae.evidence.proposals import Proposal, defensive, widened
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.unconstrained.laplace_proposal import laplace
 from pyro_vae.system.interrupts import Interrupted

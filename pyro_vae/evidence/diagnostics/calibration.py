@@ -16,8 +16,8 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.diagnostics.simulation import simulate
-from pyro_vae.evidence.draws.lazy_arviz import import_arviz
+from pyro_vae.evidence.estimators.simulation import simulate
+from pyro_vae.evidence.results.lazy_arviz import import_arviz
 from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
 from pyro_vae.evidence.runner.chunks import choose_rows, particle_counts
 from pyro_vae.plots import new_figure

@@ -14,7 +14,7 @@ from pyro_vae.checks import check_count, check_positive
 from pyro_vae.evidence.diagnostics.local_fit import fit_until_done
 from pyro_vae.evidence.diagnostics.local_guide import LocalGuide
 from pyro_vae.evidence.estimators.importance_sampling import weigh
-from pyro_vae.evidence.estimators.ladder import Ladder, Settings
+from pyro_vae.evidence.ladder.ladder import Ladder, Settings
 from pyro_vae.evidence.results.evidence import Evidence, Z, std_error_of_mean
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.runner.blocks import Programs, Progress, bar

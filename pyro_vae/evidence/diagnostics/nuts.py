@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.diagnostics.elbo_check import MAX_STANDARD_ERRORS
-from pyro_vae.evidence.draws.lazy_arviz import arviz_data, import_arviz
+from pyro_vae.evidence.results.lazy_arviz import arviz_data, import_arviz
 from pyro_vae.evidence.runner.blocks import Programs, bar
 from pyro_vae.evidence.runner.unscaled import Unscaled
 from pyro_vae.programs.inputs import by_row

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
-from pyro_vae.evidence.draws.lazy_arviz import arviz_data
 from pyro_vae.evidence.draws.resampling import posterior_draws
 from pyro_vae.evidence.draws.settled_draws import rows_of_block, settled_draws
-from pyro_vae.evidence.estimators.proposals import Proposal
+from pyro_vae.evidence.proposals import Proposal
+from pyro_vae.evidence.results.lazy_arviz import arviz_data
 from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.processes import Processes

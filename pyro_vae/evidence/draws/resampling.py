@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.estimators.proposals import Proposal
+from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.evidence import MAX_PARETO_K
 from pyro_vae.evidence.results.pareto import pareto_smooth, tail_length
 from pyro_vae.weights import Layout, Program, terms

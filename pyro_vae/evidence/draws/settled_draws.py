@@ -6,17 +6,9 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.draws.resampling import CANDIDATES, PosteriorDraws, posterior_draws, resample, take
-from pyro_vae.evidence.estimators.ladder import (
-    ANNEALED,
-    FROM_PRIOR,
-    GUIDE,
-    LAPLACE,
-    SHARE_WITH_PRIOR,
-    WITH_PRIOR,
-    Ladder,
-    Settings,
-)
-from pyro_vae.evidence.estimators.proposals import defensive
+from pyro_vae.evidence.ladder.ladder import SHARE_WITH_PRIOR, Ladder, Settings
+from pyro_vae.evidence.proposals import defensive
+from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE, WITH_PRIOR
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.laplace_proposal import draw_mixture, log_mixture
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities

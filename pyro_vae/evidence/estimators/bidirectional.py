@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from pyro_vae.checks import check_count
-from pyro_vae.evidence.diagnostics.simulation import simulate
 from pyro_vae.evidence.estimators.annealing import check_path, path_from, pilot
+from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
 from pyro_vae.processes import Processes

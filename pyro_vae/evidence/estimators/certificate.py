@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.diagnostics.simulation import simulate
-from pyro_vae.evidence.estimators.ladder import Ladder, Settings
+from pyro_vae.evidence.estimators.simulation import simulate
+from pyro_vae.evidence.ladder.ladder import Ladder, Settings
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.runner.blocks import Programs, Progress
 from pyro_vae.plots import new_figure

@@ -17,7 +17,7 @@ from pyro_vae.checks import check_count, check_positive
 from pyro_vae.evidence.draws.arviz_draws import to_arviz
 from pyro_vae.evidence.estimators.certificate import Certificate, certified
 from pyro_vae.evidence.estimators.given import averaged, conditioned, each_draw
-from pyro_vae.evidence.estimators.ladder import Ladder, Settings
+from pyro_vae.evidence.ladder.ladder import Ladder, Settings
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities

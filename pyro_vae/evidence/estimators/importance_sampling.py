@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.draws.arviz_draws import to_arviz
-from pyro_vae.evidence.estimators.proposals import Proposal
+from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.runner.blocks import Programs, Progress, bar

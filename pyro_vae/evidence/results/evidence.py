@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.estimators.ladder import RUNGS
 from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
+from pyro_vae.evidence.results.rungs import RUNGS
 from pyro_vae.plots import new_figure
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.draws.lazy_arviz import import_arviz
+from pyro_vae.evidence.results.lazy_arviz import import_arviz
 
 __all__ = ["pareto_k", "pareto_smooth", "tail_length"]
 

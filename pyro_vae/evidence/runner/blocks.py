@@ -13,7 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
-from pyro_vae.evidence.estimators.proposals import Proposal
+from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.runner.chunks import Allocations, fitting_chunk_size
 from pyro_vae.evidence.runner.progress import Compute, Progress, bar, interrupted, over_blocks
 from pyro_vae.evidence.runner.resume_file import ResumeFile

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.estimators.proposals import Proposal
+from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.modes import fit_normals
 from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS, NormalMixture

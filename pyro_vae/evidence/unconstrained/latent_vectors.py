@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.unconstrained.bijections import bijection
+from pyro_vae.distributions.bijections import bijection
 from pyro_vae.weights import Layout
 
 __all__ = ["LatentVectors"]

@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.estimators.proposals import Proposal, defensive
+from pyro_vae.evidence.proposals import Proposal, defensive
 from pyro_vae.evidence.results.error_bars import error_bars, expected_relative_variance
+from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE, RUNGS, WITH_PRIOR
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.annealed_path import (
@@ -34,11 +35,7 @@ from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint, p
 from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS
 from pyro_vae.weights import log_mean_exp, terms, terms_at
 
-__all__ = ["RUNGS", "Ladder", "Settings"]
-
-#: The methods, in the order in which they are tried.
-RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "annealed from prior")
-GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))
+__all__ = ["Ladder", "Settings"]
 
 PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 64}
 PILOT_OF_FEW_DIMS = 1024

@@ -18,7 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform
 
-from pyro_vae.evidence.unconstrained.bijections import is_unbounded
+from pyro_vae.distributions.bijections import is_unbounded
 from pyro_vae.weights import Layout, Program, Terms, sample_sites, terms, terms_at, vectorized
 
 __all__ = ["Proposal", "defensive", "widened"]

@@ -1,0 +1,8 @@
+"""The methods of ``estimate``, in the order in which they are tried."""
+
+from __future__ import annotations
+
+__all__ = ["ANNEALED", "FROM_PRIOR", "GUIDE", "LAPLACE", "RUNGS", "WITH_PRIOR"]
+
+RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "annealed from prior")
+GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))

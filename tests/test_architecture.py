@@ -1,0 +1,108 @@
+"""The house: imports run one way, no module has the name of a function beside it, and what is public is said once."""
+
+import ast
+import importlib
+import pkgutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+import pyro_vae
+
+PACKAGE = Path(pyro_vae.__file__).parent
+MODULES = {
+    ".".join(("pyro_vae", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+# From the bottom to the top. A module imports what is below it, or in its own folder.
+LAYERS = [
+    "system",
+    "checks",
+    "programs plots processes scripts",
+    "distributions data nn representation",
+    "priors likelihoods posteriors weights",
+    "models infer",
+    "evidence training",
+    "pyro_vae",
+    "cli",
+    "__main__",
+]
+EVIDENCE = ["proposals", "runner", "unconstrained", "results", "ladder", "draws", "estimators", "diagnostics"]
+INFER = [
+    "kl_weight optimizers reparameterized batch_arguments recording",
+    "pyro_step losses",
+    "recorded_step",
+    "svi gradient_noise",
+]
+
+
+def imports(path):
+    """What a module imports from the package when it runs: not what only type checkers read."""
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pyro_vae"):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if name in MODULES else node.module for name in names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names if alias.name.startswith("pyro_vae"))
+
+
+def upward(layers, package):
+    """Imports among the members of a package that do not run downward."""
+    height = {name: i for i, layer in enumerate(layers) for name in layer.split()}
+
+    def member(module):
+        if module == package:
+            return "pyro_vae" if package == "pyro_vae" else None  # the face of another package only gathers
+        return module.removeprefix(f"{package}.").partition(".")[0] if module.startswith(f"{package}.") else None
+
+    found = []
+    for module, path in MODULES.items():
+        mine = member(module)
+        for imported in imports(path) if mine else ():
+            other = member(imported)
+            if other and other != mine and height[other] >= height[mine]:
+                found.append(f"{module} imports {imported}")
+    return sorted(set(found))
+
+
+@pytest.mark.parametrize(
+    ("layers", "package"),
+    [(LAYERS, "pyro_vae"), (EVIDENCE, "pyro_vae.evidence"), (INFER, "pyro_vae.infer")],
+    ids=["pyro_vae", "evidence", "infer"],
+)
+def test_imports_run_one_way(layers, package):
+    assert not upward(layers, package)
+
+
+def test_it_would_be_seen_if_they_did_not():
+    assert "pyro_vae.cli.train imports pyro_vae.training" not in upward(LAYERS, "pyro_vae")
+    assert upward(list(reversed(LAYERS)), "pyro_vae")
+
+
+def test_no_module_imports_itself_by_a_detour():
+    graph = {module: set(imports(path)) - {module} for module, path in MODULES.items()}
+    ordered = set()
+    while len(ordered) < len(graph):
+        free = {module for module in graph.keys() - ordered if graph[module] <= ordered}
+        assert free, f"cycle among {sorted(graph.keys() - ordered)}"
+        ordered |= free
+
+
+@pytest.mark.parametrize("name", [module for module, path in MODULES.items() if path.name == "__init__.py"])
+def test_no_module_is_shadowed_by_what_its_package_exports(name):
+    package = importlib.import_module(name)
+    for module in pkgutil.iter_modules(package.__path__):
+        assert isinstance(getattr(package, module.name, package), ModuleType), f"{name}.{module.name}"
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_all_lists_names_that_exist(name):
+    if name != "pyro_vae.__main__":  # which runs the command
+        module = importlib.import_module(name)
+        missing = [each for each in getattr(module, "__all__", ()) if not hasattr(module, each)]
+        assert not missing
