@@ -1,8 +1,8 @@
 """The ELBO is a bound on log p(x) that touches it where q is the exact posterior (Kingma & Welling 2013, equation 1).
 
-The model is p(z) = N(0, 1), p(x given z) = N(theta z, 0.5^2), of which everything is known. For some values theta_0, q
+The model is p(z) = N(0, 1), p(x | z) = N(theta z, 0.5^2), of which everything is known. For some values theta_0, q
 is the exact posterior there, and stays what it is while theta moves: -ELBO lies above -log p(x), touches it at theta_0
-with the same slope, and the gap between them is KL(q || p(z given x)), to rounding. Away from theta_0, bounds of more
+with the same slope, and the gap between them is KL(q || p(z | x)), to rounding. Away from theta_0, bounds of more
 particles are closer: ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= CUBO.
 """
 
@@ -61,7 +61,7 @@ def touch(theta: float, x: Tensor) -> dict[str, float]:
 
 @torch.no_grad()
 def curve(theta_0: float, thetas: Tensor, x: Tensor) -> dict[str, Tensor]:
-    """-ELBO along theta, and KL(q || p(z given x)) there."""
+    """-ELBO along theta, and KL(q || p(z | x)) there."""
     fixed = build(theta_0)
     bounds, divergences = [], []
     for theta in thetas.tolist():
@@ -139,7 +139,7 @@ def main() -> None:
     evidence = torch.stack([negative_log_evidence(theta, x) for theta in thetas])
     gap_error = max((values["bound"] - evidence - values["kl"]).abs().max().item() for values in curves.values())
     lowest_gap = min((values["bound"] - evidence).min().item() for values in curves.values())
-    print(f"-ELBO + log p(x) is KL(q || p(z given x)) at all {args.points} thetas, but for {gap_error:.1e} at most")
+    print(f"-ELBO + log p(x) is KL(q || p(z | x)) at all {args.points} thetas, but for {gap_error:.1e} at most")
     table = bounds(x, args.repeats)
     exact = -negative_log_evidence(torch.tensor(AWAY[1]), x).item()
     print(f"at theta = {AWAY[1]}, q exact at {AWAY[0]}: log p(x) = {exact:.4f} nats per datapoint, and")

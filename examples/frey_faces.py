@@ -2,7 +2,7 @@
 
 Trains VAEs with 2 and with 10 latents on the video of Frey Face, without its last frames: the data and the manifold of
 Kingma & Welling 2013, figure 4a. The derivative of the ELBO by the one scale that all pixels share is zero where it is
-the root mean square of x - mean(z), over the data and under q(z given x) (Rybkin et al. 2021): so the learned scale
+the root mean square of x - mean(z), over the data and under q(z | x) (Rybkin et al. 2021): so the learned scale
 must be the error of reconstructions. It is that of training frames; of frames unlike them the model is too sure.
 """
 
@@ -66,7 +66,7 @@ def bits_per_pixel(log_density: float) -> float:
 
 @torch.no_grad()
 def residual(vae: VAE, x: Tensor) -> float:
-    """The root mean square of x - mean(z), for a draw of z from q(z given x); in units of the data."""
+    """The root mean square of x - mean(z), for a draw of z from q(z | x); in units of the data."""
     return (x - vae.likelihood(vae.posterior(x).sample()).mean).square().mean().sqrt().item()
 
 

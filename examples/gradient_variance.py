@@ -72,7 +72,7 @@ def bias(num_draws: int) -> dict[str, dict[int, dict[str, float]]]:
     """How far the mean gradients of a linear VAE are from the exact one, by estimator and number of particles."""
     vae = linear_vae()
     x, guide = vae.sample(10), vae.posterior
-    # -ELBO = KL(q || p(z given x)) - log p(x), of which the last does not depend on the guide.
+    # -ELBO = KL(q || p(z | x)) - log p(x), of which the last does not depend on the guide.
     q = MultivariateNormal(guide(x).mean, torch.diag_embed(guide(x).variance))
     distance = kl_divergence(q, posteriors.LinearGaussian(vae.likelihood, 2)(x)).sum()
     exact = flat(torch.autograd.grad(distance, list(guide.parameters())))

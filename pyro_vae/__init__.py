@@ -1,7 +1,7 @@
 """Variational autoencoders as probabilistic programs, with log p(x) you can check.
 
-A variational autoencoder is Bayes' rule with three modules: a prior p(z), a likelihood p(x given z) and a posterior
-q(z given x). ``VAE(prior, likelihood, posterior)`` turns them into two Pyro programs, ``vae.model`` and ``vae.guide``;
+A variational autoencoder is Bayes' rule with three modules: a prior p(z), a likelihood p(x | z) and a posterior
+q(z | x). ``VAE(prior, likelihood, posterior)`` turns them into two Pyro programs, ``vae.model`` and ``vae.guide``;
 everything that Pyro can do with programs (SVI, every ELBO, ``Predictive``, NUTS) it can do with these.
 """
 

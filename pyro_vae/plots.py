@@ -167,7 +167,7 @@ def latent_space(
         right.legend(markerscale=5, bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
     ticks = torch.arange(-2.0, 3.0)
     at, names = Normal(0.0, 1.0).cdf(ticks).tolist(), [f"{tick:g}" for tick in ticks.tolist()]
-    for axes, name in ((left, "decoded: means of p(x given z)"), (right, "encoded: means of q(z given x)")):
+    for axes, name in ((left, "decoded: means of p(x | z)"), (right, "encoded: means of q(z | x)")):
         axes.set(xlabel="$z_1$", ylabel="$z_2$", title=name, xlim=(0, 1), ylim=(0, 1), box_aspect=1)
         axes.set(xticks=at, yticks=at, xticklabels=names, yticklabels=names)
     if title:
@@ -241,7 +241,7 @@ def _draw_codes(axes: Axes, z: Tensor, labels: Tensor | None) -> None:
 
 @torch.no_grad()
 def _decode_quantiles(likelihood: nn.Module, columns: int) -> Tensor:
-    """Means of p(x given z), ``[columns^2, *event]``, row by row from the top: z1 grows to the right, z2 upwards."""
+    """Means of p(x | z), ``[columns^2, *event]``, row by row from the top: z1 grows to the right, z2 upwards."""
     reference = next(likelihood.parameters(), torch.empty(0))
     steps = (torch.arange(columns, device=reference.device, dtype=reference.dtype) + 0.5) / columns
     quantiles = Normal(0.0, 1.0).icdf(steps)

@@ -1,6 +1,6 @@
 """The primitive: log-weights, per particle and per datapoint, of any model and guide that share a data plate.
 
-    log w[k, n] = log p(x_n, z_kn) - log q(z_kn given x_n),    z_kn ~ q(z given x_n)
+    log w[k, n] = log p(x_n, z_kn) - log q(z_kn | x_n),    z_kn ~ q(z | x_n)
 
 Their mean over k is the ELBO, their log-mean-exp the importance-weighted bound (Burda et al. 2015, section 3), and
 with many particles that is log p(x_n). Everything that this library estimates or trains is a function of them.
@@ -40,14 +40,14 @@ class Terms(NamedTuple):
     Scales (of ``poutine.scale`` or a subsampled plate) are left out: they weigh a loss, and are no part of p or q.
     """
 
-    log_likelihood: Tensor  #: log p(x given z): the observed sites of the model.
+    log_likelihood: Tensor  #: log p(x | z): the observed sites of the model.
     log_prior: Tensor  #: log p(z): the latent sites of the model.
-    log_posterior: Tensor  #: log q(z given x): the sites of the guide.
+    log_posterior: Tensor  #: log q(z | x): the sites of the guide.
     latents: dict[str, Tensor]  #: z, by site of the guide, with all the dimensions that it has there.
 
     @property
     def log_weights(self) -> Tensor:
-        """log p(x, z) - log q(z given x), ``[particles, n]``."""
+        """log p(x, z) - log q(z | x), ``[particles, n]``."""
         return self.log_likelihood + self.log_prior - self.log_posterior
 
 
@@ -69,7 +69,7 @@ class Layout(NamedTuple):
 
 @one_thread_at_a_time
 def log_weights(model: Program, guide: Program, x: Any, num_particles: int = 1) -> Tensor:
-    """Draws particles from the guide and weighs them: log p(x_n, z_kn) - log q(z_kn given x_n).
+    """Draws particles from the guide and weighs them: log p(x_n, z_kn) - log q(z_kn | x_n).
 
     The result is differentiable wherever the programs are. To call it often on the same programs, call
     :func:`find_layout` once, which runs them an extra time, and then :func:`terms`.

@@ -1,4 +1,4 @@
-"""A model whose evidence and posterior are known: p(z) = N(0, I), p(x given z) = N(W z + b, s^2 I).
+"""A model whose evidence and posterior are known: p(z) = N(0, I), p(x | z) = N(W z + b, s^2 I).
 
 Probabilistic PCA (Tipping & Bishop 1999). Everything that the library estimates has an exact answer here.
 """
@@ -13,7 +13,7 @@ from pyro_vae import VAE, priors
 
 
 class LinearLikelihood(nn.Module):
-    """p(x given z) = N(W z + b, s^2 I)."""
+    """p(x | z) = N(W z + b, s^2 I)."""
 
     def __init__(self, weight: Tensor, bias: Tensor, scale: float) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class LinearPosterior(nn.Module):
 
 
 def exact_posterior(likelihood: LinearLikelihood, x: Tensor) -> dist.MultivariateNormal:
-    """p(z given x) for x ``[*batch, event]``."""
+    """p(z | x) for x ``[*batch, event]``."""
     weight, variance = likelihood.weight, likelihood.scale**2
     covariance = torch.linalg.inv(torch.eye(weight.shape[1], dtype=weight.dtype) + weight.T @ weight / variance)
     loc = (x - likelihood.bias) @ weight @ covariance / variance

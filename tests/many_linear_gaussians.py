@@ -1,6 +1,6 @@
 """Two hundred and more linear-Gaussian models, of 1 to 20 latent dimensions, as one pair of plain Pyro programs.
 
-Datapoint n has a model of its own, p(z) = N(0, I), p(x given z) = N(W_n z + b_n, s_n^2 I). To stand in one tensor the
+Datapoint n has a model of its own, p(z) = N(0, I), p(x | z) = N(W_n z + b_n, s_n^2 I). To stand in one tensor the
 weights of unused latent dimensions are zero, which changes nothing: they are left with their prior.
 """
 

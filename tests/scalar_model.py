@@ -1,6 +1,6 @@
 """A model of one latent and one value, small enough that expectations over the noise of a few particles are integrals.
 
-p(z) = N(0, 1), p(x given z) = N(a z + b, s^2), q(z given x) = N(c x + d, r^2). The expectation of any function of the
+p(z) = N(0, 1), p(x | z) = N(a z + b, s^2), q(z | x) = N(c x + d, r^2). The expectation of any function of the
 log-weights of k particles is a Gauss-Hermite sum over their k noises, and so is its gradient.
 """
 

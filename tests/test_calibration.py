@@ -25,7 +25,7 @@ def two_sites(x):
 
 
 def two_sites_guide(x, w_scale=1.0, v_shift=0.0):
-    """The exact posterior q(w) q(v given w), with w rescaled and v_2 shifted, in standard deviations."""
+    """The exact posterior q(w) q(v | w), with w rescaled and v_2 shifted, in standard deviations."""
     with pyro.plate("data", len(x), dim=-1):
         precision = 1 + 2 / 1.25
         w = pyro.sample("w", dist.Normal(x.sum(1) / 1.25 / precision, w_scale * precision**-0.5))

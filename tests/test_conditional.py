@@ -39,7 +39,7 @@ def semi():
 
 @torch.no_grad()
 def log_likelihoods(vae, x):
-    """log p(x given y) for each y, ``[n, classes]``, in float64."""
+    """log p(x | y) for each y, ``[n, classes]``, in float64."""
     columns = torch.eye(LATENT + CLASSES)
     weight = (vae.likelihood(columns).mean - vae.likelihood(torch.zeros_like(columns)).mean).mT.double()
     bias = vae.likelihood(torch.zeros(LATENT + CLASSES)).mean.double()
@@ -83,7 +83,7 @@ def test_semi_supervised_evidence_sums_over_labels(semi):
 
 
 def test_enumerated_elbo_is_the_sum_over_labels(semi):
-    """Equation 7: sum_y q(y given x) (ELBO(x, y) - log q(y given x)), with ELBO(x, y) from the labelled programs."""
+    """Equation 7: sum_y q(y | x) (ELBO(x, y) - log q(y | x)), with ELBO(x, y) from the labelled programs."""
     x = semi.sample(torch.arange(200) % CLASSES)
     with torch.no_grad():
         q_y = semi.classify(x)

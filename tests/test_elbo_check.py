@@ -74,7 +74,7 @@ def test_every_elbo_is_the_evidence_at_the_exact_posterior():
 
 
 def test_evidence_is_elbo_plus_divergence_from_the_posterior():
-    """log p(x) = ELBO + KL(q || p(z given x)), with the divergence in closed form."""
+    """log p(x) = ELBO + KL(q || p(z | x)), with the divergence in closed form."""
     vae, x = random_instance(seed=4, latent=3, event=4, n=15, shift=0.5, widen=0.8)
     divergence = kl_divergence(vae.posterior(x), exact_posterior(vae.likelihood, x)).mean().item()
     exact = exact_log_evidence(vae.likelihood, x).mean().item()

@@ -38,7 +38,7 @@ class MeanField:
             pyro.sample("z", dist.Normal(self.loc, self.log_scale.exp()).to_event(1))
 
     def exact_gradient(self):
-        """Of the negative ELBO: KL(q || p(z given x)) of normals, since log p(x) is a constant."""
+        """Of the negative ELBO: KL(q || p(z | x)) of normals, since log p(x) is a constant."""
         posterior = exact_posterior(self.vae.likelihood, self.x)
         q = torch.distributions.MultivariateNormal(self.loc, torch.diag_embed((2 * self.log_scale).exp()))
         kl = torch.distributions.kl_divergence(q, posterior).sum()

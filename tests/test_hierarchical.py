@@ -19,7 +19,7 @@ PIXELS, LOWER, UPPER = 4, 3, 2
 
 
 class LinearLayer(torch_nn.Module):
-    """p(z given input) = N(W input + b, scale^2 I)."""
+    """p(z | input) = N(W input + b, scale^2 I)."""
 
     def __init__(self, inputs, outputs, scale):
         super().__init__()

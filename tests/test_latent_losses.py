@@ -35,7 +35,7 @@ def x():
 
 
 def by_hand(vae, x):
-    """The parts of the loss for the draws of seed 0, without Pyro: z, log p(x given z), KL of each latent dimension."""
+    """The parts of the loss for the draws of seed 0, without Pyro: z, log p(x | z), KL of each latent dimension."""
     torch.manual_seed(0)
     q = vae.posterior(x).base_dist
     z = q.loc + q.scale * torch.randn(q.loc.shape, dtype=x.dtype)
@@ -161,7 +161,7 @@ def test_beta_tc_of_one_is_the_elbo(vae, x):
 
 
 def test_total_correlation_of_a_batch_of_all_data_is_exact():
-    """Codes that are nearly points: q(z) is a known normal, of known correlation, smeared out by q(z given x)."""
+    """Codes that are nearly points: q(z) is a known normal, of known correlation, smeared out by q(z | x)."""
     correlation, n = 0.8, 2000
     covariance = torch.tensor([[1.0, correlation], [correlation, 1.0]], dtype=torch.float64)
     smear = 0.2

@@ -206,7 +206,7 @@ def test_bounds_are_in_order():
 
 
 def exact_cubo(vae, x):
-    """The sum of log p(x) + 0.5 log E_q[(p(z given x) / q)^2]."""
+    """The sum of log p(x) + 0.5 log E_q[(p(z | x) / q)^2]."""
     posterior, q = exact_posterior(vae.likelihood, x), vae.posterior(x)
     # p^2 / q of normals with means m, l and precisions P, Q is a normal's shape of precision 2 P - Q.
     p_precision, q_precision = posterior.precision_matrix, q.precision_matrix

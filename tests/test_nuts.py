@@ -94,7 +94,7 @@ def test_constrained_latents_plates_and_scales():
     result = compare_with_nuts(two_sites, two_sites_guide, TWO_SITES_X, num_samples=300, warmup_steps=150)
     assert {name: list(shift.shape) for name, shift in result.shift.items()} == {"rate": [2, 1], "v": [2, 2]}
     assert result.agrees
-    assert result.summary().startswith("q(z given x) agrees with NUTS")
+    assert result.summary().startswith("q(z | x) agrees with NUTS")
     assert (result.nuts["rate"] > 0).all()
     posterior = dist.Gamma(2 + TWO_SITES_X[:, :1], 2.0)
     for mean, sd in ((result.nuts_mean, result.nuts_sd), (result.guide_mean, result.guide_sd)):

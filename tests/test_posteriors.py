@@ -271,7 +271,7 @@ def test_it_gets_closer_to_a_correlated_posterior_than_any_diagonal_normal(make)
     weight = torch.tensor([[1.0, 0.9], [0.9, 1.0], [1.0, 1.0], [0.8, 0.9]], dtype=torch.float64)
     likelihood = LinearLikelihood(weight, torch.zeros(4).double(), 0.5).requires_grad_(False)
     precision = torch.eye(2).double() + weight.T @ weight / 0.5**2
-    # min over diagonal normals of KL(q || p(z given x)), the same for all x.
+    # min over diagonal normals of KL(q || p(z | x)), the same for all x.
     mean_field_gap = 0.5 * (precision.diagonal().log().sum() - precision.logdet())
     vae = VAE(priors.StandardNormal(2).double(), likelihood, make().double())
     x = likelihood(torch.randn(50, 2, dtype=torch.float64)).sample()

@@ -165,7 +165,7 @@ def test_vamp_prior_is_the_posterior_averaged_over_pseudo_inputs():
 
 
 def test_no_prior_is_better_than_the_posterior_averaged_over_the_data():
-    """Hoffman & Johnson 2016: the mean of log p(z), z from q(z given x) of all data, is highest for their average."""
+    """Hoffman & Johnson 2016: the mean of log p(z), z from q(z | x) of all data, is highest for their average."""
     q, x = posterior(), torch.randn(200, *EVENT)
     with torch.no_grad():
         z = q(x).sample((200,))

@@ -31,7 +31,7 @@ def test_every_weight_is_the_evidence_at_the_exact_posterior(seed, latent, event
 @instances
 @settings(max_examples=40)
 def test_weight_over_evidence_is_exact_over_approximate_posterior(seed, latent, event):
-    """p(x, z) / q(z given x) = p(x) p(z given x) / q(z given x), draw by draw, for any q."""
+    """p(x, z) / q(z | x) = p(x) p(z | x) / q(z | x), draw by draw, for any q."""
     vae, x = random_instance(seed, latent, event, n=4, shift=0.7, widen=1.4)
     layout = weights.find_layout(vae.model, vae.guide, x)
     model_trace, guide_trace = weights.vectorized_trace_pair(vae.model, vae.guide, x, 3, layout)

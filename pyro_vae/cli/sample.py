@@ -26,7 +26,7 @@ ROWS = 1000  # to decode at once
 
 @dataclass(frozen=True)
 class Sample:
-    """Draws from the model: a picture of the means of p(x given z) for z from the prior, and draws of x in a file."""
+    """Draws from the model: a picture of the means of p(x | z) for z from the prior, and draws of x in a file."""
 
     run: Positional[Path]
     """Folder of the run, of which the best weights are taken; or one of its checkpoints."""
@@ -35,7 +35,7 @@ class Sample:
     picture: Path | None = None
     """PNG to draw the means in, if they are images; by default samples.png in the folder."""
     draws: Path | None = None
-    """File .npy for draws of x, or .safetensors for these, their latents z and the means of p(x given z)."""
+    """File .npy for draws of x, or .safetensors for these, their latents z and the means of p(x | z)."""
     seed: int = 0
     """Of the draws."""
     device: str | None = None
@@ -79,7 +79,7 @@ def _npy(x: Tensor) -> bytes:
 
 @torch.no_grad()
 def _draw(vae: VAE, count: int) -> dict[str, Tensor]:
-    """Latents ``[count, latent]``, the means of p(x given z) and draws of x, each ``[count, *event]``, on the CPU."""
+    """Latents ``[count, latent]``, the means of p(x | z) and draws of x, each ``[count, *event]``, on the CPU."""
     z = vae.prior().sample((count,))
     parts = [vae.likelihood(part) for part in z.split(ROWS)]
     means, draws = (torch.cat([part.mean for part in parts]), torch.cat([part.sample() for part in parts]))

@@ -24,7 +24,7 @@ class Bernoulli(nn.Module):
         self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         logits = self.network(z)
         pixels = _Pixels(logits=logits, validate_args=False)
         return _Image(pixels, logits.ndim - (z.ndim - 1), validate_args=False)

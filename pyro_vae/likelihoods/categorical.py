@@ -39,6 +39,6 @@ class Categorical(nn.Module):
         self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         logits = check_parameters("Categorical", self.network(z), z, "classes")
         return as_event(_Classes(logits=logits, validate_args=False), z)

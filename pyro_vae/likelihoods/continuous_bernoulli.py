@@ -28,5 +28,5 @@ class ContinuousBernoulli(nn.Module):
         self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         return as_event(distributions.ContinuousBernoulli(self.network(z), validate_args=False), z)

@@ -37,7 +37,7 @@ class DiscretizedLogistic(nn.Module):
         self.levels = check_count("levels", levels, least=2)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         loc, raw_scale = split_parameters("DiscretizedLogistic", self.network(z), z, "loc", "raw scale")
         scale = softplus(raw_scale) + 0.1 / (self.levels - 1)
         return as_event(distributions.DiscretizedLogistic(loc, scale, self.levels, validate_args=False), z)

@@ -32,7 +32,7 @@ class Incomplete(nn.Module):
         self.likelihood = likelihood
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z), which accepts NaN, of the shapes of the likelihood; its draws are complete.
+        """Returns p(x | z), which accepts NaN, of the shapes of the likelihood; its draws are complete.
 
         Raises:
             ValueError: If the values are not independent given z.

@@ -35,7 +35,7 @@ class NegativeBinomial(nn.Module):
         self.inverse_dispersion = as_positive("inverse_dispersion", inverse_dispersion)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         log_r = self.inverse_dispersion().log()
         return as_event(distributions.NegativeBinomial(self.network(z), log_r, validate_args=False), z)
 
@@ -57,7 +57,7 @@ class HeterogeneousNegativeBinomial(nn.Module):
         self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         log_mean, log_r = split_parameters(
             "HeterogeneousNegativeBinomial", self.network(z), z, "log mean", "log inverse dispersion"
         )

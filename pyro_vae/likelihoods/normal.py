@@ -43,7 +43,7 @@ class Normal(nn.Module):
         self.scale = as_positive("scale", scale)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         return as_event(_Normal(self.network(z), self.scale(), validate_args=False), z)
 
 
@@ -71,6 +71,6 @@ class HeteroscedasticNormal(nn.Module):
         self.floor = check_positive("floor", floor)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x given z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
+        """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
         loc, raw_scale = split_parameters("HeteroscedasticNormal", self.network(z), z, "loc", "raw scale")
         return as_event(_Normal(loc, self.floor + softplus(raw_scale), validate_args=False), z)

@@ -1,4 +1,4 @@
-"""Variational autoencoders that know something of each datapoint: p(x given z, y)."""
+"""Variational autoencoders that know something of each datapoint: p(x | z, y)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def append_zeros(conditions: int) -> Callable[[Tensor, Tensor], Tensor]:
 
 
 class ConditionalVAE(LatentVariableModel):
-    """The programs p(z) p(x given z, y) and q(z given x, y) (Sohn et al. 2015, section 4.1, with a prior of its own).
+    """The programs p(z) p(x | z, y) and q(z | x, y) (Sohn et al. 2015, section 4.1, with a prior of its own).
 
     y is what is known of a datapoint: attributes, or a label by ``torch.nn.functional.one_hot``. It is appended to what
     likelihood and posterior are called with, so that the parts of a :class:`~pyro_vae.VAE` will do, with networks of so
@@ -46,8 +46,8 @@ class ConditionalVAE(LatentVariableModel):
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
-        likelihood: Called with z and y, ``[*batch, latent + conditions]``; returns p(x given z, y).
-        posterior: Called with x, flattened, and y, ``[*batch, pixels + conditions]``; returns q(z given x, y).
+        likelihood: Called with z and y, ``[*batch, latent + conditions]``; returns p(x | z, y).
+        posterior: Called with x, flattened, and y, ``[*batch, pixels + conditions]``; returns q(z | x, y).
         conditions: The number of conditions, y being ``[n, conditions]``.
 
     Raises:
@@ -68,7 +68,7 @@ class ConditionalVAE(LatentVariableModel):
         self.posterior = posterior
 
     def model(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
-        """The program p(z) p(x given z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""
+        """The program p(z) p(x | z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""
         if is_validation_enabled():
             self.check(x)
             self.check_conditions(y, len(x))
@@ -79,7 +79,7 @@ class ConditionalVAE(LatentVariableModel):
             return pyro.sample("x", as_pyro(self.likelihood(append(z, y))), obs=x)
 
     def guide(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The program q(z given x, y), for x ``[n, *event]`` and y ``[n, conditions]``. Returns z ``[n, latent]``.
+        """The program q(z | x, y), for x ``[n, *event]`` and y ``[n, conditions]``. Returns z ``[n, latent]``.
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
         """
@@ -113,18 +113,18 @@ class ConditionalVAE(LatentVariableModel):
 
     @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
-        """Draws a datapoint from p(x given y) for each row of y ``[n, conditions]``: ``[n, *event]``."""
+        """Draws a datapoint from p(x | y) for each row of y ``[n, conditions]``: ``[n, *event]``."""
         self.check_conditions(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
         return self.likelihood(append(self.prior().sample((len(y),)), y)).sample()
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor) -> Tensor:
-        """The codes of x ``[n, *event]`` given y ``[n, conditions]``: the means of q(z given x, y), ``[n, latent]``."""
+        """The codes of x ``[n, *event]`` given y ``[n, conditions]``: the means of q(z | x, y), ``[n, latent]``."""
         self.check(x)
         self.check_conditions(y, len(x))
         return self.posterior(append(x.flatten(1), y)).mean
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean of p(x given z, y) at the codes of x ``[n, *event]``; with another y, in its manner."""
+        """The mean of p(x | z, y) at the codes of x ``[n, *event]``; with another y, in its manner."""
         return self.likelihood(append(self.encode(x, y), y)).mean

@@ -26,17 +26,17 @@ __all__ = ["BottomUp", "HierarchicalVAE", "TopDown"]
 
 
 class HierarchicalVAE(LatentVariableModel):
-    """p(z_L) p(z_{L-1} given z_L) ... p(z_1 given z_2) p(x given z_1), with L stochastic layers.
+    """p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1), with L stochastic layers.
 
     The sites are ``"z1"``, next to the data, to ``"zL"``, and ``"x"``; the plate is ``"data"`` at dim -1. All that
     works on the programs of a :class:`~pyro_vae.VAE` works on these.
 
     Args:
         prior: ``prior()`` returns p(z_L).
-        layers: From the top down, L - 1 modules that map z_{l+1} to p(z_l given z_{l+1}). A posterior such as
+        layers: From the top down, L - 1 modules that map z_{l+1} to p(z_l | z_{l+1}). A posterior such as
             ``posteriors.Normal(nn.mlp(...))`` is one.
-        likelihood: ``likelihood(z)``, for z_1, returns p(x given z_1).
-        posterior: q(z_1, ..., z_L given x): a :class:`BottomUp`, a :class:`TopDown`, or a module of your own that is
+        likelihood: ``likelihood(z)``, for z_1, returns p(x | z_1).
+        posterior: q(z_1, ..., z_L | x): a :class:`BottomUp`, a :class:`TopDown`, or a module of your own that is
             called as ``posterior(x, layers)`` and has a ``pyro.sample`` statement for each latent site.
 
     Raises:
@@ -68,7 +68,7 @@ class HierarchicalVAE(LatentVariableModel):
             return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
 
     def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The program q(z_1, ..., z_L given x), for x ``[n, *event]``. Returns z_1 ``[n, latent]``.
+        """The program q(z_1, ..., z_L | x), for x ``[n, *event]``. Returns z_1 ``[n, latent]``.
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
         """
@@ -100,19 +100,19 @@ class HierarchicalVAE(LatentVariableModel):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean of p(x given z_1) at the codes of x ``[n, *event]``; the same shape as x."""
+        """The mean of p(x | z_1) at the codes of x ``[n, *event]``; the same shape as x."""
         return self.likelihood(self.encode(x)["z1"]).mean
 
 
 class BottomUp(nn.Module):
-    """q(z_1 given x) q(z_2 given z_1) ... q(z_L given z_{L-1}) (Burda et al. 2015, section 2).
+    """q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1}) (Burda et al. 2015, section 2).
 
     The model goes the other way, so that its parents are descendants here. Pyro's ``TraceMeanField_ELBO`` is not valid
     for such a pair (``evidence.check_elbo`` tells); train it with ``Trace_ELBO``.
 
     Args:
         layers: From the bottom up, L modules such as ``posteriors.Normal(nn.mlp(...))``: the first maps x to
-            q(z_1 given x), the others z_{l-1} to q(z_l given z_{l-1}).
+            q(z_1 | x), the others z_{l-1} to q(z_l | z_{l-1}).
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
@@ -132,9 +132,9 @@ class BottomUp(nn.Module):
 
 
 class TopDown(nn.Module):
-    """The ladder: q(z_L given x) and then q(z_l given x, z_{l+1}), which shares the generative layers.
+    """The ladder: q(z_L | x) and then q(z_l | x, z_{l+1}), which shares the generative layers.
 
-    Below the top, each is the product of two normal densities: p(z_l given z_{l+1}), of the model, and what the data
+    Below the top, each is the product of two normal densities: p(z_l | z_{l+1}), of the model, and what the data
     say of z_l (Sønderby et al. 2016, section 2: precisions add up). The parents are those of the model, so Pyro's
     ``TraceMeanField_ELBO`` is valid.
 

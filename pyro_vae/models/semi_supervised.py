@@ -21,7 +21,7 @@ __all__ = ["SemiSupervisedVAE"]
 
 
 class SemiSupervisedVAE(LatentVariableModel):
-    """p(y) p(z) p(x given y, z) and q(y given x) q(z given x, y), the label y known or not (Kingma et al. 2014, M2).
+    """p(y) p(z) p(x | y, z) and q(y | x) q(z | x, y), the label y known or not (Kingma et al. 2014, M2).
 
     Called with labels, the programs observe them at site ``"y"``. Called without, y is a latent that Pyro can sum out:
 
@@ -35,9 +35,9 @@ class SemiSupervisedVAE(LatentVariableModel):
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
-        likelihood: Called with z and the label, one-hot, ``[*batch, latent + classes]``; returns p(x given y, z).
-        posterior: Called with x, flattened, and the label, ``[*batch, pixels + classes]``; returns q(z given x, y).
-        classifier: A network that maps x ``[*batch, *event]`` to logits ``[*batch, classes]``: q(y given x).
+        likelihood: Called with z and the label, one-hot, ``[*batch, latent + classes]``; returns p(x | y, z).
+        posterior: Called with x, flattened, and the label, ``[*batch, pixels + classes]``; returns q(z | x, y).
+        classifier: A network that maps x ``[*batch, *event]`` to logits ``[*batch, classes]``: q(y | x).
         classes: The number of classes. They are equally probable a priori.
         label_weight: The weight of the classification loss, for each datapoint.
 
@@ -75,7 +75,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         self.register_buffer("_label_logits", z.new_zeros(classes), persistent=False)  # p(y), up to a constant
 
     def model(self, x: Tensor, y: Tensor | None = None, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
-        """The program p(y) p(z) p(x given y, z), with x ``[n, *event]`` observed, and y ``[n]`` if given. Returns x."""
+        """The program p(y) p(z) p(x | y, z), with x ``[n, *event]`` observed, and y ``[n]`` if given. Returns x."""
         self._validate(x, y)
         declare_parameters(self, self.prior, self.likelihood)
         with pyro.plate("data", x.shape[0], dim=-1):
@@ -86,7 +86,7 @@ class SemiSupervisedVAE(LatentVariableModel):
             return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
 
     def guide(self, x: Tensor, y: Tensor | None = None, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The program q(y given x) q(z given x, y), without the first if y ``[n]`` is given. Returns z.
+        """The program q(y | x) q(z | x, y), without the first if y ``[n]`` is given. Returns z.
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`; labels that are given may be among them.
         """
@@ -102,7 +102,7 @@ class SemiSupervisedVAE(LatentVariableModel):
             )
 
     def label_model(self, x: Tensor, y: Tensor) -> None:
-        """The program that observes y ``[n]`` under q(y given x), weighted: the classification loss."""
+        """The program that observes y ``[n]`` under q(y | x), weighted: the classification loss."""
         self._validate(x, y)
         declare_parameters(self, self.classifier)
         with pyro.plate("data", x.shape[0], dim=-1), pyro.poutine.scale(scale=self.label_weight):
@@ -113,13 +113,13 @@ class SemiSupervisedVAE(LatentVariableModel):
 
     @torch.no_grad()
     def classify(self, x: Tensor) -> Tensor:
-        """q(y given x) for x ``[n, *event]``: probabilities ``[n, classes]``."""
+        """q(y | x) for x ``[n, *event]``: probabilities ``[n, classes]``."""
         self.check(x)
         return self.classifier(x).softmax(-1)
 
     @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
-        """Draws a datapoint from p(x given y) for each label y ``[n]``: ``[n, *event]``."""
+        """Draws a datapoint from p(x | y) for each label y ``[n]``: ``[n, *event]``."""
         self._check_labels(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
         return self.likelihood(append(self.prior().sample((len(y),)), self._one_hot(y))).sample()
 

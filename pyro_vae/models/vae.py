@@ -19,7 +19,7 @@ __all__ = ["VAE"]
 
 
 class VAE(LatentVariableModel):
-    """A variational autoencoder: the programs p(z) p(x given z) and q(z given x) (Kingma & Welling 2013).
+    """A variational autoencoder: the programs p(z) p(x | z) and q(z | x) (Kingma & Welling 2013).
 
     Both programs have one plate, ``"data"`` at dim -1, and the sites ``"z"`` (latent) and, in the model, ``"x"``
     (observed). They are ordinary Pyro programs, so all of Pyro works on them: ``SVI``, every ELBO, ``Predictive``,
@@ -27,8 +27,8 @@ class VAE(LatentVariableModel):
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
-        likelihood: ``likelihood(z)`` returns p(x given z), with the batch shape of z.
-        posterior: ``posterior(x)`` returns q(z given x), with the batch shape of x and event shape ``[latent]``.
+        likelihood: ``likelihood(z)`` returns p(x | z), with the batch shape of z.
+        posterior: ``posterior(x)`` returns q(z | x), with the batch shape of x and event shape ``[latent]``.
 
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
@@ -46,7 +46,7 @@ class VAE(LatentVariableModel):
         self.posterior = posterior
 
     def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
-        """The program p(z) p(x given z), with x ``[n, *event]`` observed. Returns x.
+        """The program p(z) p(x | z), with x ``[n, *event]`` observed. Returns x.
 
         With Pyro's validation enabled (its default) the data are checked at every call, as in :meth:`check`.
         Observations are for the guide: ``ReweightedWakeSleep`` may pass them to both, and has the model draw x anew.
@@ -60,7 +60,7 @@ class VAE(LatentVariableModel):
             return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
 
     def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The program q(z given x), for x ``[n, *event]``. Returns z ``[n, latent]``.
+        """The program q(z | x), for x ``[n, *event]``. Returns z ``[n, latent]``.
 
         In the sleep phase of Pyro's ``ReweightedWakeSleep`` it is called with observations, which take the place of x.
         """
@@ -78,7 +78,7 @@ class VAE(LatentVariableModel):
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """The codes of x ``[n, *event]``: the means of q(z given x), ``[n, latent]``.
+        """The codes of x ``[n, *event]``: the means of q(z | x), ``[n, latent]``.
 
         Raises:
             NotImplementedError: If the distribution that the posterior returns has no mean in closed form.
@@ -92,7 +92,7 @@ class VAE(LatentVariableModel):
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean of p(x given z) at the codes of x ``[n, *event]``; the same shape as x."""
+        """The mean of p(x | z) at the codes of x ``[n, *event]``; the same shape as x."""
         return self.likelihood(self.encode(x)).mean
 
     @property

@@ -1,4 +1,4 @@
-"""Posteriors q(z given x), amortized: modules that take data and return a distribution over latent vectors.
+"""Posteriors q(z | x), amortized: modules that take data and return a distribution over latent vectors.
 
 A posterior is any ``nn.Module`` whose ``posterior(x)``, for x ``[*batch, *event]``, returns a distribution with batch
 shape ``[*batch]`` and event shape ``[latent]``.

@@ -14,7 +14,7 @@ __all__ = ["FullNormal"]
 
 
 class FullNormal(nn.Module):
-    """q(z given x) = N(loc(x), L(x) L(x)^T), L lower triangular (Kingma & Welling 2019, section 2.5.1).
+    """q(z | x) = N(loc(x), L(x) L(x)^T), L lower triangular (Kingma & Welling 2019, section 2.5.1).
 
     Below its diagonal, ``L[i, j] = scale[i] * raw[i, j] / (2 latent)``: a fresh network, with outputs of order 1,
     starts with small correlations in any number of dimensions, and correlations do not depend on the scales.
@@ -30,7 +30,7 @@ class FullNormal(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
-        """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
 
         Raises:
             ValueError: If the network's number of outputs is that of no number of latent dimensions.

@@ -52,7 +52,7 @@ class InverseAutoregressive(nn.Module):
         self.steps = autoregressive_transforms(latent_dim, context_dim, transforms, hidden_features)
 
     def forward(self, x: Tensor) -> Distribution:
-        """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
 
         Raises:
             ValueError: If the network's number of outputs is not ``2 * latent_dim + context_dim``.

@@ -16,7 +16,7 @@ __all__ = ["LinearGaussian"]
 
 
 class LinearGaussian(nn.Module):
-    """p(z given x) where p(z) = N(0, I) and p(x given z) = N(W z + b, diag(s^2)) (Bishop 2006, equation 2.116).
+    """p(z | x) where p(z) = N(0, I) and p(x | z) = N(W z + b, diag(s^2)) (Bishop 2006, equation 2.116).
 
     That is probabilistic PCA (Tipping & Bishop 1999), with one s for each dimension factor analysis. W, b and s are
     read off the likelihood at every call, so the posterior stays exact while the likelihood is trained. It has no
@@ -48,7 +48,7 @@ class LinearGaussian(nn.Module):
         self._check_linear()
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
-        """Returns p(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
+        """Returns p(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         p_x = self.likelihood(self.points)
         scale = p_x.stddev[0]
         values = (p_x.mean / scale).flatten(1)

@@ -12,7 +12,7 @@ __all__ = ["LowRankNormal"]
 
 
 class LowRankNormal(nn.Module):
-    """q(z given x) = N(loc(x), W(x) W(x)^T + diag(scale(x)^2)), W with ``rank`` columns (Ong, Nott & Smith 2018).
+    """q(z | x) = N(loc(x), W(x) W(x)^T + diag(scale(x)^2)), W with ``rank`` columns (Ong, Nott & Smith 2018).
 
     A column of W and its negative give the same covariance. One that takes different signs at different data passes
     through zero in between, where training may leave it: a second column makes up for it.
@@ -31,7 +31,7 @@ class LowRankNormal(nn.Module):
         self.network, self.rank = network, check_count("rank", rank)
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
-        """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
 
         Raises:
             ValueError: If the network's number of outputs is no multiple of ``2 + rank``.

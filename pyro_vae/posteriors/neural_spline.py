@@ -62,7 +62,7 @@ class NeuralSpline(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Distribution:
-        """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
 
         Raises:
             ValueError: If the network's number of outputs is not ``2 * latent_dim + context_dim``.

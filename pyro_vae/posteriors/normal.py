@@ -11,7 +11,7 @@ __all__ = ["Normal"]
 
 
 class Normal(nn.Module):
-    """q(z given x) = N(loc(x), diag(scale(x)^2)) (Kingma & Welling 2013, equation 9).
+    """q(z | x) = N(loc(x), diag(scale(x)^2)) (Kingma & Welling 2013, equation 9).
 
     Args:
         network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent]``: the locations, then the raw scales, which
@@ -23,6 +23,6 @@ class Normal(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
-        """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         loc, raw_scale = self.network(x).chunk(2, dim=-1)
         return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)

@@ -11,7 +11,7 @@ __all__ = ["ProjectedNormal"]
 
 
 class ProjectedNormal(nn.Module):
-    """q(z given x): the direction of a draw from N(mu(x), I), on the unit sphere.
+    """q(z | x): the direction of a draw from N(mu(x), I), on the unit sphere.
 
     It goes with a prior on the sphere, such as :class:`pyro_vae.priors.HypersphericalUniform`. The norm of mu is the
     concentration. Unlike von Mises-Fisher (Davidson et al. 2018), it is reparameterized in every dimension without
@@ -29,5 +29,5 @@ class ProjectedNormal(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
-        """Returns q(z given x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         return distributions.ProjectedNormal(self.network(x))

@@ -11,7 +11,7 @@ __all__ = ["VampPrior"]
 
 
 class VampPrior(nn.Module):
-    """p(z) = (1 / K) sum over k of q(z given u_k), for learned pseudo-inputs u_k (Tomczak & Welling 2018, section 3).
+    """p(z) = (1 / K) sum over k of q(z | u_k), for learned pseudo-inputs u_k (Tomczak & Welling 2018, section 3).
 
     The prior that is best for the ELBO is the posterior averaged over all data; this is one averaged over K
     pseudo-inputs. It shares the posterior with the VAE, so pass both the same module: it is one module in the VAE, in

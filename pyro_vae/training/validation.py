@@ -32,7 +32,7 @@ def validate(
     meanwhile.
 
     Returns:
-        ``loss``, and of it ``rate`` (log q(z given x) - log p(z)) and ``distortion`` (-log p(x given z)).
+        ``loss``, and of it ``rate`` (log q(z | x) - log p(z)) and ``distortion`` (-log p(x | z)).
     """
     training = [module for module in vae.modules() if module.training]
     vae.eval()

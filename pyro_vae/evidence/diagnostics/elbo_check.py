@@ -48,10 +48,10 @@ class ElboCheck:
     """The ELBO by four ways, on the same noise.
 
     Attributes:
-        trace: Pyro's ``Trace_ELBO``: log p(x, z) - log q(z given x) at sampled z.
+        trace: Pyro's ``Trace_ELBO``: log p(x, z) - log q(z | x) at sampled z.
         log_weights: The mean log-weight: the same terms, computed by ``pyro_vae.weights``.
         mean_field: Pyro's ``TraceMeanField_ELBO``: analytic KL where torch knows one, else as ``trace``.
-        analytic: log p(x given z) at sampled z, minus the KL divergence in closed form: computed here for independent
+        analytic: log p(x | z) at sampled z, minus the KL divergence in closed form: computed here for independent
             normals, else torch's or Pyro's; None where there is none for some site.
         disagreements: A sentence for each pair that does not agree; empty if all is well.
         mean_field_valid: Whether ``TraceMeanField_ELBO`` estimates the same bound as the log-weights. It does not where

@@ -1,4 +1,4 @@
-"""q(z given x) beside a long run of NUTS: is the guide the posterior of these very datapoints?"""
+"""q(z | x) beside a long run of NUTS: is the guide the posterior of these very datapoints?"""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _BAR = partial(bar, description="NUTS")
 
 @dataclass(frozen=True)
 class NutsComparison:
-    """Draws of NUTS and of q(z given x), by latent site; every tensor is on the CPU.
+    """Draws of NUTS and of q(z | x), by latent site; every tensor is on the CPU.
 
     Attributes:
         nuts: The draws of NUTS after its warmup, ``[chains, draws, n, ...]``.
@@ -144,7 +144,7 @@ class NutsComparison:
         if self._stuck.any():
             return "\n".join(
                 [
-                    "not known whether q(z given x) agrees with NUTS: its chains never moved in "
+                    "not known whether q(z | x) agrees with NUTS: its chains never moved in "
                     f"{self._stuck.sum()} of {len(self._stuck)} latent coordinates",
                     *(f"  WARNING: NUTS has not converged: {doubt}." for doubt in self.doubts),
                 ]
@@ -156,7 +156,7 @@ class NutsComparison:
         worst = int(np.abs(shift).argmax())
         low, high = int(ratio.argmin()), int(ratio.argmax())
         lines = [
-            "q(z given x) agrees with NUTS, to Monte Carlo error" if self.agrees else "q(z given x) differs from NUTS",
+            "q(z | x) agrees with NUTS, to Monte Carlo error" if self.agrees else "q(z | x) differs from NUTS",
             f"  {len(next(iter(self.shift.values())))} datapoints, {count} latent coordinates",
             f"  NUTS: {chains} chains of {draws} draws, ESS at least {ess.min():.0f}, R-hat at most {r_hat.max():.3f}, "
             f"{int(self.diverging.sum())} divergences",
@@ -235,7 +235,7 @@ def compare_with_nuts(
     chunk_size: int | None = None,
     progress: Callable[[Any], Iterable[Any]] = _BAR,
 ) -> NutsComparison:
-    """Samples p(z given x) with Pyro's NUTS (Hoffman & Gelman 2014), and q(z given x) as often.
+    """Samples p(z | x) with Pyro's NUTS (Hoffman & Gelman 2014), and q(z | x) as often.
 
     For a few datapoints: one chain moves the latents of all of them at once, so that the step size suits the hardest.
     Latents with bounded support are transformed, as Pyro does it. Parameters are constants, and do not change. Put

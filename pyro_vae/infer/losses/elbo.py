@@ -11,7 +11,7 @@ __all__ = ["ELBO"]
 
 
 class ELBO(LogWeightLoss):
-    """The mean log-weight: log p(x, z) - log q(z given x) (Kingma & Welling 2013, equation 6).
+    """The mean log-weight: log p(x, z) - log q(z | x) (Kingma & Welling 2013, equation 6).
 
     The same as Pyro's ``Trace_ELBO`` with ``vectorize_particles``; ``TraceMeanField_ELBO`` has the KL term in closed
     form where there is one (equation 7).

@@ -1,4 +1,4 @@
-"""A weight on the distance of q(z) from the prior, instead of that of each q(z given x)."""
+"""A weight on the distance of q(z) from the prior, instead of that of each q(z | x)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
 
 
 class InfoVAE:
-    """log p(x given z) minus kl_weight * KL(q(z given x) || p(z)) minus mmd_weight * MMD^2(q(z), p(z)), as a loss.
+    """log p(x | z) minus kl_weight * KL(q(z | x) || p(z)) minus mmd_weight * MMD^2(q(z), p(z)), as a loss.
 
     That is InfoVAE (Zhao et al. 2017, section 3) with the maximum mean discrepancy as the divergence of q(z) from the
     prior, kl_weight = 1 - alpha and mmd_weight = alpha + lambda - 1 there. Without the KL term codes are free to say

@@ -70,7 +70,7 @@ def draw(
     """Runs the guide, then the model on its draws.
 
     Returns:
-        log p(x given z), scaled and summed over datapoints, ``[]``, and the latent sites, by name.
+        log p(x | z), scaled and summed over datapoints, ``[]``, and the latent sites, by name.
     """
     model_trace, guide_trace = trace_pair(model, guide, *args, **kwargs)
     model_trace.compute_log_prob()

@@ -56,7 +56,7 @@ class Particles:
         return self._sum(self._run(self._model, latents))
 
     def log_posterior(self, latents: Latents) -> Tensor:
-        """log q(z given x), ``[particles, n]``."""
+        """log q(z | x), ``[particles, n]``."""
         if latents is self.latents:
             return self._sum(self._trace)
         if len(self._sites) > 1:  # the distributions of some sites may depend on other sites
@@ -65,7 +65,7 @@ class Particles:
         return self._log_prob(name, {**site, "value": latents[name]})
 
     def log_weights(self, latents: Latents) -> Tensor:
-        """log p(x, z) - log q(z given x), ``[particles, n]``."""
+        """log p(x, z) - log q(z | x), ``[particles, n]``."""
         return self.log_joint(latents) - self.log_posterior(latents)
 
     def log_path_weights(self, latents: Latents) -> Tensor:

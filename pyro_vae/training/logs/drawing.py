@@ -51,14 +51,14 @@ def in_unit_interval(x: Tensor, images: Tensor) -> Tensor:
 
 
 def samples(vae: nn.Module, images: Tensor) -> Figure:
-    """Draws the means of p(x given z) at draws from the prior; of a module of another kind, its own samples."""
+    """Draws the means of p(x | z) at draws from the prior; of a module of another kind, its own samples."""
     with _as_it_is(vae):
         x = _means(vae, SAMPLES)
     return plots.image_grid(in_unit_interval(x, images))
 
 
 def reconstructions(vae: nn.Module, images: Tensor) -> Figure:
-    """Draws the first images and, below each, the mean of p(x given z) at its code."""
+    """Draws the first images and, below each, the mean of p(x | z) at its code."""
     images = images[:RECONSTRUCTIONS]
     with _as_it_is(vae) as device:
         y = _reconstruct(vae, images.to(device))

@@ -28,7 +28,7 @@ DPI = 150
 class Pictures:
     """Draws ``samples.png``, ``reconstructions.png`` and ``curves.png`` every few epochs, and after the last.
 
-    A callback for :func:`~pyro_vae.fit`. The samples are means of p(x given z) at draws from the prior, from the same
+    A callback for :func:`~pyro_vae.fit`. The samples are means of p(x | z) at draws from the prior, from the same
     noise each time, so that one sees them change. A file is replaced when the new one is whole. A picture that cannot
     be drawn is warned of, and training goes on.
 
