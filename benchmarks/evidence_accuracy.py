@@ -277,7 +277,7 @@ def default_example(args: argparse.Namespace) -> Iterator[Problem]:
         torch.manual_seed(args.seed + 1)  # not that of the methods
         options = {name: value for name, value in key.items() if name != "of"}
         file = args.out / f"reference_{key['of']}.resume"
-        found = evidence.annealed(vae.model, vae.guide, x, start="laplace", resume=file, **options)
+        found = evidence.annealed(vae.model, vae.guide, x, start="laplace", keep=file, **options)
         return {name: getattr(found, name) for name in ("log_prob", "std_error", "ess")}
 
     found = cached(args.out / "default_example.safetensors", key, compute)

@@ -279,10 +279,10 @@ def main() -> None:
             vae.eval()
             programs = vae.model, vae.guide
             log_px = evidence.estimate(
-                *programs, test, max_temperatures=args.max_temperatures, resume=folder / "evidence.pt"
+                *programs, test, max_temperatures=args.max_temperatures, keep=folder / "evidence.pt"
             )
             as_in_paper = evidence.importance(
-                *programs, test, num_samples=args.num_samples, resume=folder / "importance.pt"
+                *programs, test, num_samples=args.num_samples, keep=folder / "importance.pt"
             )
         except (CheckpointError, NotFiniteError, ValueError, OSError) as error:
             parser.error(str(error))

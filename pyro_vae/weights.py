@@ -58,12 +58,12 @@ class Layout(NamedTuple):
     data_dim: int  #: Its dimension, negative.
     particle_dim: int  #: The free dimension for particles, to the left of all plates.
 
-    def rows_second(self, value: Tensor) -> Tensor:
+    def by_datapoint(self, value: Tensor) -> Tensor:
         """Views the value of a site as ``[particles, n, ...]``, the dimensions of other plates before its own."""
         return value.movedim(self.data_dim - self.particle_dim, 1)
 
-    def rows_back(self, value: Tensor) -> Tensor:
-        """The reverse of :meth:`rows_second`."""
+    def by_site(self, value: Tensor) -> Tensor:
+        """The reverse of :meth:`by_datapoint`."""
         return value.movedim(1, self.data_dim - self.particle_dim)
 
 

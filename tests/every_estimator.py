@@ -100,7 +100,7 @@ if __name__ == "__main__":
     for name in OPTIONS:
         torch.manual_seed(4)
         file = Path(sys.argv[1]) / name
-        calls = [numbers(name, processes=processes, **more) for more in ({"resume": file}, {})]
+        calls = [numbers(name, processes=processes, **more) for more in ({"keep": file}, {})]
         found[name] = [each.flatten().tolist() for each in calls]
     found["errors"] = processes.gather(error(processes))
     if processes.is_first:

@@ -232,14 +232,14 @@ def test_a_run_goes_on_only_with_the_same_draws(x, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(evidence.Interrupted, match=f"8 of {N} datapoints were done and are kept") as caught:
-        evidence.estimate(model, guide, x, given={"weight": weight}, chunk_size=8, resume=file, progress=stop)
+        evidence.estimate(model, guide, x, given={"weight": weight}, chunk_size=8, keep=file, progress=stop)
     assert torch.equal(caught.value.result.log_prob, expected.log_prob[:8])
     for other in ({"weight": weight + 0.01}, {"weight": weight[:1]}):
         with pytest.raises(ValueError, match="run is of another run"):
-            evidence.estimate(model, guide, x, given=other, chunk_size=8, resume=file)
+            evidence.estimate(model, guide, x, given=other, chunk_size=8, keep=file)
     one = [fixed(program, weight=weight[0]) for program in (model, guide)]
     with pytest.raises(ValueError, match="run is of another run: draws given is 2 there and None here"):
-        evidence.estimate(*one, x, chunk_size=8, resume=file)
-    result = evidence.estimate(model, guide, x, given={"weight": weight}, chunk_size=8, resume=file)
+        evidence.estimate(*one, x, chunk_size=8, keep=file)
+    result = evidence.estimate(model, guide, x, given={"weight": weight}, chunk_size=8, keep=file)
     assert torch.equal(result.log_prob, expected.log_prob)
     assert torch.equal(result.error, expected.error)

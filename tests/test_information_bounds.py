@@ -135,9 +135,9 @@ def test_further_datapoints_are_others_and_of_the_same_kind():
 
 def test_the_file_of_a_run_without_further_datapoints_is_refused(tmp_path):
     x = torch.randn(12, 2)
-    evidence.decompose_elbo(model, guide_of(0.5), x, resume=tmp_path / "run")
+    evidence.decompose_elbo(model, guide_of(0.5), x, keep=tmp_path / "run")
     with pytest.raises(ValueError, match="more"):
-        evidence.decompose_elbo(model, guide_of(0.5), x, more=torch.randn(5, 2), resume=tmp_path / "run")
+        evidence.decompose_elbo(model, guide_of(0.5), x, more=torch.randn(5, 2), keep=tmp_path / "run")
 
 
 @pytest.mark.parametrize("with_more", [False, True])

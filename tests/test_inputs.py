@@ -211,9 +211,9 @@ def test_all_functions_of_data_take_a_loader():
 
 def test_another_label_is_another_run(tmp_path):
     x, mask, label = new_data()
-    evidence.importance(model, guide, (x, mask, label), num_samples=20, resume=tmp_path / "run")
+    evidence.importance(model, guide, (x, mask, label), num_samples=20, keep=tmp_path / "run")
     with pytest.raises(ValueError, match=r"run is of other data or programs"):
-        evidence.importance(model, guide, (x, mask, (label + 1) % 3), num_samples=20, resume=tmp_path / "run")
+        evidence.importance(model, guide, (x, mask, (label + 1) % 3), num_samples=20, keep=tmp_path / "run")
 
 
 def test_a_conditional_vae():

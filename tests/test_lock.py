@@ -76,7 +76,7 @@ def test_so_do_files_of_evidence(tmp_path):
     process, _ = start(HOLD, tmp_path / "file")
     vae = small_vae()
     with pytest.raises(OSError, match=rf"file' is in use by another run, process {process.pid}$"):
-        evidence.importance(vae.model, vae.guide, X, num_samples=5, resume=tmp_path / "file", progress=iter)
+        evidence.importance(vae.model, vae.guide, X, num_samples=5, keep=tmp_path / "file", progress=iter)
     process.communicate("")
 
 

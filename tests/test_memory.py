@@ -169,8 +169,8 @@ def test_all_rows_are_checked(row):
 
 
 def test_a_file_knows_all_rows(tmp_path):
-    evidence.importance(model, amortized, X, num_samples=2, progress=iter, resume=tmp_path / "run")
+    evidence.importance(model, amortized, X, num_samples=2, progress=iter, keep=tmp_path / "run")
     other = X.clone()
     other[150] += 0.1
     with pytest.raises(ValueError, match="other data or programs"):
-        evidence.importance(model, amortized, other, num_samples=2, progress=iter, resume=tmp_path / "run")
+        evidence.importance(model, amortized, other, num_samples=2, progress=iter, keep=tmp_path / "run")

@@ -23,6 +23,7 @@ from pyro_vae import evidence
 from pyro_vae.evidence.runner import progress as progress_module
 from pyro_vae.system import files
 from pyro_vae.system.files import from_bytes, to_bytes
+from pyro_vae.system.progress import shown
 
 X = torch.rand(40, *EVENT, generator=torch.Generator().manual_seed(1)).bernoulli()
 
@@ -58,9 +59,9 @@ def test_an_interrupt_has_the_result_so_far(vae):
 
 def test_an_interrupt_before_anything_was_done_says_so(vae, tmp_path):
     with pytest.raises(evidence.Interrupted, match="none of 40 datapoints was done") as caught:
-        estimate(vae, progress=stopped_after(0), resume=tmp_path / "run")
+        estimate(vae, progress=stopped_after(0), keep=tmp_path / "run")
     assert caught.value.result is None
-    assert estimate(vae, resume=tmp_path / "run").log_prob.shape == (40,)
+    assert estimate(vae, keep=tmp_path / "run").log_prob.shape == (40,)
 
 
 def test_an_interrupt_while_the_programs_are_checked(vae):
@@ -74,8 +75,8 @@ def test_an_interrupt_while_the_programs_are_checked(vae):
 def test_other_chunks_may_finish_what_was_begun(vae, tmp_path):
     file = tmp_path / "run"
     with pytest.raises(evidence.Interrupted):
-        estimate(vae, resume=file, progress=stopped_after(3))
-    result = estimate(vae, resume=file, chunk_size=150)
+        estimate(vae, keep=file, progress=stopped_after(3))
+    result = estimate(vae, keep=file, chunk_size=150)
     assert result.log_prob.shape == (40,)
     assert result.log_prob.isfinite().all()
 
@@ -92,25 +93,25 @@ def test_other_chunks_may_finish_what_was_begun(vae, tmp_path):
 )
 def test_the_file_of_another_run_is_refused(vae, tmp_path, change, message):
     file = tmp_path / "run"
-    estimate(vae, resume=file)
+    estimate(vae, keep=file)
     before = file.read_bytes()
     x = 1 - X if change.pop("other_x", False) else X[:30] if change.pop("fewer", False) else X
     if change.pop("other_vae", False):
         torch.manual_seed(77)
         vae = small_vae()
     with pytest.raises(ValueError, match=message):
-        evidence.importance(vae.model, vae.guide, x, **{"num_samples": 30, "resume": file} | change)
+        evidence.importance(vae.model, vae.guide, x, **{"num_samples": 30, "keep": file} | change)
     assert file.read_bytes() == before
 
 
 def test_rounding_is_no_difference(vae, tmp_path):
     """As of another device; and fingerprints are numbers near -10."""
     file = tmp_path / "run"
-    first = estimate(vae, resume=file)
+    first = estimate(vae, keep=file)
     with torch.no_grad():
         for parameter in vae.parameters():
             parameter *= 1 + 1e-7
-    assert torch.equal(estimate(vae, resume=file).log_prob, first.log_prob)
+    assert torch.equal(estimate(vae, keep=file).log_prob, first.log_prob)
 
 
 class Touch:
@@ -149,32 +150,32 @@ def changed(file, change, only="column "):
 def test_a_file_that_is_none_of_ours_is_refused_and_left_alone(vae, tmp_path, monkeypatch, content):
     monkeypatch.chdir(tmp_path)
     file = tmp_path / "run"
-    estimate(vae, resume=file)
+    estimate(vae, keep=file)
     content = CONTENTS[content]
     file.write_bytes(content if isinstance(content, bytes) else content(file))
     before = file.read_bytes()
     with pytest.raises(ValueError, match=r"run is not a file that an evidence run was kept in, or is damaged: "):
-        estimate(vae, resume=file)
+        estimate(vae, keep=file)
     assert file.read_bytes() == before
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
 def test_a_file_of_another_format_is_refused(vae, tmp_path):
     file = tmp_path / "run"
-    estimate(vae, resume=file)
+    estimate(vae, keep=file)
     tensors, text = from_bytes(file.read_bytes())
     file.write_bytes(to_bytes(tensors, text.replace('"evidence": 2', '"evidence": 3')))
     with pytest.raises(ValueError, match="run has format 3; expected 2"):
-        estimate(vae, resume=file)
+        estimate(vae, keep=file)
 
 
 def test_columns_of_another_version_are_refused(vae, tmp_path):
     file = tmp_path / "run"
     with pytest.raises(evidence.Interrupted):
-        estimate(vae, resume=file, progress=stopped_after(3))
+        estimate(vae, keep=file, progress=stopped_after(3))
     file.write_bytes(changed(file, lambda column: column[:, None], "column ess"))
     with pytest.raises(ValueError, match=r"run has columns .*ess \[1\].*; expected .*ess \[\]"):
-        estimate(vae, resume=file)
+        estimate(vae, keep=file)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -185,12 +186,12 @@ def test_a_bit_that_flips_is_noticed(tmp_path_factory, place, bit):
     content[int(place * len(content))] ^= 1 << bit
     file.write_bytes(content)
     with pytest.raises(ValueError, match="flipped is not a file that an evidence run was kept in, or is damaged"):
-        estimate(small_vae_of_seed(3), resume=file)
+        estimate(small_vae_of_seed(3), keep=file)
 
 
 @cache
 def whole_file(folder):
-    estimate(small_vae_of_seed(3), resume=folder / "whole")
+    estimate(small_vae_of_seed(3), keep=folder / "whole")
     return (folder / "whole").read_bytes()
 
 
@@ -201,7 +202,7 @@ def small_vae_of_seed(seed):
 
 def test_a_file_that_cannot_be_written_is_found_out_at_once(vae, tmp_path):
     with pytest.raises(OSError, match="nowhere"):
-        estimate(vae, resume=tmp_path / "nowhere" / "run", progress=stopped_after(0))
+        estimate(vae, keep=tmp_path / "nowhere" / "run", progress=stopped_after(0))
 
 
 SCRIPT = """
@@ -223,7 +224,7 @@ SCRIPT = """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.manual_seed(4)
     result = evidence.importance(
-        vae.model, vae.guide, X, num_samples=30, chunk_size=60, resume={file!r}, progress=slowly)
+        vae.model, vae.guide, X, num_samples=30, chunk_size=60, keep={file!r}, progress=slowly)
     print(result.log_prob.sum().item())
 """
 
@@ -242,7 +243,7 @@ def test_killed_for_real(vae, tmp_path, signal_number):
     # Nobody else may use the file until then.
     before = file.read_bytes()
     with pytest.raises(OSError, match=r"run' is in use by another run"):
-        estimate(vae, resume=file)
+        estimate(vae, keep=file)
     assert len(file.read_bytes()) >= len(before)
     os.kill(victim.pid, signal_number)
     _, err = victim.communicate(timeout=60)
@@ -259,11 +260,11 @@ def test_killed_for_real(vae, tmp_path, signal_number):
 def test_a_file_is_free_again_when_its_run_has_ended(vae, tmp_path):
     def inner(blocks):
         with pytest.raises(OSError, match=r"run' is in use by another run"):
-            estimate(vae, resume=tmp_path / "run")
+            estimate(vae, keep=tmp_path / "run")
         return blocks
 
     for _ in range(2):
-        estimate(vae, resume=tmp_path / "run", progress=inner)
+        estimate(vae, keep=tmp_path / "run", progress=inner)
         (tmp_path / "run").unlink()
 
 
@@ -276,7 +277,7 @@ def test_it_saves_now_and_then(vae, tmp_path, monkeypatch):
             yield block
             sizes.append(len(from_bytes(file.read_bytes())[0].get("column log_prob", ())))
 
-    estimate(vae, resume=file, progress=progress)
+    estimate(vae, keep=file, progress=progress)
     assert sizes == sorted(sizes)
     assert sizes[3] > 0
 
@@ -297,14 +298,14 @@ def full_disk(monkeypatch):
 @pytest.mark.usefixtures("full_disk")
 def test_what_is_computed_is_returned_even_if_it_cannot_be_kept(vae, tmp_path):
     with pytest.warns(UserWarning, match=r"cannot write '.*run': No space left on device: what was computed"):
-        assert len(estimate(vae, resume=tmp_path / "run").log_prob) == 40
+        assert len(estimate(vae, keep=tmp_path / "run").log_prob) == 40
     assert [each.name for each in tmp_path.iterdir()] == ["run"]  # as it was at first
 
 
 @pytest.mark.usefixtures("full_disk")
 def test_ctrl_c_says_if_nothing_could_be_kept(vae, tmp_path):
     with pytest.raises(evidence.Interrupted, match=r"4 of 40 .* were done, but are not kept: cannot write") as caught:
-        estimate(vae, resume=tmp_path / "run", progress=stopped_after(2))
+        estimate(vae, keep=tmp_path / "run", progress=stopped_after(2))
     assert len(caught.value.result.log_prob) == 4
 
 
@@ -314,7 +315,7 @@ def test_ctrl_c_while_it_saves_leaves_no_half_of_a_file(vae, tmp_path, monkeypat
 
     monkeypatch.setattr(files.os, "fsync", fsync)
     with pytest.raises(evidence.Interrupted, match="none of 40 datapoints was done"):
-        estimate(vae, resume=tmp_path / "run")
+        estimate(vae, keep=tmp_path / "run")
     assert not list(tmp_path.iterdir())
 
 
@@ -325,6 +326,6 @@ def test_the_bar_keeps_quiet_where_nobody_looks(vae, capfd):
 
 def test_the_bar_shows_in_a_terminal(monkeypatch, capfd):
     monkeypatch.setenv("FORCE_COLOR", "1")  # which is how rich is told that it is one
-    for _ in progress_module.bar([X, X], "log p(x)"):
+    for _ in shown(True, [X, X], "log p(x)"):
         time.sleep(0.15)
     assert "log p(x)" in capfd.readouterr().err

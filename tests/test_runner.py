@@ -24,7 +24,7 @@ from pyro_vae.system import lock
 SCRIPT = Path(__file__).with_name("every_estimator.py")
 # What may be another one when a run goes on: it changes no number, or (chunk_size) only which ones are drawn, or
 # (budget) how many of them; a certificate is added at the end.
-FREE = {"chunk_size", "progress", "compile", "processes", "resume", "budget", "certify"}
+FREE = {"chunk_size", "progress", "compile", "processes", "keep", "budget", "certify"}
 
 
 def stopped_after(blocks):
@@ -42,7 +42,7 @@ def stopped_after(blocks):
 def with_options():
     """The functions that are public and have a file to resume from."""
     functions = {name: getattr(evidence, name) for name in evidence.__all__}
-    return {name for name, each in functions.items() if inspect.isfunction(each) and "resume" in parameters(name)}
+    return {name for name, each in functions.items() if inspect.isfunction(each) and "keep" in parameters(name)}
 
 
 def parameters(name):
@@ -51,7 +51,7 @@ def parameters(name):
 
 def test_every_estimator_has_every_option_with_the_same_words():
     assert with_options() == set(OPTIONS)
-    for option in ("chunk_size", "progress", "resume", "processes"):
+    for option in ("chunk_size", "progress", "keep", "processes"):
         words = set()
         for name in OPTIONS:
             assert parameters(name)[option].kind is inspect.Parameter.KEYWORD_ONLY
@@ -81,15 +81,15 @@ def test_a_run_that_was_stopped_twice_ends_as_if_it_had_not_been(tmp_path, name)
     torch.manual_seed(4)
     for blocks in (0, 1, 1):
         with pytest.raises(evidence.Interrupted) as caught:
-            call(name, resume=file, progress=stopped_after(blocks))
+            call(name, keep=file, progress=stopped_after(blocks))
         torch.manual_seed(123)  # whatever happens between
     assert "datapoints were done and are kept in" in str(caught.value)
     seen = []
-    assert torch.equal(numbers(name, resume=file, progress=lambda blocks: seen.extend(blocks) or blocks), expected)
+    assert torch.equal(numbers(name, keep=file, progress=lambda blocks: seen.extend(blocks) or blocks), expected)
     assert 0 < sum(map(len, seen)) < N
     # Once done, it is done.
     torch.manual_seed(99)
-    assert torch.equal(numbers(name, resume=file, progress=stopped_after(0)), expected)
+    assert torch.equal(numbers(name, keep=file, progress=stopped_after(0)), expected)
     assert [each.name for each in tmp_path.iterdir()] == ["run"]
 
 
@@ -121,7 +121,7 @@ def in_two(tmp_path_factory):
     for name in OPTIONS:
         torch.manual_seed(4)
         with pytest.raises(evidence.Interrupted):
-            call(name, resume=folder / name, progress=stopped_after(1))
+            call(name, keep=folder / name, progress=stopped_after(1))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     result = subprocess.run(
@@ -137,7 +137,7 @@ def test_two_processes_find_the_same_as_one(in_two, name):
     torch.manual_seed(4)
     resumed, second = numbers(name), numbers(name)
     assert found[name] == [resumed.double().flatten().tolist(), second.double().flatten().tolist()]
-    assert torch.equal(numbers(name, resume=folder / name, progress=stopped_after(0)), resumed)
+    assert torch.equal(numbers(name, keep=folder / name, progress=stopped_after(0)), resumed)
 
 
 OTHERS = {  # another value of every argument of every function
@@ -167,19 +167,19 @@ OTHERS = {  # another value of every argument of every function
 @pytest.mark.parametrize("name", OPTIONS)
 def test_whatever_changes_the_result_is_in_the_file(tmp_path, name):
     file = tmp_path / "run"
-    call(name, resume=file)
+    call(name, keep=file)
     before = file.read_bytes()
     for argument in set(parameters(name)) - FREE:
         with pytest.raises(ValueError, match=r"run is of (another run|other data or programs).* or delete it$"):
-            call(name, resume=file, **{argument: OTHERS[argument]()})
+            call(name, keep=file, **{argument: OTHERS[argument]()})
         assert file.read_bytes() == before
     other = next(each for each in OPTIONS if each != name)
     with pytest.raises(ValueError, match=f"function is '{name}' there and '{other}' here"):
-        call(other, resume=file)
+        call(other, keep=file)
 
 
 def test_a_tensor_counts_by_its_values(tmp_path):
-    options = {"log_prob": torch.zeros(N), "resume": tmp_path / "run"}
+    options = {"log_prob": torch.zeros(N), "keep": tmp_path / "run"}
     call("inference_gap", **options)
     call("inference_gap", **options | {"log_prob": torch.zeros(N)})
     with pytest.raises(ValueError, match=r"log_prob is 'a tensor .* there and 'a tensor"):
@@ -232,9 +232,9 @@ def test_the_noise_of_one_block_is_not_that_of_another():
 
 def test_a_file_of_draws_from_a_proposal_is_not_one_of_settled_draws(tmp_path):
     file = tmp_path / "run"
-    call("to_arviz", resume=file, proposal=evidence.widened(1.5))
+    call("to_arviz", keep=file, proposal=evidence.widened(1.5))
     with pytest.raises(ValueError, match="is of another run"):
-        call("to_arviz", resume=file)
+        call("to_arviz", keep=file)
 
 
 def impossible_at_33(x):
@@ -273,4 +273,4 @@ def test_a_failure_in_one_process_is_one_in_all(in_two):
 
 def test_without_locks_there_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
-    assert len(numbers("impute", resume=tmp_path / "run")) == N
+    assert len(numbers("impute", keep=tmp_path / "run")) == N

@@ -77,7 +77,7 @@ class Evaluate:
             max_temperatures=self.max_temperatures,
             certify=self.certify,
             budget=self.budget,
-            resume=self.keep,
+            keep=self.keep,
         )
         check = evidence.check_elbo(vae.model, vae.guide, x)
         seconds = time.perf_counter() - start

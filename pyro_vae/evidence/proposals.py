@@ -89,9 +89,11 @@ def defensive(prior_weight: float = 0.1) -> Proposal:
         latents = {}
         for name, site in sample_sites(poutine.util.prune_subsample_sites(from_guide)):
             if name in from_prior.nodes:  # not so for an auxiliary site
-                drawn, other = (layout.rows_second(value) for value in (site["value"], from_prior.nodes[name]["value"]))
+                drawn, other = (
+                    layout.by_datapoint(value) for value in (site["value"], from_prior.nodes[name]["value"])
+                )
                 choice = is_prior.reshape(*is_prior.shape, *[1] * (drawn.ndim - 2))
-                latents[name] = layout.rows_back(torch.where(choice, other, drawn))
+                latents[name] = layout.by_site(torch.where(choice, other, drawn))
         at = terms_at(model, guide, x, latents, num_particles, layout)
         density = torch.logaddexp(math.log1p(-prior_weight) + at.log_posterior, math.log(prior_weight) + at.log_prior)
         return at._replace(log_posterior=density)

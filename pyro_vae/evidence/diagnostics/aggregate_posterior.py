@@ -113,7 +113,7 @@ def _densities(
     If there is one site with independent units, also the log-density of each, ``[some, rows, units]``.
     """
     given = {
-        name: layout.rows_back(values[some, None].expand(-1, len(block), *values.shape[1:]))
+        name: layout.by_site(values[some, None].expand(-1, len(block), *values.shape[1:]))
         for name, values in latents.items()
     }
     trace = trace_of(guide, block, len(some), layout, given)

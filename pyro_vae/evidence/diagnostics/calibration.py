@@ -18,13 +18,13 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.evidence.results.lazy_arviz import import_arviz
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.chunks import choose_rows, particle_counts
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.plots import new_figure
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import x_alone
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
 
 if TYPE_CHECKING:
@@ -41,8 +41,6 @@ MOST_LINES = 10
 LOG_JOINT, PROJECTION = "log p(x, z)", "random projection"
 NUM_PROJECTIONS = 8
 SITE = "site "  # before the name of a latent site, in the names of columns
-
-_BAR = partial(bar, description="calibration")
 
 
 @dataclass(frozen=True)
@@ -226,8 +224,7 @@ class Calibration:
         return self.summary()
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 @torch.no_grad()
 def calibrate(
     model: Program,
@@ -236,8 +233,8 @@ def calibrate(
     *,
     num_draws: int = 99,
     chunk_size: int | None = None,
-    progress: Progress = _BAR,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Calibration:
     """Simulation-based calibration of the guide (Talts et al. 2018, section 4.1; Modrák et al. 2023).
@@ -265,9 +262,9 @@ def calibrate(
         num_draws: Draws from the guide for each datapoint, at least 4. With 99 there are 100 ranks. Those of a block of
             datapoints are held in memory.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -295,11 +292,11 @@ def calibrate(
             guided = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(x)
             latents = {name: site["value"] for name, site in sample_sites(guided) if name in true}
             for name, value in latents.items():
-                drawn[name].append(layout.rows_second(value))
+                drawn[name].append(layout.by_datapoint(value))
                 _check_numbers(name, drawn[name][-1], true[name], first)
             drawn[LOG_JOINT].append(_log_joint(model, x, latents, num_particles, layout))
         draws = {name: torch.cat(parts) for name, parts in drawn.items()}
-        at_true = {name: layout.rows_back(value[None]) for name, value in true.items()}
+        at_true = {name: layout.by_site(value[None]) for name, value in true.items()}
         log_joint = _log_joint(model, x, at_true, 1, layout)[0]
         # Of a sum that is computed twice, in batches of other sizes.
         rounding = 8 * torch.finfo(log_joint.dtype).eps * log_joint.abs().clamp_min(1)
@@ -315,7 +312,8 @@ def calibrate(
         rows=choose_rows(programs.chunk_size, num_draws),
         settings={"function": "calibrate", "num_draws": num_draws, "num_projections": NUM_PROJECTIONS},
         progress=progress,
-        resume=resume,
+        description="calibration",
+        keep=keep,
         processes=processes,
     )
 

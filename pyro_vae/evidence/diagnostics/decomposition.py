@@ -16,11 +16,11 @@ from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.diagnostics.activity import activity, mean_or_draw
 from pyro_vae.evidence.diagnostics.aggregate_posterior import aggregate_densities
 from pyro_vae.evidence.diagnostics.information_bounds import Bounds, information_bounds
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import as_tensors, by_row
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, sample_sites, terms_of, vectorized_trace_pair
 
 __all__ = ["ElboDecomposition", "decompose_elbo"]
@@ -146,8 +146,7 @@ class ElboDecomposition:
         return self.summary()
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 @torch.no_grad()
 def decompose_elbo(
     model: Program,
@@ -158,8 +157,8 @@ def decompose_elbo(
     num_marginal: int = 1000,
     more: Any = None,
     chunk_size: int | None = None,
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> ElboDecomposition:
     """Splits the ELBO as Hoffman & Johnson (2016) do, and counts active units.
@@ -182,9 +181,9 @@ def decompose_elbo(
         more: Further datapoints of the same kind, in one of the forms of x, none of them in x, that q(z) is averaged
             over too: the training data, for one. The more, the closer are the bounds.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -215,9 +214,9 @@ def decompose_elbo(
         for name, values in (("reconstruction", at.log_likelihood), ("rate", at.log_posterior - at.log_prior)):
             columns |= {name: values.double().mean(0), f"{name}_variance": values.double().var(0) / num_particles}
         for name, site in sample_sites(guide_trace):
-            means = layout.rows_second(mean_or_draw(site)).double()
+            means = layout.by_datapoint(mean_or_draw(site)).double()
             columns |= {
-                f"{DRAWN}{name}": layout.rows_second(site["value"])[0],
+                f"{DRAWN}{name}": layout.by_datapoint(site["value"])[0],
                 f"{MEAN}{name}": means.mean(0),
                 f"{VARIANCE}{name}": means.var(0) / num_particles,
             }
@@ -229,7 +228,7 @@ def decompose_elbo(
         rows=max(1, programs.chunk_size // num_particles),
         settings=settings,
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )
 

@@ -17,13 +17,13 @@ from torch.distributions import Normal, kl_divergence
 
 from pyro_vae.checks import check_count
 from pyro_vae.distributions.independent import split_independent
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.runner.unscaled import Unscaled
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import by_row
-from pyro_vae.system.interrupts import interruptible
+from pyro_vae.system.progress import Progress
 from pyro_vae.system.randomness import reseed
-from pyro_vae.system.threads import one_thread_at_a_time
 from pyro_vae.weights import Layout, Program, sample_sites, site_log_prob, sum_out, terms_of, vectorized_trace_pair
 
 __all__ = ["ElboCheck", "ElboEstimate", "check_elbo"]
@@ -119,8 +119,7 @@ class ElboCheck:
         return self.summary()
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 @torch.no_grad()
 def check_elbo(
     model: Program,
@@ -129,8 +128,8 @@ def check_elbo(
     *,
     num_particles: int | None = None,
     chunk_size: int | None = None,
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> ElboCheck:
     """Computes the ELBO in four ways on the same noise and says whether they agree.
@@ -152,9 +151,9 @@ def check_elbo(
         num_particles: Particles for each datapoint, at least 2 (for the standard error). By default 16, or as many more
             as it takes for 2000 samples in all.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -205,7 +204,7 @@ def check_elbo(
         rows=max(1, programs.chunk_size // num_particles),
         settings={"function": "check_elbo", "num_particles": num_particles},
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )
 

@@ -17,12 +17,12 @@ from pyro_vae.evidence.estimators.importance_sampling import weigh
 from pyro_vae.evidence.ladder.ladder import Ladder, Settings
 from pyro_vae.evidence.results.evidence import Evidence, Z, std_error_of_mean
 from pyro_vae.evidence.results.running_weights import RunningWeights
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import by_row
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, terms
 
 __all__ = ["InferenceGap", "inference_gap"]
@@ -128,8 +128,7 @@ class InferenceGap:
         return self.summary()
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 def inference_gap(
     model: Program,
     guide: Program,
@@ -143,8 +142,8 @@ def inference_gap(
     lr: float = 0.02,
     max_rounds: int = 10,
     chunk_size: int | None = None,
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> InferenceGap:
     """Splits log p(x) - ELBO into approximation and amortization gap (Cremer et al. 2018).
@@ -171,9 +170,9 @@ def inference_gap(
         max_rounds: The most rounds. A datapoint is done after a round that has gained less than 0.01 nats, which its
             best ELBO may be too low by.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -231,7 +230,7 @@ def inference_gap(
             **(given or {"log_prob": None}),
         },
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import product
 from typing import Any
 
@@ -19,12 +18,13 @@ from torch import Tensor
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.diagnostics.elbo_check import MAX_STANDARD_ERRORS
 from pyro_vae.evidence.results.lazy_arviz import arviz_data, import_arviz
-from pyro_vae.evidence.runner.blocks import Programs, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.runner.unscaled import Unscaled
 from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.grad_mode import differentiable, gradients_enabled
-from pyro_vae.system.interrupts import Interrupted, interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.interrupts import Interrupted
+from pyro_vae.system.progress import Progress, shown
 from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_pair, vectorized
 
 __all__ = ["NutsComparison", "compare_with_nuts"]
@@ -34,8 +34,6 @@ MAX_R_HAT = 1.01
 LEAST_ESS = 400
 
 Chain = tuple[dict[str, Tensor], list[int]]  # its draws, by site [draws, ...], and the indices of those that diverged
-
-_BAR = partial(bar, description="NUTS")
 
 
 @dataclass(frozen=True)
@@ -222,8 +220,7 @@ class NutsComparison:
         return self.summary()
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 def compare_with_nuts(
     model: Program,
     guide: Program,
@@ -233,7 +230,7 @@ def compare_with_nuts(
     warmup_steps: int = 500,
     num_chains: int = 2,
     chunk_size: int | None = None,
-    progress: Callable[[Any], Iterable[Any]] = _BAR,
+    progress: Progress = True,
 ) -> NutsComparison:
     """Samples p(z | x) with Pyro's NUTS (Hoffman & Gelman 2014), and q(z | x) as often.
 
@@ -275,7 +272,7 @@ def compare_with_nuts(
             draws = torch.cat([draws[name] for draws, _ in chains])
             missing = -layout.particle_dim - (draws.ndim - event_dim)  # plates that other sites are in
             draws = draws.reshape(len(draws), *[1] * missing, *draws.shape[1:])
-            nuts[name] = _by_chain(layout.rows_second(draws), len(chains))
+            nuts[name] = _by_chain(layout.by_datapoint(draws), len(chains))
         drawn = _guide_draws(guide, x, len(chains) * num_samples, at_once, layout)
         diverging = torch.zeros(len(chains), num_samples, dtype=torch.bool)
         for row, (_, divergences) in zip(diverging, chains, strict=True):
@@ -306,7 +303,7 @@ def _check_model(model: Program, guide: Program, x: Tensor, layout: Layout) -> d
         for name, fn in latent.items():
             if fn.support.is_discrete:
                 raise ValueError(f"site {name!r} of the model is discrete; NUTS can only sample continuous latents")
-        values = {name: layout.rows_back(v) for name, v in _guide_draws(guide, x, 1, 1, layout).items()}
+        values = {name: layout.by_site(v) for name, v in _guide_draws(guide, x, 1, 1, layout).items()}
         one, other = (terms_at(model, guide, x, values, 1, layout) for _ in range(2))
     if not torch.allclose(one.log_likelihood + one.log_prior, other.log_likelihood + other.log_prior, equal_nan=True):
         raise ValueError(
@@ -322,14 +319,14 @@ def _run_chains(
     num_samples: int,
     warmup_steps: int,
     num_chains: int,
-    progress: Callable[[Any], Iterable[Any]],
+    progress: Progress,
 ) -> Iterator[Chain]:
     """For each chain its draws, by site ``[draws, ...]``, and the indices of those that diverged.
 
     Chains of this process rather than Pyro's parallel ones: those need programs that can be pickled, and seed each
     chain by its number.
     """
-    steps = iter(progress(range(num_chains * (warmup_steps + num_samples))))
+    steps = iter(shown(progress, range(num_chains * (warmup_steps + num_samples)), "NUTS"))
     for _ in range(num_chains):
         mcmc = MCMC(
             NUTS(Unscaled()(model), init_strategy=init_to_sample),
@@ -352,7 +349,7 @@ def _guide_draws(guide: Program, x: Tensor, num_draws: int, at_once: int, layout
         for first in range(0, num_draws, at_once):
             program = vectorized(guide, min(at_once, num_draws - first), layout)
             trace = poutine.util.prune_subsample_sites(poutine.trace(program).get_trace(x))
-            parts.append({name: layout.rows_second(site["value"]) for name, site in sample_sites(trace)})
+            parts.append({name: layout.by_datapoint(site["value"]) for name, site in sample_sites(trace)})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +13,12 @@ from pyro_vae.evidence.draws.resampling import posterior_draws
 from pyro_vae.evidence.draws.settled_draws import rows_of_block, settled_draws
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.lazy_arviz import arviz_data
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import by_row
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, trace_of
 
 __all__ = ["to_arviz"]
@@ -27,11 +26,8 @@ __all__ = ["to_arviz"]
 GROUPS = ("posterior", "log_likelihood", "posterior_predictive", "observed_data", "constant_data")
 CHAINS = 4  # the draws are independent; ArviZ compares the parts they are divided into
 
-_BAR = partial(bar, description="posterior draws")
 
-
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 @torch.no_grad()
 def to_arviz(
     model: Program,
@@ -41,8 +37,8 @@ def to_arviz(
     *,
     proposal: Proposal | None = None,
     chunk_size: int | None = None,
-    progress: Progress = _BAR,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Any:
     """Draws from the posterior, with all that ArviZ wants to know of them.
@@ -63,9 +59,9 @@ def to_arviz(
         proposal: Where the draws come from instead, before they are resampled by their weights: ten times as many of
             ``pyro_vae.weights.terms`` (the guide), ``evidence.widened(1.5)``, and the like.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -113,7 +109,8 @@ def to_arviz(
         settings={"function": "to_arviz", "num_draws": num_draws, "settled": int(proposal is None)},
         proposal=proposal,
         progress=progress,
-        resume=resume,
+        description="posterior draws",
+        keep=keep,
         processes=processes,
     )
 
@@ -122,7 +119,7 @@ def _of_model(
     model: Program, x: Tensor, latents: dict[str, Tensor], num_draws: int, layout: Layout
 ) -> dict[str, Tensor]:
     """What the model says at latents ``[draws, n, ...]``, each ``[draws, n, ...]``; names begin with a group."""
-    trace = trace_of(model, x, num_draws, layout, {name: layout.rows_back(value) for name, value in latents.items()})
+    trace = trace_of(model, x, num_draws, layout, {name: layout.by_site(value) for name, value in latents.items()})
     values = {}
     for name, site in sample_sites(trace):
         if not site["is_observed"]:
@@ -130,8 +127,8 @@ def _of_model(
         values[f"log_likelihood {name}"] = sum_out(site["fn"].log_prob(site["value"]), layout, name)
         if hasattr(site["fn"], "sample"):
             observed = site["value"].expand(site["fn"].shape())
-            values[f"posterior_predictive {name}"] = layout.rows_second(site["fn"].sample())
-            values[f"observed_data {name}"] = layout.rows_second(observed)[:1]
+            values[f"posterior_predictive {name}"] = layout.by_datapoint(site["fn"].sample())
+            values[f"observed_data {name}"] = layout.by_datapoint(observed)[:1]
     return values
 
 

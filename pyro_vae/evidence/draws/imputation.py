@@ -10,20 +10,19 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.draws.settled_draws import rows_of_block, settled_draws
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import x_alone
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.system.warning import warn
 from pyro_vae.weights import Layout, Program, sample_sites, trace_of
 
 __all__ = ["impute"]
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 @torch.no_grad()
 def impute(
     model: Program,
@@ -32,8 +31,8 @@ def impute(
     *,
     num_samples: int = 1000,
     chunk_size: int | None = None,
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Tensor:
     """Replaces every NaN of x by its mean given what was observed of its datapoint.
@@ -49,9 +48,9 @@ def impute(
         x: Data, ``[n, *event]``, NaN where missing; or a ``Dataset`` or ``DataLoader`` of them.
         num_samples: Draws from the posterior of each datapoint, chosen among ten times as many.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -93,7 +92,7 @@ def impute(
         rows=rows_of_block(chunk_size, num_samples),
         settings={"function": "impute", "num_samples": num_samples},
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )
     if doubtful[-1]:
@@ -108,11 +107,11 @@ def _mean(model: Program, x: Tensor, latents: dict[str, Tensor], num_draws: int,
     """The mean of p(x | z) over latents ``[draws, n, ...]``, by site; of the shape of x."""
     total = torch.zeros_like(x, dtype=torch.float64)
     for some in torch.arange(num_draws, device=x.device).split(max(1, chunk // len(x))):
-        given = {name: layout.rows_back(value[some]) for name, value in latents.items()}
+        given = {name: layout.by_site(value[some]) for name, value in latents.items()}
         trace = trace_of(model, x, len(some), layout, given)
         means = [site["fn"].mean for _, site in sample_sites(trace) if site["is_observed"]]
         if len(means) != 1 or means[0].numel() != len(some) * x.numel():
             shapes = [list(mean.shape) for mean in means]
             raise ValueError(f"the model observes values of shapes {shapes}; expected x, at one site")
-        total += layout.rows_second(means[0]).reshape(len(some), *x.shape).double().sum(0)
+        total += layout.by_datapoint(means[0]).reshape(len(some), *x.shape).double().sum(0)
     return total / num_draws

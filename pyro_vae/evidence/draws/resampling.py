@@ -33,7 +33,7 @@ def posterior_draws(
     candidates = [proposal(model, guide, x, num_draws, layout) for _ in range(CANDIDATES)]
     chosen, k = resample(torch.cat([part.log_weights for part in candidates]), num_draws)
     latents = {
-        name: take(torch.cat([layout.rows_second(part.latents[name]) for part in candidates]), chosen)
+        name: take(torch.cat([layout.by_datapoint(part.latents[name]) for part in candidates]), chosen)
         for name in candidates[0].latents
     }
     return PosteriorDraws(latents, k, k > MAX_PARETO_K)

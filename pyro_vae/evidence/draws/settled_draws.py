@@ -82,7 +82,7 @@ def _from_vectors(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Te
                 drawn, pareto_k[some] = draw(ladder, some.to(vectors.device), num_draws)
                 vectors[:, some.to(vectors.device)] = drawn.to(vectors.dtype)
     latents, _ = ladder.log_joint.vectors.to_latents(vectors)
-    return {name: ladder.programs.layout.rows_second(value) for name, value in latents.items()}, pareto_k
+    return {name: ladder.programs.layout.by_datapoint(value) for name, value in latents.items()}, pareto_k
 
 
 def _from_normals(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,8 @@ from torch import Tensor
 from pyro_vae.checks import check_choice, check_count
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.results.running_weights import RunningWeights
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.annealed_path import (
     AnnealedPath,
     FromGuide,
@@ -24,8 +25,7 @@ from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import by_row
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program
 
 __all__ = ["annealed", "check_path", "path_from", "pilot"]
@@ -35,8 +35,7 @@ PILOT_FRACTION = 5  # so many times fewer temperatures
 LEAST_PILOT_TEMPERATURES = 24
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 def annealed(
     model: Program,
     guide: Program,
@@ -47,8 +46,8 @@ def annealed(
     num_leapfrog: int = 10,
     start: str = "prior",
     chunk_size: int | None = None,
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Evidence:
     """Estimates log p(x) by annealed importance sampling (Neal 2001), where importance sampling fails.
@@ -71,9 +70,9 @@ def annealed(
         start: ``"prior"``; ``"guide"`` where it is close to the posterior and covers it; or ``"laplace"``, normals at
             the modes of p(x, z): the least work where the posterior has the shape of a few normals.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -106,7 +105,7 @@ def annealed(
         rows=max(1, programs.chunk_size // num_chains),
         settings={"function": "annealed", "num_chains": num_chains, **settings},
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )
 

@@ -13,11 +13,11 @@ from pyro_vae.checks import check_count
 from pyro_vae.evidence.estimators.annealing import check_path, path_from, pilot
 from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.evidence.results.error_bars import student
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import x_alone
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, log_mean_exp
 
 __all__ = ["Sandwich", "sandwich"]
@@ -79,8 +79,7 @@ def _std_error(values: Tensor) -> float:
     return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 def sandwich(
     model: Program,
     guide: Program,
@@ -91,8 +90,8 @@ def sandwich(
     num_leapfrog: int = 10,
     start: str = "prior",
     chunk_size: int | None = None,
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Sandwich:
     """Encloses log p(x), for data drawn from the model, by bidirectional Monte Carlo (Grosse et al. 2015).
@@ -113,9 +112,9 @@ def sandwich(
         num_leapfrog: Leapfrog steps of each transition; their size is adapted to an acceptance rate of 0.8.
         start: ``"prior"``, ``"guide"`` or ``"laplace"``, as of :func:`annealed`.
         chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -137,7 +136,7 @@ def sandwich(
         schedule = pilot(path, num_temperatures, start)
         forward = path.forward(num_chains, schedule)
         latents = {
-            name: layout.rows_back(value.expand(num_chains, *value.shape)) for name, value in drawn.latents.items()
+            name: layout.by_site(value.expand(num_chains, *value.shape)) for name, value in drawn.latents.items()
         }
         backward = path.reverse(path.start.log_joint.vectors.to_vectors(latents), schedule)
         return {
@@ -153,6 +152,6 @@ def sandwich(
         rows=max(1, programs.chunk_size // num_chains),
         settings={"function": "sandwich", "num_chains": num_chains, **settings},
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )

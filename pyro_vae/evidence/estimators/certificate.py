@@ -12,8 +12,9 @@ from torch import Tensor
 from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.evidence.ladder.ladder import Ladder, Settings
 from pyro_vae.evidence.results.error_bars import student
-from pyro_vae.evidence.runner.blocks import Programs, Progress
+from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.plots import new_figure
+from pyro_vae.system.progress import Progress
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

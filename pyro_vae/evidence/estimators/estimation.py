@@ -19,13 +19,13 @@ from pyro_vae.evidence.estimators.certificate import Certificate, certified
 from pyro_vae.evidence.estimators.given import averaged, conditioned, each_draw
 from pyro_vae.evidence.ladder.ladder import Ladder, Settings
 from pyro_vae.evidence.results.evidence import Evidence
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.infer.recording.compiled import compiled, recorded
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import by_row, x_alone
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program
 
 __all__ = ["estimate"]
@@ -35,8 +35,7 @@ WORTH_COMPILING = 2000  # datapoints
 MOST_NUMBERS = 2**25  # of the matrices of a block
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 def estimate(
     model: Program,
     guide: Program,
@@ -49,8 +48,8 @@ def estimate(
     budget: float | None = None,
     chunk_size: int | None = None,
     compile: bool | str = "auto",  # noqa: A002
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Evidence:
     """Estimates log p(x) of every datapoint, with an error that includes the bias, by as much work as it takes.
@@ -75,7 +74,7 @@ def estimate(
     samples among them, has seen more. A mode of the posterior that no start and no chain ever comes near is seen by
     none of them.
 
-    Datapoints are done in blocks of up to 1024; ``resume`` keeps whole blocks.
+    Datapoints are done in blocks of up to 1024; ``keep`` keeps whole blocks.
 
     The same ``torch.manual_seed`` gives the same numbers, whatever the number of processes and however often the run
     was stopped; with another ``chunk_size`` they are the same up to rounding as long as a chunk holds 2048 pairs, and
@@ -101,9 +100,9 @@ def estimate(
         compile: True compiles the densities of the model, which takes half a minute (and a C++ compiler). ``"auto"``
             does so for 2000 datapoints and more on a CPU, and else records and replays them. False runs the model as it
             is. Results agree to rounding. A model that cannot be compiled runs as it is, with a warning.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -178,7 +177,7 @@ def estimate(
             **{f"given {name!r}": values for name, values in (given or {}).items()},
         },
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )
     if certify:

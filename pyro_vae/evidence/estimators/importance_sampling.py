@@ -15,13 +15,13 @@ from pyro_vae.evidence.draws.arviz_draws import to_arviz
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.results.running_weights import RunningWeights
-from pyro_vae.evidence.runner.blocks import Programs, Progress, bar
+from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.chunks import choose_rows, particle_counts
+from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.infer.recording.compiled import compiled
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import by_row
-from pyro_vae.system.interrupts import interruptible
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, terms
 
 __all__ = ["importance", "weigh"]
@@ -32,8 +32,7 @@ Chunk = Callable[[Tensor, int], Tensor]  # datapoints [n, *event] and a number o
 WORTH_COMPILING = 2000
 
 
-@interruptible
-@one_thread_at_a_time
+@evidence_function
 @torch.no_grad()
 def importance(
     model: Program,
@@ -44,8 +43,8 @@ def importance(
     proposal: Proposal = terms,
     chunk_size: int | None = None,
     compile: bool | str = "auto",  # noqa: A002
-    progress: Progress = bar,
-    resume: str | Path | None = None,
+    progress: Progress = True,
+    keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Evidence:
     """Estimates log p(x) by importance sampling, with the guide as the proposal (Rezende et al. 2014, appendix E).
@@ -66,9 +65,9 @@ def importance(
         compile: Whether to compile the programs, True, False or ``"auto"``: in runs of over 2000 chunks, on a CPU. It
             takes seconds (and a C++ compiler) and saves about a third of the time; with the same seed, results agree
             to rounding. Programs that cannot be compiled run as they are, with a warning.
-        progress: Wraps the sequence of blocks of datapoints, as ``rich.progress.track`` does; ``iter`` for silence.
-        resume: A file to keep what is done in. The same call goes on from it, to the same numbers as if it had not
-            been stopped; at most the last 10 seconds are lost.
+        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
+        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
+            been stopped. At most the last 10 seconds are lost.
         processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
             them call this alike, and all get the whole result, the same as one process gets.
 
@@ -113,7 +112,7 @@ def importance(
         settings={"function": "importance", "num_samples": num_samples},
         proposal=proposal,
         progress=progress,
-        resume=resume,
+        keep=keep,
         processes=processes,
     )
 

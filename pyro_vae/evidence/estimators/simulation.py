@@ -45,7 +45,7 @@ def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simul
         name = _observed_site(observing, x)
         missing = _missing(name, observing.nodes[name], x, layout)
         trace: Any = poutine.trace(vectorized(poutine.uncondition(model), 1, layout)).get_trace(x)
-    drawn = layout.rows_second(trace.nodes[name]["value"])[0].to(x.dtype)
+    drawn = layout.by_datapoint(trace.nodes[name]["value"])[0].to(x.dtype)
     if drawn.numel() != x.numel():
         raise ValueError(f"site {name!r} draws values of shape {list(drawn.shape)}; x has {list(x.shape)}")
     drawn = torch.where(missing, x, drawn.reshape(x.shape))
@@ -60,7 +60,7 @@ def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simul
                 "expected one that depends on nothing but which values are missing"
             )
     latents = {
-        name: layout.rows_second(trace.nodes[name]["value"])[0]
+        name: layout.by_datapoint(trace.nodes[name]["value"])[0]
         for name, _ in sample_sites(guided)
         if name in trace.nodes
     }

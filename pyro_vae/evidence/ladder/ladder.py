@@ -354,7 +354,7 @@ class Ladder:
         gradients, by the log-weight of the exact draw (its mean exceeds log p(x) by KL(p(z | x) || q(z | x))).
         """
         layout = self.programs.layout
-        spread = {name: layout.rows_back(value[None]) for name, value in latents.items()}
+        spread = {name: layout.by_site(value[None]) for name, value in latents.items()}
         upper = torch.full((len(self.x),), torch.nan, dtype=torch.float64)
         if self.log_joint is None:
             at = terms_at(self.programs.model, self.programs.guide, self.x, spread, 1, layout)

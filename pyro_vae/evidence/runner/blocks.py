@@ -15,15 +15,16 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.runner.chunks import Allocations, fitting_chunk_size
-from pyro_vae.evidence.runner.progress import Compute, Progress, bar, interrupted, over_blocks
+from pyro_vae.evidence.runner.progress import Compute, interrupted, over_blocks
 from pyro_vae.evidence.runner.resume_file import ResumeFile
 from pyro_vae.processes import Processes
 from pyro_vae.programs.few_rows import is_large, on_few_rows, rows_at_once
 from pyro_vae.system.grad_mode import differentiable
+from pyro_vae.system.progress import Progress
 from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.weights import Program, checked_trace_pair, log_densities, sample_sites, trace_pair
 
-__all__ = ["Programs", "Progress", "bar"]
+__all__ = ["Programs"]
 
 Result = TypeVar("Result")
 
@@ -146,8 +147,9 @@ class Programs:
         rows: int,
         settings: Mapping[str, Any],
         proposal: Proposal | None = None,
-        progress: Progress = bar,
-        resume: str | Path | None = None,
+        progress: Progress = True,
+        description: str = "log p(x)",
+        keep: str | Path | None = None,
         processes: Processes | None = None,
     ) -> Result:
         """Computes what is wanted of each block of datapoints, and makes the result of it: see :func:`over_blocks`.
@@ -161,8 +163,9 @@ class Programs:
             settings: What changes the result, by name: numbers, strings, None or tensors. The file of a run with others
                 is refused.
             proposal: What the samples are drawn by, if that changes the result too.
-            progress: Wraps the sequence of blocks of datapoints that are left to do.
-            resume: A file to keep what is done in.
+            progress: Whether to show a bar, or what wraps the blocks that are left to do.
+            description: What the bar says.
+            keep: A file to keep what is done in.
             processes: Those that share the blocks of datapoints.
 
         Raises:
@@ -175,7 +178,7 @@ class Programs:
             fingerprints = {"programs": self._log_densities}
             if proposal is not None:
                 fingerprints["proposal"] = self.fingerprint(proposal)
-            return ResumeFile(Path(resume), len(self.x), settings, fingerprints)  # type: ignore[arg-type]
+            return ResumeFile(Path(keep), len(self.x), settings, fingerprints)  # type: ignore[arg-type]
 
         with torch.inference_mode(False):
             return over_blocks(
@@ -185,6 +188,7 @@ class Programs:
                 n=len(self.x),
                 device=self.x.device,
                 progress=progress,
-                file=None if resume is None else file,
+                description=description,
+                file=None if keep is None else file,
                 processes=processes,
             )

@@ -4,52 +4,30 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import accumulate
 from typing import Any, TypeVar
 
 import pyro
-import rich.progress
 import torch
-from rich.console import Console
 from torch import Tensor
 
 from pyro_vae.evidence.runner.resume_file import DAMAGED, Kept, ResumeFile
 from pyro_vae.processes import Processes, of_all, of_the_first
 from pyro_vae.system.interrupts import Interrupted
 from pyro_vae.system.lock import locked
+from pyro_vae.system.progress import Progress, shown
 from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.system.warning import warn
 
-__all__ = ["Compute", "Progress", "bar", "block_seed", "interrupted", "over_blocks"]
+__all__ = ["Compute", "block_seed", "interrupted", "over_blocks"]
 
-Progress = Callable[[Sequence[Tensor]], Iterable[Tensor]]  #: Wraps a sequence of blocks, as rich.progress.track does.
 Compute = Callable[[Tensor, int], dict[str, Tensor]]  #: A block and the index of its first row to columns by name.
 Result = TypeVar("Result")
 
 SECONDS_BETWEEN_SAVES = 10.0
-
-
-def bar(blocks: Sequence[Tensor], description: str = "log p(x)") -> Iterable[Tensor]:
-    """A progress bar on the standard error if that is a terminal or a notebook, which vanishes in the end.
-
-    After the first block it has a forecast of the time that all take.
-    """
-    console = Console(stderr=True)
-    return _shown(blocks, description, console) if console.is_terminal or console.is_jupyter else blocks
-
-
-def _shown(blocks: Sequence[Tensor], description: str, console: Console) -> Iterator[Tensor]:
-    sizes = [len(block) if isinstance(block, Tensor) else 1 for block in blocks]  # the steps of NUTS are numbers
-    total, done, start = sum(sizes), 0, time.monotonic()
-    with rich.progress.Progress(console=console, transient=True) as shown:
-        task = shown.add_task(description, total=total)
-        for block, size in zip(blocks, sizes, strict=True):
-            yield block
-            done += size
-            seconds = (time.monotonic() - start) * total / done
-            shown.update(task, completed=done, description=f"{description}, about {seconds:.0f} s in all")
 
 
 def block_seed(seed: int, first: int) -> int:
@@ -70,7 +48,8 @@ def over_blocks(
     *,
     n: int,
     device: torch.device,
-    progress: Progress = bar,
+    progress: Progress = True,
+    description: str = "log p(x)",
     file: Callable[[], ResumeFile] | None = None,
     processes: Processes | None = None,
 ) -> Result:
@@ -85,7 +64,8 @@ def over_blocks(
         finish: Makes the result of these tensors, each concatenated over the blocks, on the CPU.
         n: The number of datapoints.
         device: Where they are.
-        progress: Wraps the blocks that are left to do.
+        progress: Whether to show a bar, or what wraps the blocks that are left to do.
+        description: What the bar says.
         file: Makes the file that what is done is kept in. If it exists, the run goes on from it.
         processes: Those that share the blocks; all of them call this alike, and get the whole result.
 
@@ -117,8 +97,9 @@ def over_blocks(
         try:
             kept = Kept(*of_the_first(begin, processes))
             found = kept.done
+            show = partial(shown, progress, description=description)
             with pyro.validation_enabled(False):
-                _compute_rest(compute, _without(blocks(), found), kept, device, progress, keeper, processes)
+                _compute_rest(compute, _without(blocks(), found), kept, device, show, keeper, processes)
             if keeper is not None and kept.done > found:
                 _save_or_warn(keeper, kept)
         except KeyboardInterrupt as interrupt:
@@ -139,7 +120,7 @@ def _compute_rest(
     todo: Sequence[Tensor],
     kept: Kept,
     device: torch.device,
-    progress: Progress,
+    show: Callable[[Sequence[Tensor]], Iterable[Any]],
     keeper: ResumeFile | None,
     processes: Processes | None,
 ) -> None:
@@ -148,9 +129,9 @@ def _compute_rest(
     firsts = accumulate(map(len, todo), initial=kept.done)
     pairs = list(zip(firsts, todo, strict=False))
     rounds = [pairs[i : i + size] for i in range(0, len(pairs), size)]
-    shown: Iterable[Any] = progress([group[0][1] for group in rounds]) if rounds and rank == 0 else rounds
+    watched: Iterable[Any] = show([group[0][1] for group in rounds]) if rounds and rank == 0 else rounds
     saved = time.monotonic()
-    for group, _ in zip(rounds, shown, strict=True):
+    for group, _ in zip(rounds, watched, strict=True):
 
         def mine(group: Sequence[tuple[int, Tensor]] = group) -> dict[str, Tensor]:
             first, block = group[rank]

@@ -28,7 +28,7 @@ class LatentVectors:
         self.layout = layout
         self.transforms = {name: _to_support(name, site["fn"]) for name, site in sites.items()}
         self.shapes = {
-            name: layout.rows_second(transform.inv(sites[name]["value"])).shape[2:]
+            name: layout.by_datapoint(transform.inv(sites[name]["value"])).shape[2:]
             for name, transform in self.transforms.items()
         }
 
@@ -40,9 +40,9 @@ class LatentVectors:
     def to_vectors(self, latents: dict[str, Tensor]) -> Tensor:
         """Vectors ``[particles, n, dims]`` for latents by site, with all the dimensions they have in the programs."""
         parts = (
-            self.layout.rows_second(transform.inv(latents[name])).flatten(2)
+            self.layout.by_datapoint(transform.inv(latents[name])).flatten(2)
             if self.shapes[name]
-            else self.layout.rows_second(transform.inv(latents[name])).unsqueeze(-1)
+            else self.layout.by_datapoint(transform.inv(latents[name])).unsqueeze(-1)
             for name, transform in self.transforms.items()
         )
         return torch.cat(list(parts), dim=-1)
@@ -53,9 +53,9 @@ class LatentVectors:
         sizes = [shape.numel() for shape in self.shapes.values()]
         for (name, shape), part in zip(self.shapes.items(), vectors.split(sizes, dim=-1), strict=True):
             transform = self.transforms[name]
-            free = self.layout.rows_back(part.reshape(*part.shape[:2], *shape))
+            free = self.layout.by_site(part.reshape(*part.shape[:2], *shape))
             latents[name] = transform(free)
-            jacobian = self.layout.rows_second(transform.log_abs_det_jacobian(free, latents[name]))
+            jacobian = self.layout.by_datapoint(transform.log_abs_det_jacobian(free, latents[name]))
             log_det = log_det + jacobian.reshape(*part.shape[:2], -1).sum(-1)
         return latents, log_det
 

@@ -75,7 +75,7 @@ class Particles:
 
     def broadcast(self, values: Tensor, z: Tensor) -> Tensor:
         """Views values ``[particles, n]`` so that they broadcast with a latent as drawn."""
-        return self.layout.rows_back(values[(..., *[None] * (z.ndim - 2))])
+        return self.layout.by_site(values[(..., *[None] * (z.ndim - 2))])
 
     def _run(self, program: Program, latents: Latents) -> Trace:
         return trace_of(program, self._x, self._num_particles, self.layout, latents)

@@ -1,0 +1,19 @@
+"""What every function of evidence is: it ends well at Ctrl-C, and runs in one thread at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from pyro_vae.system.interrupts import interruptible
+from pyro_vae.system.threads import one_thread_at_a_time
+
+__all__ = ["evidence_function"]
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
+
+
+def evidence_function(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
+    """The function, of which Ctrl-C makes an ``Interrupted``, and which waits for other threads that use Pyro."""
+    return interruptible(one_thread_at_a_time(function))
