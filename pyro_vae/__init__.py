@@ -20,6 +20,7 @@ from pyro_vae import (
 )
 from pyro_vae.infer import SVI
 from pyro_vae.models.conditional import ConditionalVAE
+from pyro_vae.models.conditional_posterior import ConditionalPosterior
 from pyro_vae.models.hierarchical import BottomUp, HierarchicalVAE, TopDown
 from pyro_vae.models.semi_supervised import SemiSupervisedVAE
 from pyro_vae.models.vae import VAE
@@ -33,6 +34,7 @@ __all__ = [
     "VAE",
     "BottomUp",
     "CheckpointError",
+    "ConditionalPosterior",
     "ConditionalVAE",
     "HierarchicalVAE",
     "Interrupted",

@@ -1,6 +1,6 @@
 """Pictures. Most functions return a matplotlib figure; ``figure.savefig(path)`` writes it. No display is needed.
 
-Grey images are drawn as ink on paper: 0 is white. For photographs, pass ``cmap="gray"``, where 0 is black.
+Grey images are drawn with 0 as white. For photographs, pass ``cmap="gray"``, where 0 is black.
 """
 
 from __future__ import annotations
@@ -29,10 +29,13 @@ __all__ = [
     "manifold",
     "new_figure",
     "reconstructions",
+    "samples",
     "write_gif",
 ]
 
 INCHES = 0.6  # the height of an image in a grid
+GAP = 0.3  # between two grids, in inches
+TITLE_POINTS = 12
 
 
 def new_figure(**options: Any) -> Figure:
@@ -58,44 +61,52 @@ def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (n
 def image_grid(images: Tensor, columns: int = 10, title: str | None = None, cmap: str = "gray_r") -> Figure:
     """Draws images ``[n, channels, height, width]`` in [0, 1] (1 or 3 channels), row by row.
 
+    Images with a height or width of 1 and at least 16 pixels are series: they are drawn as lines, here and in the other
+    functions for images.
+
     Raises:
         ValueError: If the images have another shape.
     """
-    _check_images("images", images)
-    aspect = images.shape[-1] / images.shape[-2]
-    height = -(-len(images) // columns) * INCHES
-    figure = new_figure(figsize=(columns * INCHES * aspect, height + (0.4 if title else 0)))
-    axes = figure.add_axes((0, 0, 1, 0.9 if title else 1))
-    _draw_grid(axes, images, columns, cmap)
-    axes.set_axis_off()
-    if title:
-        figure.suptitle(title)
-    return figure
+    return _grids({title or "": images}, columns, cmap)
+
+
+def samples(draws: Tensor, means: Tensor, columns: int = 10, cmap: str = "gray_r") -> Figure:
+    """Draws samples from a model, and beside them the means of p(x | z) at the same latents z.
+
+    Args:
+        draws: Draws of x in [0, 1], ``[n, channels, height, width]``, with 1 or 3 channels.
+        means: The means of the distributions that they were drawn from, of the same shape.
+        columns: The number of images in a row, on each side.
+        cmap: The colours of grey images.
+
+    Raises:
+        ValueError: If the images have another shape.
+    """
+    return _grids({"draws x ~ p(x)": draws, "means of p(x | z), same z": means}, columns, cmap)
 
 
 def reconstructions(originals: Tensor, reconstructed: Tensor, columns: int = 10) -> Figure:
     """Draws originals ``[n, channels, height, width]``, and below each its reconstruction."""
     pairs = zip(originals.split(columns), reconstructed.split(columns), strict=True)
     rows = [_pad(part, columns) for pair in pairs for part in pair]
-    return image_grid(torch.cat(rows), columns, title="rows 1, 3, ...: originals; rows 2, 4, ...: reconstructions")
+    return image_grid(torch.cat(rows), columns, title="odd rows: originals; even rows: reconstructions")
 
 
 def comparison(
     images: Mapping[str, Tensor], columns: int = 10, title: str | None = None, cmap: str = "gray_r"
 ) -> Figure:
-    """Draws images that belong together below each other, each row with its name.
+    """Draws several versions of the same images below each other, each row with its name.
 
-    Such as data and their reconstructions by several models; or, with a path in each row, several ways from one image
-    to another.
+    For example data and their reconstructions by several models, or paths from one image to another, one in each row.
 
     Args:
         images: For each name n images in [0, 1], ``[n, channels, height, width]``, with 1 or 3 channels.
-        columns: How many of the n to draw side by side; what is left comes below, with all names again.
+        columns: The number of images in a row; the others follow below, with all names again.
         title: A title.
         cmap: The colours of grey images.
 
     Raises:
-        ValueError: If the images have another shape, or not all the same.
+        ValueError: If the images have another shape, or their shapes differ.
     """
     shapes = {name: list(version.shape) for name, version in images.items()}
     if len(set(map(tuple, shapes.values()))) != 1:
@@ -103,9 +114,10 @@ def comparison(
     for name, version in images.items():
         _check_images(name, version)
     groups = list(zip(*(version.split(columns) for version in images.values()), strict=True))
-    height, width = next(iter(images.values())).shape[-2:]
-    inches = len(groups) * (len(images) + 0.2) * INCHES + (0.4 if title else 0)
-    figure = new_figure(figsize=(1 + columns * INCHES * width / height, inches), layout="compressed")
+    height, width = _cell(next(iter(images.values())))
+    inches = 1 + columns * INCHES * width / height
+    text, room = _wrapped(title or "", inches)
+    figure = new_figure(figsize=(inches, len(groups) * (len(images) + 0.2) * INCHES + room), layout="compressed")
     for axes, group in zip(figure.subplots(len(groups), squeeze=False)[:, 0], groups, strict=True):
         _draw_grid(axes, torch.cat([_pad(part, columns) for part in group]), columns, cmap)
         axes.set_yticks([(row + 0.5) * height - 0.5 for row in range(len(images))], list(images))
@@ -113,17 +125,17 @@ def comparison(
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(text)
     return figure
 
 
 def manifold(likelihood: nn.Module, columns: int = 20, cmap: str = "gray_r") -> Figure:
     """Decodes a grid of two-dimensional latents at equal steps of probability under a standard normal prior.
 
-    After Kingma & Welling 2013, figure 4: the coordinates are its quantiles, z1 to the right and z2 upwards.
+    As in Kingma & Welling 2013, figure 4: the coordinates are quantiles of the prior, z1 to the right and z2 upwards.
 
     Args:
-        likelihood: Called with latents ``[columns^2, 2]``; the means of what it returns are drawn.
+        likelihood: Maps latents ``[columns^2, 2]`` to p(x | z), of which the means are drawn.
         columns: The number of images in a row and in a column.
         cmap: The colours of grey images.
     """
@@ -131,7 +143,10 @@ def manifold(likelihood: nn.Module, columns: int = 20, cmap: str = "gray_r") -> 
 
 
 def codes(z: Tensor, labels: Tensor | None = None) -> Figure:
-    """Scatters two-dimensional codes ``[n, 2]``, coloured by label ``[n]`` where there is one."""
+    """Draws two-dimensional codes ``[n, 2]`` as points, coloured by their labels ``[n]`` if there are any.
+
+    The points are drawn in random order, so that no class hides another.
+    """
     figure = new_figure(figsize=(6.5, 6), layout="constrained")
     _draw_codes(figure.add_subplot(), z, labels)
     return figure
@@ -146,44 +161,43 @@ def latent_space(
     title: str | None = None,
     cmap: str = "gray_r",
 ) -> Figure:
-    """Draws both sides of a two-dimensional latent space: what is decoded from it, and where data are encoded.
+    """Draws a two-dimensional latent space from both sides: images decoded from it, and codes of data in it.
 
-    On the left is :func:`manifold`, on the right are codes at the same places: both axes have equal steps of
-    probability under a standard normal prior, so that codes that are distributed like it fill the square evenly.
+    On the left is :func:`manifold`, on the right are codes in the same coordinates: both axes have equal steps of
+    probability under a standard normal prior, so that codes with this distribution fill the square evenly.
 
     Args:
         likelihood: As for :func:`manifold`.
         z: Codes ``[n, 2]``.
-        labels: Their labels ``[n]``, where there are any.
+        labels: Their labels ``[n]``, if there are any.
         columns: The number of images in a row and in a column.
         title: A title.
         cmap: The colours of grey images.
     """
-    figure = new_figure(figsize=(9.2, 4.7 if title else 4.4), layout="compressed")
+    text, room = _wrapped(title or "", 9.2)
+    figure = new_figure(figsize=(9.2, 4.4 + room), layout="compressed")
     left, right = figure.subplots(1, 2)
-    _draw_grid(left, _decode_quantiles(likelihood, columns), columns, cmap, extent=(0, 1, 0, 1), aspect="auto")
+    _draw_grid(left, _decode_quantiles(likelihood, columns), columns, cmap, extent=(0, 1, 0, 1))
     _draw_codes(right, Normal(0.0, 1.0).cdf(z), labels)
-    if labels is not None:
-        right.legend(markerscale=5, bbox_to_anchor=(1, 1), loc="upper left", frameon=False)
     ticks = torch.arange(-2.0, 3.0)
     at, names = Normal(0.0, 1.0).cdf(ticks).tolist(), [f"{tick:g}" for tick in ticks.tolist()]
     for axes, name in ((left, "decoded: means of p(x | z)"), (right, "encoded: means of q(z | x)")):
         axes.set(xlabel="$z_1$", ylabel="$z_2$", title=name, xlim=(0, 1), ylim=(0, 1), box_aspect=1)
         axes.set(xticks=at, yticks=at, xticklabels=names, yticklabels=names)
     if title:
-        figure.suptitle(title)
+        figure.suptitle(text)
     return figure
 
 
 def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4, dpi: float = 80) -> None:
-    """Writes figures of the same size as the frames of an endless animation, of which the last one stays for longer.
+    """Writes figures of the same size as the frames of an endless animation.
 
-    It has 128 colours, which all frames share.
+    All frames share 128 colours.
 
     Args:
-        figures: The frames, in order; as an iterator, only one of them is in memory at a time.
+        figures: The frames, in order; if it is an iterator, only one of them is in memory at a time.
         path: A file, ``.gif``.
-        seconds: How long each frame is seen; the last one five times as long.
+        seconds: How long each frame is shown; the last one is shown five times as long.
         dpi: Pixels per inch.
 
     Raises:
@@ -221,22 +235,113 @@ def _check_images(name: str, images: Tensor) -> None:
         )
 
 
-def _draw_grid(axes: Axes, images: Tensor, columns: int, cmap: str, **options: Any) -> None:
-    mosaic = _mosaic(images.detach().cpu(), columns).squeeze(-1).numpy()
-    axes.imshow(mosaic, cmap=cmap, vmin=0, vmax=1, interpolation="nearest", **options)
+def _grids(panels: Mapping[str, Tensor], columns: int, cmap: str) -> Figure:
+    """Draws grids of images side by side, each below its title. All have the same shape."""
+    for images in panels.values():
+        _check_images("images", images)
+    images = next(iter(panels.values()))
+    height, width = _cell(images)
+    rows = -(-len(images) // columns)
+    longest = max((_text_inches(word) for title in panels for word in title.split()), default=0.0)
+    width, height = max(columns * INCHES * width / height, longest + 0.1), rows * INCHES
+    titles = [_wrapped(title, width) for title in panels]
+    room = max(room for _, room in titles)
+    whole = len(panels) * (width + GAP) - GAP
+    figure = new_figure(figsize=(whole, height + room))
+    for i, ((text, _), images) in enumerate(zip(titles, panels.values(), strict=True)):
+        left = i * (width + GAP)
+        axes = figure.add_axes((left / whole, 0, width / whole, height / (height + room)))
+        _draw_grid(axes, images, columns, cmap)
+        axes.set_axis_off()
+        middle = (left + width / 2) / whole, (height + room / 2) / (height + room)
+        figure.text(*middle, text, fontsize=TITLE_POINTS, ha="center", va="center")
+    return figure
+
+
+def _wrapped(title: str, inches: float) -> tuple[str, float]:
+    """A title in lines that are no wider than this, and the height in inches that they need."""
+    lines: list[str] = []
+    for word in title.split():
+        if lines and _text_inches(longer := f"{lines[-1]} {word}") < inches - 0.1:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return "\n".join(lines), 0.15 + 0.25 * len(lines) if lines else 0.0
+
+
+def _text_inches(text: str) -> float:
+    """The width of a title on one line."""
+    from matplotlib.textpath import TextPath
+
+    return TextPath((0, 0), text, size=TITLE_POINTS).get_extents().width / 72
+
+
+def _cell(images: Tensor) -> tuple[float, float]:
+    """The height and width of one image in a grid, in pixels; for a series, the width has a pixel for each value."""
+    height, width = images.shape[-2:]
+    return (max(height, width) / 1.5, max(height, width)) if _is_series(images) else (height, width)
+
+
+def _is_series(images: Tensor) -> bool:
+    return min(images.shape[-2:]) == 1 and max(images.shape[-2:]) >= 16
+
+
+def _draw_grid(
+    axes: Axes, images: Tensor, columns: int, cmap: str, extent: tuple[float, float, float, float] | None = None
+) -> None:
+    """Draws images into axes whose units are their pixels, or that cover ``extent`` (left, right, bottom, top)."""
+    images = images.detach().cpu()
+    if _is_series(images):
+        _draw_lines(axes, images, columns, extent)
+        return
+    mosaic = _mosaic(images, columns).squeeze(-1).numpy()
+    aspect = "equal" if extent is None else "auto"
+    axes.imshow(mosaic, cmap=cmap, vmin=0, vmax=1, interpolation="nearest", extent=extent, aspect=aspect)
+
+
+def _draw_lines(axes: Axes, series: Tensor, columns: int, extent: tuple[float, float, float, float] | None) -> None:
+    """Draws series ``[n, channels, 1, length]`` or ``[n, channels, length, 1]`` as :func:`_draw_grid` draws images."""
+    from matplotlib.collections import LineCollection
+
+    height, width = _cell(series)
+    values, rows = series.flatten(2), -(-len(series) // columns)
+    left, right, bottom, top = extent or (-0.5, columns * width - 0.5, rows * height - 0.5, -0.5)
+    index = torch.arange(len(series))[:, None, None]
+    x = (index % columns + torch.linspace(0.05, 0.95, values.shape[-1]).expand_as(values)) / columns
+    y = (index // columns + 0.95 - 0.9 * values) / rows
+    points = torch.stack([left + (right - left) * x, top + (bottom - top) * y], dim=-1)
+    for channel, color in zip(range(values.shape[1]), ("black",) if values.shape[1] == 1 else "rgb", strict=True):
+        axes.add_collection(LineCollection(list(points[:, channel].numpy()), colors=color, linewidths=0.8))
+    borders: dict[str, Any] = {"color": "0.85", "linewidth": 0.5}
+    axes.vlines([left + (right - left) * i / columns for i in range(columns + 1)], bottom, top, **borders)
+    axes.hlines([top + (bottom - top) * i / rows for i in range(rows + 1)], left, right, **borders)
+    axes.set(xlim=(left, right), ylim=(bottom, top), aspect="equal" if extent is None else "auto")
 
 
 def _draw_codes(axes: Axes, z: Tensor, labels: Tensor | None) -> None:
+    from matplotlib.lines import Line2D
+
     axes.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
-    points = z.detach().cpu().numpy()
+    order = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
+    points = z.detach().cpu()[order].numpy()
+    options: dict[str, Any] = {"s": 4, "alpha": 0.6, "linewidths": 0}
     if labels is None:
-        axes.scatter(points[:, 0], points[:, 1], s=2)
+        axes.scatter(points[:, 0], points[:, 1], **options)
         return
-    kinds = labels.cpu().numpy()
-    for kind in sorted(set(kinds.tolist())):
-        chosen = points[kinds == kind]
-        axes.scatter(chosen[:, 0], chosen[:, 1], s=2, color=f"C{kind % 10}", label=str(kind))
-    axes.legend(markerscale=5, ncols=2)
+    kinds = labels.cpu()[order].tolist()
+    colors = _class_colors(sorted(set(kinds)))
+    axes.scatter(points[:, 0], points[:, 1], c=[colors[kind] for kind in kinds], **options)
+    marks = [Line2D([], [], linestyle="", marker="o", color=color, label=str(kind)) for kind, color in colors.items()]
+    axes.legend(handles=marks, bbox_to_anchor=(1, 1), loc="upper left", frameon=False, ncols=-(-len(marks) // 20))
+
+
+def _class_colors(kinds: Sequence[Any]) -> dict[Any, Any]:
+    """A colour for each label: the same one in every picture if labels are from 0 to 9."""
+    from matplotlib import colormaps
+
+    if set(kinds) <= set(range(10)):
+        return {kind: f"C{int(kind)}" for kind in kinds}
+    return dict(zip(kinds, colormaps["turbo"](torch.linspace(0, 1, len(kinds)).numpy()), strict=True))
 
 
 @torch.no_grad()
@@ -257,5 +362,7 @@ def _mosaic(images: Tensor, columns: int) -> Tensor:
 
 
 def _pad(images: Tensor, columns: int) -> Tensor:
+    """Images with empty ones after them, to fill the last row: zeros, or series that have no line."""
     missing = -len(images) % columns
-    return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
+    empty = images.new_full((missing, *images.shape[1:]), torch.nan if _is_series(images) else 0)
+    return torch.cat([images, empty]) if missing else images

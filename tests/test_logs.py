@@ -355,7 +355,7 @@ def test_pictures_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fails_midway)
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match="No space left on device; training goes on") as caught:
+    with pytest.warns(UserWarning, match="No space left on device; training continues") as caught:
         run = train(small_vae(), Pictures(tmp_path, images(3), every=1))
     assert sorted(str(each.message).split("'")[1] for each in caught) == sorted(3 * [str(path) for path in before])
     assert same_but_for_time(run.history) == same_but_for_time(reference.history)
@@ -371,7 +371,7 @@ def test_a_model_without_pictures_is_trained_with_a_warning(tmp_path):
     )
     rows = images(8), torch.rand(8, 2)
     callbacks = Pictures(tmp_path / "a", images(3)), TensorBoard(tmp_path / "b", images(3))
-    with pytest.warns(UserWarning, match="cannot write .*; training goes on") as caught:
+    with pytest.warns(UserWarning, match="cannot write .*; training continues") as caught:
         run = fit(vae, rows, epochs=2, seed=0, compile=False, callbacks=callbacks, progress=False)
     assert any("samples.png" in str(each.message) for each in caught)
     assert len(run.history) == 2
@@ -397,7 +397,7 @@ def test_rows_that_found_no_space_are_written_later(tmp_path, monkeypatch):
     torch.manual_seed(0)
     reference = train(small_vae(), epochs=5)
     torch.manual_seed(0)
-    with pytest.warns(UserWarning, match=r"cannot write .*No space left on device.*; training goes on"):
+    with pytest.warns(UserWarning, match=r"cannot write .*No space left on device.*; training continues"):
         run = train(small_vae(), fill, TensorBoard(tmp_path), epochs=5)
     assert same_but_for_time(run.history) == same_but_for_time(reference.history)
     check_scalars(tmp_path, run.history)

@@ -1,53 +1,42 @@
-"""Variational autoencoders that know something of each datapoint: p(x | z, y)."""
+"""Variational autoencoders of each datapoint given conditions: p(x | z, y)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import torch
-from pyro.infer.util import is_validation_enabled
+from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_vae.checks import check_count
 from pyro_vae.distributions import as_pyro
+from pyro_vae.models.at_means import mean_of, mean_or_draw
+from pyro_vae.models.conditions import append, posterior_given
 from pyro_vae.models.latent_variable_model import LatentVariableModel
-from pyro_vae.models.parameters import declare_parameters
-from pyro_vae.models.parts_fit import check_particles, check_parts
+from pyro_vae.models.parts_fit import check_parts
 
-__all__ = ["ConditionalVAE", "append", "append_zeros"]
-
-
-def append(vectors: Tensor, conditions: Tensor) -> Tensor:
-    """Appends conditions ``[*batch, conditions]`` to vectors ``[*batch, size]``; leading dimensions broadcast.
-
-    Returns:
-        ``[*batch, size + conditions]``; integers become of the dtype of the conditions.
-    """
-    if not vectors.is_floating_point():
-        vectors = vectors.to(conditions.dtype)
-    batch = torch.broadcast_shapes(vectors.shape[:-1], conditions.shape[:-1])
-    return torch.cat([vectors.expand(*batch, -1), conditions.expand(*batch, -1)], dim=-1)
-
-
-def append_zeros(conditions: int) -> Callable[[Tensor, Tensor], Tensor]:
-    """For ``check_parts``: appends conditions of zero, of the dtype of z, to z or to x, ``[1, ...]``, flattened."""
-    return lambda values, z: append(values.flatten(1), z.new_zeros(1, conditions))
+__all__ = ["ConditionalVAE"]
 
 
 class ConditionalVAE(LatentVariableModel):
-    """The programs p(z) p(x | z, y) and q(z | x, y) (Sohn et al. 2015, section 4.1, with a prior of its own).
+    """The programs p(z) p(x | z, y) and q(z | x, y) (Sohn et al. 2015, section 4.1, with a prior independent of y).
 
-    y is what is known of a datapoint: attributes, or a label by ``torch.nn.functional.one_hot``. It is appended to what
-    likelihood and posterior are called with, so that the parts of a :class:`~pyro_vae.VAE` will do, with networks of so
-    many more inputs. The plate and the sites are those of a ``VAE``. The functions of ``pyro_vae.evidence`` take
-    ``(x, y)``. To functions of programs of x alone, pass ``partial(vae.model, y=y)`` and ``partial(vae.guide, y=y)``,
-    for as many datapoints as can be computed at once.
+    The conditions y are what is known of a datapoint: attributes, or a label by ``torch.nn.functional.one_hot``. They
+    are appended to z, so that the likelihoods of a :class:`~pyro_vae.VAE` can be used, with networks of
+    ``latent + conditions`` inputs. The plate and the sites are those of a ``VAE``. The functions of
+    ``pyro_vae.evidence`` take ``(x, y)``. To functions that need programs of x alone, pass ``partial(vae.model, y=y)``
+    and ``partial(vae.guide, y=y)``, for as many datapoints as can be computed at once.
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
         likelihood: Called with z and y, ``[*batch, latent + conditions]``; returns p(x | z, y).
-        posterior: Called with x, flattened, and y, ``[*batch, pixels + conditions]``; returns q(z | x, y).
+        posterior: Returns q(z | x, y). If its ``forward`` has two required arguments, it is called as
+            ``posterior(x, y)``, with x ``[*batch, *event]`` and y ``[*batch, conditions]``, as a
+            :class:`~pyro_vae.ConditionalPosterior` is; otherwise with one tensor, x flattened and y appended,
+            ``[*batch, pixels + conditions]``.
         conditions: The number of conditions, y being ``[n, conditions]``.
 
     Raises:
@@ -59,7 +48,7 @@ class ConditionalVAE(LatentVariableModel):
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, conditions: int) -> None:
         conditions = check_count("conditions", conditions)
-        z, x, support = check_parts(prior, likelihood, posterior, append_zeros(conditions))
+        z, x, support = check_parts(prior, likelihood, posterior, conditions)
         super().__init__(x, support)
         self.register_buffer("_example_y", z.new_zeros(1, conditions), persistent=False)
         self.conditions = conditions
@@ -69,30 +58,23 @@ class ConditionalVAE(LatentVariableModel):
 
     def model(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(z) p(x | z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""
-        if is_validation_enabled():
-            self.check(x)
-            self.check_conditions(y, len(x))
-        declare_parameters(self, self.prior, self.likelihood)
-        with pyro.plate("data", x.shape[0], dim=-1):
-            z = pyro.sample("z", as_pyro(self.prior()))
-            check_particles("likelihood(z)", self.likelihood, z)
-            return pyro.sample("x", as_pyro(self.likelihood(append(z, y))), obs=x)
+        with self._rows([self.prior, self.likelihood], x, y):
+            return self._observe(x, append(pyro.sample("z", as_pyro(self.prior())), y))
 
     def guide(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
         """The program q(z | x, y), for x ``[n, *event]`` and y ``[n, conditions]``. Returns z ``[n, latent]``.
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
         """
-        if is_validation_enabled():
-            self.check(x)
-            self.check_conditions(y, len(x))
-        declare_parameters(self, self.posterior)
-        with pyro.plate("data", x.shape[0], dim=-1):
-            x = self.data_of(x, observations).flatten(-len(self.event_shape))
-            return pyro.sample("z", as_pyro(self.posterior(append(x, y))))
+        with self._rows([self.posterior], x, y):
+            return pyro.sample("z", as_pyro(self._posterior(self.data_of(x, observations), y)))
 
-    def check_conditions(self, y: Tensor, n: int) -> None:
-        """Checks that y is a tensor ``[n, conditions]`` of finite floats, as the latents are.
+    def default_loss(self) -> ELBO:
+        """Pyro's ELBO with the KL divergence in closed form, if there is one."""
+        return TraceMeanField_ELBO()
+
+    def check_conditions(self, y: Any, n: int) -> None:
+        """Checks that y is a tensor ``[n, conditions]`` of finite floats, of the dtype of the latents.
 
         Raises:
             TypeError: If it is not a tensor of such floats.
@@ -112,19 +94,39 @@ class ConditionalVAE(LatentVariableModel):
             raise ValueError("y has values that are NaN or infinite")
 
     @torch.no_grad()
+    def draw_prior(self, y: Tensor) -> tuple[dict[str, Tensor], Distribution]:
+        """Draws a latent for each row of y ``[n, conditions]``. Returns ``{"z": [n, latent]}`` and p(x | z, y)."""
+        self.check_conditions(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
+        z = self.prior().sample((len(y),))
+        return {"z": z}, self.likelihood(append(z, y))
+
+    @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
         """Draws a datapoint from p(x | y) for each row of y ``[n, conditions]``: ``[n, *event]``."""
-        self.check_conditions(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
-        return self.likelihood(append(self.prior().sample((len(y),)), y)).sample()
+        return self.draw_prior(y)[1].sample()
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Tensor) -> Tensor:
-        """The codes of x ``[n, *event]`` given y ``[n, conditions]``: the means of q(z | x, y), ``[n, latent]``."""
+        """The codes of x ``[n, *event]`` given y ``[n, conditions]``: the means of q(z | x, y), ``[n, latent]``.
+
+        Raises:
+            NotImplementedError: If q(z | x, y) has no mean in closed form; :meth:`codes` draws from it.
+        """
         self.check(x)
         self.check_conditions(y, len(x))
-        return self.posterior(append(x.flatten(1), y)).mean
+        return mean_of(self._posterior(x, y))
+
+    @torch.no_grad()
+    def codes(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+        """Codes of x given y, ``{"z": [n, latent]}``: means of q(z | x, y), or draws if it has no mean."""
+        self.check(x)
+        self.check_conditions(y, len(x))
+        return {"z": mean_or_draw(self._posterior(x, y))}
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
-        """The mean of p(x | z, y) at the codes of x ``[n, *event]``; with another y, in its manner."""
-        return self.likelihood(append(self.encode(x, y), y)).mean
+        """The mean of p(x | z, y) at the :meth:`codes` of x ``[n, *event]`` given y ``[n, conditions]``."""
+        return self.likelihood(append(self.codes(x, y)["z"], y)).mean
+
+    def _posterior(self, x: Tensor, y: Tensor) -> Any:
+        return posterior_given(self.posterior, x, y, len(self.event_shape))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
 from typing import Any
 
@@ -10,15 +10,14 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_vae.checks import call_part, check_count
 from pyro_vae.distributions import as_pyro
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.models.at_means import AtMeans
 from pyro_vae.models.latent_variable_model import LatentVariableModel
-from pyro_vae.models.parameters import declare_parameters
 from pyro_vae.models.parts_fit import check_batch, check_inside, check_particles, trial, warn_unless_broadcasting
 from pyro_vae.system.threads import one_thread_at_a_time
 
@@ -28,16 +27,16 @@ __all__ = ["BottomUp", "HierarchicalVAE", "TopDown"]
 class HierarchicalVAE(LatentVariableModel):
     """p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1), with L stochastic layers.
 
-    The sites are ``"z1"``, next to the data, to ``"zL"``, and ``"x"``; the plate is ``"data"`` at dim -1. All that
-    works on the programs of a :class:`~pyro_vae.VAE` works on these.
+    The sites are ``"z1"``, next to the data, to ``"zL"``, and ``"x"``; the plate is ``"data"`` at dim -1. Everything
+    that works on the programs of a :class:`~pyro_vae.VAE` works on these.
 
     Args:
         prior: ``prior()`` returns p(z_L).
         layers: From the top down, L - 1 modules that map z_{l+1} to p(z_l | z_{l+1}). A posterior such as
             ``posteriors.Normal(nn.mlp(...))`` is one.
         likelihood: ``likelihood(z)``, for z_1, returns p(x | z_1).
-        posterior: q(z_1, ..., z_L | x): a :class:`BottomUp`, a :class:`TopDown`, or a module of your own that is
-            called as ``posterior(x, layers)`` and has a ``pyro.sample`` statement for each latent site.
+        posterior: q(z_1, ..., z_L | x): a :class:`BottomUp`, a :class:`TopDown`, or your own module that is called as
+            ``posterior(x, layers)`` and has a ``pyro.sample`` statement for each latent site.
 
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
@@ -56,59 +55,70 @@ class HierarchicalVAE(LatentVariableModel):
 
     def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The generative program, with x ``[n, *event]`` observed. Returns x."""
-        if is_validation_enabled():
-            self.check(x)
-        declare_parameters(self, self.prior, self.layers, self.likelihood)
-        with pyro.plate("data", x.shape[0], dim=-1):
+        with self._rows([self.prior, self.layers, self.likelihood], x):
             z = pyro.sample(f"z{len(self.layers) + 1}", as_pyro(self.prior()))
-            for level, layer in zip(range(len(self.layers), 0, -1), self.layers, strict=True):
+            for level, layer in self._numbered_layers():
                 check_particles(f"the layer of z{level}", layer, z)
                 z = pyro.sample(f"z{level}", as_pyro(layer(z)))
-            check_particles("likelihood(z)", self.likelihood, z)
-            return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
+            return self._observe(x, z)
 
     def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
         """The program q(z_1, ..., z_L | x), for x ``[n, *event]``. Returns z_1 ``[n, latent]``.
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
         """
-        if is_validation_enabled():
-            self.check(x)
-        declare_parameters(self, self.layers, self.posterior)
-        with pyro.plate("data", x.shape[0], dim=-1):
+        with self._rows([self.layers, self.posterior], x):
             return self.posterior(self.data_of(x, observations), self.layers)
 
     @torch.no_grad()
-    def sample(self, n: int) -> Tensor:
-        """Draws n datapoints from p(x), ``[n, *event]``."""
+    def draw_prior(self, n: int) -> tuple[dict[str, Tensor], Distribution]:
+        """Draws n latents of each layer. Returns them by site, ``[n, latent]``, and p(x | z_1) of batch shape ``[n]``."""
         z = self.prior().sample((check_count("n", n),))
-        for layer in self.layers:
-            z = layer(z).sample()
-        return self.likelihood(z).sample()
+        latents = {f"z{len(self.layers) + 1}": z}
+        for level, layer in self._numbered_layers():
+            latents[f"z{level}"] = z = layer(z).sample()
+        return latents, self.likelihood(z)
 
-    @one_thread_at_a_time
     @torch.no_grad()
+    def sample(self, n: int) -> Tensor:
+        """Draws n datapoints from p(x), ``[n, *event]``; :meth:`sample_means` returns their means given z_1."""
+        return self.draw_prior(n)[1].sample()
+
     def encode(self, x: Tensor) -> dict[str, Tensor]:
-        """The codes of x ``[n, *event]``, by site, ``[n, latent]``: the mean of each layer, given those before it.
+        """The codes of x ``[n, *event]`` by site, ``[n, latent]``: the mean of each layer given those before it.
 
         Raises:
-            NotImplementedError: If a distribution of the posterior has no mean in closed form.
+            NotImplementedError: If a distribution of the posterior has no mean in closed form; :meth:`codes` draws
+                from it.
         """
-        self.check(x)
-        trace: Any = poutine.trace(AtMeans()(self.guide)).get_trace(x)
-        return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes if name != "data"}
+        return self._codes(x, AtMeans())
+
+    def codes(self, x: Tensor) -> dict[str, Tensor]:
+        """The same codes as :meth:`encode`, with draws from the distributions that have no mean in closed form."""
+        return self._codes(x, AtMeans(or_draw=True))
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean of p(x | z_1) at the codes of x ``[n, *event]``; the same shape as x."""
-        return self.likelihood(self.encode(x)["z1"]).mean
+        """The mean of p(x | z_1) at the :meth:`codes` of x ``[n, *event]``; the same shape as x."""
+        return self.likelihood(self.codes(x)["z1"]).mean
+
+    @one_thread_at_a_time
+    @torch.no_grad()
+    def _codes(self, x: Tensor, at_means: AtMeans) -> dict[str, Tensor]:
+        self.check(x)
+        trace: Any = poutine.trace(at_means(self.guide)).get_trace(x)
+        return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes if name != "data"}
+
+    def _numbered_layers(self) -> Iterator[tuple[int, nn.Module]]:
+        """The layers from the top down, each with the level l of its z_l."""
+        return zip(range(len(self.layers), 0, -1), self.layers, strict=True)
 
 
 class BottomUp(nn.Module):
     """q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1}) (Burda et al. 2015, section 2).
 
-    The model goes the other way, so that its parents are descendants here. Pyro's ``TraceMeanField_ELBO`` is not valid
-    for such a pair (``evidence.check_elbo`` tells); train it with ``Trace_ELBO``.
+    The order is the reverse of the model's, so that Pyro's ``TraceMeanField_ELBO`` is not valid for such a pair
+    (``evidence.check_elbo`` reports this); train it with ``Trace_ELBO``, the default of ``fit``.
 
     Args:
         layers: From the bottom up, L modules such as ``posteriors.Normal(nn.mlp(...))``: the first maps x to
@@ -134,24 +144,24 @@ class BottomUp(nn.Module):
 class TopDown(nn.Module):
     """The ladder: q(z_L | x) and then q(z_l | x, z_{l+1}), which shares the generative layers.
 
-    Below the top, each is the product of two normal densities: p(z_l | z_{l+1}), of the model, and what the data
-    say of z_l (Sønderby et al. 2016, section 2: precisions add up). The parents are those of the model, so Pyro's
-    ``TraceMeanField_ELBO`` is valid.
+    Below the top, each is the normalized product of two normal densities: p(z_l | z_{l+1}) of the model, and one that
+    depends on the data (Sønderby et al. 2016, section 2: precisions add up). The order is that of the model, so that
+    Pyro's ``TraceMeanField_ELBO`` is valid.
 
     Args:
         features: From the bottom up, L networks: the first maps x to features, the others features to features.
-        layers: From the bottom up, L modules that map these features to normal distributions (but for the last, which
-            may be of any kind), such as ``posteriors.Normal(nn.mlp(...))``.
+        layers: From the bottom up, L modules that map these features to normal distributions, such as
+            ``posteriors.Normal(nn.mlp(...))``; the distribution of the last may be of any kind.
 
     Raises:
-        ValueError: If there are not as many features as layers.
+        ValueError: If the numbers of features and layers differ.
     """
 
     def __init__(self, features: Sequence[nn.Module], layers: Sequence[nn.Module]) -> None:
         super().__init__()
         if not layers or len(features) != len(layers):
             raise ValueError(
-                f"there are {len(features)} features and {len(layers)} layers; expected as many, and at least one"
+                f"there are {len(features)} features and {len(layers)} layers; expected equally many, and at least one"
             )
         self.features = nn.ModuleList(features)
         self.layers = nn.ModuleList(layers)

@@ -1,15 +1,22 @@
-"""What all variational autoencoders share: parameters of their own, and data that are checked before any work."""
+"""What all variational autoencoders share."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+import pyro
 import torch
+from pyro.infer import ELBO, Trace_ELBO
+from pyro.infer.util import is_validation_enabled
 from pyro.nn import PyroModule
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Distribution
 
-from pyro_vae.models.parts_fit import check_data
+from pyro_vae.distributions import as_pyro
+from pyro_vae.models.parameters import declare_parameters
+from pyro_vae.models.parts_fit import check_data, check_particles
 
 __all__ = ["LatentVariableModel"]
 
@@ -17,15 +24,16 @@ __all__ = ["LatentVariableModel"]
 class LatentVariableModel(PyroModule):
     """A pair of Pyro programs over the rows of x, with one plate ``"data"`` at dim -1 and x observed at site ``"x"``.
 
-    The parameters belong to this module, not to Pyro's global parameter store: two of them in one process do not share
-    any, ``load_state_dict`` and ``copy.deepcopy`` do what they do in PyTorch, and a parameter with
+    The parameters belong to this module, not to Pyro's global parameter store: two models in one process share no
+    parameters, ``load_state_dict`` and ``copy.deepcopy`` do the same as in PyTorch, and a parameter with
     ``requires_grad=False`` stays as it is.
 
     Args:
-        example: A draw of x from the model, ``[1, *event]``: what data look like.
+        example: A draw of x from the model, ``[1, *event]``: it has the shape, dtype and device of data.
         support: The support of the likelihood.
     """
 
+    likelihood: nn.Module
     _example_x: Tensor
 
     def __init__(self, example: Tensor, support: Any) -> None:
@@ -34,19 +42,45 @@ class LatentVariableModel(PyroModule):
         # It follows .to(device) and .to(dtype), and is not saved.
         self.register_buffer("_example_x", example, persistent=False)
 
+    def default_loss(self) -> ELBO:
+        """The loss that ``fit`` minimizes unless it is given another one."""
+        return Trace_ELBO()
+
+    def draw_prior(self, *args: Any, **kwargs: Any) -> tuple[dict[str, Tensor], Distribution]:
+        """Draws latents from the prior; returns them by site, and p(x | z). The arguments are those of ``sample``."""
+        raise NotImplementedError
+
+    def codes(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """Codes of data by site, ``[n, latent]``: means of the posterior, or draws if it has no mean in closed form.
+
+        The arguments are those of the guide.
+        """
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def sample_means(self, *args: Any, **kwargs: Any) -> Tensor:
+        """Means of p(x | z) at draws of z from the prior, ``[n, *event]``: samples without the noise of the likelihood.
+
+        The arguments are those of ``sample``.
+        """
+        return self.draw_prior(*args, **kwargs)[1].mean
+
     @torch.no_grad()
     def check(self, x: Tensor) -> None:
-        """Checks that x ``[n, *event]`` is data that can be taken; cheap, and draws no random numbers.
+        """Checks that x ``[n, *event]`` is valid data for the model; cheap, and draws no random numbers.
 
         Raises:
             TypeError: If x is not a tensor or its dtype is not that of draws from the likelihood.
-            ValueError: If x is empty, misshapen, on another device, or outside the support of the likelihood
-                (NaN is outside of the support of all that are not made for missing values).
+            ValueError: If x is empty, misshapen, on another device, or outside the support of the likelihood (NaN is
+                in the support only of likelihoods for missing values).
         """
         check_data(x, self._example_x, self._support)
 
+    def check_conditions(self, y: Any, n: int) -> None:
+        """Checks the conditions y of n datapoints, in models that have conditions."""
+
     def data_of(self, x: Tensor, observations: Mapping[str, Tensor] | None) -> Tensor:
-        """What a guide is to look at: x, or in the sleep phase of ``ReweightedWakeSleep`` what the model has dreamt.
+        """The data that a guide conditions on: x, or in the sleep phase of ``ReweightedWakeSleep`` draws of the model.
 
         Args:
             x: Data, ``[n, *event]``.
@@ -58,6 +92,27 @@ class LatentVariableModel(PyroModule):
     def event_shape(self) -> torch.Size:
         """The shape of one datapoint, ``[*event]``."""
         return self._example_x.shape[1:]
+
+    @contextmanager
+    def _rows(self, parts: Sequence[nn.Module], x: Tensor, y: Tensor | None = None) -> Iterator[None]:
+        """The plate over datapoints in which a program has its sites. Data are checked, and parameters declared, first.
+
+        Args:
+            parts: The parts that the program runs.
+            x: Data, ``[n, *event]``.
+            y: Conditions of the datapoints, if there are any.
+        """
+        if is_validation_enabled():
+            self.check(x)
+            self.check_conditions(y, len(x))
+        declare_parameters(self, *parts)
+        with pyro.plate("data", x.shape[0], dim=-1):
+            yield
+
+    def _observe(self, x: Tensor, z: Tensor) -> Tensor:
+        """Observes x under ``likelihood(z)``, z being latents with any conditions; returns x."""
+        check_particles("likelihood(z)", self.likelihood, z)
+        return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
 
     def __getstate__(self) -> dict[str, Any]:
         # Pyro hangs a weak reference on every parameter it has seen, and those cannot be pickled.

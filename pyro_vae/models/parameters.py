@@ -14,7 +14,7 @@ __all__ = ["declare_parameters"]
 def declare_parameters(root: nn.Module, *parts: nn.Module) -> None:
     """Issues one ``pyro.param`` statement for every trainable parameter of the parts, named as in the root.
 
-    ``pyro.module`` hands out what the global store holds under a name, which is another module's parameter as soon as
+    ``pyro.module`` returns the parameter that the global store holds under a name, which belongs to another module if
     two modules share the name. Here the store follows the module: it always holds the root's own parameters.
     """
     wanted = {id(parameter) for part in parts for parameter in part.parameters() if parameter.requires_grad}
@@ -23,7 +23,7 @@ def declare_parameters(root: nn.Module, *parts: nn.Module) -> None:
         if id(parameter) not in wanted:
             continue
         if name not in store or store[name] is not parameter:
-            with suppress(KeyError):  # the name may be new, or its old parameter may be known by another name too
+            with suppress(KeyError):  # the name may be new, or its old parameter may have another name as well
                 del store[name]
             store.set_state({"params": {name: parameter}, "constraints": {name: constraints.real}})
         pyro.param(name)

@@ -1,9 +1,10 @@
-"""Checks that parts fit together, and that a likelihood can score the data, before any work."""
+"""Checks before any work: that parts fit together, and that data are valid for a likelihood."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
 
 from pyro_vae.checks import call_part, check_rows
+from pyro_vae.models.conditions import append, posterior_given
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.warning import warn
 
@@ -28,10 +30,7 @@ ROWS_AT_ONCE = 4096
 
 
 def check_parts(
-    prior: nn.Module,
-    likelihood: nn.Module,
-    posterior: nn.Module,
-    given: Callable[[Tensor, Tensor], Tensor] = lambda values, z: values,  # noqa: ARG005
+    prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, conditions: int | None = None
 ) -> tuple[Tensor, Tensor, Any]:
     """Runs the three parts once, on one draw from the prior, and checks that they fit together.
 
@@ -41,23 +40,28 @@ def check_parts(
         prior: The prior.
         likelihood: The likelihood.
         posterior: The posterior.
-        given: What becomes of z or x, ``[1, ...]``, before likelihood and posterior are called with it; z comes second.
+        conditions: The number of conditions that likelihood and posterior are called with, which are zeros here; None
+            for parts without conditions.
 
     Returns:
         The draws, z ``[1, latent]`` and x ``[1, *event]``, and the support of the likelihood.
 
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
-        ValueError: If a part does not accept what another gives.
+        ValueError: If a part does not accept the output of another.
     """
     with trial({"prior": prior, "likelihood": likelihood, "posterior": posterior}):
         p_z = call_part("prior()", prior)
         z = p_z.sample((1,))
-        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, given(z, z))
+        y = None if conditions is None else z.new_zeros(1, conditions)
+        inputs = z if y is None else append(z, y)
+        p_x = call_part(f"likelihood(z), for z of shape {list(z.shape)} drawn from the prior,", likelihood, inputs)
         x = p_x.sample()
-        warn_unless_broadcasting("likelihood(z)", likelihood, given(z, z))
+        warn_unless_broadcasting("likelihood(z)", likelihood, inputs)
         q_z = call_part(
-            f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,", posterior, given(x, z)
+            f"posterior(x), for x of shape {list(x.shape)} drawn from the likelihood,",
+            posterior if y is None else partial(posterior_given, posterior, y=y, event_dims=x.ndim - 1),
+            x,
         )
         code = q_z.sample()
     check_batch("prior()", p_z, ())
@@ -77,7 +81,7 @@ def check_batch(name: str, distribution: Any, batch: tuple[int, ...] = (1,)) -> 
     """Checks the batch shape of a distribution, which a part returned for a batch of one.
 
     Raises:
-        ValueError: If it is another.
+        ValueError: If the batch shape is different.
     """
     if distribution.batch_shape != batch:
         raise ValueError(
@@ -88,14 +92,14 @@ def check_batch(name: str, distribution: Any, batch: tuple[int, ...] = (1,)) -> 
 
 
 def check_inside(draws: Tensor, source: str, distribution: Distribution, name: str) -> None:
-    """Checks that draws from one distribution are possible for another.
+    """Checks that draws from one distribution are in the support of another.
 
     Raises:
-        ValueError: If not.
+        ValueError: If they are not.
     """
     try:
         support: Any = distribution.support
-    except NotImplementedError:  # that of a flow is not known
+    except NotImplementedError:  # the support of a flow is unknown
         return
     if not support.check(draws).all():
         raise ValueError(f"draws from {source} lie outside of the support of {name}, which is {support}")
@@ -103,7 +107,10 @@ def check_inside(draws: Tensor, source: str, distribution: Distribution, name: s
 
 @contextmanager
 def trial(parts: dict[str, nn.Module]) -> Iterator[None]:
-    """To run parts, by name, once: random generators and training modes are left as they were.
+    """A context to run parts once, in evaluation mode: random generators and training modes are restored afterwards.
+
+    Args:
+        parts: The parts, by the name that an error gives them.
 
     Raises:
         TypeError: If a part is not a module.
@@ -125,12 +132,12 @@ def trial(parts: dict[str, nn.Module]) -> Iterator[None]:
 
 
 def warn_unless_broadcasting(name: str, part: nn.Module, z: Tensor) -> None:
-    """Warns if a part, called with several particles at once, gives others than for each of them.
+    """Warns if a part, called with several particles at once, does not treat each of them as it would alone.
 
-    :func:`check_particles` then refuses to call it so. Call this in a :func:`trial`.
+    :func:`check_particles` then refuses particles for this part. Call this in a :func:`trial`.
 
     Args:
-        name: How the part is called.
+        name: What a message calls the part.
         part: A part from latents to a distribution.
         z: A latent to try, ``[1, *latent]``.
     """
@@ -147,7 +154,7 @@ def check_particles(name: str, part: nn.Module, z: Tensor, latent_dims: int = 1)
     """Checks that a part can be called with latents ``[*batch, *latent]``.
 
     Raises:
-        ValueError: If there are particles besides the rows, and the part was seen not to broadcast.
+        ValueError: If there are particles besides the rows, and the part does not broadcast.
     """
     if z.ndim > latent_dims + 1 and getattr(part, _TAKES_ROWS, False):
         raise ValueError(
@@ -157,19 +164,19 @@ def check_particles(name: str, part: nn.Module, z: Tensor, latent_dims: int = 1)
 
 _TAKES_ROWS = "_takes_rows_only"  # an attribute of parts that do not broadcast
 _REMEDY = (
-    "Where it has a layer to which dimension 1 means something (BatchNorm1d, convolutions, Flatten), wrap its network: "
+    "If it has a layer that gives dimension 1 a meaning (BatchNorm1d, convolutions, Flatten), wrap its network: "
     "pyro_vae.nn.Broadcast(network, event_dims=1)"
 )
 
 
 def _broadcasts(part: nn.Module, z: Tensor) -> bool:
-    """Whether particles of latents, close to z ``[1, *latent]``, give the densities that they give as one batch.
+    """Whether particles of latents close to z ``[1, *latent]`` have the densities that they have in one flat batch.
 
-    It takes two numbers of rows: one may be that of the features of a layer.
+    It tries two numbers of rows, since one of them could be the number of features of a layer.
     """
     for particles, rows in ((2, 3), (2, 5)):
         flat = z.expand(particles * rows, *z.shape[1:])
-        if z.is_floating_point():  # for rows to differ
+        if z.is_floating_point():  # so that rows differ
             flat = flat + 0.1 * torch.randn_like(flat)
         try:
             p = part(flat)
@@ -184,12 +191,12 @@ def _broadcasts(part: nn.Module, z: Tensor) -> bool:
 
 
 def check_data(x: Tensor, example: Tensor, support: Any) -> None:
-    """Checks that x ``[n, *event]`` is data that a likelihood can score.
+    """Checks that x ``[n, *event]`` is valid data for a likelihood.
 
     Args:
         x: The data.
-        example: A draw from the likelihood, ``[1, *event]``, of which x must have the event shape, dtype and device.
-        support: The constraint that says which values are possible.
+        example: A draw from the likelihood, ``[1, *event]``; x must have its event shape, dtype and device.
+        support: The support of the likelihood.
 
     Raises:
         TypeError: If x is not a tensor or has the wrong dtype.
@@ -204,11 +211,13 @@ def check_data(x: Tensor, example: Tensor, support: Any) -> None:
     if x.device != example.device:
         raise ValueError(f"x is on device {x.device}; expected {example.device}, where the VAE is")
     while isinstance(support, constraints.independent):
-        support = support.base_constraint  # to name the value, rather than the datapoint
+        support = support.base_constraint  # so that the message names the value, not the datapoint
     count, first = 0, None
-    for begin in range(0, len(x), ROWS_AT_ONCE):  # of large data, not all in memory several times
+    for begin in range(0, len(x), ROWS_AT_ONCE):  # copies of large data would not fit in memory
         part = x[begin : begin + ROWS_AT_ONCE]
-        outside = ~support.check(part) | (part.isinf() if x.is_floating_point() else False)  # it is real for torch
+        outside = ~support.check(part) | (
+            part.isinf() if x.is_floating_point() else False
+        )  # which torch counts as real
         if outside.any():
             row, *place = outside.nonzero()[0].tolist()
             first = first or (begin + row, *place)

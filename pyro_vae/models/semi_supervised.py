@@ -1,29 +1,30 @@
-"""Few labels and many datapoints without: the M2 model."""
+"""Few labelled and many unlabelled datapoints: the M2 model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyro
 import torch
 from pyro import distributions as dist
-from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_vae.checks import check_count, check_positive
 from pyro_vae.distributions import as_pyro
-from pyro_vae.models.conditional import append, append_zeros
+from pyro_vae.models.at_means import mean_or_draw
+from pyro_vae.models.conditions import append, posterior_given
 from pyro_vae.models.latent_variable_model import LatentVariableModel
-from pyro_vae.models.parameters import declare_parameters
-from pyro_vae.models.parts_fit import check_particles, check_parts, trial
+from pyro_vae.models.parts_fit import check_parts, trial
 
 __all__ = ["SemiSupervisedVAE"]
 
 
 class SemiSupervisedVAE(LatentVariableModel):
-    """p(y) p(z) p(x | y, z) and q(y | x) q(z | x, y), the label y known or not (Kingma et al. 2014, M2).
+    """p(y) p(z) p(x | y, z) and q(y | x) q(z | x, y), with or without labels y (Kingma et al. 2014, M2).
 
-    Called with labels, the programs observe them at site ``"y"``. Called without, y is a latent that Pyro can sum out:
+    With labels, the programs observe them at site ``"y"``. Without, y is a latent that Pyro can sum out:
 
         unlabelled = SVI(vae.model, vae.guide, optim, TraceEnum_ELBO(max_plate_nesting=1))
         labelled = SVI(vae.model, vae.guide, optim, Trace_ELBO())
@@ -31,14 +32,16 @@ class SemiSupervisedVAE(LatentVariableModel):
         unlabelled.step(x); labelled.step(x, y); labels.step(x, y)
 
     These are equations 7, 6 and the classification loss of equation 9, where ``label_weight`` is alpha. Without labels
-    both are programs of x alone, so that log p(x) can be estimated as that of any others.
+    both are programs of x alone, so that log p(x) is estimated as for any other model.
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
         likelihood: Called with z and the label, one-hot, ``[*batch, latent + classes]``; returns p(x | y, z).
-        posterior: Called with x, flattened, and the label, ``[*batch, pixels + classes]``; returns q(z | x, y).
+        posterior: Returns q(z | x, y), the label being one-hot, ``[*batch, classes]``; it is called as that of a
+            :class:`~pyro_vae.ConditionalVAE`. When Pyro sums over labels, their batch is ``[classes, 1]`` and that of x
+            is ``[n]``: the batches must broadcast.
         classifier: A network that maps x ``[*batch, *event]`` to logits ``[*batch, classes]``: q(y | x).
-        classes: The number of classes. They are equally probable a priori.
+        classes: The number of classes, which have equal prior probabilities.
         label_weight: The weight of the classification loss, for each datapoint.
 
     Raises:
@@ -57,7 +60,7 @@ class SemiSupervisedVAE(LatentVariableModel):
     ) -> None:
         check_count("classes", classes, least=2)
         check_positive("label_weight", label_weight)
-        z, x, support = check_parts(prior, likelihood, posterior, append_zeros(classes))
+        z, x, support = check_parts(prior, likelihood, posterior, classes)
         with trial({"classifier": classifier}):
             try:
                 logits = classifier(x)
@@ -76,36 +79,26 @@ class SemiSupervisedVAE(LatentVariableModel):
 
     def model(self, x: Tensor, y: Tensor | None = None, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(y) p(z) p(x | y, z), with x ``[n, *event]`` observed, and y ``[n]`` if given. Returns x."""
-        self._validate(x, y)
-        declare_parameters(self, self.prior, self.likelihood)
-        with pyro.plate("data", x.shape[0], dim=-1):
+        with self._rows([self.prior, self.likelihood], x, y):
             label = pyro.sample("y", dist.Categorical(logits=self._label_logits, validate_args=False), obs=y)
             z = pyro.sample("z", as_pyro(self.prior()))
-            z = append(z, self._one_hot(label))
-            check_particles("likelihood(z)", self.likelihood, z)
-            return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
+            return self._observe(x, append(z, self._one_hot(label)))
 
     def guide(self, x: Tensor, y: Tensor | None = None, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
-        """The program q(y | x) q(z | x, y), without the first if y ``[n]`` is given. Returns z.
+        """The program q(y | x) q(z | x, y), or q(z | x, y) if y ``[n]`` is given. Returns z.
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`; labels that are given may be among them.
         """
-        self._validate(x, y)
-        declare_parameters(self, self.posterior, *([self.classifier] if y is None else []))
-        with pyro.plate("data", x.shape[0], dim=-1):
+        with self._rows([self.posterior, *([self.classifier] if y is None else [])], x, y):
             x, y = self.data_of(x, observations), (observations or {}).get("y", y)
             if y is None:
                 q_y = dist.Categorical(logits=self.classifier(x), validate_args=False)
                 y = pyro.sample("y", q_y, infer={"enumerate": "parallel"})
-            return pyro.sample(
-                "z", as_pyro(self.posterior(append(x.flatten(-len(self.event_shape)), self._one_hot(y))))
-            )
+            return pyro.sample("z", as_pyro(self._posterior(x, y)))
 
     def label_model(self, x: Tensor, y: Tensor) -> None:
         """The program that observes y ``[n]`` under q(y | x), weighted: the classification loss."""
-        self._validate(x, y)
-        declare_parameters(self, self.classifier)
-        with pyro.plate("data", x.shape[0], dim=-1), pyro.poutine.scale(scale=self.label_weight):
+        with self._rows([self.classifier], x, y), pyro.poutine.scale(scale=self.label_weight):
             pyro.sample("y", dist.Categorical(logits=self.classifier(x), validate_args=False), obs=y)
 
     def label_guide(self, x: Tensor, y: Tensor) -> None:
@@ -118,27 +111,51 @@ class SemiSupervisedVAE(LatentVariableModel):
         return self.classifier(x).softmax(-1)
 
     @torch.no_grad()
+    def draw_prior(self, y: Tensor) -> tuple[dict[str, Tensor], Distribution]:
+        """Draws a latent for each label y ``[n]``. Returns ``{"z": [n, latent]}`` and p(x | y, z)."""
+        self._check_labels(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
+        z = self.prior().sample((len(y),))
+        return {"z": z}, self.likelihood(append(z, self._one_hot(y)))
+
+    @torch.no_grad()
     def sample(self, y: Tensor) -> Tensor:
         """Draws a datapoint from p(x | y) for each label y ``[n]``: ``[n, *event]``."""
-        self._check_labels(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
-        return self.likelihood(append(self.prior().sample((len(y),)), self._one_hot(y))).sample()
+        return self.draw_prior(y)[1].sample()
+
+    @torch.no_grad()
+    def codes(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
+        """Codes of x ``[n, *event]``, ``{"z": [n, latent]}``: means of q(z | x, y), or draws if it has no mean.
+
+        Args:
+            x: The data.
+            y: Their labels ``[n]``; by default the most probable ones under q(y | x).
+        """
+        self.check(x)
+        self.check_conditions(y, len(x))
+        return {"z": mean_or_draw(self._posterior(x, self._most_probable(x) if y is None else y))}
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean of p(x | y, z) at the :meth:`codes` of x ``[n, *event]``, with the same labels."""
+        z = self.codes(x, y)["z"]
+        return self.likelihood(append(z, self._one_hot(self._most_probable(x) if y is None else y))).mean
 
     @property
     def classes(self) -> int:
         """The number of classes."""
         return len(self._label_logits)
 
-    def _one_hot(self, y: Tensor) -> Tensor:
-        # torch's one_hot looks at the values first, which cannot be compiled.
-        return (y[..., None] == torch.arange(self.classes, device=y.device)).to(self._label_logits)
+    def check_conditions(self, y: Any, n: int) -> None:
+        """Checks that y, if given, is a tensor ``[n]`` of labels.
 
-    def _validate(self, x: Tensor, y: Tensor | None) -> None:
-        if is_validation_enabled():
-            self.check(x)
-            if y is not None:
-                self._check_labels(y, len(x))
+        Raises:
+            TypeError: If it is not a tensor of int64.
+            ValueError: If it has another shape, or labels outside the classes.
+        """
+        if y is not None:
+            self._check_labels(y, n)
 
-    def _check_labels(self, y: Tensor, n: int) -> None:
+    def _check_labels(self, y: Any, n: int) -> None:
         if not isinstance(y, Tensor) or y.dtype != torch.int64:
             kind = y.dtype if isinstance(y, Tensor) else type(y).__name__
             raise TypeError(f"y is of type {kind}; expected a tensor of int64")
@@ -146,3 +163,13 @@ class SemiSupervisedVAE(LatentVariableModel):
             raise ValueError(f"y has shape {list(y.shape)}; expected [{n or 'n'}], a label for each datapoint")
         if y.min() < 0 or y.max() >= self.classes:
             raise ValueError(f"y has labels from {y.min()} to {y.max()}; expected 0 to {self.classes - 1}")
+
+    def _posterior(self, x: Tensor, y: Tensor) -> Any:
+        return posterior_given(self.posterior, x, self._one_hot(y), len(self.event_shape))
+
+    def _most_probable(self, x: Tensor) -> Tensor:
+        return self.classify(x).argmax(-1)
+
+    def _one_hot(self, y: Tensor) -> Tensor:
+        # torch's one_hot looks at the values first, which cannot be compiled.
+        return (y[..., None] == torch.arange(self.classes, device=y.device)).to(self._label_logits)

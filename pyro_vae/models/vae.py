@@ -6,14 +6,15 @@ from collections.abc import Mapping
 
 import pyro
 import torch
-from pyro.infer.util import is_validation_enabled
+from pyro.infer import ELBO, TraceMeanField_ELBO
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_vae.checks import check_count
 from pyro_vae.distributions import as_pyro
+from pyro_vae.models.at_means import mean_of, mean_or_draw
 from pyro_vae.models.latent_variable_model import LatentVariableModel
-from pyro_vae.models.parameters import declare_parameters
-from pyro_vae.models.parts_fit import check_particles, check_parts
+from pyro_vae.models.parts_fit import check_parts
 
 __all__ = ["VAE"]
 
@@ -23,7 +24,7 @@ class VAE(LatentVariableModel):
 
     Both programs have one plate, ``"data"`` at dim -1, and the sites ``"z"`` (latent) and, in the model, ``"x"``
     (observed). They are ordinary Pyro programs, so all of Pyro works on them: ``SVI``, every ELBO, ``Predictive``,
-    ``poutine``, NUTS. To swap a part is to pass another module.
+    ``poutine``, NUTS. To swap a part, pass another module.
 
     Args:
         prior: ``prior()`` returns p(z), with event shape ``[latent]``.
@@ -51,49 +52,52 @@ class VAE(LatentVariableModel):
         With Pyro's validation enabled (its default) the data are checked at every call, as in :meth:`check`.
         Observations are for the guide: ``ReweightedWakeSleep`` may pass them to both, and has the model draw x anew.
         """
-        if is_validation_enabled():
-            self.check(x)
-        declare_parameters(self, self.prior, self.likelihood)
-        with pyro.plate("data", x.shape[0], dim=-1):
-            z = pyro.sample("z", as_pyro(self.prior()))
-            check_particles("likelihood(z)", self.likelihood, z)
-            return pyro.sample("x", as_pyro(self.likelihood(z)), obs=x)
+        with self._rows([self.prior, self.likelihood], x):
+            return self._observe(x, pyro.sample("z", as_pyro(self.prior())))
 
     def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
         """The program q(z | x), for x ``[n, *event]``. Returns z ``[n, latent]``.
 
-        In the sleep phase of Pyro's ``ReweightedWakeSleep`` it is called with observations, which take the place of x.
+        In the sleep phase of Pyro's ``ReweightedWakeSleep`` it conditions on the observations instead of x.
         """
-        if is_validation_enabled():
-            self.check(x)
-        declare_parameters(self, self.posterior)
-        with pyro.plate("data", x.shape[0], dim=-1):
+        with self._rows([self.posterior], x):
             return pyro.sample("z", as_pyro(self.posterior(self.data_of(x, observations))))
+
+    def default_loss(self) -> ELBO:
+        """Pyro's ELBO with the KL divergence in closed form, if there is one."""
+        return TraceMeanField_ELBO()
+
+    @torch.no_grad()
+    def draw_prior(self, n: int) -> tuple[dict[str, Tensor], Distribution]:
+        """Draws n latents from the prior. Returns ``{"z": [n, latent]}`` and p(x | z) of batch shape ``[n]``."""
+        z = self.prior().sample((check_count("n", n),))
+        return {"z": z}, self.likelihood(z)
 
     @torch.no_grad()
     def sample(self, n: int) -> Tensor:
-        """Draws n datapoints from p(x), ``[n, *event]``; ``likelihood(z).mean`` gives their smooth counterparts."""
-        check_count("n", n)
-        return self.likelihood(self.prior().sample((n,))).sample()
+        """Draws n datapoints from p(x), ``[n, *event]``; :meth:`sample_means` returns their means given z."""
+        return self.draw_prior(n)[1].sample()
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """The codes of x ``[n, *event]``: the means of q(z | x), ``[n, latent]``.
 
         Raises:
-            NotImplementedError: If the distribution that the posterior returns has no mean in closed form.
+            NotImplementedError: If q(z | x) has no mean in closed form; :meth:`codes` draws from it.
         """
         self.check(x)
-        q = self.posterior(x)
-        try:
-            return q.mean
-        except NotImplementedError as error:
-            raise NotImplementedError(f"{type(q).__name__} has no mean; draw codes from vae.posterior(x)") from error
+        return mean_of(self.posterior(x))
+
+    @torch.no_grad()
+    def codes(self, x: Tensor) -> dict[str, Tensor]:
+        """Codes of x ``[n, *event]``, ``{"z": [n, latent]}``: means of q(z | x), or draws if it has no mean."""
+        self.check(x)
+        return {"z": mean_or_draw(self.posterior(x))}
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor) -> Tensor:
-        """The mean of p(x | z) at the codes of x ``[n, *event]``; the same shape as x."""
-        return self.likelihood(self.encode(x)).mean
+        """The mean of p(x | z) at the :meth:`codes` of x ``[n, *event]``; the same shape as x."""
+        return self.likelihood(self.codes(x)["z"]).mean
 
     @property
     def latent_shape(self) -> torch.Size:

@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
 from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.infer.kl_weight import WeightedLatents
 from pyro_vae.infer.optimizers import fuse
-from pyro_vae.models.conditional import ConditionalVAE
-from pyro_vae.models.vae import VAE
 from pyro_vae.processes import Processes
 from pyro_vae.system.randomness import generators_kept, get_generators, reseed, set_generators
 from pyro_vae.system.warning import warn
@@ -133,9 +131,7 @@ class Training:
         programs: Any = tuple(Noted(program, scales) for program in self._programs)
         if settings.kl_weight is not None:
             programs = tuple(WeightedLatents(program, self._kl_weight) for program in programs)
-        loss = settings.loss
-        if loss is None:
-            loss = TraceMeanField_ELBO() if isinstance(vae, VAE | ConditionalVAE) else Trace_ELBO()
+        loss = getattr(vae, "default_loss", Trace_ELBO)() if settings.loss is None else settings.loss
         self._steps = Steps(
             programs,
             self._optimizer,

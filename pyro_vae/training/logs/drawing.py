@@ -1,4 +1,4 @@
-"""What pictures of a VAE in training show. Draws are the same each time, and leave no trace in what is trained."""
+"""Pictures of a VAE in training. They use the same random numbers each time, and do not change the training."""
 
 from __future__ import annotations
 
@@ -7,15 +7,12 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
-from pyro import poutine
 from torch import Tensor, nn
 
 from pyro_vae import plots
-from pyro_vae.models.hierarchical import HierarchicalVAE
 from pyro_vae.models.parts_fit import trial
-from pyro_vae.models.vae import VAE
 from pyro_vae.system.randomness import reseed
-from pyro_vae.system.threads import one_thread_at_a_time
+from pyro_vae.system.threads import in_turn
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,7 +26,7 @@ ENCODED_AT_ONCE = 500
 
 
 def check_images(images: Tensor) -> Tensor:
-    """Returns images ``[n, channels, height, width]``, of 1 or 3 channels, as they are.
+    """Returns the images if they are a tensor ``[n, channels, height, width]`` with 1 or 3 channels.
 
     Raises:
         TypeError: If they are not a tensor.
@@ -44,24 +41,27 @@ def check_images(images: Tensor) -> Tensor:
 
 
 def in_unit_interval(x: Tensor, images: Tensor) -> Tensor:
-    """x as grey levels from 0 to 1, on the CPU; where some of ``images`` are outside of that, on the scale of these."""
+    """Scales x to grey levels from 0 to 1, on the CPU. The scale is that of ``images``, if they exceed this interval."""
     known = images.float().nan_to_num(0.0)
     low, high = known.min().clamp_max(0.0).cpu(), known.max().clamp_min(1.0).cpu()
     return ((x.float().nan_to_num(0.0).cpu() - low) / (high - low)).clamp(0.0, 1.0)
 
 
-def samples(vae: nn.Module, images: Tensor) -> Figure:
-    """Draws the means of p(x | z) at draws from the prior; of a module of another kind, its own samples."""
-    with _as_it_is(vae):
-        x = _means(vae, SAMPLES)
-    return plots.image_grid(in_unit_interval(x, images))
+def samples(vae: Any, images: Tensor) -> Figure:
+    """Draws samples from the model and the means of p(x | z) beside them; for another kind of module, its samples."""
+    with _reproducible(vae):
+        if not hasattr(vae, "draw_prior"):
+            return plots.image_grid(in_unit_interval(vae.sample(SAMPLES), images), title="samples")
+        _, p_x = vae.draw_prior(SAMPLES)
+        draws, means = p_x.sample(), p_x.mean
+    return plots.samples(in_unit_interval(draws, images), in_unit_interval(means, images))
 
 
-def reconstructions(vae: nn.Module, images: Tensor) -> Figure:
+def reconstructions(vae: Any, images: Tensor) -> Figure:
     """Draws the first images and, below each, the mean of p(x | z) at its code."""
     images = images[:RECONSTRUCTIONS]
-    with _as_it_is(vae) as device:
-        y = _reconstruct(vae, images.to(device))
+    with _reproducible(vae) as device:
+        y = vae.reconstruct(images.to(device))
     return plots.reconstructions(in_unit_interval(images, images), in_unit_interval(y, images))
 
 
@@ -71,50 +71,30 @@ def curves(run: Run) -> Figure:
     return plots.curves({name: [row[f"{name}_loss"] for row in run.history] for name in names})
 
 
-def codes(vae: nn.Module, images: Tensor) -> dict[str, Tensor]:
-    """The codes of images, ``[n, latent]``, by site; draws from the posterior, if it has no mean in closed form."""
-    with _as_it_is(vae) as device:
-        parts = [_encode(vae, part.to(device)) for part in images.split(ENCODED_AT_ONCE)]
+def codes(vae: Any, images: Tensor) -> dict[str, Tensor]:
+    """The codes of images, ``[n, latent]``, by site: means of the posterior, or draws if it has no mean."""
+    with _reproducible(vae) as device:
+        parts = [_codes(vae, part.to(device)) for part in images.split(ENCODED_AT_ONCE)]
     return {name: torch.cat([part[name].flatten(1).cpu() for part in parts]) for name in parts[0]}
 
 
+def _codes(vae: Any, x: Tensor) -> dict[str, Tensor]:
+    if hasattr(vae, "codes"):
+        return vae.codes(x)
+    z = vae.encode(x)  # a module of another kind
+    return z if isinstance(z, dict) else {"z": z}
+
+
 @contextmanager
-def _as_it_is(vae: nn.Module) -> Iterator[torch.device]:
-    """In evaluation mode, and with the same noise each time; gives the device.
+def _reproducible(vae: nn.Module) -> Iterator[torch.device]:
+    """Sets evaluation mode and the same random seed each time; other threads wait. Gives the device.
 
     Raises:
-        ValueError: If parameters are spread over processes (FSDP), which would all have to take part.
+        ValueError: If parameters are spread over processes (FSDP): all processes would have to take part.
     """
     if any(hasattr(parameter, "placements") for parameter in vae.parameters()):
         raise ValueError("the parameters are spread over processes")
     device = next(vae.parameters()).device
-    with trial({"vae": vae}):
+    with in_turn(), trial({"vae": vae}):
         reseed(0, device)
         yield device
-
-
-def _means(vae: Any, n: int) -> Tensor:
-    if not isinstance(vae, VAE | HierarchicalVAE):
-        return vae.sample(n)
-    z = vae.prior().sample((n,))
-    for layer in vae.layers if isinstance(vae, HierarchicalVAE) else ():
-        z = layer(z).sample()
-    return vae.likelihood(z).mean
-
-
-@one_thread_at_a_time
-def _reconstruct(vae: Any, x: Tensor) -> Tensor:
-    try:
-        return vae.reconstruct(x)
-    except NotImplementedError:  # the posterior has no mean, as that of a flow
-        return vae.likelihood(vae.guide(x)).mean
-
-
-@one_thread_at_a_time
-def _encode(vae: Any, x: Tensor) -> dict[str, Tensor]:
-    try:
-        z = vae.encode(x)
-    except NotImplementedError:
-        trace = poutine.trace(vae.guide).get_trace(x)
-        return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes if name != "data"}
-    return z if isinstance(z, dict) else {"z": z}

@@ -1,20 +1,20 @@
-"""A log that cannot be written is no reason to lose a run."""
+"""A log that cannot be written does not stop training."""
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from pyro_vae.system.warning import warn
 
 __all__ = ["failures_warned"]
 
 
 @contextmanager
 def failures_warned(path: Path) -> Iterator[None]:
-    """Makes a warning that names the path of what fails, whatever the reason; Ctrl-C is none."""
+    """Turns any exception into a warning that names the path; Ctrl-C passes."""
     try:
         yield
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        warnings.warn(f"cannot write {str(path)!r}: {reason}; training goes on", stacklevel=3)
+        warn(f"cannot write {str(path)!r}: {str(error) or type(error).__name__}; training continues")

@@ -28,15 +28,16 @@ DPI = 150
 class Pictures:
     """Draws ``samples.png``, ``reconstructions.png`` and ``curves.png`` every few epochs, and after the last.
 
-    A callback for :func:`~pyro_vae.fit`. The samples are means of p(x | z) at draws from the prior, from the same
-    noise each time, so that one sees them change. A file is replaced when the new one is whole. A picture that cannot
-    be drawn is warned of, and training goes on.
+    A callback for :func:`~pyro_vae.fit`. The samples are shown with the means of p(x | z) beside them. They use the
+    same random numbers each time, so that the pictures of different epochs can be compared. A file is replaced only
+    when the new one is complete. A picture that cannot be drawn causes a warning, and training continues.
 
     Args:
-        folder: Where to.
-        images: What is reconstructed, such as validation data, ``[n, channels, height, width]`` with 1 or 3 channels,
-            as the VAE takes them; the first 50. Grey levels are from 0 to 1, or what is in them if that is more.
-        every: Epochs from one time to the next.
+        folder: The folder for the files.
+        images: Images to reconstruct, such as validation data, ``[n, channels, height, width]`` with 1 or 3 channels,
+            as the VAE takes them; the first 50 are drawn. Grey levels are scaled to the range of the images, or from 0
+            to 1 if they lie in this interval.
+        every: The number of epochs between pictures.
 
     Raises:
         TypeError: If the images are not a tensor.
@@ -50,7 +51,7 @@ class Pictures:
         self._folder = writable_folder(folder)
 
     def __call__(self, run: Run) -> None:
-        """Draws, if it is time to."""
+        """Draws the pictures if they are due."""
         is_due = run.is_done or run.progress.epoch % self._every == 0
         if is_due and Processes(torch.device("cpu")).is_first:
             self._draw("samples", lambda: samples(run.vae, self._images))

@@ -26,28 +26,29 @@ if TYPE_CHECKING:
 __all__ = ["TensorBoard"]
 
 PROJECTED = 5000
-SPRITE = 8192  # pixels in a row of the largest picture that the projector takes
+SPRITE = 8192  # the width of the largest picture that the projector takes, in pixels
 
 
 class TensorBoard:
     """Writes each epoch's row of the history as scalars, pictures every few epochs, and codes after the last.
 
-    A callback for :func:`~pyro_vae.fit`; ``tensorboard --logdir FOLDER`` shows it. A run that goes on may write to the
-    folder of the one before: each row is there once, those too that had been lost. What cannot be written is warned
-    of, and training goes on.
+    A callback for :func:`~pyro_vae.fit`; ``tensorboard --logdir FOLDER`` shows it. A resumed run may use the same
+    folder: each row of the history is written once, including rows that were lost. If something cannot be written,
+    there is a warning, and training continues.
 
     Args:
-        folder: Where to.
-        images: For pictures: test data, ``[n, channels, height, width]`` with 1 or 3 channels, as the VAE takes them.
+        folder: The folder for the logs.
+        images: Test data for pictures, ``[n, channels, height, width]`` with 1 or 3 channels, as the VAE takes them.
             Samples and reconstructions are those of :class:`~pyro_vae.training.logs.Pictures`; the embedding projector
-            gets the codes of the first 5000 images (of fewer, if they are larger than 115 pixels), of each latent site.
+            shows the codes of the first 5000 images (fewer, if they are larger than 115 pixels), for each latent site.
         labels: The labels of the images, ``[n]``, for the projector.
-        every: Epochs from one time that pictures are drawn to the next.
+        every: The number of epochs between pictures.
 
     Raises:
         ImportError: If the package ``tensorboard`` is missing.
         TypeError: If images or labels are not a tensor.
-        ValueError: If they have another shape, there are labels without or not as many, or ``every`` is not at least 1.
+        ValueError: If their shapes are wrong or differ in n, there are labels without images, or ``every`` is not at
+            least 1.
         OSError: If the folder cannot be written to.
     """
 
@@ -60,10 +61,10 @@ class TensorBoard:
         self._every = check_count("every", every)
         self._folder = writable_folder(folder)
         self._writer: Any = None
-        self._rows = 0  # of the history that are written
+        self._rows = 0  # the number of rows of the history that are written
 
     def __call__(self, run: Run) -> None:
-        """Writes what the epoch has brought."""
+        """Writes the row, and pictures if they are due."""
         if not Processes(torch.device("cpu")).is_first:
             return
         figures: dict[str, Figure] = {}
@@ -79,7 +80,7 @@ class TensorBoard:
             self._close()
 
     def _write(self, history: Sequence[dict[str, Any]], figures: dict[str, Figure]) -> None:
-        if self._writer is None or len(history) != self._rows + 1:  # it has failed, or the run has gone back
+        if self._writer is None or len(history) != self._rows + 1:  # an earlier write failed, or the run is another one
             self._open(history)
         for row in history[self._rows :]:
             for name, value in row.items():
@@ -91,12 +92,12 @@ class TensorBoard:
         self._rows = len(history)
 
     def _open(self, history: Sequence[dict[str, Any]]) -> None:
-        """Goes on after the rows that are in the folder, without what comes later there."""
+        """Continues after the rows that are in the folder, and removes later ones."""
         self._close()
-        self._folder.mkdir(parents=True, exist_ok=True)  # which is what is missing, if someone has removed it
+        self._folder.mkdir(parents=True, exist_ok=True)  # someone may have removed it
         with _quiet():
             there = _steps(self._folder) if len(history) > 1 else set()
-            last = len(history) - 1  # new, whatever is there
+            last = len(history) - 1  # this row is new, even if the folder has its step
             self._rows = next((i for i, row in enumerate(history[:last]) if row["step"] not in there), last)
             first_step = history[self._rows - 1]["step"] + 1 if self._rows else 0
             self._writer = _summary_writer()(str(self._folder), purge_step=first_step)
@@ -115,7 +116,7 @@ class TensorBoard:
     def _close(self) -> None:
         writer, self._writer = self._writer, None
         if writer is not None:
-            with suppress(Exception):  # it raises what it has raised before
+            with suppress(Exception):  # it raises its earlier error again
                 writer.close()
 
 
@@ -143,7 +144,7 @@ def _tag(name: str) -> str:
 
 
 def _steps(folder: Path) -> set[int]:
-    """The steps of the rows that TensorBoard would show of a folder."""
+    """The steps of the rows that TensorBoard shows for a folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), {"scalars": 0, "images": 1}).Reload()
@@ -153,7 +154,7 @@ def _steps(folder: Path) -> set[int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without what tensorboard prints, logs and warns of."""
+    """Suppresses what tensorboard prints, logs and warns."""
     logger = logging.getLogger("tensorboard")
     level = logger.level
     logger.setLevel(logging.ERROR)
