@@ -82,7 +82,7 @@ def samples(draws: Tensor, means: Tensor, columns: int = 10, cmap: str = "gray_r
     Raises:
         ValueError: If the images have another shape.
     """
-    return _grids({"draws x ~ p(x)": draws, "means of p(x | z), same z": means}, columns, cmap)
+    return _grids({"samples x ~ p(x)": draws, "means of p(x | z), same z": means}, columns, cmap)
 
 
 def reconstructions(originals: Tensor, reconstructed: Tensor, columns: int = 10) -> Figure:
@@ -115,8 +115,7 @@ def comparison(
         _check_images(name, version)
     groups = list(zip(*(version.split(columns) for version in images.values()), strict=True))
     height, width = _cell(next(iter(images.values())))
-    inches = 1 + columns * INCHES * width / height
-    text, room = _wrapped(title or "", inches)
+    text, inches, room = _wrapped(title or "", 1 + columns * INCHES * width / height)
     figure = new_figure(figsize=(inches, len(groups) * (len(images) + 0.2) * INCHES + room), layout="compressed")
     for axes, group in zip(figure.subplots(len(groups), squeeze=False)[:, 0], groups, strict=True):
         _draw_grid(axes, torch.cat([_pad(part, columns) for part in group]), columns, cmap)
@@ -174,7 +173,7 @@ def latent_space(
         title: A title.
         cmap: The colours of grey images.
     """
-    text, room = _wrapped(title or "", 9.2)
+    text, _, room = _wrapped(title or "", 9.2)
     figure = new_figure(figsize=(9.2, 4.4 + room), layout="compressed")
     left, right = figure.subplots(1, 2)
     _draw_grid(left, _decode_quantiles(likelihood, columns), columns, cmap, extent=(0, 1, 0, 1))
@@ -241,14 +240,12 @@ def _grids(panels: Mapping[str, Tensor], columns: int, cmap: str) -> Figure:
         _check_images("images", images)
     images = next(iter(panels.values()))
     height, width = _cell(images)
-    rows = -(-len(images) // columns)
-    longest = max((_text_inches(word) for title in panels for word in title.split()), default=0.0)
-    width, height = max(columns * INCHES * width / height, longest + 0.1), rows * INCHES
+    width, height = columns * INCHES * width / height, -(-len(images) // columns) * INCHES
     titles = [_wrapped(title, width) for title in panels]
-    room = max(room for _, room in titles)
+    width, room = (max(each[i] for each in titles) for i in (1, 2))
     whole = len(panels) * (width + GAP) - GAP
     figure = new_figure(figsize=(whole, height + room))
-    for i, ((text, _), images) in enumerate(zip(titles, panels.values(), strict=True)):
+    for i, ((text, *_), images) in enumerate(zip(titles, panels.values(), strict=True)):
         left = i * (width + GAP)
         axes = figure.add_axes((left / whole, 0, width / whole, height / (height + room)))
         _draw_grid(axes, images, columns, cmap)
@@ -258,15 +255,16 @@ def _grids(panels: Mapping[str, Tensor], columns: int, cmap: str) -> Figure:
     return figure
 
 
-def _wrapped(title: str, inches: float) -> tuple[str, float]:
-    """A title in lines that are no wider than this, and the height in inches that they need."""
+def _wrapped(title: str, inches: float) -> tuple[str, float, float]:
+    """A title in lines of at most this width, or of its longest word; with the width and height for it, in inches."""
     lines: list[str] = []
     for word in title.split():
         if lines and _text_inches(longer := f"{lines[-1]} {word}") < inches - 0.1:
             lines[-1] = longer
         else:
             lines.append(word)
-    return "\n".join(lines), 0.15 + 0.25 * len(lines) if lines else 0.0
+    width = max([inches, *(_text_inches(line) + 0.1 for line in lines)])
+    return "\n".join(lines), width, 0.15 + 0.25 * len(lines) if lines else 0.0
 
 
 def _text_inches(text: str) -> float:
@@ -324,7 +322,7 @@ def _draw_codes(axes: Axes, z: Tensor, labels: Tensor | None) -> None:
     axes.set(xlabel="$z_1$", ylabel="$z_2$", aspect="equal")
     order = torch.randperm(len(z), generator=torch.Generator().manual_seed(0))
     points = z.detach().cpu()[order].numpy()
-    options: dict[str, Any] = {"s": 4, "alpha": 0.6, "linewidths": 0}
+    options: dict[str, Any] = {"s": min(max(5000 / len(z), 3), 20), "alpha": 0.6, "linewidths": 0}
     if labels is None:
         axes.scatter(points[:, 0], points[:, 1], **options)
         return

@@ -196,23 +196,34 @@ def vae_of(event) -> VAE:
 # Pictures
 
 
+def panels(picture: Image.Image, width: int) -> tuple[Image.Image, Image.Image]:
+    """The two sides of ``samples.png``, without their titles: 0.4 inches above, and 0.3 between them."""
+    height = picture.size[1]
+    assert picture.size[0] == 2 * width + 45
+    return picture.crop((0, 60, width, height)), picture.crop((width + 45, 60, 2 * width + 45, height))
+
+
 @pytest.mark.parametrize("event", [EVENT, (3, 5, 3)])
-def test_pictures_show_means_of_the_model(tmp_path, event):
+def test_pictures_show_draws_and_means_of_the_model(tmp_path, event):
     vae = vae_of(event)
     x = images(7, event)
     before = torch.get_rng_state()
     Pictures(tmp_path, x)(finished(vae))
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(0)
-    means = vae.likelihood(vae.prior().sample((100,))).mean
+    p_x = vae.likelihood(vae.prior().sample((100,)))
+    draws, means = p_x.sample(), p_x.mean
     width = 900 * event[2] // event[1]  # images keep their shape
     with Image.open(tmp_path / "samples.png") as picture:
-        assert picture.size == (width, 900)
-        assert_close(tiles(picture, 10, 10, event), means.detach(), atol=LEVELS, rtol=0)
-        assert len(np.unique(np.asarray(picture))) > 50  # not blank
+        assert picture.size[1] == 960
+        left, right = panels(picture, width)
+        assert_close(tiles(left, 10, 10, event), draws)
+        assert_close(tiles(right, 10, 10, event), means.detach(), atol=LEVELS, rtol=0)
+        assert len(np.unique(np.asarray(right))) > 50  # not blank
     with Image.open(tmp_path / "reconstructions.png") as picture:
-        assert picture.size == (width, 240)
-        originals, below = tiles(picture, 2, 10, event, top=0.1).split(10)
+        height = 240 if event == EVENT else 277  # the title has a second line
+        assert picture.size == (width, height)
+        originals, below = tiles(picture, 2, 10, event, top=1 - 180 / height).split(10)
         assert_close(originals[:7], x)
         assert_close(below[:7], vae.reconstruct(x), atol=LEVELS, rtol=0)
     with Image.open(tmp_path / "curves.png") as picture:
@@ -260,7 +271,7 @@ def test_grey_levels_are_those_of_the_images(tmp_path, low, high):
     )
     Pictures(tmp_path, x)(finished(vae))
     with Image.open(tmp_path / "reconstructions.png") as picture:
-        assert_close(tiles(picture, 2, 10, EVENT, top=0.1)[:4], unit, atol=LEVELS, rtol=0)
+        assert_close(tiles(picture, 2, 10, EVENT, top=0.25)[:4], unit, atol=LEVELS, rtol=0)
 
 
 def hierarchy() -> HierarchicalVAE:
@@ -307,7 +318,7 @@ def test_samples_of_a_hierarchy_are_means(tmp_path):
     torch.manual_seed(0)
     z = vae.layers[0](vae.prior().sample((100,))).sample()
     with Image.open(tmp_path / "samples.png") as picture:
-        found = tiles(picture, 10, 10, EVENT)
+        found = tiles(panels(picture, 900)[1], 10, 10, EVENT)
     assert_close(found, vae.likelihood(z).mean.detach(), atol=LEVELS, rtol=0)
 
 
@@ -374,6 +385,7 @@ def test_a_model_without_pictures_is_trained_with_a_warning(tmp_path):
     with pytest.warns(UserWarning, match="cannot write .*; training continues") as caught:
         run = fit(vae, rows, epochs=2, seed=0, compile=False, callbacks=callbacks, progress=False)
     assert any("samples.png" in str(each.message) for each in caught)
+    assert {each.filename for each in caught} == {__file__}  # the caller's line, not one of the package
     assert len(run.history) == 2
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["curves.png"]
     check_scalars(tmp_path / "b", run.history)
@@ -452,10 +464,10 @@ def test_scalars_are_the_history(logged):
 def test_images_come_every_few_epochs_and_at_the_end(logged):
     found = events(logged.folder)
     assert set(found.Tags()["images"]) == {"samples", "reconstructions"}
-    for tag, height in (("samples", 600), ("reconstructions", 280)):
+    for tag, size in (("samples", (1230, 640)), ("reconstructions", (600, 280))):
         shown = found.Images(tag)
         assert [event.step for event in shown] == [2 * STEPS, 4 * STEPS, 5 * STEPS]
-        assert {(event.width, event.height) for event in shown} == {(600, height)}
+        assert {(event.width, event.height) for event in shown} == {size}
         assert len({event.encoded_image_string for event in shown}) == 3  # it learns
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 from conftest import small_vae
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from PIL import Image
 from torch.testing import assert_close
@@ -81,10 +83,33 @@ def test_manifold_has_quantiles_of_the_prior_from_left_to_right_and_upwards():
 def test_codes_are_all_there():
     z, labels = torch.randn(20, 2), torch.arange(20) % 3
     axes = plots.codes(z, labels).axes[0]
-    points = torch.cat([torch.as_tensor(c.get_offsets().data) for c in axes.collections]).float()
-    assert len(axes.collections) == 3
-    assert_close(points.sort(0).values, z.sort(0).values)
-    assert len(plots.codes(z).axes[0].collections) == 1
+    (scatter,) = axes.collections
+    points = torch.as_tensor(scatter.get_offsets().data).float()
+    order = (z[:, None] == points).all(-1).int().argmax(0)  # which code each point is
+    assert sorted(order.tolist()) == list(range(20))
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["0", "1", "2"]
+    named = [to_rgb(line.get_color()) for line in axes.get_legend().get_lines()]
+    assert len(set(named)) == 3
+    assert [tuple(color[:3]) for color in scatter.get_facecolors()] == [named[label] for label in labels[order]]
+    (scatter,) = plots.codes(z).axes[0].collections
+    assert len(scatter.get_offsets()) == 20
+
+
+def test_no_class_of_codes_hides_another():
+    """Where all codes coincide, the class that is drawn last has its share of the points drawn late, not all."""
+    labels = torch.arange(1000).sort().values // 500
+    (scatter,) = plots.codes(torch.randn(1000, 2), labels).axes[0].collections
+    late = (scatter.get_facecolors()[500:, :3] == to_rgb("C1")).all(1).mean()
+    assert 0.4 < late < 0.6  # six standard deviations of a random order: 6 * 0.5 / 1000**0.5 = 0.095
+    assert (scatter.get_facecolors()[:, 3] < 1).all()
+    before = torch.get_rng_state()
+    plots.codes(torch.zeros(5, 2), torch.zeros(5))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_many_classes_have_many_colours():
+    axes = plots.codes(torch.randn(94, 2), torch.arange(94) % 47).axes[0]
+    assert len({to_rgb(line.get_color()) for line in axes.get_legend().get_lines()}) == 47
 
 
 def test_latent_space_has_images_and_codes_at_their_latents():
@@ -102,7 +127,8 @@ def test_latent_space_has_images_and_codes_at_their_latents():
     assert_close(pixels[:, :, 1], z1.flip(0).sigmoid()[:, None].expand(5, 5))
     assert {left.get_xlim(), left.get_ylim(), right.get_xlim(), right.get_ylim()} == {(0, 1)}
     points = torch.cat([torch.as_tensor(c.get_offsets().data) for c in right.collections]).float()
-    assert_close(points, normal.cdf(z))
+    assert_close(points.sort(0).values, normal.cdf(z).sort(0).values)
+    assert {tuple(point) for point in points.tolist()} == {tuple(point) for point in normal.cdf(z).tolist()}
 
 
 def test_animation_has_the_figures_in_order_and_waits_at_the_last(tmp_path):
@@ -126,6 +152,82 @@ def test_animation_has_the_figures_in_order_and_waits_at_the_last(tmp_path):
     for different in ([], [plots.image_grid(images[:1], columns=1), plots.image_grid(images, columns=1)]):
         with pytest.raises(ValueError, match=r"figures have the sizes .*; expected at least one, all of the same size"):
             plots.write_gif(different, tmp_path / "b.gif")
+
+
+def test_samples_stand_beside_their_means():
+    draws, means = torch.rand(2, 7, 1, 4, 5).unbind(0)
+    figure = plots.samples(draws, means, columns=3)
+    for axes, images in zip(figure.axes, (draws, means), strict=True):
+        pixels = torch.as_tensor(axes.images[0].get_array())
+        assert_close(pixels[4:8, 5:10], images[4, 0])
+    left, right = (axes.get_position() for axes in figure.axes)
+    assert left.x1 < right.x0
+    titles = {text.get_text(): text.get_position()[0] for text in figure.texts}
+    assert titles["samples x ~ p(x)"] < 0.5 < titles["means of p(x | z), same z"]
+    with pytest.raises(ValueError, match="have shape"):
+        plots.samples(draws, means[0])
+
+
+TITLE = "Reconstructions of frames that were not trained on, by each of the models"
+
+
+@pytest.mark.parametrize("columns", [1, 10])
+@pytest.mark.parametrize("width", [2, 20])
+def test_titles_are_not_cut(columns, width):
+    images = torch.rand(3, 1, 10, width)
+    for figure in (
+        plots.image_grid(images, columns, TITLE),
+        plots.samples(images, images, columns),
+        plots.reconstructions(images, images, columns),
+        plots.comparison({"a": images, "b": images}, columns, TITLE),
+    ):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+        assert figure.texts
+        for text in figure.texts:
+            box = text.get_window_extent(canvas.get_renderer())
+            assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
+            assert 0 <= box.y0 <= box.y1 <= figure.bbox.height
+            assert not any(axes.bbox.overlaps(box) for axes in figure.axes)
+
+
+@pytest.mark.parametrize("event", [(1, 1, 100), (1, 100, 1), (3, 1, 100)])
+def test_series_are_lines(event):
+    series = torch.rand(7, *event)
+    figure = plots.image_grid(series, columns=3, title="series")
+    (axes,) = figure.axes
+    assert not axes.images
+    assert figure.get_figwidth() < 10
+    lines = axes.collections[: event[0]]  # those after them are the borders
+    for channel, line in enumerate(lines):
+        points = torch.tensor([segment.tolist() for segment in line.get_segments()])
+        assert points.shape == (7, 100, 2)
+        height, width = 100 / 1.5, 100
+        x, y = points.unbind(-1)
+        index = torch.arange(7)[:, None]
+        assert ((x + 0.5 >= index % 3 * width) & (x + 0.5 <= (index % 3 + 1) * width)).all()  # in its own cell
+        assert ((y + 0.5 >= index // 3 * height) & (y + 0.5 <= (index // 3 + 1) * height)).all()
+        assert (x.diff() > 0).all()
+        level = ((index // 3 + 1) * height - 0.5 - y) / height  # from the bottom of the cell
+        assert_close(level, 0.05 + 0.9 * series[:, channel].flatten(1), atol=1e-4, rtol=0)
+    assert axes.get_ylim()[0] > axes.get_ylim()[1]  # the first row is on top
+
+
+def test_other_pictures_of_series_are_lines():
+    series = torch.rand(5, 1, 1, 40)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 40), torch.nn.Unflatten(-1, (1, 1, 40)))
+    likelihood = likelihoods.Bernoulli(network)
+    reconstructions = plots.reconstructions(series, series, columns=3)
+    drawn = [line for line in reconstructions.axes[0].collections[0].get_segments() if len(line)]
+    assert len(drawn) == 10  # and none for the two that are missing in each last row
+    for figure in (
+        reconstructions,
+        plots.comparison({"a": series, "b": series}, columns=3),
+        plots.manifold(likelihood, columns=3),
+        plots.latent_space(likelihood, torch.randn(4, 2), columns=3),
+    ):
+        assert not any(axes.images for axes in figure.axes)
+        FigureCanvasAgg(figure).draw()
 
 
 def test_curves_start_at_epoch_one():

@@ -72,7 +72,7 @@ class HierarchicalVAE(LatentVariableModel):
 
     @torch.no_grad()
     def draw_prior(self, n: int) -> tuple[dict[str, Tensor], Distribution]:
-        """Draws n latents of each layer. Returns them by site, ``[n, latent]``, and p(x | z_1) of batch shape ``[n]``."""
+        """Draws n latents of each layer; returns them by site, ``[n, latent]``, and p(x | z_1) with batch ``[n]``."""
         z = self.prior().sample((check_count("n", n),))
         latents = {f"z{len(self.layers) + 1}": z}
         for level, layer in self._numbered_layers():

@@ -41,7 +41,7 @@ def check_images(images: Tensor) -> Tensor:
 
 
 def in_unit_interval(x: Tensor, images: Tensor) -> Tensor:
-    """Scales x to grey levels from 0 to 1, on the CPU. The scale is that of ``images``, if they exceed this interval."""
+    """Grey levels of x from 0 to 1, on the CPU. If ``images`` exceed this interval, x is scaled by their range."""
     known = images.float().nan_to_num(0.0)
     low, high = known.min().clamp_max(0.0).cpu(), known.max().clamp_min(1.0).cpu()
     return ((x.float().nan_to_num(0.0).cpu() - low) / (high - low)).clamp(0.0, 1.0)
