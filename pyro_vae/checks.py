@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral
+from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
-__all__ = ["call_part", "check_choice", "check_count", "check_positive", "check_rows"]
+__all__ = ["call_part", "check_choice", "check_count", "check_images", "check_positive", "check_rows"]
 
 
 def check_count(name: str, value: int, least: int = 1) -> int:
@@ -58,7 +59,22 @@ def check_rows(x: Tensor, event: str = "*event") -> Tensor:
     return x
 
 
-def call_part(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
+def check_images(images: Tensor, name: str = "images") -> Tensor:
+    """Returns the images if they are a tensor ``[n, channels, height, width]`` with 1 or 3 channels.
+
+    Raises:
+        TypeError: If they are not a tensor.
+        ValueError: If they have another shape.
+    """
+    expected = "expected [n, 1 or 3, height, width] with n at least 1"
+    if not isinstance(images, Tensor):
+        raise TypeError(f"{name} are of type {type(images).__name__}; {expected}")
+    if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
+        raise ValueError(f"{name} have shape {list(images.shape)}; {expected}")
+    return images
+
+
+def call_part(name: str, part: Callable[..., Any], *inputs: Tensor) -> Distribution:
     """Calls a part that other parts gave the inputs of.
 
     Raises:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from pyro_vae.checks import check_images
 from pyro_vae.system.files import replace
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def comparison(
     if len(set(map(tuple, shapes.values()))) != 1:
         raise ValueError(f"images have shapes {shapes}; expected the same for each of at least one name")
     for name, version in images.items():
-        _check_images(name, version)
+        check_images(version, name)
     groups = list(zip(*(version.split(columns) for version in images.values()), strict=True))
     height, width = _cell(next(iter(images.values())))
     text, inches, room = _wrapped(title or "", 1 + columns * INCHES * width / height)
@@ -227,22 +228,13 @@ def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4,
     replace(Path(path), content.getvalue())
 
 
-def _check_images(name: str, images: Tensor) -> None:
-    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3):
-        raise ValueError(
-            f"{name} have shape {list(images.shape)}; expected [n, 1 or 3, height, width] with n at least 1"
-        )
-
-
 def _grids(panels: Mapping[str, Tensor], columns: int, cmap: str) -> Figure:
     """Draws grids of images side by side, each below its title. All have the same shape."""
-    for images in panels.values():
-        _check_images("images", images)
-    images = next(iter(panels.values()))
-    height, width = _cell(images)
-    width, height = columns * INCHES * width / height, -(-len(images) // columns) * INCHES
-    titles = [_wrapped(title, width) for title in panels]
-    width, room = (max(each[i] for each in titles) for i in (1, 2))
+    first, *_ = [check_images(images) for images in panels.values()]
+    pixels_high, pixels_wide = _cell(first)
+    height = -(-len(first) // columns) * INCHES
+    titles = [_wrapped(title, columns * INCHES * pixels_wide / pixels_high) for title in panels]
+    width, room = max(inches for _, inches, _ in titles), max(inches for *_, inches in titles)
     whole = len(panels) * (width + GAP) - GAP
     figure = new_figure(figsize=(whole, height + room))
     for i, ((text, *_), images) in enumerate(zip(titles, panels.values(), strict=True)):
@@ -293,8 +285,8 @@ def _draw_grid(
         _draw_lines(axes, images, columns, extent)
         return
     mosaic = _mosaic(images, columns).squeeze(-1).numpy()
-    aspect = "equal" if extent is None else "auto"
-    axes.imshow(mosaic, cmap=cmap, vmin=0, vmax=1, interpolation="nearest", extent=extent, aspect=aspect)
+    axes.imshow(mosaic, cmap=cmap, vmin=0, vmax=1, interpolation="nearest", extent=extent)
+    axes.set_aspect("equal" if extent is None else "auto")
 
 
 def _draw_lines(axes: Axes, series: Tensor, columns: int, extent: tuple[float, float, float, float] | None) -> None:

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count
+from pyro_vae.checks import check_count, check_images
 from pyro_vae.processes import Processes
 from pyro_vae.system.files import writable_folder
-from pyro_vae.training.logs.drawing import check_images, curves, reconstructions, samples
+from pyro_vae.training.logs.drawing import curves, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.run import Run
 

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pyro_vae.checks import check_count
+from pyro_vae.checks import check_count, check_images
 from pyro_vae.processes import Processes
 from pyro_vae.system.files import writable_folder
-from pyro_vae.training.logs.drawing import check_images, codes, in_unit_interval, reconstructions, samples
+from pyro_vae.training.logs.drawing import codes, in_unit_interval, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.run import Run
 
