@@ -1,4 +1,4 @@
-"""What scripts share: checks of numbers on an ``argparse`` command line, and a clean exit at Ctrl-C."""
+"""Helpers for scripts: numbers on an ``argparse`` command line, and a clean exit at Ctrl-C."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["count", "exit_at_interrupt", "positive"]
 
 
 def count(least: int = 1) -> Callable[[str], int]:
-    """The ``type=`` of an option that is an integer of at least so much."""
+    """The ``type=`` of an option that is an integer of at least ``least``."""
 
     def parse(text: str) -> int:
         try:
@@ -32,11 +32,11 @@ def positive(text: str) -> float:
 
 
 def exit_at_interrupt(main: Callable[[], None], message: str | None = None) -> None:
-    """Calls the main function of a script; at Ctrl-C there is one line to say so, and exit status 130.
+    """Calls the main function of a script. At Ctrl-C it prints one line and exits with status 130.
 
     Args:
         main: The function.
-        message: What the line says; by default what was done, if that is known, or else that it was interrupted.
+        message: The line; by default the message of the exception, or "interrupted".
     """
     try:
         main()

@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +23,7 @@ from matplotlib.image import imread
 from pyro.infer import TraceMeanField_ELBO
 
 import pyro_vae
-from pyro_vae import evidence, load
+from pyro_vae import HierarchicalVAE, TopDown, evidence, fit, likelihoods, load, nn, posteriors, priors
 from pyro_vae.cli import main
 from pyro_vae.cli.architecture import DEFAULTS, TABLES
 from pyro_vae.cli.command_line import _parse
@@ -170,6 +171,26 @@ def test_plot_draws_all_there_is_to_draw(trained, tmp_path, capsys):
         assert f"{name}.png" in out
 
 
+def test_other_models_are_sampled_and_drawn(file, tmp_path, capsys):
+    """Their folder has no command: it was written by ``fit``."""
+    vae = HierarchicalVAE(
+        priors.StandardNormal(2),
+        [posteriors.Normal(nn.mlp(2, [4], 6))],
+        likelihoods.Bernoulli(nn.mlp(3, [4], SIZE)),
+        TopDown([nn.mlp(SIZE, [], 4), nn.mlp(4, [], 4)], [posteriors.Normal(nn.mlp(4, [], n)) for n in (6, 4)]),
+    )
+    fit(vae, vae.sample(5), epochs=1, compile=False, progress=False, out=tmp_path)
+    run(capsys, "sample", tmp_path, "--count", 1003, "--draws", tmp_path / "x.safetensors")
+    tensors = safetensors.torch.load_file(tmp_path / "x.safetensors")
+    assert {name: list(each.shape) for name, each in tensors.items()} == {
+        "z1": [1003, 3], "z2": [1003, 2], "x": [1003, *SIZE], "mean": [1003, *SIZE],
+    }  # fmt: skip
+    torch.testing.assert_close(tensors["mean"], vae.likelihood(tensors["z1"]).mean)
+    run(capsys, "plot", tmp_path, "--data", file, "--binarize", "fixed", "--out", tmp_path / "pictures")
+    names = {path.stem for path in (tmp_path / "pictures").iterdir()}
+    assert names == {"samples", "reconstructions", "codes_z2", "curves"}
+
+
 def test_info_says_what_is_there(trained, capsys):
     run(capsys, "evaluate", trained)
     out = run(capsys, "info", trained)
@@ -247,6 +268,27 @@ def test_options_reach_fit(file, tmp_path, capsys):
     assert float(rows[0]["kl_weight"]) == pytest.approx(2 / 3 / 4)  # at the last of three steps
     # A rate that has fallen to 0 cannot go on from there.
     assert "--epochs is 2 there and 3 here" in error(capsys, "train", tmp_path, *words, "--resume", "--epochs", 3)
+
+
+def test_a_smaller_last_batch_can_be_left_out(file, tmp_path, capsys):
+    """40 datapoints in batches of 16: of 3 steps, 2 are left."""
+    words = options(file, "--epochs", 1, "--pictures-every", 0, "--no-tensorboard", "--drop-last")
+    run(capsys, "train", tmp_path, *words)
+    (row,) = csv.DictReader((tmp_path / "history.csv").open())
+    assert int(row["step"]) == 2
+    assert "--drop-last is True there and False here" in error(
+        capsys, "train", tmp_path, *words[:-1], "--resume", "--epochs", 2
+    )
+
+
+def test_a_run_from_before_an_option_existed_can_be_resumed(trained, file, tmp_path, capsys):
+    shutil.copytree(trained, tmp_path / "run")
+    command = json.loads((tmp_path / "run" / "command.json").read_text())
+    del command["options"]["drop-last"]
+    (tmp_path / "run" / "command.json").write_text(json.dumps(command))
+    words = options(file, "--resume", "--epochs", 3)
+    assert "--drop-last is None there and True here" in error(capsys, "train", tmp_path / "run", *words, "--drop-last")
+    assert "epoch 3/3" in run(capsys, "train", tmp_path / "run", *words)
 
 
 def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(file, tmp_path, capsys):
@@ -408,7 +450,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
         (["train", "OUT", "--data", "binarized_mnist"], "binarized_mnist needs root"),
         (
             ["train", "OUT", "--free-bits", "1", "--loss", "trace"],
-            "in the place of --loss and --particles; leave them out",
+            "--free-bits replaces --loss and --particles; leave them out",
         ),
         (["train", "OUT", "--particles", "0"], "--particles is 0"),
         (["train", "OUT", "--beta", "0"], "beta is 0"),
@@ -454,7 +496,7 @@ def test_values_that_cannot_be_are_said_in_a_line(file, tmp_path, capsys, more, 
 
 def test_a_run_is_not_written_over(trained, file, capsys):
     before = {path: path.read_bytes() for path in trained.iterdir() if path.is_file()}
-    assert "--resume goes on with it" in error(capsys, "train", trained, *options(file))
+    assert "continue it with --resume" in error(capsys, "train", trained, *options(file))
     for more, message in (
         (["--lr", 0.1], "--lr is 0.001 there and 0.1 here"),
         (["--seed", 1], "--seed is 0 there"),
@@ -483,7 +525,7 @@ def test_damage_is_found_and_debug_says_where(trained, file, tmp_path, capsys):
 
 def test_a_folder_without_a_command_needs_to_be_told_the_data(trained, file, tmp_path, capsys):
     (tmp_path / "last.safetensors").write_bytes((trained / "last.safetensors").read_bytes())
-    assert "--data has to say" in error(capsys, "evaluate", tmp_path)
+    assert "choose the data with --data" in error(capsys, "evaluate", tmp_path)
     run(capsys, "evaluate", tmp_path, "--data", file, "--binarize", "fixed")
     assert "settings" in run(capsys, "info", tmp_path)
     run(capsys, "plot", tmp_path, "--data", file, "--binarize", "fixed")

@@ -1,4 +1,4 @@
-"""The command ``pyro-vae``: training, evidence, samples and pictures without a program of one's own."""
+"""The command ``pyro-vae``: training, evidence, samples and pictures without writing a program."""
 
 from pyro_vae.cli.command_line import main
 

@@ -1,4 +1,4 @@
-"""The parts of a VAE, chosen by name, with the options that each has."""
+"""The parts of a VAE, chosen by name, each with its own options."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _one_of(kind: str) -> Any:
 
 @dataclass(frozen=True)
 class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
-    """The names of the parts, and for each of them its options."""
+    """The names of the parts, and the options of each part."""
 
     prior_options: Annotated[Prior, arg(name="prior")]
     likelihood_options: Annotated[Likelihood, arg(name="likelihood")]
@@ -54,21 +54,21 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
 
     @classmethod
     def chosen(cls, words: Sequence[str]) -> Any:
-        """This class for the parts that are named on a command line, so that their options are known to it."""
+        """This class with the options of the parts that a command line names."""
         parser = ArgumentParser(add_help=False, allow_abbrev=False)
         for kind in TABLES:
             parser.add_argument(f"--{kind}", nargs="?")
         names = vars(parser.parse_known_args(words)[0])
-        # Of a name that there is not, it is said later that there is none.
+        # An unknown name is reported later.
         types = (table.get(names[kind], table[DEFAULTS[kind]]) for kind, table in TABLES.items())
         generic: Any = cls
         return generic[tuple(types)]
 
     def build(self, train: Tensor) -> VAE:
-        """Makes the VAE for data ``[n, *event]``, with weights of torch's generators.
+        """Makes the VAE for data ``[n, *event]``, with random weights from torch's generators.
 
         Raises:
-            ValueError: If an option has a value that cannot be, or parts do not fit together or to the data.
+            ValueError: If an option is invalid, or the parts do not fit together or to the data.
         """
         check_count("--latent-dim", self.latent_dim)
         event = tuple(train.shape[1:])

@@ -1,4 +1,4 @@
-"""From the words of a command line to what is done, and to an exit status."""
+"""Parses a command line, runs the command, and returns an exit status."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from pyro_vae.cli.train import Train
 
 __all__ = ["main"]
 
-DESCRIPTION = """Trains variational autoencoders and says how good they are.
+DESCRIPTION = """Trains and evaluates variational autoencoders.
 
-Each command has a --help of its own; that of train lists the options of the parts that are chosen beside it, as in
-"pyro-vae train --prior vamp --help". With --debug, an error shows where it comes from."""
+Each command has its own --help. The help of train lists the options of the chosen parts: "pyro-vae train --prior vamp
+--help". With --debug, an error is printed with its traceback."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Does what a command line says.
+    """Runs a command line.
 
     Args:
-        argv: Its words, without the program's name; by default those that the process was started with.
+        argv: The arguments, without the program's name; by default those of the process.
 
     Returns:
         The exit status: 0, 2 after an error, 130 after Ctrl-C.
@@ -45,10 +45,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = _show_warning  # type: ignore[assignment]
+            warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes fewer named arguments
             _parse([word for word in words if word != "--debug"])()
             sys.stdout.flush()
-    except BrokenPipeError:  # who reads has seen enough; nor is there anybody to tell at the end
+    except BrokenPipeError:  # the reader, such as head, is gone; Python would fail again when it flushes at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt as interrupt:
         print(_line(interrupt) or "interrupted", file=sys.stderr)
@@ -65,7 +65,7 @@ def _parse(words: list[str]) -> Any:
     """The command with its options, to be called.
 
     Raises:
-        ValueError: If there is no such command or option, or a value is none.
+        ValueError: If there is no such command or option, or a value is invalid.
         SystemExit: After ``--help``.
     """
     train: Any = Train
@@ -93,7 +93,7 @@ def _parse(words: list[str]) -> Any:
 
 
 def _unboxed(box: str) -> str:
-    """What tyro says in a box of several sections, without its title and references to help."""
+    """The text of tyro's error, which is in a box of several sections, without its title and references to help."""
     text = box.partition("\n")[2]
     sections = [" ".join(re.sub("[│╰╯─]", " ", section).split()) for section in re.split("─{5,}", text)]
     said = [section for section in sections if section and not re.match("For full help|Argument help", section)]
@@ -105,5 +105,5 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 
 
 def _line(message: BaseException | str) -> str:
-    """A message in one line, in terms of options rather than arguments."""
+    """A message in one line, with options instead of arguments."""
     return " ".join(str(message).split()).replace("resume=True", "--resume")

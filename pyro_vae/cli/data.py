@@ -1,4 +1,4 @@
-"""Which data to take, and how they become binary."""
+"""Which data to use, and how to binarize them."""
 
 from __future__ import annotations
 
@@ -10,44 +10,49 @@ from torch import Tensor
 from tyro.conf import arg
 
 from pyro_vae import data as data_sets
+from pyro_vae.cli.defaults import by_default
 from pyro_vae.data import Splits, binarize
 from pyro_vae.data.from_file import read_splits
 
 __all__ = ["Data"]
 
 DATA = (
-    "mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist, or a file .npy, .npz or .pt. By default what "
-    "the run was trained on, or else mnist. A file holds an array [n, *event], or several by the names train, valid "
-    "and test; of these, for what is not there a tenth of train is set aside at random. Bytes are divided by 255; [n, "
-    "height, width] are grey images."
+    "Data set: mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist, or a .npy, .npz or .pt file. A "
+    "file contains one array [n, *event], or arrays named train, valid and test. If valid or test is missing, a random "
+    "tenth of the training data is used for it. Bytes are divided by 255. An array [n, height, width] is read as grey "
+    "images."
 )
 BINARIZE = (
-    "How grey levels become 0 and 1: drawn anew at every visit (what is not trained on: once), drawn once, compared "
-    "with 0.5, or not at all. By default dynamic for grey data under a Bernoulli likelihood, else none."
+    "How to turn grey levels into 0 and 1. dynamic: drawn at random each time a batch is used (validation and test "
+    "data: once); fixed: drawn at random once; threshold: compared with 0.5; none: not at all."
 )
 
 
 @dataclass(frozen=True)
 class Data:
-    """Options that say which data to take."""
+    """Options that choose the data."""
 
-    data: Annotated[str | None, arg(help=DATA)] = None
-    data_root: Path | None = None
-    """Folder of binarized_mnist or frey_faces, or for what is downloaded (by default ~/.cache/pyro_vae)."""
-    binarize: Annotated[Literal["dynamic", "fixed", "threshold", "none"] | None, arg(help=BINARIZE)] = None
+    data: Annotated[str | None, arg(help=DATA), by_default("that of the run; for train, mnist")] = None
+    data_root: Annotated[Path | None, by_default("~/.cache/pyro_vae")] = None
+    """Folder with the files of binarized_mnist or frey_faces; for other data sets, the folder for downloads."""
+    binarize: Annotated[
+        Literal["dynamic", "fixed", "threshold", "none"] | None,
+        arg(help=BINARIZE),
+        by_default("that of the run; for train, dynamic for grey data with a Bernoulli likelihood, otherwise none"),
+    ] = None
 
     def load(self) -> Splits:
-        """Loads the data, as they are.
+        """Loads the data, without binarization.
 
         Raises:
-            ValueError: If there are none of that name, or a file holds something else.
+            ValueError: If there is no data set of this name, or the content of a file is invalid.
             OSError: If they cannot be read.
         """
         name = self.data or "mnist"
         return read_splits(Path(name)) if Path(name).suffix else data_sets.load(name, self.data_root)
 
     def resolved(self, splits: Splits, likelihood: str) -> Data:
-        """Every option with the value it has for these data, and paths that mean the same in every folder."""
+        """The options with their defaults for these data filled in, and with absolute paths."""
         name, root = self.data or "mnist", self.data_root
         grey = bool(((splits.train > 0) & (splits.train < 1)).any())
         return replace(
@@ -58,10 +63,10 @@ class Data:
         )
 
     def binarized(self, x: Tensor) -> Tensor:
-        """Data ``[n, *event]`` as they are when they are not trained on.
+        """Data ``[n, *event]`` binarized as for validation and test.
 
         Raises:
-            ValueError: If they are to become binary, and are not in [0, 1].
+            ValueError: If they are to be binarized, and are not in [0, 1].
         """
         if self.binarize == "threshold":
             return binarize.threshold(x)

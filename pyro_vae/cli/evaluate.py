@@ -13,6 +13,7 @@ from tyro.conf import Positional, arg
 
 from pyro_vae import evidence, load
 from pyro_vae.cli.data import Data
+from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, write_json
 from pyro_vae.evidence import ElboCheck, Evidence
 from pyro_vae.system.devices import choose_device
@@ -24,39 +25,39 @@ __all__ = ["Evaluate"]
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Estimates log p(x) of each datapoint by the method that it needs, and the ELBO by four ways that must agree.
+    """Estimates log p(x), for each datapoint with the method that it needs, and checks the ELBO in four ways.
 
     Writes evidence.json to the folder of the run.
     """
 
     run: Positional[Path]
-    """Folder of the run, of which the best weights are taken; or one of its checkpoints."""
+    """Folder of the run, to use its best weights; or one of its checkpoint files."""
     data: Annotated[Data, arg(name="")]
     split: Literal["test", "valid", "train"] = "test"
-    """Which of the data."""
-    limit: int | None = None
-    """Datapoints, the first ones; by default all."""
+    """Which part of the data to evaluate."""
+    limit: Annotated[int | None, by_default("all")] = None
+    """Number of datapoints to use, from the first one."""
     tolerance: float = 0.05
-    """What the bias of each log p(x) and the noise of their mean are to stay below, in nats."""
+    """Upper limit, in nats, of the bias of each log p(x) and of the Monte Carlo error of their mean."""
     max_temperatures: int = 512
-    """The most temperatures of an annealed chain: a datapoint that needs more gets a lower bound, without an error."""
+    """Largest number of temperatures in annealing. A datapoint that needs more gets a lower bound without an error."""
     certify: int = 0
-    """Datapoints to draw from the model, on which the error of the procedure can be bounded; 0 for no certificate."""
-    budget: float | None = None
-    """Seconds after which no more methods are tried; by default as long as it takes."""
+    """Number of datapoints to draw from the model for a certificate that bounds the error; 0: no certificate."""
+    budget: Annotated[float | None, by_default("no limit")] = None
+    """Time limit in seconds, after which no further methods are tried."""
     seed: int = 0
-    """Of all that is random."""
-    device: str | None = None
-    """Such as cpu or cuda:1; by default the GPU if there is one."""
-    keep: Path | None = None
-    """File that keeps what is done: after a stop, the same command goes on from it."""
+    """Random seed."""
+    device: Annotated[str | None, by_default("the GPU if there is one")] = None
+    """Device, such as cpu or cuda:1."""
+    keep: Annotated[Path | None, by_default("none")] = None
+    """File for intermediate results: if the command is stopped, the same command resumes from it."""
 
     def __call__(self) -> None:
-        """Evaluates.
+        """Evaluates the run.
 
         Raises:
             CheckpointError: If the run cannot be loaded.
-            ValueError: If an option has a value that cannot be, or the data are not what the VAE takes.
+            ValueError: If an option is invalid, or the data do not fit the VAE.
             OSError: If the folder cannot be written to, or something cannot be read.
         """
         if self.limit is not None and self.limit < 1:
@@ -82,7 +83,7 @@ class Evaluate:
         check = evidence.check_elbo(vae.model, vae.guide, x)
         seconds = time.perf_counter() - start
         content = {"options": by_flag(self) | by_flag(data), "versions": versions(), "seconds": seconds}
-        print(result.summary(), check.summary(), sep="\n\n", flush=True)  # first, since a disk may be full
+        print(result.summary(), check.summary(), sep="\n\n", flush=True)  # before the file, since the disk may be full
         write_json(folder / EVIDENCE, {**_numbers(result), **_elbos(check), **content})
         print(f"\nwrote {folder / EVIDENCE}")
 
@@ -94,14 +95,14 @@ def _numbers(result: Evidence) -> dict[str, Any]:
         "log_prob_error": result.mean_error,  # 95%, bias included
         "log_prob_std_error": result.mean_std_error,  # the Monte Carlo part
         "log_prob_population_std_error": result.population_std_error,  # of the finite test set
-        "settled": result.settled.double().mean().item(),  # the share of the datapoints whose error is known
+        "settled": result.settled.double().mean().item(),  # the fraction of datapoints whose error is known
         "log_prob_settled": result.settled_mean,
         "log_prob_settled_error": result.settled_mean_error,
     }
     if result.certificate is not None:
         gap = result.certificate
         numbers |= {"certificate_gap": gap.gap, "certificate_gap_std_error": gap.gap_std_error}
-    # JSON has no infinity, which an error is that is not known.
+    # An unknown error is infinite, and JSON has no infinity.
     finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
     methods = {row.name: {"datapoints": row.datapoints, "settled": row.settled} for row in result.rungs}
     return {"datapoints": len(result.log_prob), **finite, "methods": methods}

@@ -1,16 +1,18 @@
-"""How to train: the arguments of ``fit`` as options."""
+"""The arguments of ``fit`` as options."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pyro.infer import TraceMeanField_ELBO
 from torch.optim.lr_scheduler import LinearLR
+from tyro.conf import arg
 
 from pyro_vae.checks import check_count
+from pyro_vae.cli.defaults import by_default
 from pyro_vae.infer.kl_weight import linear_warm_up
 from pyro_vae.infer.losses import ELBO, IWAE, BetaELBO, DReG, FreeBits, StickingTheLanding
 
@@ -23,61 +25,67 @@ LOSSES: dict[str, Callable[[int], Any]] = {
     "dreg": DReG,
     "sticking-the-landing": StickingTheLanding,
 }
+LOSS = (
+    "Objective. trace: ELBO with a sampled KL; meanfield: ELBO with the KL in closed form, if there is one; iwae: "
+    "importance-weighted bound; dreg: the same with doubly reparameterized gradients; sticking-the-landing: ELBO with "
+    "path-derivative gradients."
+)
 COMPILE: dict[str, bool | str] = {"auto": "auto", "inductor": True, "graph": "graph", "none": False}
 
 
 @dataclass(frozen=True)
 class Fitting:
-    """Options that say how to train; see :func:`~pyro_vae.fit`."""
+    """Options for training; see :func:`~pyro_vae.fit`."""
 
     epochs: int = 15
-    """Passes over the training data, in total: more of them may be asked for when a run goes on."""
+    """Number of passes over the training data, in total. It may be increased when a run is resumed."""
     batch_size: int = 128
-    """Datapoints in a step."""
+    """Number of datapoints in a step."""
+    drop_last: bool = False
+    """Leave out the last batch of each epoch if it is smaller than the others."""
     lr: float = 1e-3
     """Learning rate of Adam."""
     lr_decay: Literal["none", "linear"] = "none"
-    """Whether the learning rate falls, epoch by epoch: linear is to 0 after the last one."""
-    loss: Literal["trace", "meanfield", "iwae", "dreg", "sticking-the-landing"] = "meanfield"
-    """Negative ELBO with the KL sampled, or in closed form where there is one; the importance-weighted bound, with the
-    usual gradient or the doubly reparameterized one; or the ELBO with the path derivative."""
+    """Schedule of the learning rate. linear: it decreases in every epoch, to 0 after the last one."""
+    loss: Annotated[Literal["trace", "meanfield", "iwae", "dreg", "sticking-the-landing"], arg(help=LOSS)] = "meanfield"
     particles: int = 1
-    """Draws of the latents for each datapoint, in the loss."""
-    beta: float | None = None
-    """A weight of the KL, in all of the training (Higgins et al. 2017); by default it is 1."""
-    free_bits: float | None = None
-    """Nats that the KL of each latent dimension has for nothing (Kingma et al. 2016), in the place of a loss."""
-    kl_warmup: float | None = None
-    """Epochs over which the weight of the KL grows from 0 to 1; by default it is 1."""
-    clip_norm: float | None = None
-    """What the norm of the gradient of the loss per datapoint, in nats, is clipped to; by default it is not."""
+    """Number of particles in the objective: draws of the latents for each datapoint."""
+    beta: Annotated[float | None, by_default("1")] = None
+    """Constant weight of the KL (Higgins et al. 2017)."""
+    free_bits: Annotated[float | None, by_default("none")] = None
+    """Free bits, in nats per latent dimension (Kingma et al. 2016): a loss that replaces --loss and --particles."""
+    kl_warmup: Annotated[float | None, by_default("no warm-up")] = None
+    """Number of epochs in which the weight of the KL grows from 0 to 1."""
+    clip_norm: Annotated[float | None, by_default("no clipping")] = None
+    """Clip the gradient of the loss per datapoint to this norm."""
     accumulate: int = 1
-    """Parts in which the gradients of a batch are computed, to save memory."""
-    patience: int | None = None
-    """Epochs without a better ELBO of the validation data after which to stop; by default it does not."""
+    """Number of parts in which the gradient of a batch is computed, to save memory."""
+    patience: Annotated[int | None, by_default("no early stopping")] = None
+    """Stop after this number of epochs without a better ELBO of the validation data."""
     on_nan: Literal["stop", "skip"] = "stop"
-    """What to do at a loss or gradient that is not finite: stop, or skip the step."""
+    """What to do if a loss or gradient is not finite: stop, or skip the step."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of matrix products and convolutions."""
+    """Precision of matrix products and convolutions."""
     compile: Literal["auto", "inductor", "graph", "none"] = "auto"
-    """How steps are made fast: by Inductor, by replaying what was recorded, or not at all; auto chooses."""
+    """How to make steps fast. inductor: compile them; graph: replay a recorded step; none: not at all; auto: choose."""
     devices: int = 1
-    """Processes of this machine that train together, each on a GPU of its own if there are any."""
+    """Number of processes on this machine that train together, each on its own GPU if there are GPUs."""
     strategy: Literal["ddp", "ddp_spawn", "ddp_fork", "fsdp"] = "ddp"
-    """How they are started; see pyro_vae.fit."""
+    """How the processes are started, and whether parameters are sharded (fsdp); see pyro_vae.fit."""
     save_every: float = 30.0
-    """Seconds between saves; it is saved at the end in any case."""
+    """Seconds between saves. The run is always saved at the end."""
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of ``fit``, by name.
 
         Raises:
-            ValueError: If an option has a value that cannot be, or two cannot be together.
+            ValueError: If an option is invalid, or two options exclude each other.
         """
         decay = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=self.epochs)
         return {
             "epochs": self.epochs,
             "batch_size": self.batch_size,
+            "drop_last": self.drop_last,
             "lr": self.lr,
             "scheduler": decay if self.lr_decay == "linear" else None,
             "loss": self._loss(),
@@ -96,6 +104,6 @@ class Fitting:
     def _loss(self) -> Any:
         check_count("--particles", self.particles)
         if self.free_bits is not None and (self.loss != "meanfield" or self.particles != 1):
-            raise ValueError("--free-bits is in the place of --loss and --particles; leave them out")
+            raise ValueError("--free-bits replaces --loss and --particles; leave them out")
         loss = LOSSES[self.loss](self.particles) if self.free_bits is None else FreeBits(self.free_bits)
         return loss if self.beta is None else BetaELBO(self.beta, loss)

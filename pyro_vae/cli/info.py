@@ -20,13 +20,13 @@ __all__ = ["Info"]
 
 @dataclass(frozen=True)
 class Info:
-    """Says what is in the folder of a run."""
+    """Prints a summary of the folder of a run."""
 
     run: Positional[Path]
     """Folder of the run."""
 
     def __call__(self) -> None:
-        """Prints it.
+        """Prints the summary.
 
         Raises:
             CheckpointError: If the run cannot be loaded.
@@ -51,14 +51,14 @@ class Info:
 
 
 def _parts(vae: nn.Module) -> dict[str, str]:
-    """Each part, and how many parameters it has."""
+    """The number of parameters of each part."""
     counts = {
         f"{name} ({type(part).__name__})": sum(parameter.numel() for parameter in part.parameters())
         for name, part in vae.named_children()
     }
     total = sum(parameter.numel() for parameter in vae.parameters())
-    shared = " (of which parts share some)" if total != sum(counts.values()) else ""
-    return {name: f"{count:,}" for name, count in counts.items()} | {"in all": f"{total:,}{shared}"}
+    shared = " (parts share some of them)" if total != sum(counts.values()) else ""
+    return {name: f"{count:,}" for name, count in counts.items()} | {"total": f"{total:,}{shared}"}
 
 
 def _print(title: str, values: Mapping[str, Any], indent: str = "") -> None:

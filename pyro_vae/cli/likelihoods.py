@@ -1,7 +1,7 @@
-"""Likelihoods by name: their options, and the likelihoods made of them.
+"""Likelihoods by name, with their options.
 
-A likelihood of one's own here is a dataclass and a line in the table. It is called with a function that makes a network
-from latents to outputs of a shape, and with the shape of one datapoint.
+To add one, write a dataclass here and add a line to the table. It is called with a function that makes a network from
+latents to outputs of a given shape, and with the shape of one datapoint.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Decoder = Callable[[Sequence[int]], nn.Module]
 
 @dataclass(frozen=True)
 class Bernoulli:
-    """Data of 0 and 1."""
+    """Binary data, 0 and 1."""
 
     def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
         return likelihoods.Bernoulli(decoder(event))
@@ -36,7 +36,7 @@ class ContinuousBernoulli:
 
 @dataclass(frozen=True)
 class DiscretizedLogistic:
-    """Data of levels from 0 to 1, as 8-bit pixels (Kingma et al. 2016)."""
+    """Data with discrete levels from 0 to 1, such as 8-bit pixels (Kingma et al. 2016)."""
 
     levels: int = 256
     """Number of levels: data are k / (levels - 1)."""
@@ -47,12 +47,12 @@ class DiscretizedLogistic:
 
 @dataclass(frozen=True)
 class Normal:
-    """Real data with normal noise of one learned scale (Rybkin et al. 2021)."""
+    """Real data, with normal noise of one learned standard deviation (Rybkin et al. 2021)."""
 
     scale: float = 1.0
-    """Standard deviation of the noise to begin with, in units of the data."""
+    """Initial standard deviation of the noise, in units of the data."""
     floor: float = 1e-3
-    """What it cannot fall below, in units of the data."""
+    """Lower limit of the standard deviation, in units of the data."""
 
     def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
         return likelihoods.Normal(decoder(event), likelihoods.PositiveParameter(self.scale, self.floor))

@@ -1,6 +1,6 @@
-"""Networks by name: their options, and the encoders and decoders made of them.
+"""Networks by name, with their options: pairs of an encoder and a decoder.
 
-Networks of one's own here are a dataclass and a line in the table.
+To add one, write a dataclass here and add a line to the table.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ class GatedMultilayer:
 
 @dataclass(frozen=True)
 class Convolutional:
-    """Convolutions that halve images, and transposed ones that double them."""
+    """Convolutions that halve the size of images, and transposed convolutions that double it."""
 
     channels: tuple[int, ...] = (32, 64)
-    """Number of channels after each halving of the encoder; the decoder mirrors them."""
+    """Number of channels after each convolution of the encoder; the decoder mirrors them."""
     residual: bool = False
-    """Puts a residual block after each halving and before each doubling."""
+    """Add a residual block after each convolution of the encoder and before each one of the decoder."""
 
     @property
     def _block(self) -> type[torch_nn.Module]:

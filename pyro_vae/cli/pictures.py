@@ -1,4 +1,4 @@
-"""Pictures as files."""
+"""Picture files."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ __all__ = ["is_image", "save_figure"]
 
 
 def is_image(event: Sequence[int]) -> bool:
-    """Whether this is the shape of an image that can be drawn, ``(1 or 3, height, width)``."""
+    """Whether this is the shape of an image, ``(1 or 3, height, width)``."""
     return len(event) == 3 and event[0] in (1, 3)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:
-    """Writes it as a PNG, and returns the path.
+    """Writes a figure as a PNG file, and returns the path.
 
     Raises:
         OSError: If it cannot be written.

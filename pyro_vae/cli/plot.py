@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from torch import Tensor
 from tyro.conf import Positional, arg
 
-from pyro_vae import VAE, load, plots
+from pyro_vae import load, plots
 from pyro_vae.cli.data import Data
+from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.pictures import is_image, save_figure
 from pyro_vae.cli.run_files import data_of, folder_of
 from pyro_vae.system.devices import choose_device
@@ -28,22 +29,22 @@ MAX_CODES = 10_000
 
 @dataclass(frozen=True)
 class Plot:
-    """Draws reconstructions of test data, samples, and the losses; of two latent dimensions, manifold and codes."""
+    """Draws samples, reconstructions of test data, and losses; with two latent dimensions, manifold and codes."""
 
     run: Positional[Path]
-    """Folder of the run, of which the best weights are taken; or one of its checkpoints."""
+    """Folder of the run, to use its best weights; or one of its checkpoint files."""
     data: Annotated[Data, arg(name="")]
-    out: Path | None = None
-    """Folder for the pictures; by default that of the run."""
-    device: str | None = None
-    """Such as cpu or cuda:1; by default the GPU if there is one."""
+    out: Annotated[Path | None, by_default("the folder of the run")] = None
+    """Folder for the pictures."""
+    device: Annotated[str | None, by_default("the GPU if there is one")] = None
+    """Device, such as cpu or cuda:1."""
 
     def __call__(self) -> None:
-        """Draws.
+        """Draws the pictures.
 
         Raises:
             CheckpointError: If the run cannot be loaded.
-            ValueError: If the data are not what the VAE takes.
+            ValueError: If the data do not fit the VAE.
             OSError: If the folder cannot be written to, or something cannot be read.
         """
         device, folder = choose_device(self.device), folder_of(self.run)
@@ -62,19 +63,21 @@ class Plot:
 
 
 def _figures(vae: Any, test: Tensor, labels: Tensor | None) -> dict[str, Figure]:
-    """Pictures of what the weights do with test data ``[n, *event]``, by name."""
+    """Pictures of a model and test data ``[n, *event]``, by file name."""
     figures = {}
     if is_image(vae.event_shape):
         figures["samples"], figures["reconstructions"] = samples(vae, test), reconstructions(vae, test)
-    if isinstance(vae, VAE) and tuple(vae.latent_shape) == (2,):
-        figures["codes"] = plots.codes(codes(vae, test)["z"], None if labels is None else labels[: len(test)])
-        if is_image(vae.event_shape):
-            figures["manifold"] = plots.manifold(vae.likelihood)
+    planes = {site: z for site, z in codes(vae, test).items() if z.shape[1] == 2}
+    for site, z in planes.items():
+        name = "codes" if site == "z" else f"codes_{site}"
+        figures[name] = plots.codes(z, None if labels is None else labels[: len(test)])
+    if "z" in planes and is_image(vae.event_shape):
+        figures["manifold"] = plots.manifold(vae.likelihood)
     return figures
 
 
 def _losses(history: Path) -> dict[str, list[float]]:
-    """The losses of each epoch, by name; none, if there is no history yet."""
+    """The losses of each epoch, by name; empty if there is no history yet."""
     if not history.exists():
         return {}
     with history.open(newline="") as file:

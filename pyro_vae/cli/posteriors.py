@@ -1,7 +1,7 @@
-"""Posteriors by name: their options, and the posteriors made of them.
+"""Posteriors by name, with their options.
 
-A posterior of one's own here is a dataclass and a line in the table. It is called with a function that makes a network
-from data to so many numbers, and with the latent dimension.
+To add one, write a dataclass here and add a line to the table. It is called with a function that makes a network from
+data to a given number of outputs, and with the latent dimension.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ class FullNormal:
 
 @dataclass(frozen=True)
 class LowRankNormal:
-    """Normal with a covariance of low rank plus a diagonal."""
+    """Normal with a low-rank plus diagonal covariance."""
 
     rank: int = 5
-    """Rank."""
+    """Rank of the low-rank part of the covariance."""
 
     def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
         return posteriors.LowRankNormal(encoder(latent_dim * (2 + self.rank)), self.rank)
@@ -54,7 +54,7 @@ class InverseAutoregressive:
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of each transform's network."""
     context: int = 64
-    """Number of features of the data that each of these networks gets."""
+    """Number of features of the data that each of these networks receives."""
 
     def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
         network = encoder(2 * latent_dim + self.context)
@@ -70,9 +70,9 @@ class NeuralSpline:
     hidden: tuple[int, ...] = (64, 64)
     """Widths of the hidden layers of each transform's network."""
     context: int = 64
-    """Number of features of the data that each of these networks gets."""
+    """Number of features of the data that each of these networks receives."""
     bins: int = 8
-    """Number of pieces of each spline."""
+    """Number of bins of each spline."""
 
     def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
         network = encoder(2 * latent_dim + self.context)

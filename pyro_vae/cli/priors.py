@@ -1,6 +1,6 @@
-"""Priors by name: their options, and the priors made of them.
+"""Priors by name, with their options.
 
-A prior of one's own here is a dataclass and a line in the table. It is called with the latent dimension, the posterior
+To add one, write a dataclass here and add a line to the table. It is called with the latent dimension, the posterior
 and the training data ``[n, *event]``.
 """
 
@@ -19,7 +19,7 @@ __all__ = ["PRIORS"]
 
 @dataclass(frozen=True)
 class StandardNormal:
-    """N(0, I)."""
+    """Standard normal, N(0, I)."""
 
     def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
         return priors.StandardNormal(latent_dim)
@@ -38,7 +38,7 @@ class Mixture:
     """Learned mixture of diagonal normals."""
 
     components: int = 100
-    """Number of normals."""
+    """Number of mixture components."""
 
     def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
         return priors.Mixture(latent_dim, self.components)
@@ -49,7 +49,7 @@ class Vamp:
     """Mixture of the posterior at learned pseudo-inputs (Tomczak & Welling 2018)."""
 
     components: int = 500
-    """Number of pseudo-inputs, which start at training data drawn at random."""
+    """Number of pseudo-inputs, which are initialized with random training data."""
 
     def __call__(self, latent_dim: int, posterior: nn.Module, train: Tensor) -> nn.Module:  # noqa: ARG002
         if not 1 <= self.components <= len(train):

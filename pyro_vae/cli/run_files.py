@@ -1,4 +1,4 @@
-"""What the command finds in the folder of a run, and writes to it, besides what ``fit`` does."""
+"""Files in the folder of a run that the command reads and writes, besides those of ``fit``."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ COMMAND, EVIDENCE = "command.json", "evidence.json"
 
 
 def folder_of(run: Path) -> Path:
-    """The folder of a run that is given by it, or by one of the checkpoints in it."""
+    """The folder of a run, from the path of this folder or of a checkpoint in it."""
     return run.parent if run.is_file() else run
 
 
 def data_of(run: Path, options: Data) -> Data:
-    """The options given, and of those that are not what the run was trained with.
+    """The given options, and for the others those that the run was trained with.
 
     Raises:
-        FileNotFoundError: If the run does not say what it was trained on, nor do the options.
-        ValueError: If what it says is damaged.
+        FileNotFoundError: If neither the options nor the run name the data.
+        ValueError: If the file of the run is damaged.
     """
     path = folder_of(run) / COMMAND
     if not path.exists() and options.data is None:
-        raise FileNotFoundError(f"{str(path)!r} is not there, so that --data has to say which data to take")
+        raise FileNotFoundError(f"{str(path)!r} does not exist; choose the data with --data")
     stored = read_json(path)["options"] if path.exists() else {}
     root = options.data_root or stored.get("data-root")
     return Data(
@@ -40,7 +40,7 @@ def data_of(run: Path, options: Data) -> Data:
 
 
 def by_flag(options: Any) -> dict[str, Any]:
-    """The options of a command, as JSON can hold them, by the names that they have on the command line."""
+    """The options of a command as JSON values, by their names on the command line."""
     flags: dict[str, Any] = {}
     for name, value in vars(options).items():
         if is_dataclass(value):
@@ -52,7 +52,7 @@ def by_flag(options: Any) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that :func:`write_json` has written.
+    """Reads a file that :func:`write_json` wrote.
 
     Raises:
         OSError: If it cannot be read.
@@ -65,7 +65,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file, which takes the place of the old one when it is whole.
+    """Writes a file. It replaces an old one only when it is complete.
 
     Raises:
         OSError: If it cannot be written.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Any
 
 import numpy as np
 import safetensors.torch
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 from tyro.conf import Positional
 
-from pyro_vae import VAE, load, plots
+from pyro_vae import load, plots
 from pyro_vae.checks import check_count
+from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.pictures import is_image, save_figure
 from pyro_vae.cli.run_files import folder_of
 from pyro_vae.system.devices import choose_device
@@ -26,28 +28,28 @@ ROWS = 1000  # to decode at once
 
 @dataclass(frozen=True)
 class Sample:
-    """Draws from the model: a picture of the means of p(x | z) for z from the prior, and draws of x in a file."""
+    """Draws samples x from the model: a picture of them and of the means of p(x | z), and a file with their values."""
 
     run: Positional[Path]
-    """Folder of the run, of which the best weights are taken; or one of its checkpoints."""
+    """Folder of the run, to use its best weights; or one of its checkpoint files."""
     count: int = 100
-    """Number of draws."""
-    picture: Path | None = None
-    """PNG to draw the means in, if they are images; by default samples.png in the folder."""
-    draws: Path | None = None
-    """File .npy for draws of x, or .safetensors for these, their latents z and the means of p(x | z)."""
+    """Number of samples."""
+    picture: Annotated[Path | None, by_default("samples.png in the folder of the run")] = None
+    """PNG file for the picture, if the data are images."""
+    draws: Annotated[Path | None, by_default("none")] = None
+    """File for the values: .npy for the samples x; .safetensors for x, the latents z and the means of p(x | z)."""
     seed: int = 0
-    """Of the draws."""
-    device: str | None = None
-    """Such as cpu or cuda:1; by default the GPU if there is one."""
+    """Random seed."""
+    device: Annotated[str | None, by_default("the GPU if there is one")] = None
+    """Device, such as cpu or cuda:1."""
 
     def __call__(self) -> None:
-        """Draws.
+        """Draws the samples.
 
         Raises:
             CheckpointError: If the run cannot be loaded.
-            TypeError: If it is of another class than ``VAE``.
-            ValueError: If an option has a value that cannot be, or there is nothing to write.
+            TypeError: If the model has conditions, which this command does not have.
+            ValueError: If an option is invalid, or there is nothing to write.
             OSError: If a file cannot be written.
         """
         check_count("--count", self.count)
@@ -55,10 +57,10 @@ class Sample:
             raise ValueError(f"--draws is {str(self.draws)!r}; expected a file .npy or .safetensors")
         device = choose_device(self.device)
         vae = load(self.run).to(device)
-        if not isinstance(vae, VAE):
-            raise TypeError(f"the run is of a {type(vae).__name__}; expected a VAE of one layer")
         if not is_image(vae.event_shape) and (self.draws is None or self.picture is not None):
-            raise ValueError(f"a datapoint has shape {list(vae.event_shape)} and is no image; --draws writes to a file")
+            raise ValueError(
+                f"a datapoint has shape {list(vae.event_shape)} and is no image; use --draws to write a file"
+            )
         torch.manual_seed(self.seed)
         drawn = _draw(vae, self.count)
         if self.draws is not None:
@@ -68,7 +70,7 @@ class Sample:
         if is_image(vae.event_shape):
             picture = self.picture or folder_of(self.run) / "samples.png"
             writable_folder(picture.parent)
-            print(f"wrote {save_figure(plots.image_grid(drawn['mean'].clamp(0, 1)), picture)}")
+            print(f"wrote {save_figure(plots.samples(drawn['x'].clamp(0, 1), drawn['mean'].clamp(0, 1)), picture)}")
 
 
 def _npy(x: Tensor) -> bytes:
@@ -77,10 +79,10 @@ def _npy(x: Tensor) -> bytes:
     return content.getvalue()
 
 
-@torch.no_grad()
-def _draw(vae: VAE, count: int) -> dict[str, Tensor]:
-    """Latents ``[count, latent]``, the means of p(x | z) and draws of x, each ``[count, *event]``, on the CPU."""
-    z = vae.prior().sample((count,))
-    parts = [vae.likelihood(part) for part in z.split(ROWS)]
-    means, draws = (torch.cat([part.mean for part in parts]), torch.cat([part.sample() for part in parts]))
-    return {name: tensor.cpu().contiguous() for name, tensor in (("x", draws), ("z", z), ("mean", means))}
+def _draw(vae: Any, count: int) -> dict[str, Tensor]:
+    """Latents by site, ``[count, latent]``, draws of x and means of p(x | z), each ``[count, *event]``, on the CPU."""
+    parts: list[dict[str, Tensor]] = []
+    for begin in range(0, count, ROWS):
+        latents, p_x = vae.draw_prior(min(ROWS, count - begin))
+        parts.append({**latents, "x": p_x.sample(), "mean": p_x.mean})
+    return {name: torch.cat([part[name].detach().cpu() for part in parts]).contiguous() for name in parts[0]}

@@ -15,6 +15,7 @@ from tyro.conf import Positional, arg
 
 from pyro_vae import CheckpointError, fit
 from pyro_vae.cli.data import Data
+from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.fitting import Fitting
 from pyro_vae.cli.pictures import is_image
 from pyro_vae.cli.run_files import COMMAND, by_flag, read_json, write_json
@@ -32,18 +33,18 @@ from pyro_vae.training.run_folder import versions
 __all__ = ["Train"]
 
 IMAGES = 50  # in a picture
-# What may be another when a run goes on: it does not change what is done up to there.
+# Options that may change when a run is resumed: they do not affect the steps before.
 FREE = {"out", "resume", "device", "pictures-every", "tensorboard", "devices", "strategy", "save-every"}
-FREE |= {"epochs", "patience", "on-nan", "compile"}  # as fit has it
+FREE |= {"epochs", "patience", "on-nan", "compile"}  # as in fit
 
 Architecture = TypeVar("Architecture", bound=Any)
 
 
 @dataclass(frozen=True)
 class Train(Generic[Architecture]):
-    """Trains a VAE, and keeps the run in a folder of its own.
+    """Trains a VAE, and saves the run in a folder.
 
-    Neither Ctrl-C nor SIGTERM nor a crash loses it: the same command with --resume goes on.
+    After Ctrl-C, SIGTERM or a crash, the same command with --resume continues the run.
     """
 
     out: Positional[Path]
@@ -52,33 +53,35 @@ class Train(Generic[Architecture]):
     vae: Annotated[Architecture, arg(name="")]
     fitting: Annotated[Fitting, arg(name="")]
     seed: int = 0
-    """Of the initial weights, and of all else that is random."""
-    device: str | None = None
-    """Such as cpu or cuda:1; by default the GPU if there is one."""
+    """Random seed."""
+    device: Annotated[str | None, by_default("the GPU if there is one")] = None
+    """Device, such as cpu or cuda:1."""
     resume: bool = False
-    """Goes on with the run in the folder, if there is one."""
+    """Resume the run in the folder, if there is one."""
     pictures_every: int = 5
-    """Epochs between pictures of samples, reconstructions and losses; 0 for none, nor are there any with fsdp."""
-    tensorboard: bool = True
-    """Without logs for TensorBoard, which are written if it is installed."""
+    """Number of epochs between pictures of samples, reconstructions and losses; 0: none. With fsdp there are none."""
+    tensorboard: Annotated[bool, by_default("logs are written if it is installed")] = True
+    """Do not write logs for TensorBoard."""
 
     def __call__(self) -> None:
-        """Trains.
+        """Trains the VAE.
 
         Raises:
-            FileExistsError: If the folder has a run, which is not to go on.
-            CheckpointError: If it is to go on with other options.
-            ValueError: If an option has a value that cannot be, or the data are not what the parts take.
-            OSError: If the folder cannot be written to, or another run is in it, or data cannot be read.
+            FileExistsError: If the folder contains a run, without --resume.
+            CheckpointError: If the run in the folder has other options.
+            ValueError: If an option is invalid, or the data do not fit the parts.
+            OSError: If the folder cannot be written to, another run is using it, or data cannot be read.
         """
         device, out, arguments = choose_device(self.device), writable_folder(self.out), self.fitting.arguments()
         with locked(out, lend=True) if is_started_first() else nullcontext():
             self._train(device, out, arguments)
 
     def _train(self, device: torch.device, out: Path, arguments: dict[str, Any]) -> None:
-        """Trains, in a folder that no other run is in."""
+        """Trains the VAE, in a folder that no other run is using."""
         if (out / LAST).exists() and not self.resume:
-            raise FileExistsError(f"there is a run in {str(out)!r}: --resume goes on with it; or choose another folder")
+            raise FileExistsError(
+                f"there is a run in {str(out)!r}: continue it with --resume, or choose another folder"
+            )
         splits = self.data.load()
         data = self.data.resolved(splits, self.vae.likelihood)
         train = splits.train if data.binarize == "dynamic" else data.binarized(splits.train)
@@ -101,12 +104,12 @@ class Train(Generic[Architecture]):
             **arguments,
         )
         if Processes(device).is_first:
-            print(f"{describe_row(run)}; in {run.seconds:.1f} s, kept in {str(out)!r}")
+            print(f"{describe_row(run)}; in {run.seconds:.1f} s, saved in {str(out)!r}")
 
     def _callbacks(self, images: Tensor, labels: Tensor | None) -> list[Callable[[Run], Any]]:
-        """What is done after every epoch."""
+        """The callbacks that ``fit`` calls after every epoch."""
         callbacks: list[Callable[[Run], Any]] = []
-        # What is spread over processes can only be run by all of them, and one draws.
+        # Sharded parameters can only be used by all processes together, and only one process draws.
         can_draw = is_image(images.shape[1:]) and self.fitting.strategy != "fsdp"
         has_pictures = can_draw and self.pictures_every > 0
         if has_pictures:
@@ -118,14 +121,16 @@ class Train(Generic[Architecture]):
 
 
 def _check_same(path: Path, options: dict[str, Any]) -> None:
-    """Compares the options of a run that goes on with those it began with; fit sees of parts and functions less.
+    """Compares the options with those the run in the folder started with; ``fit`` cannot compare all of them.
 
     Raises:
-        CheckpointError: If an option is another.
+        CheckpointError: If an option differs.
     """
     there = read_json(path)["options"]
     free = FREE if options["lr-decay"] == "none" else FREE - {"epochs"}
     for name, value in options.items():
+        if name not in there and not value:
+            continue  # a new option, which was off
         if name not in free and there.get(name) != value:
             raise CheckpointError(
                 f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {value!r} here; choose "
