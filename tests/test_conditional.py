@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from functools import partial
 
@@ -14,27 +15,46 @@ from pyro.infer import SVI, Trace_ELBO, TraceEnum_ELBO
 from torch.nn.functional import one_hot
 from torch.testing import assert_close
 
-from pyro_vae import ConditionalVAE, SemiSupervisedVAE, evidence, likelihoods, nn, posteriors, priors
+from pyro_vae import (
+    ConditionalPosterior,
+    ConditionalVAE,
+    SemiSupervisedVAE,
+    evidence,
+    fit,
+    likelihoods,
+    nn,
+    posteriors,
+    priors,
+)
+from pyro_vae.weights import log_weights
 
 LATENT, PIXELS, CLASSES = 2, 4, 3
 
 
-def parts():
+def appended():
+    return posteriors.Normal(nn.mlp(PIXELS + CLASSES, [8], 2 * LATENT))
+
+
+def with_features():
+    return ConditionalPosterior(nn.mlp(PIXELS, [8], 5), posteriors.Normal(nn.mlp(5 + CLASSES, [8], 2 * LATENT)))
+
+
+def parts(posterior=appended):
     return {
         "prior": priors.StandardNormal(LATENT),
         "likelihood": LinearLikelihood(torch.randn(PIXELS, LATENT + CLASSES), torch.zeros(PIXELS), 0.9),
-        "posterior": posteriors.Normal(nn.mlp(PIXELS + CLASSES, [8], 2 * LATENT)),
+        "posterior": posterior(),
     }
 
 
-@pytest.fixture
-def conditional():
-    return ConditionalVAE(**parts(), conditions=CLASSES)
+@pytest.fixture(params=[appended, with_features])
+def conditional(request):
+    return ConditionalVAE(**parts(request.param), conditions=CLASSES)
 
 
-@pytest.fixture
-def semi():
-    return SemiSupervisedVAE(**parts(), classifier=nn.mlp(PIXELS, [8], CLASSES), classes=CLASSES)
+@pytest.fixture(params=[appended, with_features])
+def semi(request):
+    return SemiSupervisedVAE(**parts(request.param), classifier=nn.mlp(PIXELS, [8], CLASSES), classes=CLASSES)
 
 
 @torch.no_grad()
@@ -147,6 +167,102 @@ def test_images_and_labels_append():
     x = vae.sample(torch.eye(3))
     assert x.shape == (3, 1, 4, 4)
     assert_close(vae.reconstruct(x, torch.eye(3)).shape, x.shape)
+
+
+IMAGE = (1, 4, 4)
+
+
+def of_images(kind, posterior):
+    """A conditional or semi-supervised VAE of images, with three conditions or classes."""
+    more = {"conditions": 3} if kind is ConditionalVAE else {"classifier": nn.mlp(IMAGE, [], 3), "classes": 3}
+    likelihood = likelihoods.Bernoulli(nn.mlp(2 + 3, [8], IMAGE))
+    return kind(priors.StandardNormal(2), likelihood, posterior, **more)
+
+
+@pytest.mark.parametrize("kind", [ConditionalVAE, SemiSupervisedVAE])
+def test_a_posterior_of_two_arguments_gets_data_and_conditions_as_they_are(kind):
+    calls = []
+
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = torch.nn.Parameter(torch.ones(2))
+
+        def forward(self, x, y):
+            calls.append((x, y))
+            return dist.Normal(0.1 * y[..., :2] + x.mean((-1, -2)), self.scale).to_event(1)
+
+    vae = of_images(kind, Own())
+    labels = torch.tensor([0, 2, 1, 0, 1])
+    y = one_hot(labels, 3).float()
+    x = torch.rand(5, *IMAGE).round()
+    calls.clear()
+    vae.guide(x, y if kind is ConditionalVAE else labels)
+    ((got_x, got_y),) = calls
+    assert torch.equal(got_x, x)
+    assert torch.equal(got_y, y)
+    if kind is SemiSupervisedVAE:
+        calls.clear()
+        TraceEnum_ELBO(max_plate_nesting=1).loss(vae.model, vae.guide, x)
+        ((got_x, got_y),) = calls
+        assert torch.equal(got_x, x)
+        assert torch.equal(got_y, torch.eye(3)[:, None])  # each label, for all data
+
+
+@pytest.mark.parametrize("kind", [ConditionalVAE, SemiSupervisedVAE])
+def test_flat_features_are_what_one_argument_gets(kind):
+    """Flattening in the posterior or before it is the same, in each bit."""
+    posterior = posteriors.Normal(nn.mlp(16 + 3, [8], 4))
+    plain = of_images(kind, posterior)
+    other = copy.deepcopy(plain)
+    other.posterior = ConditionalPosterior(torch.nn.Flatten(-3), other.posterior)
+    labels = torch.arange(6) % 3
+    y = one_hot(labels, 3).float() if kind is ConditionalVAE else labels
+    x = plain.sample(y)
+
+    def outcomes(vae):
+        torch.manual_seed(2)
+        found = [log_weights(partial(vae.model, y=y), partial(vae.guide, y=y), x, 5)]
+        found += [vae.codes(x, y)["z"], vae.reconstruct(x, y)]
+        if kind is SemiSupervisedVAE:
+            found.append(torch.tensor(TraceEnum_ELBO(max_plate_nesting=1).loss(vae.model, vae.guide, x)))
+        return found
+
+    assert all(torch.equal(a, b) for a, b in zip(outcomes(plain), outcomes(other), strict=True))
+
+
+@pytest.mark.parametrize("kind", [ConditionalVAE, SemiSupervisedVAE])
+def test_convolutional_encoders_learn(kind):
+    """Bars, whose place is not their label; with other labels the data are less probable."""
+    torch.manual_seed(0)
+    x = torch.zeros(120, *IMAGE)
+    labels, place = torch.arange(120) % 3, torch.randint(4, (120,))
+    x[torch.arange(120), 0, place, :4] = 1.0
+    x[torch.arange(120), 0, :, labels] = 1.0
+    features = nn.convolutional_encoder(IMAGE, 8, [4, 8])
+    before = [parameter.detach().clone() for parameter in features.parameters()]
+    vae = of_images(kind, ConditionalPosterior(features, posteriors.Normal(nn.mlp(8 + 3, [], 4))))
+    y = one_hot(labels, 3).float() if kind is ConditionalVAE else labels
+    run = fit(vae, (x, y), epochs=40, batch_size=40, lr=0.03, seed=0, compile=False, progress=False)
+    assert run.history[-1]["train_loss"] < 0.7 * run.history[0]["train_loss"]
+    by_label = [
+        log_weights(partial(vae.model, y=each), partial(vae.guide, y=each), x, 200) for each in (y, y.roll(1, 0))
+    ]
+    right, wrong = (each.logsumexp(0).mean() for each in by_label)
+    assert right > wrong + 1
+    assert all(not torch.equal(old, new) for old, new in zip(before, features.parameters(), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("posterior", "match"),
+    [
+        (ConditionalPosterior(nn.mlp(9, [], 4), appended()), r"posterior\(x\), for x of shape \[1, 1, 4, 4\].* failed"),
+        (ConditionalPosterior(torch.nn.Flatten(-3), nn.mlp(16 + 3, [], 4)), "returned a Tensor; expected a dist"),
+    ],
+)
+def test_features_that_do_not_fit(posterior, match):
+    with pytest.raises((ValueError, TypeError), match=match):
+        of_images(ConditionalVAE, posterior)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from pyro_vae import (
     VAE,
     BottomUp,
     CheckpointError,
+    ConditionalPosterior,
     ConditionalVAE,
     HierarchicalVAE,
     SemiSupervisedVAE,
@@ -157,6 +158,15 @@ def conditional():
     return ConditionalVAE(**with_labels(), conditions=CLASSES)
 
 
+def conditional_on_images():
+    image = (1, 4, 4)
+    posterior = ConditionalPosterior(
+        nn.convolutional_encoder(image, 6, [2, 3]), posteriors.Normal(nn.mlp(6 + CLASSES, [], 2 * LATENT))
+    )
+    likelihood = likelihoods.Bernoulli(nn.mlp(LATENT + CLASSES, [8], image))
+    return ConditionalVAE(priors.StandardNormal(LATENT), likelihood, posterior, conditions=CLASSES)
+
+
 def semi_supervised():
     return SemiSupervisedVAE(**with_labels(), classifier=nn.mlp(EVENT, [], CLASSES), classes=CLASSES, label_weight=2.5)
 
@@ -177,6 +187,7 @@ MODELS = {
     "bottom up": bottom_up,
     "top down": top_down,
     "conditional": conditional,
+    "conditional on images": conditional_on_images,
     "semi-supervised": semi_supervised,
 }
 

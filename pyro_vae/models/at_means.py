@@ -29,7 +29,12 @@ class AtMeans(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None or poutine.util.site_is_subsample(msg):
             return
-        msg["value"] = mean_or_draw(msg["fn"]) if self._or_draw else mean_of(msg["fn"], f"site {msg['name']!r}, a ")
+        try:
+            msg["value"] = mean_of(msg["fn"], f"site {msg['name']!r}, a ")
+        except NotImplementedError:
+            if self._or_draw:
+                return
+            raise
         msg["done"] = True
 
 
