@@ -106,7 +106,7 @@ def test_draws_from_the_prior_are_those_of_the_model(make, drawn_for, given):
 
 
 def test_draws_have_the_distribution_of_the_prior():
-    """Of two layers: p(z1) by its first two moments, 6 standard errors."""
+    """Of two layers: p(z1) by its first two moments, 6 standard errors (of standard deviations: twice a normal's)."""
     model = top_down(normal)
     n = 20_000
     latents, _ = model.draw_prior(n)
@@ -114,6 +114,7 @@ def test_draws_have_the_distribution_of_the_prior():
     other = q.sample()
     error = (latents["z1"].var(0) / n + other.var(0) / n).sqrt()
     assert ((latents["z1"].mean(0) - other.mean(0)).abs() < 6 * error).all()
+    assert_close(latents["z1"].std(0), other.std(0), rtol=2 * 6 * (2 / (2 * n)) ** 0.5, atol=0)
     assert_close(latents["z2"].std(0), torch.ones(LATENT), atol=6 / (2 * n) ** 0.5, rtol=0)
 
 

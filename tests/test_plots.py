@@ -184,6 +184,7 @@ def test_titles_are_not_cut(columns, width):
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         assert figure.texts
+        assert figure.get_figwidth() < 3.5 + 2 * columns * 0.6 * width / 10  # which the titles have not widened much
         for text in figure.texts:
             box = text.get_window_extent(canvas.get_renderer())
             assert 0 <= box.x0 <= box.x1 <= figure.bbox.width
