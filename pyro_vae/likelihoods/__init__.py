@@ -17,13 +17,16 @@ location and a scale. So ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and ``nn.con
 | real numbers | ``Normal``, ``HeteroscedasticNormal`` |
 | counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial`` |
 | classes | ``Categorical`` |
+| columns of different kinds | ``Columns`` |
 """
 
+from pyro_vae.likelihoods import columns
 from pyro_vae.likelihoods.bernoulli import Bernoulli
 from pyro_vae.likelihoods.categorical import Categorical
 from pyro_vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyro_vae.likelihoods.discretized_logistic import DiscretizedLogistic
 from pyro_vae.likelihoods.incomplete import Incomplete
+from pyro_vae.likelihoods.mixed import Columns
 from pyro_vae.likelihoods.negative_binomial import HeterogeneousNegativeBinomial, NegativeBinomial
 from pyro_vae.likelihoods.normal import HeteroscedasticNormal, Normal
 from pyro_vae.likelihoods.poisson import Poisson
@@ -32,6 +35,7 @@ from pyro_vae.likelihoods.positive import PositiveParameter
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Columns",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "HeterogeneousNegativeBinomial",
@@ -41,4 +45,5 @@ __all__ = [
     "Normal",
     "Poisson",
     "PositiveParameter",
+    "columns",
 ]

@@ -4,6 +4,7 @@ Any module that does so works instead, and :class:`Broadcast` makes one of a mod
 """
 
 from pyro_vae.nn.broadcast import Broadcast
+from pyro_vae.nn.column_features import ColumnFeatures
 from pyro_vae.nn.convolutional import convolutional_decoder, convolutional_encoder
 from pyro_vae.nn.fill_missing import FillMissing
 from pyro_vae.nn.gated_perceptron import gated_mlp
@@ -13,6 +14,7 @@ from pyro_vae.nn.residual_block import ResidualBlock
 
 __all__ = [
     "Broadcast",
+    "ColumnFeatures",
     "FillMissing",
     "OneHot",
     "ResidualBlock",
