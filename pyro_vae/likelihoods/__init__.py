@@ -15,7 +15,7 @@ location and a scale. So ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and ``nn.con
 | from 0 to 1 | ``ContinuousBernoulli`` |
 | levels k / 255, as 8-bit pixels | ``DiscretizedLogistic``, ``Categorical`` (as integers) |
 | real numbers | ``Normal``, ``HeteroscedasticNormal`` |
-| counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial`` |
+| counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial``, ``ZeroInflated`` |
 | classes | ``Categorical`` |
 | columns of different kinds | ``Columns`` |
 """
@@ -31,6 +31,7 @@ from pyro_vae.likelihoods.negative_binomial import HeterogeneousNegativeBinomial
 from pyro_vae.likelihoods.normal import HeteroscedasticNormal, Normal
 from pyro_vae.likelihoods.poisson import Poisson
 from pyro_vae.likelihoods.positive import PositiveParameter
+from pyro_vae.likelihoods.zero_inflated import ZeroInflated
 
 __all__ = [
     "Bernoulli",
@@ -45,5 +46,6 @@ __all__ = [
     "Normal",
     "Poisson",
     "PositiveParameter",
+    "ZeroInflated",
     "columns",
 ]
