@@ -99,6 +99,7 @@ LIKELIHOODS = {
         nn.mlp(LATENT, [8], 7),
         [likelihoods.columns.Real(), likelihoods.columns.Count(), likelihoods.columns.Categorical(3)],
     ),
+    "Rescaled": lambda: likelihoods.Rescaled(likelihoods.Normal(decoder(), 0.5), [1.0, 0.0, -2.0], 3.0),
     "linear normal": lambda: LinearLikelihood(torch.randn(3, LATENT), torch.zeros(3), 1.0),
 }
 POSTERIORS = {

@@ -216,3 +216,37 @@ def test_a_run_can_be_loaded_again(tmp_path):
     again = load(tmp_path)
     z = torch.randn(3, 2)
     assert torch.equal(again.likelihood(z).log_prob(x[:3]), vae.likelihood(z).log_prob(x[:3]))
+
+
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_rescaled_likelihood_counts_the_jacobian(missing):
+    torch.manual_seed(0)
+    network, center, scale = (
+        torch.nn.Linear(2, 3).double(),
+        torch.tensor([1.0, -2.0, 5.0]),
+        torch.tensor([0.1, 3.0, 10.0]),
+    )
+    p = likelihoods.Rescaled(likelihoods.Normal(network, 0.5), center, scale).double()
+    z = torch.randn(6, 2, dtype=torch.float64)
+    direct = torch.distributions.Normal(center + scale * network(z), 0.5 * scale)
+    x = p(z).sample()
+    expected = direct.log_prob(x)
+    if missing:
+        p = likelihoods.Incomplete(p)
+        x[:, 1] = torch.nan
+        expected[:, 1] = 0
+    assert torch.allclose(p(z).log_prob(x), expected.sum(-1))
+    assert torch.allclose(p(z).mean, direct.mean)
+
+
+def test_standardizing_undoes_rescaling():
+    center, scale = torch.tensor([1.0, -2.0]), torch.tensor([0.1, 3.0])
+    network = nn.Standardize(torch.nn.Identity(), center, scale)
+    assert torch.allclose(network(center + scale * torch.tensor([0.5, -1.0])), torch.tensor([0.5, -1.0]))
+    assert network(torch.tensor([torch.nan, 1.0])).isnan().tolist() == [True, False]
+
+
+@pytest.mark.parametrize(("center", "scale"), [(0.0, 0.0), (0.0, [1.0, -1.0]), (float("nan"), 1.0)])
+def test_scales_that_cannot_be_are_refused(center, scale):
+    with pytest.raises(ValueError, match=r"(center|scale) is .*; expected (positive|finite) numbers"):
+        likelihoods.Rescaled(likelihoods.Normal(torch.nn.Linear(2, 2), 1.0), center, scale)

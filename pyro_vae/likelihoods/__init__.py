@@ -14,7 +14,7 @@ location and a scale. So ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and ``nn.con
 | 0 or 1 | ``Bernoulli`` |
 | from 0 to 1 | ``ContinuousBernoulli`` |
 | levels k / 255, as 8-bit pixels | ``DiscretizedLogistic``, ``Categorical`` (as integers) |
-| real numbers | ``Normal``, ``HeteroscedasticNormal`` |
+| real numbers | ``Normal``, ``HeteroscedasticNormal``; ``Rescaled`` to any units |
 | counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial``, ``ZeroInflated`` |
 | classes | ``Categorical`` |
 | columns of different kinds | ``Columns`` |
@@ -31,6 +31,7 @@ from pyro_vae.likelihoods.negative_binomial import HeterogeneousNegativeBinomial
 from pyro_vae.likelihoods.normal import HeteroscedasticNormal, Normal
 from pyro_vae.likelihoods.poisson import Poisson
 from pyro_vae.likelihoods.positive import PositiveParameter
+from pyro_vae.likelihoods.rescaled import Rescaled
 from pyro_vae.likelihoods.zero_inflated import ZeroInflated
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "Normal",
     "Poisson",
     "PositiveParameter",
+    "Rescaled",
     "ZeroInflated",
     "columns",
 ]

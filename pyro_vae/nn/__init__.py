@@ -15,6 +15,7 @@ from pyro_vae.nn.recurrent import recurrent_decoder, recurrent_encoder
 from pyro_vae.nn.residual_block import ResidualBlock
 from pyro_vae.nn.series import series_decoder, series_encoder
 from pyro_vae.nn.size_factor import Log1p, SizeFactor
+from pyro_vae.nn.standardize import Standardize
 
 __all__ = [
     "Broadcast",
@@ -25,6 +26,7 @@ __all__ = [
     "OneHot",
     "ResidualBlock",
     "SizeFactor",
+    "Standardize",
     "convolutional_decoder",
     "convolutional_encoder",
     "gated_mlp",
