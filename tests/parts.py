@@ -37,6 +37,17 @@ def decoder(*outputs):
     return nn.mlp(LATENT, [8], (*EVENT, *outputs))
 
 
+class Shifted(torch_nn.Module):
+    """A network whose outputs are moved: for counts that are not all zero."""
+
+    def __init__(self, network, by):
+        super().__init__()
+        self.network, self.by = network, by
+
+    def forward(self, z):
+        return self.network(z) + self.by
+
+
 class TorchPrior(torch_nn.Module):
     """A user's own prior, from torch's distributions rather than Pyro's."""
 
@@ -83,6 +94,12 @@ LIKELIHOODS = {
     "Normal": lambda: likelihoods.Normal(decoder(), 0.5),
     "Normal, learned scale": lambda: likelihoods.Normal(decoder(), likelihoods.PositiveParameter(1.0)),
     "Poisson": lambda: likelihoods.Poisson(decoder()),
+    "ZeroInflated": lambda: likelihoods.ZeroInflated(likelihoods.Poisson(Shifted(decoder(), 2.0)), decoder()),
+    "Columns": lambda: likelihoods.Columns(
+        nn.mlp(LATENT, [8], 7),
+        [likelihoods.columns.Real(), likelihoods.columns.Count(), likelihoods.columns.Categorical(3)],
+    ),
+    "Rescaled": lambda: likelihoods.Rescaled(likelihoods.Normal(decoder(), 0.5), [1.0, 0.0, -2.0], 3.0),
     "linear normal": lambda: LinearLikelihood(torch.randn(3, LATENT), torch.zeros(3), 1.0),
 }
 POSTERIORS = {

@@ -85,6 +85,39 @@ def incomplete():
     return VAE(priors.StandardNormal(LATENT), likelihoods.Incomplete(complete), posteriors.Normal(network))
 
 
+def zero_inflated():
+    return VAE(
+        priors.StandardNormal(LATENT),
+        likelihoods.ZeroInflated(likelihoods.Poisson(parts.decoder()), parts.decoder()),
+        posteriors.Normal(nn.Log1p(encoder(2 * LATENT))),
+    )
+
+
+def series():
+    return VAE(
+        priors.StandardNormal(LATENT),
+        likelihoods.Incomplete(likelihoods.HeteroscedasticNormal(nn.series_decoder(LATENT, (11, 2, 2), (4, 3)))),
+        posteriors.Normal(nn.MarkMissing(nn.series_encoder((11, 4), 2 * LATENT, (3, 4)))),
+    )
+
+
+def recurrent():
+    return VAE(
+        priors.StandardNormal(LATENT),
+        likelihoods.Normal(nn.recurrent_decoder(LATENT, (5, 2), 4), 1.0),
+        posteriors.Normal(nn.recurrent_encoder((5, 2), 2 * LATENT, 4)),
+    )
+
+
+def counts_with_sizes():
+    return ConditionalVAE(
+        priors.StandardNormal(LATENT),
+        likelihoods.Poisson(nn.SizeFactor(nn.mlp(LATENT + CLASSES - 1, [8], EVENT))),
+        posteriors.Normal(nn.mlp(3 + CLASSES, [8], 2 * LATENT)),
+        CLASSES,
+    )
+
+
 def linear_gaussian():
     p = likelihoods.Normal(nn.mlp(LATENT, [], EVENT), likelihoods.PositiveParameter(torch.ones(EVENT)))
     return VAE(priors.StandardNormal(LATENT), p, posteriors.LinearGaussian(p, LATENT))
@@ -174,12 +207,16 @@ def semi_supervised():
 OWN = {"torch's own", "zuko flow", "linear normal", "one covariance"}  # parts of the tests, or of others
 MODELS = {
     **{name: prior(name) for name in parts.PRIORS if name not in OWN | {"HypersphericalUniform"}},
-    **{name: likelihood(name) for name in parts.LIKELIHOODS if name not in OWN | {"Categorical"}},
+    **{name: likelihood(name) for name in parts.LIKELIHOODS if name not in OWN | {"Categorical", "ZeroInflated"}},
     **{name: posterior(name) for name in parts.POSTERIORS if name not in OWN | {"ProjectedNormal", "LinearGaussian"}},
     "VampPrior, clipped": vamp,
     "on the sphere": on_the_sphere,
     "classes": classes,
     "incomplete": incomplete,
+    "zero-inflated": zero_inflated,
+    "series": series,
+    "recurrent": recurrent,
+    "counts with sizes": counts_with_sizes,
     "LinearGaussian": linear_gaussian,
     "convolutional": convolutional,
     "torch's modules": torchs_own,

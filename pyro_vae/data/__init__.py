@@ -9,6 +9,9 @@ for x in data.Batches(mnist.train, 128, transform=data.binarize.dynamic):
 from pyro_vae.data import binarize
 from pyro_vae.data.batches import Batches
 from pyro_vae.data.by_name import load
+from pyro_vae.data.frames import read_frame
+from pyro_vae.data.image_folder import ImageFolder
+from pyro_vae.data.sparse_counts import SparseCounts
 from pyro_vae.data.splits import Splits
 
-__all__ = ["Batches", "Splits", "binarize", "load"]
+__all__ = ["Batches", "ImageFolder", "SparseCounts", "Splits", "binarize", "load", "read_frame"]

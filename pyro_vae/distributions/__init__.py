@@ -1,6 +1,7 @@
 """Distributions as Pyro wants them."""
 
 from pyro_vae.distributions import kl_normals as kl_normals  # the divergences are registered by the import
+from pyro_vae.distributions.columnwise import Columnwise
 from pyro_vae.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.discretized_logistic import DiscretizedLogistic
@@ -11,6 +12,7 @@ from pyro_vae.distributions.poisson import Poisson
 from pyro_vae.distributions.projected_normal import ProjectedNormal
 
 __all__ = [
+    "Columnwise",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "HypersphericalUniform",

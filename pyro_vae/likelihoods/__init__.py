@@ -14,24 +14,30 @@ location and a scale. So ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and ``nn.con
 | 0 or 1 | ``Bernoulli`` |
 | from 0 to 1 | ``ContinuousBernoulli`` |
 | levels k / 255, as 8-bit pixels | ``DiscretizedLogistic``, ``Categorical`` (as integers) |
-| real numbers | ``Normal``, ``HeteroscedasticNormal`` |
-| counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial`` |
+| real numbers | ``Normal``, ``HeteroscedasticNormal``; ``Rescaled`` to any units |
+| counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial``, ``ZeroInflated`` |
 | classes | ``Categorical`` |
+| columns of different kinds | ``Columns`` |
 """
 
+from pyro_vae.likelihoods import columns
 from pyro_vae.likelihoods.bernoulli import Bernoulli
 from pyro_vae.likelihoods.categorical import Categorical
 from pyro_vae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyro_vae.likelihoods.discretized_logistic import DiscretizedLogistic
 from pyro_vae.likelihoods.incomplete import Incomplete
+from pyro_vae.likelihoods.mixed import Columns
 from pyro_vae.likelihoods.negative_binomial import HeterogeneousNegativeBinomial, NegativeBinomial
 from pyro_vae.likelihoods.normal import HeteroscedasticNormal, Normal
 from pyro_vae.likelihoods.poisson import Poisson
 from pyro_vae.likelihoods.positive import PositiveParameter
+from pyro_vae.likelihoods.rescaled import Rescaled
+from pyro_vae.likelihoods.zero_inflated import ZeroInflated
 
 __all__ = [
     "Bernoulli",
     "Categorical",
+    "Columns",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
     "HeterogeneousNegativeBinomial",
@@ -41,4 +47,7 @@ __all__ = [
     "Normal",
     "Poisson",
     "PositiveParameter",
+    "Rescaled",
+    "ZeroInflated",
+    "columns",
 ]

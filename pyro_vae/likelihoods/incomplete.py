@@ -10,6 +10,7 @@ from pyro.contrib.zuko import ZukoToPyro
 from torch import Tensor, nn
 from torch.distributions import biject_to, constraints
 
+from pyro_vae.distributions.columnwise import ColumnSupports
 from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.independent import split_independent
 
@@ -84,6 +85,8 @@ class _Incomplete(dist.TorchDistribution):
 
 def _possible(support: Any, value: Tensor) -> Tensor:
     """A number in the support: that which zero is mapped to, or zero where there is no such map, as for counts."""
+    if isinstance(support, ColumnSupports):
+        return support.possible(value)
     zero = value.new_zeros(())
     try:
         return zero if support.is_discrete else biject_to(support)(zero)

@@ -1,0 +1,89 @@
+"""Counts of which most are zero: kept sparse until they are in a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pyro_vae.data.npz import reason
+
+__all__ = ["SparseCounts"]
+
+
+class SparseCounts(Dataset[Tensor]):
+    """The rows of a sparse matrix of SciPy, each ``[features]``, as floats when they are asked for.
+
+    Args:
+        matrix: A sparse matrix or array ``[n, features]`` of counts, of any format.
+
+    Raises:
+        TypeError: If it is not a sparse matrix.
+        ValueError: If it is empty, or a value is not a count.
+    """
+
+    def __init__(self, matrix: Any) -> None:
+        if not hasattr(matrix, "tocsr") or matrix.ndim != 2:
+            raise TypeError(f"matrix is of type {type(matrix).__name__}; expected a sparse matrix of SciPy")
+        if 0 in matrix.shape:
+            raise ValueError(f"matrix has shape {list(matrix.shape)}; expected at least one row and one column")
+        self.matrix = matrix.tocsr()
+        self.matrix.sum_duplicates()
+        values = self.matrix.data
+        wrong = ~((values >= 0) & (values % 1 == 0))
+        if wrong.any():
+            place = int(wrong.nonzero()[0][0])
+            row = int(np.searchsorted(self.matrix.indptr, place, side="right")) - 1
+            raise ValueError(
+                f"the sparse matrix has {int(wrong.sum())} values that are not counts: the first is {values[place]} in "
+                f"row {row}, column {int(self.matrix.indices[place])}"
+            )
+
+    @classmethod
+    def read(cls, path: str | Path) -> SparseCounts:
+        """Reads a file of ``scipy.sparse.save_npz`` or, if anndata is installed, the counts ``X`` of an ``.h5ad`` file.
+
+        Raises:
+            OSError: If the file cannot be read.
+            ModuleNotFoundError: If a package that reads such files is not installed.
+            ValueError: If it is damaged, or not such a file, or a value is not a count.
+        """
+        path = Path(path)
+        try:
+            if path.suffix == ".h5ad":
+                import anndata
+
+                return cls(anndata.read_h5ad(path).X)
+            from scipy import sparse
+
+            return cls(sparse.load_npz(path))
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f"to read {str(path)!r}, install {error.name}: pip install {error.name}"
+            ) from error
+        except (OSError, TypeError):
+            raise
+        except Exception as error:
+            if "not counts" in str(error) or "shape" in str(error):
+                raise
+            raise ValueError(f"the sparse matrix {str(path)!r} cannot be read: {reason(error)}") from error
+
+    def __len__(self) -> int:
+        return self.matrix.shape[0]
+
+    def __getitem__(self, index: int) -> Tensor:
+        """The row at this place, ``[features]``."""
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+        """The rows at these places: one look-up for a whole batch."""
+        return list(torch.from_numpy(self.matrix[list(indices)].toarray()).float())
+
+    def __repr__(self) -> str:
+        filled = self.matrix.nnz / (self.matrix.shape[0] * self.matrix.shape[1])
+        return f"SparseCounts({self.matrix.shape[0]} x {self.matrix.shape[1]}, {filled:.1%} not zero)"

@@ -1,0 +1,23 @@
+"""Columns of 0 and 1."""
+
+from __future__ import annotations
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+__all__ = ["Binary"]
+
+
+class Binary(nn.Module):
+    """0 or 1, of which a network gives the logit."""
+
+    num_parameters = 1
+    num_features = 1
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """Returns the distribution of one value, for parameters ``[*batch, 1]``."""
+        return dist.Bernoulli(logits=parameters.squeeze(-1), validate_args=False)
+
+    def features(self, x: Tensor) -> Tensor:
+        """-1 or 1, ``[*batch, 1]``, for values ``[*batch]``."""
+        return (2 * x - 1).unsqueeze(-1)

@@ -1,0 +1,46 @@
+"""Columns of real numbers."""
+
+from __future__ import annotations
+
+from pyro import distributions as dist
+from torch import Tensor, nn
+
+from pyro_vae.checks import check_positive
+from pyro_vae.distributions.positive_scale import positive_scale
+
+__all__ = ["Real"]
+
+
+class Real(nn.Module):
+    """Real numbers with a normal distribution, of which a network gives the location and the scale.
+
+    The network works with standardized numbers; the density is that of the data in their own units.
+
+    Args:
+        center: What is subtracted to standardize, such as the mean of the column.
+        scale: What is divided by, such as its standard deviation.
+        floor: The smallest standard deviation of the noise, in units of ``scale``. Without it, the density of a column
+            with repeated values has no bound.
+
+    Raises:
+        ValueError: If ``scale`` or ``floor`` is not positive.
+    """
+
+    num_parameters = 2
+    num_features = 1
+
+    def __init__(self, center: float = 0.0, scale: float = 1.0, floor: float = 0.01) -> None:
+        super().__init__()
+        self.center, self.scale = float(center), float(check_positive("scale", scale))
+        self.floor = float(check_positive("floor", floor))
+
+    def forward(self, parameters: Tensor) -> dist.TorchDistribution:
+        """Returns the distribution of one value, for parameters ``[*batch, 2]``."""
+        loc, raw = parameters.unbind(-1)
+        return dist.Normal(
+            self.center + self.scale * loc, self.scale * (self.floor + positive_scale(raw)), validate_args=False
+        )
+
+    def features(self, x: Tensor) -> Tensor:
+        """The standardized number, ``[*batch, 1]``, for values ``[*batch]``."""
+        return ((x - self.center) / self.scale).unsqueeze(-1)

@@ -1,0 +1,45 @@
+"""What an encoder gets of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["ColumnFeatures"]
+
+
+class ColumnFeatures(nn.Module):
+    """Standardizes numbers, makes categories into vectors, and calls the network with them.
+
+    A missing value (NaN) is made into zeros. A further feature of each column says whether its value is observed, so
+    that the network can tell a gap from a zero (Nazabal et al. 2020, section 2.2, have the zeros alone).
+
+    Args:
+        network: Maps features ``[*batch, num_features]`` to whatever it does.
+        kinds: One for each column, from ``pyro_vae.likelihoods.columns``: the same as those of the likelihood.
+
+    Attributes:
+        num_features: The number of inputs that the network gets: those of all kinds, and one more for each column.
+
+    Example:
+        >>> from pyro_vae.likelihoods import columns
+        >>> ColumnFeatures(nn.Identity(), [columns.Real(2.0), columns.Categorical(3)])(torch.tensor([[3.0, torch.nan]]))
+        tensor([[1., 0., 0., 0., 1., 0.]])
+    """
+
+    def __init__(self, network: nn.Module, kinds: Sequence[nn.Module]) -> None:
+        super().__init__()
+        self.network = network
+        self.kinds = nn.ModuleList(kinds)
+        self.num_features = sum(kind.num_features + 1 for kind in kinds)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Calls the network with the features of x ``[*batch, columns]``."""
+        missing = x.isnan()
+        known = torch.where(missing, 1.0, x)  # a value that every kind has
+        parts = [
+            kind.features(known[..., i]).masked_fill(missing[..., i, None], 0.0) for i, kind in enumerate(self.kinds)
+        ]
+        return self.network(torch.cat([*parts, (~missing).to(x.dtype)], dim=-1))

@@ -1,0 +1,32 @@
+"""Networks for series and arrays with gaps."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["MarkMissing"]
+
+
+class MarkMissing(nn.Module):
+    """Puts zeros in the gaps, says where they are, and calls the network.
+
+    The last dimension gets twice as many features: the values, and for each of them 1 if it is observed, else 0. So a
+    network can tell a gap from a zero, and the end of a short series from its values.
+
+    Args:
+        network: Maps ``[*batch, *event, 2 * features]`` to whatever it does.
+
+    Example:
+        >>> MarkMissing(nn.Identity())(torch.tensor([[3.0, torch.nan]]))
+        tensor([[3., 0., 1., 0.]])
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Calls the network with the values and marks of x ``[*batch, *event, features]``."""
+        missing = x.isnan()
+        return self.network(torch.cat([torch.where(missing, 0.0, x), (~missing).to(x.dtype)], dim=-1))

@@ -1,0 +1,114 @@
+"""What kind a column of a data frame is, by its dtype and its values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pyro_vae.checks import check_choice
+from pyro_vae.tables.column import KINDS, Column
+
+__all__ = ["find_column"]
+
+MOST_CATEGORIES = 50  # more different words are a text or a name, unless somebody says otherwise
+MOST_LEVELS = 10  # so many different integers are categories with an order
+MOST_ROWS_TO_COUNT_IDS = 20
+
+
+def find_column(values: pd.Series, kind: str | None = None) -> Column:
+    """Finds the kind of a column, and what its values are standardized by.
+
+    Args:
+        values: The column.
+        kind: Its kind, if that is known.
+
+    Raises:
+        ValueError: If the kind is not one of ``KINDS``, the values do not have it, or the kind cannot be told.
+    """
+    name, known = str(values.name), values.dropna()
+    if kind is not None:
+        check_choice(f"the kind of column {name!r}", kind, KINDS)
+    if kind == "drop":
+        return Column(name, "drop", str(values.dtype), "as asked")
+    if known.empty:
+        raise ValueError(f"column {name!r} has no values: all are missing; drop it")
+    found, why = (kind, "as asked") if kind is not None else _kind(name, known)
+    if found == "drop":
+        return Column(name, "drop", str(values.dtype), why)
+    if found in ("binary", "categorical", "ordinal"):
+        categories = _categories(name, known, found)
+        return Column(name, found, str(values.dtype), why, categories)
+    column = Column(name, found, str(values.dtype), why)
+    numbers = column.numbers(known)
+    numbers = np.log(numbers) if found == "positive" else np.log1p(numbers) if found == "count" else numbers
+    spread = float(numbers.std())
+    return Column(name, found, str(values.dtype), why, (), float(numbers.mean()), spread if spread > 0 else 1.0)
+
+
+def _kind(name: str, known: pd.Series) -> tuple[str, str]:
+    unique = known.nunique()
+    if isinstance(known.dtype, pd.CategoricalDtype):
+        return ("ordinal", "an ordered category") if known.cat.ordered else ("categorical", "a category")
+    if pd.api.types.is_bool_dtype(known):
+        return "binary", "true or false"
+    if pd.api.types.is_datetime64_any_dtype(known) or pd.api.types.is_timedelta64_dtype(known):
+        raise ValueError(f"column {name!r} has dates; make numbers of them, or drop it")
+    if unique == 1:
+        return "drop", "one value only"
+    if not pd.api.types.is_numeric_dtype(known):
+        return _words(name, known, unique)
+    numbers = known.to_numpy(np.float64)
+    if set(np.unique(numbers)) <= {0.0, 1.0}:
+        return "binary", "0 or 1"
+    if not (numbers % 1 == 0).all():
+        return _continuous(numbers)
+    if unique == len(known) > MOST_ROWS_TO_COUNT_IDS and (np.diff(np.sort(numbers)) == 1).all():
+        return "drop", "an identifier: each integer once"
+    if unique <= MOST_LEVELS and numbers.min() in (0, 1) and (np.diff(np.unique(numbers)) == 1).all():
+        return "ordinal", f"the integers from {numbers.min():.0f} to {numbers.max():.0f}"
+    if numbers.min() >= 0 and numbers.var() > numbers.mean() / 2:
+        return "count", "integers of at least 0"
+    return "real", "integers"
+
+
+def _words(name: str, known: pd.Series, unique: int) -> tuple[str, str]:
+    if unique == 2:
+        return "binary", "two different words"
+    if unique == len(known) > MOST_ROWS_TO_COUNT_IDS:
+        return "drop", "an identifier: no word twice"
+    if unique > MOST_CATEGORIES:
+        raise ValueError(
+            f"column {name!r} has {unique} different words, so it may be a text or a name; give its kind: drop or "
+            "categorical"
+        )
+    return "categorical", f"{unique} different words"
+
+
+def _continuous(numbers: np.ndarray) -> tuple[str, str]:
+    if numbers.min() > 0:
+        skew, log_skew = _skewness(numbers), _skewness(np.log(numbers))
+        if skew > 0.5 and abs(log_skew) < skew / 2:
+            return "positive", "positive and skewed"
+    return "real", "real numbers"
+
+
+def _skewness(numbers: np.ndarray) -> float:
+    spread = numbers.std()
+    return float((((numbers - numbers.mean()) / spread) ** 3).mean()) if spread > 0 else 0.0
+
+
+def _categories(name: str, known: pd.Series, kind: str) -> tuple[Any, ...]:
+    if isinstance(known.dtype, pd.CategoricalDtype):
+        present = set(known)
+        values = [value for value in known.cat.categories.tolist() if known.cat.ordered or value in present]
+    else:
+        try:
+            values = sorted(known.unique().tolist())
+        except TypeError:  # of different types
+            values = sorted(known.unique().tolist(), key=lambda value: (type(value).__name__, str(value)))
+    if len(values) < 2 or (kind == "binary" and len(values) > 2):
+        expected = "two" if kind == "binary" else "two or more"
+        raise ValueError(f"column {name!r} has {len(values)} different values; a {kind} column has {expected}")
+    return tuple(values)

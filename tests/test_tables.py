@@ -1,0 +1,193 @@
+"""Data frames as tensors and back: kinds of columns, values that are refused, and what a model makes of a table."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pyro_vae import VAE, evidence, fit, likelihoods, nn, posteriors, priors
+from pyro_vae.tables import Table
+
+N = 60
+RNG = np.random.default_rng(0)
+FRAME = pd.DataFrame(
+    {
+        "row": range(N),
+        "age": RNG.normal(50, 9, N),
+        "income": RNG.lognormal(9, 1, N),
+        "visits": RNG.poisson(9, N) + 3,
+        "year": RNG.integers(1970, 1983, N),
+        "stars": RNG.permutation([1, 2, 3, 4, 5] * (N // 5)),
+        "smokes": ["yes", "no"] * (N // 2),
+        "colour": ["red", "green", "blue"] * (N // 3),
+        "size": pd.Categorical(["small", "middle", "large"] * (N // 3), ["small", "middle", "large"], ordered=True),
+        "ill": [True, False] * (N // 2),
+        "name": [f"person {i}" for i in range(N)],
+        "one": ["same"] * N,
+    }
+)
+EXPECTED = {
+    "row": "drop", "age": "real", "income": "positive", "visits": "count", "year": "real", "stars": "ordinal",
+    "smokes": "binary", "colour": "categorical", "size": "ordinal", "ill": "binary", "name": "drop", "one": "drop",
+}  # fmt: skip
+KEPT = [name for name, kind in EXPECTED.items() if kind != "drop"]
+
+
+def with_gaps(frame):
+    frame = frame.copy()
+    for i, name in enumerate(KEPT):
+        frame[name] = frame[name].astype("boolean" if name == "ill" else frame[name].dtype).mask(np.arange(N) % 7 == i)
+    return frame
+
+
+def test_kinds_are_found():
+    assert {column.name: column.kind for column in Table.of(FRAME).columns} == EXPECTED
+    assert {column.name: column.kind for column in Table.of(with_gaps(FRAME)).columns} == EXPECTED | {
+        "visits": EXPECTED["visits"]
+    }
+
+
+def test_a_kind_can_be_chosen():
+    table = Table.of(FRAME, {"age": "positive", "row": "real", "stars": "categorical", "visits": "drop"})
+    kinds = {column.name: column.kind for column in table.columns}
+    assert [kinds[name] for name in ("age", "row", "stars", "visits")] == ["positive", "real", "categorical", "drop"]
+
+
+@pytest.mark.parametrize("gaps", [False, True])
+def test_a_frame_comes_back_as_it_was(gaps):
+    frame = with_gaps(FRAME) if gaps else FRAME
+    table = Table.of(frame)
+    x = table.tensor(frame)
+    assert x.shape == (N, len(KEPT))
+    assert x.isnan().any() == gaps
+    back = table.frame(x.double())
+    pd.testing.assert_frame_equal(back, frame[KEPT], check_dtype=not gaps, rtol=1e-6)
+
+
+def test_draws_have_the_dtypes_of_the_frame_and_possible_values():
+    table = Table.of(FRAME)
+    torch.manual_seed(0)
+    p = table.likelihood(nn.mlp(2, [], table.num_parameters))
+    frame = table.frame(p(torch.randn(500, 2)).sample())
+    pd.testing.assert_series_equal(frame.dtypes, FRAME[KEPT].dtypes)
+    assert set(frame["colour"]) <= {"red", "green", "blue"}
+    assert (frame["income"] > 0).all()
+    assert (frame["visits"] >= 0).all()
+    assert table.tensor(frame).isfinite().all()
+
+
+def test_it_is_the_same_after_json():
+    table = Table.of(FRAME)
+    again = Table.from_json(json.loads(json.dumps(table.to_json())))
+    assert torch.equal(again.tensor(FRAME), table.tensor(FRAME))
+    assert again.summary() == table.summary()
+
+
+def test_standardized_numbers_have_mean_zero_and_scale_one():
+    table = Table.of(FRAME)
+    features = table.encoder(torch.nn.Identity())(table.tensor(FRAME).double())
+    assert features.shape == (N, table.num_features)
+    numbers = features[:, :4]  # age, income, visits, year
+    assert torch.allclose(numbers.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-5)
+    assert torch.allclose(numbers.std(0, correction=0), torch.ones(4, dtype=torch.float64), atol=1e-5)
+
+
+def other(**values):
+    return FRAME.assign(**values)
+
+
+BAD_FRAMES = {
+    "another category": (other(colour=["mauve"] * N), r"column 'colour' \(categorical\) has 60 values that it cannot have: "
+                         r"the first is 'mauve' in row 0; expected one of 'blue', 'green', 'red'"),
+    "a negative count": (other(visits=[3, -1] * (N // 2)), r"column 'visits' \(count\) .*the first is -1 in row 1; expected a count"),
+    "half a count": (other(visits=[3.0, 2.5] * (N // 2)), r"'visits'.*2.5 in row 1"),
+    "infinity": (other(age=[np.inf] * N), r"'age' \(real\).*expected a finite number"),
+    "zero income": (other(income=[0.0] * N), r"'income' \(positive\).*expected a positive number"),
+    "words": (other(age=["old"] * N), r"'age' \(real\).*the first is 'old' in row 0; expected a number"),
+    "a column less": (FRAME.drop(columns="age"), r"has no column 'age'"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_FRAMES)
+def test_values_that_a_column_cannot_have_are_refused(name):
+    frame, message = BAD_FRAMES[name]
+    with pytest.raises(ValueError, match=message):
+        Table.of(FRAME).tensor(frame)
+
+
+BAD_TABLES = {
+    "a text": (pd.DataFrame({"a": [f"text {i // 2}" for i in range(200)]}), {}, "column 'a' has 100 different words, so it may be"),
+    "nothing but gaps": (other(age=[None] * N), {}, "column 'age' has no values: all are missing"),
+    "dates": (other(age=pd.date_range("2020", periods=N)), {}, "column 'age' has dates"),
+    "an unknown kind": (FRAME, {"age": "number"}, "the kind of column 'age' is 'number'; expected one of 'real'"),
+    "an unknown column": (FRAME, {"wage": "real"}, "kinds has the column 'wage'; the table has row, age"),
+    "three values, binary": (FRAME, {"colour": "binary"}, "column 'colour' has 3 different values; a binary column has two"),
+    "words as numbers": (FRAME, {"colour": "real"}, r"column 'colour' \(real\) has 60 values .*'red' in row 0; expected a number"),
+    "negative as positive": (FRAME.assign(age=-1.0), {"age": "positive"}, "expected a positive number"),
+    "no rows": (FRAME[:0], {}, "frame has 0 rows"),
+    "two of one name": (pd.concat([FRAME["age"], FRAME["age"]], axis=1), {}, "two columns of the name 'age'"),
+    "nothing left": (FRAME[["one"]], {}, "no column of the table is left"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BAD_TABLES)
+def test_tables_that_cannot_be_are_refused(name):
+    frame, kinds, message = BAD_TABLES[name]
+    with pytest.raises(ValueError, match=message):
+        Table.of(frame, kinds)
+
+
+def test_something_else_than_a_frame_is_refused():
+    with pytest.raises(TypeError, match=r"frame is of type ndarray; expected a pandas.DataFrame"):
+        Table.of(np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"x has shape \[3, 2\]; expected \[n, 9\]"):
+        Table.of(FRAME).frame(torch.zeros(3, 2))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.one_of(st.none(), st.integers(-1000, 1000), st.floats(-1e6, 1e6)), min_size=2, max_size=30))
+def test_any_column_of_numbers_is_refused_or_comes_back(values):
+    frame = pd.DataFrame({"a": pd.Series(values, dtype="float64"), "b": range(len(values))})
+    try:
+        table = Table.of(frame, {"b": "real"})
+    except ValueError:
+        assert frame["a"].isna().all()
+        return
+    x = table.tensor(frame).double()
+    if len(table.kept) == 2:
+        back = table.frame(x)["a"].astype("float64")
+        assert np.allclose(back, frame["a"], rtol=1e-6, equal_nan=True)
+
+
+def test_a_model_of_a_table_fills_gaps_and_makes_a_table():
+    """Two columns that follow a third: what is missing is filled in better than by the mean of its column."""
+    rng = np.random.default_rng(1)
+    z = rng.normal(size=400)
+    frame = pd.DataFrame(
+        {
+            "length": 100 + 20 * z + rng.normal(size=400),
+            "weight": np.exp(3 + 0.5 * z + 0.05 * rng.normal(size=400)),
+            "kind": np.where(z + 0.3 * rng.normal(size=400) > 0, "large", "small"),
+        }
+    )
+    gaps = frame.copy()
+    gaps.loc[rng.random(400) < 0.2, "length"] = np.nan
+    table = Table.of(gaps)
+    x = table.tensor(gaps)
+    torch.manual_seed(0)
+    vae = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Incomplete(table.likelihood(nn.mlp(2, [32], table.num_parameters))),
+        posteriors.Normal(table.encoder(nn.mlp(table.num_features, [32], 4))),
+    )
+    fit(vae, x, epochs=60, batch_size=50, lr=5e-3, seed=0, progress=False)
+    filled = evidence.impute(vae.model, vae.guide, x[:60], num_samples=50, progress=False)
+    filled = filled if isinstance(filled, torch.Tensor) else filled.x
+    missing = gaps["length"][:60].isna().to_numpy()
+    error = table.frame(filled)["length"][missing] - frame["length"][:60][missing]
+    assert np.sqrt((error**2).mean()) < 0.5 * frame["length"].std()
+    pd.testing.assert_series_equal(table.frame(vae.sample(10)).dtypes, frame.dtypes)
