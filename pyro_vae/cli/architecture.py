@@ -9,14 +9,19 @@ from functools import partial
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from torch import Tensor
+from torch.nn import Module
 from tyro.conf import arg
 
 from pyro_vae import VAE
 from pyro_vae.checks import check_count
+from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.likelihoods import LIKELIHOODS
 from pyro_vae.cli.networks import NETWORKS
 from pyro_vae.cli.posteriors import POSTERIORS
 from pyro_vae.cli.priors import PRIORS
+from pyro_vae.cli.seen import Seen
+from pyro_vae.cli.wrapping import REAL, wrapped_encoder, wrapped_likelihood
+from pyro_vae.nn import OneHot
 
 __all__ = ["Architecture"]
 
@@ -51,6 +56,10 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
     network: Annotated[str, _one_of("network")] = DEFAULTS["network"]
     latent_dim: int = 50
     """Number of latent dimensions."""
+    missing: Annotated[Literal["auto", "yes", "no"], by_default("auto: yes if the training data have NaN")] = "auto"
+    """Whether values may be missing (NaN): log p(x) is then that of the observed values."""
+    standardize: Annotated[Literal["auto", "yes", "no"], by_default("auto: yes for real numbers from a file")] = "auto"
+    """Whether networks work with standardized data. log p(x) is in the units of the data in any case."""
 
     @classmethod
     def chosen(cls, words: Sequence[str]) -> Any:
@@ -64,15 +73,36 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
         generic: Any = cls
         return generic[tuple(types)]
 
-    def build(self, train: Tensor) -> VAE:
-        """Makes the VAE for data ``[n, *event]``, with random weights from torch's generators.
+    def words(self, binarized: str) -> str:
+        """The parts in words, and how to choose others."""
+        how = f", of data binarized ({binarized})" if binarized != "none" else ""
+        return f"{self.likelihood} likelihood{how}, {self.network} networks; change with --likelihood and --network"
+
+    def build(self, seen: Seen, train: Tensor) -> VAE:
+        """Makes the VAE, with random weights from torch's generators.
+
+        Args:
+            seen: The data.
+            train: The training data as they are trained on, ``[n, *event]``.
 
         Raises:
             ValueError: If an option is invalid, or the parts do not fit together or to the data.
         """
         check_count("--latent-dim", self.latent_dim)
-        event = tuple(train.shape[1:])
         network: Any = self.network_options
-        posterior = self.posterior_options(partial(network.encoder, event), self.latent_dim)
-        likelihood = self.likelihood_options(partial(network.decoder, self.latent_dim), event)
+        gaps = seen.has_gaps if self.missing == "auto" else self.missing == "yes"
+        is_real = seen.standardize and self.likelihood in REAL
+        standardized = is_real if self.standardize == "auto" else self.standardize == "yes"
+        encoder = wrapped_encoder(seen, self.likelihood, self._encoder, gaps, standardized)
+        posterior = self.posterior_options(encoder, self.latent_dim)
+        decoder = partial(network.decoder, self.latent_dim)
+        likelihood = wrapped_likelihood(seen, self.likelihood, self.likelihood_options, decoder, gaps, standardized)
         return VAE(self.prior_options(self.latent_dim, posterior, train), likelihood, posterior)
+
+    def _encoder(self, event: Sequence[int], outputs: int) -> Module:
+        """A network from data to so many outputs; classes become vectors of zeros and a one."""
+        network: Any = self.network_options
+        if self.likelihood != "categorical":
+            return network.encoder(event, outputs)
+        classes = self.likelihood_options.classes
+        return OneHot(network.encoder((*event, classes), outputs), classes)

@@ -15,6 +15,7 @@ from typing import Any
 import tyro
 
 from pyro_vae.cli.architecture import Architecture
+from pyro_vae.cli.data_defaults import with_defaults_for_data
 from pyro_vae.cli.evaluate import Evaluate
 from pyro_vae.cli.info import Info
 from pyro_vae.cli.plot import Plot
@@ -68,6 +69,7 @@ def _parse(words: list[str]) -> Any:
         ValueError: If there is no such command or option, or a value is invalid.
         SystemExit: After ``--help``.
     """
+    words = with_defaults_for_data(words)
     train: Any = Train
     commands = {
         "train": train[Architecture.chosen(words)],

@@ -9,18 +9,19 @@ from typing import Annotated, Literal
 from torch import Tensor
 from tyro.conf import arg
 
-from pyro_vae import data as data_sets
 from pyro_vae.cli.defaults import by_default
+from pyro_vae.cli.seen import Seen, look
 from pyro_vae.data import Splits, binarize
-from pyro_vae.data.from_file import read_splits
 
 __all__ = ["Data"]
 
 DATA = (
-    "Data set: mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist, or a .npy, .npz or .pt file. A "
-    "file contains one array [n, *event], or arrays named train, valid and test. If valid or test is missing, a random "
-    "tenth of the training data is used for it. Bytes are divided by 255. An array [n, height, width] is read as grey "
-    "images."
+    "Data set: mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist; or a folder of images, whose "
+    "subfolders are labels; or a table: .csv, .tsv, .parquet, .feather or .xlsx; or sparse counts: .npz of SciPy or "
+    ".h5ad; or an array: .npy, .npz or .pt. A file of arrays contains one array [n, *event], or arrays named train, "
+    "valid and test. If valid or test is missing, a random tenth of the training data is used for it. Bytes are "
+    "divided by 255. An array [n, height, width] with values from 0 to 1 is read as grey images, any other array of "
+    "this shape as series [n, steps, features]. NaN is a missing value."
 )
 BINARIZE = (
     "How to turn grey levels into 0 and 1. dynamic: drawn at random each time a batch is used (validation and test "
@@ -41,15 +42,35 @@ class Data:
         by_default("that of the run; for train, dynamic for grey data with a Bernoulli likelihood, otherwise none"),
     ] = None
 
-    def load(self) -> Splits:
-        """Loads the data, without binarization.
+    column: tuple[str, ...] = ()
+    """Kinds of columns of a table, as NAME:KIND; kinds: real, positive, count, binary, categorical, ordinal, drop."""
+    labels: Annotated[str | None, by_default("none")] = None
+    """Column of a table with labels, which is not modelled."""
+    size: tuple[int, ...] = ()
+    """Size to which the images of a folder are scaled: one number, or height and width."""
+    crop: Annotated[bool, by_default("images of another shape are cropped")] = True
+    """Stretch the images of a folder instead of cropping them."""
+    skip_broken: bool = False
+    """Leave out the images of a folder that cannot be read."""
+
+    def look(self) -> Seen:
+        """Loads the data, without binarization, and says what they are.
 
         Raises:
             ValueError: If there is no data set of this name, or the content of a file is invalid.
             OSError: If they cannot be read.
         """
-        name = self.data or "mnist"
-        return read_splits(Path(name)) if Path(name).suffix else data_sets.load(name, self.data_root)
+        chosen = (self.column, self.labels, self.size, self.crop, self.skip_broken)
+        return look(self.data or "mnist", self.data_root, *chosen)
+
+    def load(self) -> Splits:
+        """The data alone; see :meth:`look`."""
+        return self.look().splits
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the data are in a file or folder of the user, rather than a data set with a name."""
+        return self.data is not None and bool(Path(self.data).suffix or Path(self.data).is_dir())
 
     def resolved(self, splits: Splits, likelihood: str) -> Data:
         """The options with their defaults for these data filled in, and with absolute paths."""
@@ -57,7 +78,7 @@ class Data:
         grey = bool(((splits.train > 0) & (splits.train < 1)).any())
         return replace(
             self,
-            data=str(Path(name).resolve()) if Path(name).suffix else name,
+            data=str(Path(name).resolve()) if Path(name).suffix or Path(name).is_dir() else name,
             data_root=None if root is None else root.resolve(),
             binarize=self.binarize or ("dynamic" if likelihood == "bernoulli" and grey else "none"),
         )

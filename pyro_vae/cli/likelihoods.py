@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import nn
 
 from pyro_vae import likelihoods
@@ -58,9 +60,80 @@ class Normal:
         return likelihoods.Normal(decoder(event), likelihoods.PositiveParameter(self.scale, self.floor))
 
 
+@dataclass(frozen=True)
+class HeteroscedasticNormal:
+    """Real data, with normal noise whose standard deviation depends on z (Kingma & Welling 2013, appendix C.2)."""
+
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
+        return likelihoods.HeteroscedasticNormal(decoder((*event, 2)))
+
+
+@dataclass(frozen=True)
+class Categorical:
+    """Classes 0, 1, 2, ..."""
+
+    classes: int = 256
+    """Number of classes."""
+
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
+        return likelihoods.Categorical(decoder((*event, self.classes)))
+
+
+@dataclass(frozen=True)
+class Poisson:
+    """Counts whose variance is their mean."""
+
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
+        return likelihoods.Poisson(decoder(event))
+
+
+@dataclass(frozen=True)
+class NegativeBinomial:
+    """Counts that vary more than those of a Poisson distribution, by a learned amount for each feature."""
+
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
+        return likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
+
+
+@dataclass(frozen=True)
+class HeterogeneousNegativeBinomial:
+    """Counts that vary more than those of a Poisson distribution, by an amount that depends on z."""
+
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
+        return likelihoods.HeterogeneousNegativeBinomial(decoder((*event, 2)))
+
+
+@dataclass(frozen=True)
+class ZeroInflated:
+    """Negative binomial counts with additional zeros (Lopez et al. 2018)."""
+
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
+        counts = likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
+        return likelihoods.ZeroInflated(counts, decoder(event))
+
+
+def _dispersion(event: Sequence[int]) -> nn.Module:
+    return likelihoods.PositiveParameter(torch.ones(*event))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table, each of its own kind (Nazabal et al. 2020)."""
+
+    def __call__(self, *_: Any) -> nn.Module:
+        raise ValueError("--likelihood columns is for tables; expected a file .csv, .tsv, .parquet, .feather or .xlsx")
+
+
 LIKELIHOODS: dict[str, type] = {
     "bernoulli": Bernoulli,
+    "categorical": Categorical,
+    "columns": Columns,
     "continuous-bernoulli": ContinuousBernoulli,
     "discretized-logistic": DiscretizedLogistic,
+    "heterogeneous-negative-binomial": HeterogeneousNegativeBinomial,
+    "heteroscedastic-normal": HeteroscedasticNormal,
+    "negative-binomial": NegativeBinomial,
     "normal": Normal,
+    "poisson": Poisson,
+    "zero-inflated": ZeroInflated,
 }

@@ -63,4 +63,38 @@ class Convolutional:
         return nn.convolutional_decoder(latent_dim, outputs, self.channels[::-1], block=self._block)
 
 
-NETWORKS: dict[str, type] = {"mlp": Multilayer, "gated-mlp": GatedMultilayer, "convolutional": Convolutional}
+@dataclass(frozen=True)
+class Series:
+    """Convolutions over time that halve the length of series, and transposed ones that double it."""
+
+    channels: tuple[int, ...] = (32, 64)
+    """Number of channels after each halving of the encoder; the decoder mirrors them."""
+
+    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
+        return nn.series_encoder(event, outputs, self.channels)
+
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
+        return nn.series_decoder(latent_dim, outputs, self.channels[::-1])
+
+
+@dataclass(frozen=True)
+class Recurrent:
+    """Gated recurrent units (Cho et al. 2014), for series; --compile none is often faster."""
+
+    hidden: int = 64
+    """Size of the state."""
+
+    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
+        return nn.recurrent_encoder(event, outputs, self.hidden)
+
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
+        return nn.recurrent_decoder(latent_dim, outputs, self.hidden)
+
+
+NETWORKS: dict[str, type] = {
+    "mlp": Multilayer,
+    "gated-mlp": GatedMultilayer,
+    "convolutional": Convolutional,
+    "series": Series,
+    "recurrent": Recurrent,
+}

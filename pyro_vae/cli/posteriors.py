@@ -79,10 +79,19 @@ class NeuralSpline:
         return posteriors.NeuralSpline(network, latent_dim, self.context, self.transforms, self.hidden, self.bins)
 
 
+@dataclass(frozen=True)
+class ProjectedNormal:
+    """Normal, projected onto the unit sphere, for --prior hyperspherical."""
+
+    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+        return posteriors.ProjectedNormal(encoder(latent_dim))
+
+
 POSTERIORS: dict[str, type] = {
     "normal": Normal,
     "full-normal": FullNormal,
     "low-rank": LowRankNormal,
     "iaf": InverseAutoregressive,
     "spline": NeuralSpline,
+    "projected-normal": ProjectedNormal,
 }

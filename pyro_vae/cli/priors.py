@@ -72,10 +72,19 @@ class Flow:
         return priors.MaskedAutoregressiveFlow(latent_dim, self.transforms, self.hidden)
 
 
+@dataclass(frozen=True)
+class Hyperspherical:
+    """Uniform on the unit sphere (Davidson et al. 2018), for --posterior projected-normal."""
+
+    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
+        return priors.HypersphericalUniform(latent_dim)
+
+
 PRIORS: dict[str, type] = {
     "standard-normal": StandardNormal,
     "mixture": Mixture,
     "vamp": Vamp,
     "flow": Flow,
     "laplace": Laplace,
+    "hyperspherical": Hyperspherical,
 }

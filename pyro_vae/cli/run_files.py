@@ -36,6 +36,11 @@ def data_of(run: Path, options: Data) -> Data:
         options.data or stored["data"],
         None if root is None else Path(root),
         options.binarize or stored.get("binarize", "none"),
+        options.column or tuple(stored.get("column", ())),
+        options.labels or stored.get("labels"),
+        options.size or tuple(stored.get("size", ())),
+        options.crop and stored.get("crop", True),
+        options.skip_broken or stored.get("skip-broken", False),
     )
 
 

@@ -34,7 +34,7 @@ __all__ = ["Train"]
 
 IMAGES = 50  # in a picture
 # Options that may change when a run is resumed: they do not affect the steps before.
-FREE = {"out", "resume", "device", "pictures-every", "tensorboard", "devices", "strategy", "save-every"}
+FREE = {"out", "resume", "device", "pictures-every", "tensorboard", "devices", "strategy", "save-every", "dry-run"}
 FREE |= {"epochs", "patience", "on-nan", "compile"}  # as in fit
 
 Architecture = TypeVar("Architecture", bound=Any)
@@ -60,6 +60,8 @@ class Train(Generic[Architecture]):
     """Resume the run in the folder, if there is one."""
     pictures_every: int = 5
     """Number of epochs between pictures of samples, reconstructions and losses; 0: none. With fsdp there are none."""
+    dry_run: bool = False
+    """Say what the data are and which parts suit them, check that they fit, and stop."""
     tensorboard: Annotated[bool, by_default("logs are written if it is installed")] = True
     """Do not write logs for TensorBoard."""
 
@@ -72,7 +74,11 @@ class Train(Generic[Architecture]):
             ValueError: If an option is invalid, or the data do not fit the parts.
             OSError: If the folder cannot be written to, another run is using it, or data cannot be read.
         """
-        device, out, arguments = choose_device(self.device), writable_folder(self.out), self.fitting.arguments()
+        device, arguments = choose_device(self.device), self.fitting.arguments()
+        if self.dry_run:
+            self._train(device, self.out, arguments)
+            return
+        out = writable_folder(self.out)
         with locked(out, lend=True) if is_started_first() else nullcontext():
             self._train(device, out, arguments)
 
@@ -82,17 +88,26 @@ class Train(Generic[Architecture]):
             raise FileExistsError(
                 f"there is a run in {str(out)!r}: continue it with --resume, or choose another folder"
             )
-        splits = self.data.load()
-        data = self.data.resolved(splits, self.vae.likelihood)
+        seen = self.data.look()
+        data = self.data.resolved(seen.splits, self.vae.likelihood)
+        splits = seen.splits
+        if self.vae.likelihood == "categorical":
+            splits = replace(splits, **{name: getattr(splits, name).long() for name in ("train", "valid", "test")})
         train = splits.train if data.binarize == "dynamic" else data.binarized(splits.train)
         valid = data.binarized(splits.valid)
         torch.manual_seed(self.seed)
-        vae = self.vae.build(train).to(device)
+        vae = self.vae.build(seen, train).to(device)
+        if is_started_first() and (self.dry_run or data.is_own):
+            print(f"{seen.words}\n{self.vae.words(data.binarize)}")
+        if self.dry_run:
+            vae.check(binarize.fixed(train[:100]) if data.binarize == "dynamic" else train)
+            return
         options = by_flag(replace(self, data=data))
         if (out / LAST).exists() and (out / COMMAND).exists():
             _check_same(out / COMMAND, options)
         if is_started_first():
-            write_json(out / COMMAND, {"command": "train", "options": options, "versions": versions()})
+            table = {} if seen.table is None else {"table": seen.table.to_json()}
+            write_json(out / COMMAND, {"command": "train", "options": options, **table, "versions": versions()})
         run = fit(
             vae,
             train,

@@ -15,7 +15,7 @@ from pyro_vae.data import Splits
 from pyro_vae.data.arrays import as_tensor
 from pyro_vae.data.npz import reason
 
-__all__ = ["read_splits"]
+__all__ = ["is_sparse", "read_splits", "split"]
 
 SPLITS = ("train", "valid", "test")
 LABELS = ("train_labels", "valid_labels", "test_labels")
@@ -24,9 +24,9 @@ LABELS = ("train_labels", "valid_labels", "test_labels")
 def read_splits(path: Path) -> Splits:
     """Reads a file .npy, .npz or .pt of one array ``[n, *event]``, or of several: train, valid, test, train_labels, ...
 
-    For validation and test, where they are not there, a tenth each of the first array is set aside, drawn at random but
-    always the same. Bytes are divided by 255, all other numbers become floats; ``[n, height, width]`` becomes
-    ``[n, 1, height, width]``.
+    If valid or test is missing, a tenth of the training data is set aside for it, drawn at random but always the same.
+    Bytes are divided by 255, all other numbers become floats. ``[n, height, width]`` with values from 0 to 1 becomes
+    ``[n, 1, height, width]``. Channels that are last become first.
 
     Raises:
         OSError: If the file cannot be read.
@@ -90,7 +90,34 @@ def _data(path: Path, name: str, array: Any) -> Tensor:
             f"{name} of the data file {str(path)!r} is {x.dtype} of shape {list(x.shape)}; expected numbers [n, *event]"
         )
     x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-    return x.unsqueeze(1) if x.ndim == 3 else x
+    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
+        x = x.permute(0, 3, 1, 2).contiguous()  # channels last, as image libraries have them
+    is_image = x.ndim == 3 and bool(((x >= 0) & (x <= 1)).all())
+    return x.unsqueeze(1) if is_image else x
+
+
+def is_sparse(path: Path) -> bool:
+    """Whether a file .npz is a sparse matrix of SciPy."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {"format", "shape", "data"} <= set(arrays.files)
+    except Exception:  # what it is instead is found out by who reads it
+        return False
+
+
+def split(name: str, x: Tensor, labels: Tensor | None = None) -> Splits:
+    """Sets a tenth each of data ``[n, *event]`` aside for validation and test, drawn at random but always the same.
+
+    Args:
+        name: What the data are called in an error.
+        x: The data.
+        labels: Their labels, ``[n]``.
+
+    Raises:
+        ValueError: If they are too few.
+    """
+    arrays = {"train": x} | ({} if labels is None else {"train_labels": labels})
+    return Splits(**_split(Path(name), arrays))
 
 
 def _split(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:

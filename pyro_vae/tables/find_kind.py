@@ -60,8 +60,8 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
     if not pd.api.types.is_numeric_dtype(known):
         return _words(name, known, unique)
     numbers = known.to_numpy(np.float64)
-    if set(np.unique(numbers)) <= {0.0, 1.0}:
-        return "binary", "0 or 1"
+    if unique == 2:
+        return "binary", "two different numbers"
     if not (numbers % 1 == 0).all():
         return _continuous(numbers)
     if unique == len(known) > MOST_ROWS_TO_COUNT_IDS and (np.diff(np.sort(numbers)) == 1).all():

@@ -1,0 +1,58 @@
+"""Defaults that depend on the data: the likelihood and the networks that suit a user's own file."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from pathlib import Path
+
+from pyro_vae.cli.data import Data
+
+__all__ = ["with_defaults_for_data"]
+
+
+def with_defaults_for_data(words: Sequence[str]) -> list[str]:
+    """The words of a command line, with the likelihood and network that suit the data of ``train`` if none are named.
+
+    The parts decide which options there are, so this is done before the options are parsed.
+
+    Raises:
+        ValueError: If the data cannot be read; see :meth:`Data.look`.
+        OSError: Likewise.
+    """
+    words = list(words)
+    if words[:1] != ["train"] or {"-h", "--help"} & set(words):
+        return words
+    options = _options(words)
+    if options is None or not options.is_own:
+        return words
+    seen = options.look()
+    for flag, value in (("--likelihood", seen.likelihood), ("--network", seen.network)):
+        if not any(word == flag or word.startswith(f"{flag}=") for word in words):
+            words += [flag, value]
+    return words
+
+
+def _options(words: Sequence[str]) -> Data | None:
+    """The options that choose the data; None if they cannot be parsed, which is reported later."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--data")
+    parser.add_argument("--data-root", type=Path)
+    parser.add_argument("--column", nargs="*", default=())
+    parser.add_argument("--labels")
+    parser.add_argument("--size", nargs="*", type=int, default=())
+    parser.add_argument("--no-crop", dest="crop", action="store_false")
+    parser.add_argument("--skip-broken", action="store_true")
+    try:
+        found, _ = parser.parse_known_args(list(words))
+    except Exception:  # whatever is wrong, the parser of the command says it
+        return None
+    return Data(
+        data=found.data,
+        data_root=found.data_root,
+        column=tuple(found.column),
+        labels=found.labels,
+        size=tuple(found.size),
+        crop=found.crop,
+        skip_broken=found.skip_broken,
+    )
