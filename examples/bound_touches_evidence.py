@@ -113,7 +113,7 @@ def draw(
     right.errorbar(range(len(names)), values, [4 * error for error in errors], fmt="o", capsize=5, color="C3")
     right.set_xticks(range(len(names)), names)
     right.set(ylabel="nats per datapoint", xlim=(-0.5, len(names) - 0.5))
-    right.set_title("elsewhere, more particles give a tighter bound")
+    right.set_title("elsewhere, more particles: tighter bounds")
     right.legend(loc="lower right", title=f"at $\\theta = {AWAY[1]}$, q exact at $\\theta_0 = {AWAY[0]}$; bars: 4 s.e.")
     return figure
 
