@@ -68,7 +68,7 @@ def numbers_of_particles(moments: Moments) -> list[int]:
 def linear_vae() -> VAE:
     """A model with a known exact posterior, and a guide that differs from it."""
     decoder = torch.nn.Linear(2, 5)
-    torch.nn.init.orthogonal_(decoder.weight)  # so that the posterior has independent dimensions, as the guide has
+    torch.nn.init.orthogonal_(decoder.weight)  # then the posterior has independent dimensions, as the guide has
     likelihood = likelihoods.Normal(decoder, 0.5).double().requires_grad_(False)
     return VAE(priors.StandardNormal(2).double(), likelihood, posteriors.Normal(torch.nn.Linear(5, 2 * 2)).double())
 
