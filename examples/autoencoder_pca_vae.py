@@ -1,15 +1,19 @@
-"""PCA, an autoencoder and a VAE on the same images: what comes back, what random codes decode to, what codes know.
+"""Compare PCA, an autoencoder and a VAE on the same images.
 
-All three find codes that images can be reconstructed from. A deterministic autoencoder may put its codes anywhere, and
-what lies between them need not decode to an image; a VAE is trained to fill its prior (Kingma & Welling 2013), draws
-from which cover more of the data. PCA is a model of the data too (Tipping & Bishop 1999), and what a VAE with linear
-networks becomes (Dai et al. 2018; Lucas et al. 2019).
+You learn what the prior of a VAE is good for: all three models reconstruct images, but only some can generate them.
 
-log p(x) is a density of grey images, with normal noise of one learned scale in all models that have one, so that it can
-be compared among them (not with probabilities of binary images). A deterministic autoencoder has none.
+Run: python examples/autoencoder_pca_vae.py (less than a minute; needs scikit-learn).
 
-It does not go on like this: with --latent-dim 10 the learned noise becomes so small that the KL divergence counts for
-little, and the prior of the VAE has holes as well.
+You should see that random codes of the VAE decode to images that cover more of the data than those of the autoencoder,
+which may place its codes anywhere, while a VAE is trained to fill its prior (Kingma & Welling 2013). PCA is a model of
+the data too (Tipping & Bishop 1999), and a VAE with linear networks becomes PCA (Dai et al. 2018; Lucas et al. 2019).
+
+log p(x) is a density of grey images. All models with a density have normal noise with one learned scale, so their
+values can be compared with each other, but not with probabilities of binary images. A deterministic autoencoder has no
+density.
+
+With --latent-dim 10 the learned noise becomes so small that the KL divergence has little weight, and the prior of the
+VAE has holes as well.
 """
 
 import argparse
@@ -33,18 +37,18 @@ from pyro_vae.system.files import writable_folder
 
 IMAGE = (1, 28, 28)
 LINEAR_LR = 1e-2
-FEATURES = 50  # principal components of the data: where samples are compared with them
-SHOWN = 15  # images in a row of a picture
+FEATURES = 50  # samples and data are compared in the first principal components of the data
+SHOWN = 15  # images per row of a picture
 
 Map = Callable[[Tensor], Tensor]
 
 
 class PCA:
-    """Principal components of images ``[n, *event]`` of mean 0, and the normal distribution that has them.
+    """Principal components of images ``[n, *event]`` with mean 0, and the normal distribution of probabilistic PCA.
 
     Attributes:
-        variances: The eigenvalues of the covariance, the largest first, ``[pixels]``.
-        directions: Its eigenvectors, ``[pixels, pixels]``.
+        variances: The eigenvalues of the covariance, largest first, ``[pixels]``.
+        directions: The eigenvectors, ``[pixels, pixels]``.
     """
 
     def __init__(self, images: Tensor) -> None:
@@ -57,18 +61,18 @@ class PCA:
         return images.flatten(1).double() @ self.directions[:, :size]
 
     def decode(self, codes: Tensor) -> Tensor:
-        """The images of codes ``[n, size]``."""
+        """The images that codes ``[n, size]`` decode to."""
         return (codes.double() @ self.directions[:, : codes.shape[1]].T).unflatten(-1, IMAGE)
 
     def marginal(self, size: int) -> LowRankMultivariateNormal:
-        """p(x) of the linear model that makes the data most likely (Tipping & Bishop 1999, equations 7 and 8)."""
+        """p(x) of the linear model with the largest likelihood (Tipping & Bishop 1999, equations 7 and 8)."""
         noise = self.variances[size:].mean()
         weight = self.directions[:, :size] * (self.variances[:size] - noise).sqrt()
         return LowRankMultivariateNormal(torch.zeros_like(self.variances), weight, noise.expand_as(self.variances))
 
 
 def linear_marginal(vae: VAE) -> LowRankMultivariateNormal:
-    """p(x) of a VAE with a linear decoder, from what it makes of the origin and of the unit vectors."""
+    """p(x) of a VAE with a linear decoder, computed from its outputs at the origin and at the unit vectors."""
     unit = torch.eye(*vae.latent_shape, device=next(vae.parameters()).device)
     p_x = vae.likelihood(torch.cat([torch.zeros_like(unit[:1]), unit]))
     points = p_x.mean.flatten(1).double()
@@ -92,7 +96,7 @@ def build_vae(latent_dim: int, hidden: list[int]) -> VAE:
 
 def build_linear_vae(latent_dim: int) -> VAE:
     vae = build_vae(latent_dim, [])
-    torch.nn.init.normal_(vae.likelihood.network[0].weight, std=0.01)  # PyTorch's are large where inputs are few
+    torch.nn.init.normal_(vae.likelihood.network[0].weight, std=0.01)  # PyTorch's default is large for few inputs
     return vae
 
 
@@ -113,7 +117,7 @@ def train_vae(vae: VAE, lr: float, images: Tensor, args: argparse.Namespace) -> 
 
 
 def train_autoencoder(images: Tensor, args: argparse.Namespace) -> tuple[torch.nn.Module, torch.nn.Module]:
-    """Minimizes the squared error: the same networks, in as many steps of the same optimizer."""
+    """Minimizes the squared error, with the same networks, optimizer and number of steps as the VAE."""
     encoder = nn.mlp(IMAGE, args.hidden, args.latent_dim).to(images.device)
     decoder = nn.mlp(args.latent_dim, args.hidden[::-1], IMAGE).to(images.device)
     batches = data.Batches(images, args.batch_size)
@@ -138,7 +142,7 @@ def mean_image(vae: VAE) -> Map:
 
 
 def know_labels(encode: Map, mnist: data.Splits, train: Tensor, test: Tensor) -> dict[str, Estimate]:
-    """How well classifiers of codes ``[n, latent]`` do that are trained on those of these training images."""
+    """Accuracy of classifiers on codes ``[n, latent]``, trained on the codes of the training images."""
     codes = encode(train), mnist.train_labels[: len(train)], encode(test), mnist.test_labels
     return {
         "linear_probe": representation.linear_probe(*codes),
@@ -147,7 +151,7 @@ def know_labels(encode: Map, mnist: data.Splits, train: Tensor, test: Tensor) ->
 
 
 def draw(models: dict[str, tuple[Map, Map]], train: Tensor, n: int) -> dict[str, Tensor]:
-    """What n random codes decode to, by model and by where the codes come from."""
+    """Images decoded from n random codes, by model and distribution of the codes."""
     fitted = {name: normal_of(encode(train)) for name, (encode, _) in models.items()}
     standard = priors.StandardNormal(len(fitted["VAE"].loc)).to(train.device)()
     sources = {
@@ -166,12 +170,12 @@ def show(rows: dict[str, dict[str, Estimate]], log_px: dict[str, str], samples: 
         "linear_probe": "{:.1%} +- {:.1%}",
         "nearest_neighbours": "{:.1%} +- {:.1%}",
     }
-    table = Table("codes", "squared error of a pixel", "log p(x)", "linear probe", "5 nearest neighbours")
+    table = Table("model", "squared error per pixel", "log p(x)", "linear probe", "5 nearest neighbours")
     for name, row in rows.items():
         error, *known = (form.format(*row[key]) for key, form in formats.items())
         table.add_row(name, error, log_px.get(name, "none"), *known)
     Console(width=120).print(table)
-    table = Table("decoded draws", "precision", "recall", "density", "coverage", "Fréchet distance")
+    table = Table("decoded random codes", "precision", "recall", "density", "coverage", "Fréchet distance")
     for name, numbers in samples.items():
         table.add_row(name, *(f"{value:.3f}" if value < 10 else f"{value:.1f}" for value in numbers.values()))
     Console(width=120).print(table)
@@ -179,20 +183,29 @@ def show(rows: dict[str, dict[str, Estimate]], log_px: dict[str, str], samples: 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--images", type=count(50), default=50_000, help="training images")
-    parser.add_argument("--epochs", type=count(), default=6, help="passes over them")
-    parser.add_argument("--batch-size", type=count(), default=200, help="images in a step")
-    parser.add_argument("--latent-dim", type=count(), default=4, help="numbers in a code")
+    parser.add_argument("--images", type=count(50), default=50_000, help="number of training images")
+    parser.add_argument("--epochs", type=count(), default=6, help="passes over the training images")
+    parser.add_argument("--batch-size", type=count(), default=200, help="images per step")
+    parser.add_argument("--latent-dim", type=count(), default=4, help="number of latent dimensions")
     parser.add_argument("--hidden", type=count(), nargs="+", default=[256], help="widths of the hidden layers")
-    parser.add_argument("--lr", type=positive, default=3e-3, help="learning rate of Adam, falling linearly to 0")
-    parser.add_argument("--labels", type=count(50), default=10_000, help="training images with labels, for the codes")
-    parser.add_argument("--draws", type=count(6), default=2000, help="decoded draws, compared with as many test images")
-    parser.add_argument("--test-images", type=count(), default=500, help="test images for log p(x)")
-    parser.add_argument("--seed", type=int, default=0, help="the same for all models")
-    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
-    parser.add_argument("--out", default="results/autoencoder_pca_vae", help="folder to write to, over what is there")
+    parser.add_argument("--lr", type=positive, default=3e-3, help="learning rate of Adam; decays linearly to 0")
+    parser.add_argument(
+        "--labels", type=count(50), default=10_000, help="number of labelled training images for the probes"
+    )
+    parser.add_argument(
+        "--draws",
+        type=count(6),
+        default=2000,
+        help="number of decoded random codes, and of test images to compare with",
+    )
+    parser.add_argument("--test-images", type=count(), default=500, help="number of test images for log p(x)")
+    parser.add_argument("--seed", type=int, default=0, help="random seed, the same for all models")
+    parser.add_argument("--device", help="for example cpu or cuda:1; by default the GPU if there is one")
+    parser.add_argument(
+        "--out", default="results/autoencoder_pca_vae", help="output folder; files in it are overwritten"
+    )
     args = parser.parse_args()
-    try:  # before any work that could be lost
+    try:  # fail before the long part
         import_module("sklearn")
         device, out = choose_device(args.device), writable_folder(args.out)
     except ImportError:
@@ -200,7 +213,7 @@ def main() -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     mnist = data.load("mnist")
-    mean = mnist.train[: args.images].mean(0)  # which densities do not depend on
+    mean = mnist.train[: args.images].mean(0)  # a shift does not change densities
     train, test = ((images - mean).to(device) for images in (mnist.train[: args.images], mnist.test))
     size, x = args.latent_dim, test[: args.test_images]
     torch.manual_seed(args.seed)
@@ -246,13 +259,13 @@ def main() -> None:
 
     show(rows, {"PCA": f"{exact:.2f}"} | {name: f"{result:.2f}" for name, result in log_px.items()}, samples)
     print(
-        f"log p(x) is that of {len(x)} test images, in nats: exact for PCA, estimated for VAEs, with 95% errors that "
-        "include the bias. The other errors are standard errors."
+        f"log p(x) is the mean over {len(x)} test images, in nats: exact for PCA, estimated for the VAEs with 95% "
+        "errors, bias included. The other errors are standard errors."
     )
     print(
-        "The linear VAE becomes PCA: log p(x) of training images is {train_log_px:.2f}, and {train_log_px_ppca:.2f} "
-        "the most that a linear model can have; the largest angle between what it can decode to and the principal "
-        "components is {largest_angle:.1f} degrees.".format(**linear_case)
+        "The linear VAE becomes PCA: log p(x) of the training images is {train_log_px:.2f}; the best linear model "
+        "has {train_log_px_ppca:.2f}. The largest angle between its decoder and the principal components is "
+        "{largest_angle:.1f} degrees.".format(**linear_case)
     )
     evidences = {"PCA": (exact, 0.0)} | {
         name: (result.settled_mean, result.settled_mean_error if result.settled.any() else None)
@@ -263,7 +276,7 @@ def main() -> None:
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
     covered = {f"{name}: {samples[name]['coverage']:.2f}": images for name, images in draws.items()}
     pictures = {
-        "samples": (covered, "Decoded random codes, and how much of the test images they cover"),
+        "samples": (covered, "Decoded random codes, and their coverage of the test images"),
         "reconstructions": (reconstructed, f"Reconstructions from {size} numbers"),
     }
     for name, (versions, title) in pictures.items():

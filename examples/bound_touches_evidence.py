@@ -1,9 +1,14 @@
-"""The ELBO is a bound on log p(x) that touches it where q is the exact posterior (Kingma & Welling 2013, equation 1).
+"""The ELBO equals log p(x) where q is the exact posterior, and is lower elsewhere (Kingma & Welling 2013, equation 1).
 
-The model is p(z) = N(0, 1), p(x | z) = N(theta z, 0.5^2), of which everything is known. For some values theta_0, q
-is the exact posterior there, and stays what it is while theta moves: -ELBO lies above -log p(x), touches it at theta_0
-with the same slope, and the gap between them is KL(q || p(z | x)), to rounding. Away from theta_0, bounds of more
-particles are closer: ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= CUBO.
+You learn that the gap between -ELBO and -log p(x) is KL(q || p(z | x)), and that bounds with more particles are
+tighter.
+
+Run: python examples/bound_touches_evidence.py (less than a minute).
+
+You should see that at theta_0 both curves have the same value and slope, that elsewhere the gap is the KL divergence
+up to rounding, and the order ELBO <= IWAE-5 <= IWAE-50 <= log p(x) <= CUBO. The model is p(z) = N(0, 1), p(x | z) =
+N(theta z, 0.5^2), for which everything is known in closed form. The guide is the exact posterior at theta_0, and stays
+fixed while theta changes.
 """
 
 import argparse
@@ -24,7 +29,7 @@ from pyro_vae.weights import find_layout, terms_at
 
 NOISE = 0.5
 TOUCH = (0.5, 1.0, 2.0)  # values of theta_0
-AWAY = (1.0, 1.6)  # theta_0, and theta where bounds are compared
+AWAY = (1.0, 1.6)  # theta_0 of the guide, and the theta where bounds are compared
 
 
 def build(theta: float) -> VAE:
@@ -36,10 +41,10 @@ def build(theta: float) -> VAE:
 
 
 def negative_elbo(vae: VAE, fixed: VAE, x: Tensor) -> Tensor:
-    """The mean over x of -ELBO, for the model of one VAE and the posterior of another; exact."""
+    """The exact mean over x of -ELBO, for the model of one VAE and the posterior of another."""
     q = fixed.posterior(x)
-    # The log-weights are quadratic in z. So their mean under q is that of their values one standard deviation to either
-    # side of the mean: nothing need be sampled.
+    # The log-weights are quadratic in z. So their mean under q is the mean of their values at one standard deviation
+    # above and below the mean of q, without sampling.
     z = torch.stack([q.mean - q.stddev, q.mean + q.stddev])
     layout = find_layout(vae.model, fixed.guide, x)
     return -terms_at(vae.model, fixed.guide, x, {"z": z}, 2, layout).log_weights.mean()
@@ -51,7 +56,7 @@ def negative_log_evidence(theta: Tensor, x: Tensor) -> Tensor:
 
 
 def touch(theta: float, x: Tensor) -> dict[str, float]:
-    """What both are at theta_0, and their slopes."""
+    """-ELBO and -log p(x) at theta_0, and their slopes."""
     vae = build(theta)
     weight = vae.likelihood.network.weight
     bound, evidence = negative_elbo(vae, build(theta), x), negative_log_evidence(weight, x)
@@ -79,7 +84,7 @@ def bounds(x: Tensor, repeats: int) -> dict[str, tuple[float, float]]:
     results = {}
     for name, loss in (("ELBO", ELBO()), ("IWAE-5", IWAE(5)), ("IWAE-50", IWAE(50)), ("CUBO", CUBO(200))):
         values = torch.stack([loss(model, guide, x) for _ in range(repeats)]) / len(x)
-        values = values if name == "CUBO" else -values  # a loss to be minimized is minus a lower bound, or an upper one
+        values = values if name == "CUBO" else -values  # losses are negative lower bounds, or an upper bound
         results[name] = values.mean().item(), values.std().item() / math.sqrt(repeats)
     return results
 
@@ -100,7 +105,7 @@ def draw(
         left.plot(theta_0, touching[theta_0]["evidence"], "o", color=f"C{number}")
     least = evidence.min().item()
     left.set(xlabel=r"$\theta$", ylabel="nats per datapoint", ylim=(least - 0.7, least + 1.4))
-    left.set_title("the bound touches where q is the posterior")
+    left.set_title("-ELBO touches -log p(x) where q is the posterior")
     left.legend(loc="lower right")
     names = list(table)
     values, errors = zip(*table.values(), strict=True)
@@ -108,23 +113,25 @@ def draw(
     right.errorbar(range(len(names)), values, [4 * error for error in errors], fmt="o", capsize=5, color="C3")
     right.set_xticks(range(len(names)), names)
     right.set(ylabel="nats per datapoint", xlim=(-0.5, len(names) - 0.5))
-    right.set_title("elsewhere, more particles come closer")
+    right.set_title("elsewhere, more particles: tighter bounds")
     right.legend(loc="lower right", title=f"at $\\theta = {AWAY[1]}$, q exact at $\\theta_0 = {AWAY[0]}$; bars: 4 s.e.")
     return figure
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--points", type=count(2), default=91, help="values of theta")
-    parser.add_argument("--repeats", type=count(2), default=300, help="of each estimated bound")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="results/bound_touches_evidence", help="folder to write to")
+    parser.add_argument("--points", type=count(2), default=91, help="number of values of theta")
+    parser.add_argument("--repeats", type=count(2), default=300, help="number of estimates of each bound")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument(
+        "--out", default="results/bound_touches_evidence", help="output folder; files in it are overwritten"
+    )
     args = parser.parse_args()
     try:
         out = writable_folder(args.out)
     except OSError as error:
         parser.error(str(error))
-    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not help with small tensors
     torch.manual_seed(args.seed)
     x = Normal(0.0, math.sqrt(1 + NOISE**2)).sample((30, 1)).double()
 
@@ -139,10 +146,12 @@ def main() -> None:
     evidence = torch.stack([negative_log_evidence(theta, x) for theta in thetas])
     gap_error = max((values["bound"] - evidence - values["kl"]).abs().max().item() for values in curves.values())
     lowest_gap = min((values["bound"] - evidence).min().item() for values in curves.values())
-    print(f"-ELBO + log p(x) is KL(q || p(z | x)) at all {args.points} thetas, but for {gap_error:.1e} at most")
+    print(
+        f"-ELBO + log p(x) equals KL(q || p(z | x)) at all {args.points} thetas; they differ by at most {gap_error:.1e}"
+    )
     table = bounds(x, args.repeats)
     exact = -negative_log_evidence(torch.tensor(AWAY[1]), x).item()
-    print(f"at theta = {AWAY[1]}, q exact at {AWAY[0]}: log p(x) = {exact:.4f} nats per datapoint, and")
+    print(f"at theta = {AWAY[1]}, with q exact at {AWAY[0]}: log p(x) = {exact:.4f} nats per datapoint. Bounds:")
     for name, (value, std_error) in table.items():
         print(f"  {name:<8}{value:9.4f} +- {std_error:.4f}")
     metrics = {

@@ -1,9 +1,16 @@
-"""With a normal likelihood whose scale is learned, a VAE finds out by itself how exactly it can describe its data.
+"""Train VAEs with a learned noise scale on the video of Frey Face (Kingma & Welling 2013, figure 4a).
 
-Trains VAEs with 2 and with 10 latents on the video of Frey Face, without its last frames: the data and the manifold of
-Kingma & Welling 2013, figure 4a. The derivative of the ELBO by the one scale that all pixels share is zero where it is
-the root mean square of x - mean(z), over the data and under q(z | x) (Rybkin et al. 2021): so the learned scale
-must be the error of reconstructions. It is that of training frames; of frames unlike them the model is too sure.
+You learn that the learned scale of a normal likelihood becomes equal to the reconstruction error, and where this
+misleads.
+
+Run: python examples/frey_faces.py FOLDER, with a folder that holds frey_faces.npz or frey_rawface.mat (a minute).
+
+You should see that the learned scale equals the reconstruction error of the training frames, with 2 and with 10
+latents. On unseen frames the model is overconfident: with 10 latents their reconstruction error is smaller, but so is
+log p(x).
+
+Why: the derivative of the ELBO with respect to the scale that all pixels share is zero where the scale is the root
+mean square of x - mean(z), over the data and under q(z | x) (Rybkin et al. 2021).
 """
 
 import argparse
@@ -23,25 +30,25 @@ from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
 
 IMAGE, HIDDEN = (1, 28, 20), [200]
-LEVELS = 255  # grey levels in a unit of the data
+LEVELS = 255  # grey levels per unit of the data
 QUANTITIES = {
     "scale": "learned scale (grey levels)",
-    "train_error": "error of reconstructions, training frames (grey levels)",
-    "test_error": "error of reconstructions, unseen frames (grey levels)",
+    "train_error": "reconstruction error, training frames (grey levels)",
+    "test_error": "reconstruction error, unseen frames (grey levels)",
     "train_elbo": "ELBO, training frames (nats)",
     "test_elbo": "ELBO, unseen frames (nats)",
     "train_log_px": "log p(x), training frames (nats)",
-    "train_log_px_error": "  its error (95%, bias included)",
+    "train_log_px_error": "  error (95%, bias included)",
     "test_log_px": "log p(x), unseen frames (nats)",
-    "test_log_px_error": "  its error (95%, bias included)",
-    "train_bits_per_pixel": "at most so many bits per pixel, training frames",
-    "test_bits_per_pixel": "at most so many bits per pixel, unseen frames",
-    "test_settled": "part of unseen frames whose log p(x) is known",
+    "test_log_px_error": "  error (95%, bias included)",
+    "train_bits_per_pixel": "upper bound on bits per pixel, training frames",
+    "test_bits_per_pixel": "upper bound on bits per pixel, unseen frames",
+    "test_settled": "fraction of unseen frames whose log p(x) has an error",
 }
 
 
 def build(latent_dim: int) -> VAE:
-    """A hidden layer of 200 tanh units, and means that a sigmoid keeps in [0, 1], as in Kingma & Welling 2013."""
+    """One hidden layer of 200 tanh units, and a sigmoid for means in [0, 1], as in Kingma & Welling 2013."""
     means = torch.nn.Sequential(nn.mlp(latent_dim, HIDDEN, IMAGE, torch.nn.Tanh), torch.nn.Sigmoid())
     return VAE(
         prior=priors.StandardNormal(latent_dim),
@@ -51,22 +58,22 @@ def build(latent_dim: int) -> VAE:
 
 
 def dequantize(x: Tensor) -> Tensor:
-    """Undoes the rounding of pixels to grey levels, by noise that is uniform within a level."""
+    """Undoes the rounding of pixels to grey levels, by adding noise that is uniform within a level."""
     return x + (torch.rand_like(x) - 0.5) / LEVELS
 
 
 def bits_per_pixel(log_density: float) -> float:
-    """An upper bound on -log2 of the probability of the 8-bit pixels, for their dequantized log density in nats.
+    """An upper bound on the bits per 8-bit pixel, from the log density of dequantized pixels in nats.
 
-    The density of dequantized data is, on average, at most the log of its integral over the level (Theis et al. 2016,
-    section 3.1): of the probability that a discrete model has. A level is 1 / 255 wide.
+    On average, the log density of dequantized data is at most the log of its integral over the level (Theis et al.
+    2016, section 3.1), and this integral is the probability under a discrete model. A level is 1 / 255 wide.
     """
     return (math.log(LEVELS) - log_density / math.prod(IMAGE)) / math.log(2)
 
 
 @torch.no_grad()
 def residual(vae: VAE, x: Tensor) -> float:
-    """The root mean square of x - mean(z), for a draw of z from q(z | x); in units of the data."""
+    """The root mean square of x - mean(z), for one draw of z from q(z | x), in units of the data."""
     return (x - vae.likelihood(vae.posterior(x).sample()).mean).square().mean().sqrt().item()
 
 
@@ -74,7 +81,7 @@ def evaluate(vae: VAE, parts: dict[str, Tensor]) -> dict[str, float]:
     numbers = {"scale": LEVELS * vae.likelihood.scale().item()}
     for name, frames in parts.items():
         x = dequantize(frames)
-        spread = x[:: len(x) // 150]  # over the whole stretch of time; neighbours would tell little more
+        spread = x[:: len(x) // 150]  # spread over time, because neighbouring frames are nearly the same
         result = evidence.estimate(vae.model, vae.guide, spread)
         numbers |= {
             f"{name}_error": LEVELS * residual(vae, x),
@@ -90,14 +97,20 @@ def evaluate(vae: VAE, parts: dict[str, Tensor]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("data", metavar="FOLDER", help="with frey_faces.npz or frey_rawface.mat")
-    parser.add_argument("--latent-dims", type=count(), nargs="+", default=[2, 10], help="a VAE is trained for each")
+    parser.add_argument("data", metavar="FOLDER", help="folder with frey_faces.npz or frey_rawface.mat")
+    parser.add_argument(
+        "--latent-dims",
+        type=count(),
+        nargs="+",
+        default=[2, 10],
+        help="numbers of latent dimensions; trains one VAE for each",
+    )
     parser.add_argument("--epochs", type=count(), default=100, help="passes over the 1565 training frames")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
-    parser.add_argument("--out", default="results/frey_faces", help="folder to write to, over what is there")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--device", help="for example cpu or cuda:1; by default the GPU if there is one")
+    parser.add_argument("--out", default="results/frey_faces", help="output folder; files in it are overwritten")
     args = parser.parse_args()
-    try:  # before any work that could be lost
+    try:  # fail before the long part
         device, out = choose_device(args.device), writable_folder(args.out)
         faces = data.load("frey_faces", args.data)
     except (ValueError, OSError, ImportError) as error:
@@ -118,7 +131,7 @@ def main() -> None:
             lr=4e-3,
             transform=dequantize,
             scheduler=partial(CosineAnnealingLR, T_max=args.epochs),
-            compile=False,  # takes longer than it saves in so few steps
+            compile=False,  # compiling does not pay off for so few steps
         )
         vae.eval()
         name = f"{latent_dim} latents"
@@ -134,8 +147,8 @@ def main() -> None:
         table.add_row(quantity, *(f"{row[key]:.2f}" for row in numbers.values()))
     Console(width=120).print(table)
     print(
-        "The nats are of densities, with a grey range of 1; an error of inf marks a lower bound. The bits are those\n"
-        "of a model of 8-bit pixels, and can be compared with other such models."
+        "Nats are for densities of grey levels in [0, 1]. An error of inf marks a lower bound. Bits are for a\n"
+        "model of 8-bit pixels, and can be compared with other such models."
     )
     plots.curves(losses).savefig(out / "loss.png", dpi=120)
     plots.comparison(samples, columns=12, cmap="gray").savefig(out / "samples.png", dpi=100)

@@ -1,12 +1,15 @@
-"""How noisy the estimators of the gradient of the guide are, and that they estimate the same.
+"""Compare estimators of the gradient for the guide: they have the same mean, but very different variances.
 
-The reparameterized gradient varies far less than the score-function one (Kingma & Welling 2013, section 2.2; Rezende et
-al. 2014); a KL term in closed form takes some of its noise away; the path derivative (Roeder et al. 2017) has none left
-where q is the posterior; and the gradient of an importance-weighted bound drowns in noise as particles are added
-(Rainforth et al. 2018), unless it is doubly reparameterized (Tucker et al. 2018) and the guide close to the posterior.
+You learn why VAEs use the reparameterized gradient, and what more particles do to it.
 
-Variances are measured on a VAE of MNIST, as it begins and after an epoch. That all estimators of the ELBO's gradient
-have one mean is checked on a linear model, of which the exact gradient is known; so is what many particles do.
+Run: python examples/gradient_variance.py (less than a minute).
+
+You should see that the score-function gradient of an MNIST VAE has thousands of times the variance of the
+reparameterized one (Kingma & Welling 2013, section 2.2; Rezende et al. 2014), and that an analytic KL term reduces the
+variance further. The path derivative (Roeder et al. 2017) has no variance where q is the posterior. More particles
+bury the gradient of an importance-weighted bound in noise (Rainforth et al. 2018), unless it is doubly reparameterized
+(Tucker et al. 2018) and the guide is close to the posterior. On a linear model the exact gradient is known, and all
+estimators agree with it.
 """
 
 import argparse
@@ -46,10 +49,12 @@ Moments = dict[str, dict[int, GradientMoments]]  # by estimator and number of pa
 def measure(
     vae: VAE, x: Tensor, estimators: dict[str, Callable[[int], Any]], particles: list[int], num_draws: int
 ) -> Moments:
-    """The moments of the gradient of the guide, for each estimator and number of particles."""
+    """The moments of the gradient for the guide, for each estimator and number of particles."""
     results: Moments = {}
     for name, make in estimators.items():
-        counts = [count for count in particles if count > 1 or "baseline" not in name]  # of other particles
+        counts = [
+            count for count in particles if count > 1 or "baseline" not in name
+        ]  # a baseline needs other particles
         losses = {str(count): make(count) for count in counts}
         moments = gradient_variance(vae.model, vae.guide, x, losses, num_draws=num_draws)
         results[name] = dict(zip(counts, moments.values(), strict=True))
@@ -61,18 +66,18 @@ def numbers_of_particles(moments: Moments) -> list[int]:
 
 
 def linear_vae() -> VAE:
-    """A model with an exact posterior, and a guide that is another one."""
+    """A model with a known exact posterior, and a guide that differs from it."""
     decoder = torch.nn.Linear(2, 5)
-    torch.nn.init.orthogonal_(decoder.weight)  # so that the posterior has independent dimensions, as the guide
+    torch.nn.init.orthogonal_(decoder.weight)  # then the posterior has independent dimensions, as the guide has
     likelihood = likelihoods.Normal(decoder, 0.5).double().requires_grad_(False)
     return VAE(priors.StandardNormal(2).double(), likelihood, posteriors.Normal(torch.nn.Linear(5, 2 * 2)).double())
 
 
 def bias(num_draws: int) -> dict[str, dict[int, dict[str, float]]]:
-    """How far the mean gradients of a linear VAE are from the exact one, by estimator and number of particles."""
+    """The errors of the mean gradients of a linear VAE, by estimator and number of particles."""
     vae = linear_vae()
     x, guide = vae.sample(10), vae.posterior
-    # -ELBO = KL(q || p(z | x)) - log p(x), of which the last does not depend on the guide.
+    # -ELBO = KL(q || p(z | x)) - log p(x), and log p(x) does not depend on the guide.
     q = MultivariateNormal(guide(x).mean, torch.diag_embed(guide(x).variance))
     distance = kl_divergence(q, posteriors.LinearGaussian(vae.likelihood, 2)(x)).sum()
     exact = flat(torch.autograd.grad(distance, list(guide.parameters())))
@@ -84,7 +89,7 @@ def bias(num_draws: int) -> dict[str, dict[int, dict[str, float]]]:
 
 
 def compare(mean: Tensor, std_error: Tensor, exact: Tensor) -> dict[str, float]:
-    """The largest of the errors, each by its standard error, and the mean of their squares, which should be about 1."""
+    """The errors in standard errors: the largest, and the mean of their squares, which should be about 1."""
     z = (mean - exact) / std_error
     return {
         "largest": z.abs().max().item(),
@@ -99,7 +104,7 @@ def flat(tensors: Iterable[Tensor]) -> Tensor:
 
 
 def many_particles(num_draws: int) -> Moments:
-    """The gradients of importance-weighted bounds of a linear VAE, at a guide that is close to the posterior."""
+    """The gradients of importance-weighted bounds of a linear VAE, for a guide close to the posterior."""
     vae = linear_vae()
     x = vae.sample(10)
     adam = torch.optim.Adam(vae.posterior.parameters(), lr=1e-2)
@@ -108,14 +113,14 @@ def many_particles(num_draws: int) -> Moments:
         svi.update(x)
     with torch.no_grad():
         for parameter in vae.posterior.parameters():
-            parameter += 0.02 * torch.randn_like(parameter)  # with 0.05, more particles do not help DReG either
+            parameter += 0.02 * torch.randn_like(parameter)  # with 0.05, more particles do not help DReG
     return measure(vae, x, {"IWAE": IWAE, "DReG": DReG}, MANY, num_draws)
 
 
 def print_bias(results: dict[str, dict[int, dict[str, float]]]) -> None:
     entries = results["score function"][FEW[0]]["entries"]
     table = Table("estimator", *(f"k = {count}" for count in FEW))
-    table.title = f"linear VAE: the largest error of {entries} entries of the mean gradient, in standard errors"
+    table.title = f"linear VAE: largest error among {entries} entries of the mean gradient, in standard errors"
     for name, by_count in results.items():
         table.add_row(name, *(f"{by_count[k]['largest']:.2f}" if k in by_count else "" for k in FEW))
     Console().print(table)
@@ -131,7 +136,7 @@ def print_variances(title: str, moments: Moments) -> None:
 
 
 def score_over_reparameterized(moments: Moments) -> tuple[float, float]:
-    """The ratio of the two variances for the fewest particles, and its standard error."""
+    """The ratio of the two variances with the fewest particles, and its standard error."""
     score, other = (moments[name] for name in ("score function", "reparameterized, sampled KL"))
     pair = score[min(score)], other[min(other)]
     ratio = pair[0].total_variance / pair[1].total_variance
@@ -150,11 +155,11 @@ def draw(at_first: Moments, later: Moments, many: Moments) -> Figure:
         axes.set_xticks(counts, [str(count) for count in counts])
         axes.minorticks_off()
         axes.grid(alpha=0.3)
-    left.set(title="MNIST VAE, at initialization", ylabel="total variance of the guide's gradient")
-    middle.set(title="MNIST VAE, after an epoch")
+    left.set(title="MNIST VAE, at initialization", ylabel="total variance of the gradient for the guide")
+    middle.set(title="MNIST VAE, after one epoch")
     middle.sharey(left)
     left.legend(fontsize="small", loc="center", bbox_to_anchor=(0.6, 0.62))
-    right.set(title="linear VAE, close to the posterior", ylabel="signal to noise: |mean| / standard deviation")
+    right.set(title="linear VAE, close to the posterior", ylabel="signal-to-noise ratio: |mean| / standard deviation")
     right.legend()
     return figure
 
@@ -169,19 +174,23 @@ def summary(moments: GradientMoments) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--particles", type=count(), nargs="+", default=[1, 2, 5, 10], help="draws in a loss")
-    parser.add_argument("--draws", type=count(3), default=60, help="of each gradient")
-    parser.add_argument("--linear-draws", type=count(3), default=1500, help="of each gradient of the linear VAE")
-    parser.add_argument("--images", type=count(), default=20, help="that the gradients are of")
-    parser.add_argument("--train-images", type=count(), default=50_000, help="of the epoch")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="results/gradient_variance", help="folder to write to, over what is there")
+    parser.add_argument(
+        "--particles", type=count(), nargs="+", default=[1, 2, 5, 10], help="numbers of particles in a loss"
+    )
+    parser.add_argument("--draws", type=count(3), default=60, help="number of draws of each gradient")
+    parser.add_argument(
+        "--linear-draws", type=count(3), default=1500, help="number of draws of each gradient of the linear VAE"
+    )
+    parser.add_argument("--images", type=count(), default=20, help="number of images for which gradients are computed")
+    parser.add_argument("--train-images", type=count(), default=50_000, help="number of training images in the epoch")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--out", default="results/gradient_variance", help="output folder; files in it are overwritten")
     args = parser.parse_args()
     try:
         out = writable_folder(args.out)
     except OSError as error:
         parser.error(str(error))
-    torch.set_num_threads(1)  # tensors this small gain nothing from more
+    torch.set_num_threads(1)  # more threads do not help with small tensors
     torch.manual_seed(args.seed)
 
     bias_results = bias(args.linear_draws)
@@ -199,13 +208,13 @@ def main() -> None:
     moments["after an epoch"] = measure(vae, x, ELBOS, args.particles, args.draws)
     ratios = {}
     for when, each in moments.items():
-        print_variances(f"MNIST VAE {when}: total variance of the guide's gradient", each)
+        print_variances(f"MNIST VAE {when}: total variance of the gradient for the guide", each)
         ratios[when] = score_over_reparameterized(each)
-        print(f"with score function / reparameterized = {ratios[when][0]:.0f} +- {ratios[when][1]:.0f}\n")
+        print(f"variance, score function / reparameterized: {ratios[when][0]:.0f} +- {ratios[when][1]:.0f}\n")
     moments["many particles"] = many_particles(args.linear_draws)
     for name, by_count in moments["many particles"].items():
         values = ", ".join(f"{m.signal_to_noise:.3g} (k = {k})" for k, m in by_count.items())
-        print(f"linear VAE, signal to noise of {name}: {values}")
+        print(f"linear VAE, signal-to-noise ratio of {name}: {values}")
 
     numbers = {
         when: {name: {k: summary(m) for k, m in by_count.items()} for name, by_count in each.items()}

@@ -1,15 +1,18 @@
 """More particles in the bound make a better model: table 1 of Burda, Grosse & Salakhutdinov 2015 (arXiv 1509.00519).
 
-An importance weighted autoencoder (IWAE) maximizes the log of the mean of k importance weights, a bound on log p(x)
-that tightens with k; a VAE with k particles maximizes the mean of their logs, a bound that does not. So with k the IWAE
-gets better and uses more of its latent units, while a VAE only gets gradients with less noise (which is what counts
-most early in training). For k = 1 they are the same.
+You learn how an importance weighted autoencoder (IWAE) differs from a VAE. The IWAE maximizes the log of the mean of k
+importance weights, a bound on log p(x) that tightens with k. A VAE with k particles maximizes the mean of their logs,
+a bound that does not.
 
-Trains the paper's networks on MNIST, with one and with two stochastic layers, and prints for each the negative
-log-likelihood (NLL) of test images, with its error; the same as the paper estimates it, by importance sampling with the
-guide, which is too high on average; the number of active units; and the paper's NLL. The default is a small part
-of the paper's training; --full is all of it, for a GPU. What was stopped goes on with the same command, and rows that
-are done are not done again.
+Run: python examples/iwae_table.py (less than a minute: a small part of the training in the paper), or with --full on a
+GPU. If it is stopped, the same command resumes it, and does not repeat finished rows.
+
+You should see that with more particles the IWAE gets better and uses more latent units. The VAE only gets gradients
+with less noise, which matters most early in training. For k = 1 both are the same.
+
+For each row the table has the negative log-likelihood (NLL) of test images with its error; the NLL estimated as in the
+paper, by importance sampling with the guide, which is too high on average; the number of active units; and the NLL in
+the paper.
 """
 
 import argparse
@@ -55,7 +58,7 @@ FULL = {
     "num_samples": 5000,
 }
 
-# The paper's NLL of IWAEs, by binarization, stochastic layers, and k.
+# The NLL of IWAEs in the paper, by binarization, number of stochastic layers, and k.
 PAPER = {
     ("dynamic", 1): {1: 86.76, 5: 85.54, 50: 84.78},
     ("dynamic", 2): {1: 85.33, 5: 83.89, 50: 82.90},
@@ -68,7 +71,7 @@ COLUMNS = {
     "k": 3,
     "NLL": 15,
     "as in paper": 11,
-    "less than k = 1": 15,
+    "gain over k = 1": 15,
     "active units": 12,
     "seconds": 7,
     "paper's NLL": 11,
@@ -76,7 +79,7 @@ COLUMNS = {
 
 
 class Row(NamedTuple):
-    """A row of the table. With k = 1 the objectives are the same."""
+    """A row of the table. With k = 1 both objectives are the same."""
 
     layers: int
     objective: str
@@ -84,16 +87,16 @@ class Row(NamedTuple):
 
     @property
     def loss(self) -> ELBO | IWAE:
-        """What is minimized."""
+        """The training loss."""
         return IWAE(self.k) if self.objective == "IWAE" else ELBO(self.k)
 
     @property
     def folder(self) -> str:
-        """Where its training is kept."""
+        """The name of the folder of this run."""
         return f"{self.layers}-layer-{self.objective.lower()}-{self.k}"
 
     def paper_nll(self, binarization: str) -> float | None:
-        """The paper's NLL, where we have it."""
+        """The NLL in the paper, if it reports one."""
         return None if self.objective == "VAE" else PAPER.get((binarization, self.layers), {}).get(self.k)
 
 
@@ -107,7 +110,7 @@ def rows(layers: list[int], objectives: list[str], particles: list[int]) -> list
 
 
 def build(layers: int, mean_image: torch.Tensor) -> VAE | HierarchicalVAE:
-    """The paper's networks: two hidden layers of tanh units wherever one variable depends on another."""
+    """The networks of the paper: two hidden layers of tanh units for each conditional distribution."""
 
     def mlp(inputs: int | tuple[int, ...], width: int, outputs: int | tuple[int, ...]) -> torch.nn.Sequential:
         return nn.mlp(inputs, [width, width], outputs, activation=torch.nn.Tanh)
@@ -131,17 +134,18 @@ def build(layers: int, mean_image: torch.Tensor) -> VAE | HierarchicalVAE:
             torch.nn.init.xavier_uniform_(module.weight)  # Glorot & Bengio 2010
             torch.nn.init.zeros_(module.bias)
     *_, output = (module for module in vae.likelihood.modules() if isinstance(module, torch.nn.Linear))
-    with torch.no_grad():  # the decoder begins with the mean image
+    with torch.no_grad():  # the decoder starts with the mean image
         output.bias.copy_(mean_image.flatten().clamp(0.001, 0.999).logit())
     return vae
 
 
 def decay(step: int, steps_per_epoch: int, epochs: int) -> float:
-    """What the learning rate is multiplied by: 10^(-i / 7) in stage i of eight, each some factor longer than the last.
+    """The factor of the learning rate: 10^(-i / 7) in stage i of eight. Each stage is longer than the one before.
 
-    For the paper's 3280 epochs the factor is 3, so that stage i lasts 3^i epochs; in general (1 + 2 epochs)^(1 / 8).
+    For the 3280 epochs of the paper, stage i lasts 3^i epochs. In general, stages grow by a factor of
+    (1 + 2 epochs)^(1 / 8).
     """
-    done = (step + 0.5) / steps_per_epoch  # halfway through a step there is no rounding to think of
+    done = (step + 0.5) / steps_per_epoch  # the middle of a step, where rounding cannot change the stage
     stage = int(8 * math.log1p(2 * done) / math.log1p(2 * epochs))
     return 10 ** (-min(stage, 7) / 7)
 
@@ -167,16 +171,16 @@ def train(vae: VAE | HierarchicalVAE, row: Row, images: torch.Tensor, args: argp
 
 
 def active_units(vae: VAE | HierarchicalVAE, test: torch.Tensor) -> list[int]:
-    """How many units have a posterior mean whose variance over the data is above 0.01 (section 5.2), layer by layer.
+    """The number of units whose posterior mean has a variance over the data above 0.01 (section 5.2), by layer.
 
-    The first layer is that next to the data. With so many particles, no noise of the means looks like activity.
+    The first layer is next to the data. 100 particles are enough that noise does not look like activity.
     """
     parts = evidence.decompose_elbo(vae.model, vae.guide, test, num_particles=100, num_marginal=2)
     return [int(active.sum()) for _, active in sorted(parts.active.items())]
 
 
 def load(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images to train on, and binary ones to test on."""
+    """Training images, and binary test images."""
     if args.binarization == "fixed":
         mnist = data.load("binarized_mnist", args.data)
         train, test = mnist.train, mnist.test
@@ -187,7 +191,7 @@ def load(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def line(result: dict[str, Any]) -> str:
-    """A row of the table, as it is printed."""
+    """A row of the table, as text."""
     columns = [
         f"{result['layers']}",
         "either" if result["k"] == 1 else result["objective"],
@@ -207,7 +211,7 @@ def in_columns(words: list[str]) -> str:
 
 
 def draw(results: list[dict[str, Any]]) -> Figure:
-    """NLL against k, a panel for each depth, with the number of active units at each point."""
+    """NLL against k, one panel for each depth, with the number of active units at each point."""
     depths = sorted({result["layers"] for result in results})
     figure = new_figure(figsize=(1 + 4 * len(depths), 4), layout="constrained")
     for axes, depth in zip(figure.subplots(1, len(depths), squeeze=False)[0], depths, strict=True):
@@ -225,30 +229,46 @@ def draw(results: list[dict[str, Any]]) -> Figure:
         axes.margins(0.2, 0.1)
         axes.grid(alpha=0.3)
         axes.set_ylabel("negative log-likelihood (nats per image)")
-        axes.legend(title="at the points: active units")
+        axes.legend(title="numbers: active units")
     return figure
 
 
 def arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     add = parser.add_argument
-    add("--full", action="store_true", help="the sizes of the paper, but for those that are given as well")
-    add("--layers", type=int, choices=[1, 2], nargs="+", default=[1], help="stochastic layers")
-    add("--objectives", choices=["VAE", "IWAE"], nargs="+", default=["VAE", "IWAE"], help="what is trained for k > 1")
+    add("--full", action="store_true", help="use the sizes of the paper, except for options given explicitly")
+    add("--layers", type=int, choices=[1, 2], nargs="+", default=[1], help="numbers of stochastic layers")
+    add(
+        "--objectives",
+        choices=["VAE", "IWAE"],
+        nargs="+",
+        default=["VAE", "IWAE"],
+        help="objectives to train for k > 1",
+    )
     add("--particles", type=count(), nargs="+", default=[1, 5], metavar="K", help="numbers of particles in the bound")
     add("--epochs", type=count(), default=2, help="passes over the training images")
-    add("--images", type=count(), default=60_000, help="training images, at most")
-    add("--batch-size", type=count(), default=100, help="images in a step")
-    add("--lr", type=positive, default=7e-3, help="learning rate of Adam at the start; it falls to a tenth")
-    add("--precision", choices=["float32", "bfloat16"], default="float32", help="of matrix products in training")
-    add("--binarization", choices=["dynamic", "fixed"], default="dynamic", help="fixed is the literature's: see --data")
-    add("--data", type=Path, metavar="FOLDER", help="where the literature's fixed binarization is")
-    add("--test-images", type=count(2), default=200, help="images that are evaluated, at most")
-    add("--num-samples", type=count(2), default=500, help="of importance sampling, as in the paper")
-    add("--max-temperatures", type=count(), default=512, help="of an annealed chain, at most")
-    add("--seed", type=int, default=0, help="the same for all rows")
-    add("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
-    add("--out", default="results/iwae_table", help="folder to write to, and to go on from")
+    add("--images", type=count(), default=60_000, help="largest number of training images")
+    add("--batch-size", type=count(), default=100, help="images per step")
+    add("--lr", type=positive, default=7e-3, help="initial learning rate of Adam; decays to a tenth")
+    add(
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="precision of matrix products in training",
+    )
+    add(
+        "--binarization",
+        choices=["dynamic", "fixed"],
+        default="dynamic",
+        help="dynamic, or the fixed one of the literature (needs --data)",
+    )
+    add("--data", type=Path, metavar="FOLDER", help="folder with the fixed binarization of the literature")
+    add("--test-images", type=count(2), default=200, help="largest number of test images")
+    add("--num-samples", type=count(2), default=500, help="samples of importance sampling, as in the paper")
+    add("--max-temperatures", type=count(), default=512, help="largest number of temperatures of an annealed chain")
+    add("--seed", type=int, default=0, help="random seed, the same for all rows")
+    add("--device", help="for example cpu or cuda:1; by default the GPU if there is one")
+    add("--out", default="results/iwae_table", help="output folder; a stopped run in it is resumed")
     return parser
 
 
@@ -259,14 +279,14 @@ def main() -> None:
     args = parser.parse_args()
     if args.data is not None and args.binarization != "fixed":
         parser.error("--data is for --binarization fixed")
-    try:  # before any work that could be lost
+    try:  # fail before the long part
         device, out = choose_device(args.device), writable_folder(args.out)
         images, test = (x.to(device) for x in load(args))
     except (ValueError, OSError) as error:
         parser.error(str(error))
     print(f"{len(images)} images, {args.epochs} epochs, batches of {args.batch_size}, {args.binarization} binarization")
-    print(f"NLL in nats, of {len(test)} test images, with 95% errors, bias included. As in the paper: by importance")
-    print(f"sampling with the guide, {args.num_samples} samples of each, which is too high on average.")
+    print(f"NLL: mean over {len(test)} test images, in nats, with 95% errors, bias included. 'as in paper': importance")
+    print(f"sampling with the guide and {args.num_samples} samples, which is too high on average.")
     print(in_columns(list(COLUMNS)))
     results: list[dict[str, Any]] = []
     log_px_of_one: dict[int, evidence.Evidence] = {}  # by depth: log p(x) of the test images, where k is 1
@@ -289,7 +309,7 @@ def main() -> None:
         of_one = log_px_of_one.get(row.layers)
         gain = (
             None if of_one is None else evidence.compare(log_px, of_one)
-        )  # image by image: most of the scatter cancels
+        )  # the difference for each image cancels most of the scatter
         if row.k == 1:
             log_px_of_one[row.layers] = log_px
         gain = gain if gain is not None and gain.settled.any() else None
@@ -315,9 +335,9 @@ def main() -> None:
         (out / "table.json").write_text(json.dumps(content, indent=2, default=str))
     draw(results).savefig(out / "iwae_table.png", dpi=150)
     if any(vars(args)[name] != FULL[name] for name in FULL.keys() - {"layers", "particles"}):
-        print("This is less than the paper's training (--full), and not to be compared with its numbers.")
-    print(f"wrote table.json, iwae_table.png and a folder for each row to {out}/")
+        print("This is less training than in the paper (--full): not to be compared with its numbers.")
+    print(f"wrote table.json, iwae_table.png and one folder per row to {out}/")
 
 
 if __name__ == "__main__":
-    exit_at_interrupt(main, "interrupted; the same command goes on from there")
+    exit_at_interrupt(main, "interrupted; the same command resumes it")

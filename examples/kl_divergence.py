@@ -1,9 +1,13 @@
-"""The Kullback-Leibler divergence of normals: its formula, Monte Carlo, and a grid; and what its two directions fit.
+"""The Kullback-Leibler divergence of two normals: three ways to compute it, and what its two directions fit.
 
-Three ways to the same number: in closed form (Kingma & Welling 2013, appendix B); as the mean of a log-ratio at random
-draws, whose error falls as 1/sqrt(n), or of another of low variance (Schulman 2020), which fails where q is narrow, as
-posteriors are; and as a sum over a grid. Then one normal is fitted to two modes: KL(q || p), which is what variational
-inference minimizes, seeks one of them; KL(p || q) takes the mean and variance of both (Bishop 2006, section 10.1.2).
+You learn how a closed form, Monte Carlo and a grid compare, and why variational inference finds a single mode.
+
+Run: python examples/kl_divergence.py (less than a minute; needs SciPy).
+
+You should see that all three agree with the closed form (Kingma & Welling 2013, appendix B). The error of Monte Carlo
+falls as 1/sqrt(n). An estimator known as "low variance" (Schulman 2020) fails if q is narrow, as posteriors are. Then
+one normal is fitted to two modes: minimizing KL(q || p), as variational inference does, finds one of them; minimizing
+KL(p || q) gives the mean and variance of the whole (Bishop 2006, section 10.1.2).
 """
 
 import argparse
@@ -31,7 +35,7 @@ torch.set_default_dtype(torch.float64)
 P = dist.Normal(0.0, 1.0)
 QS = {"near": dist.Normal(0.2, 0.9), "narrow": dist.Normal(0.5, 0.4)}
 STEPS = [2.5, 2.25, 2.0, 1.75, 1.5, 1.25, 1.0, 0.9, 0.8, 0.7, 0.6, 0.5]  # in standard deviations of q
-FAR = 20.0  # where all densities here are below 1e-80
+FAR = 20.0  # beyond this, all densities here are below 1e-80
 
 MODES, SCALES, WEIGHTS = torch.tensor([-2.0, 2.5]), torch.tensor([0.6, 0.9]), torch.tensor([0.35, 0.65])
 TWO_MODES = dist.MixtureSameFamily(dist.Categorical(WEIGHTS), dist.Normal(MODES, SCALES))
@@ -47,9 +51,9 @@ def closed_form(q: dist.Normal) -> float:
 def monte_carlo(q: dist.Normal, n: int) -> Estimates:
     """KL(q || p) in nats from n draws of q, by two unbiased estimators.
 
-    With r = p(z) / q(z), the mean of -log r is the divergence by definition. That of (r - 1) - log r has the same
-    expectation, for that of r is 1. Near r = 1 its terms are about (r - 1)^2 / 2, so that they vary less. But where q
-    is narrow r is large at rare draws: its variance is infinite for Var q <= Var p / 2.
+    With r = p(z) / q(z), the expectation of -log r is the divergence by definition. (r - 1) - log r has the same
+    expectation, because the expectation of r is 1. Near r = 1 it is about (r - 1)^2 / 2, so it varies less. But if q
+    is narrow, r is very large for rare draws: its variance is infinite for Var q <= Var p / 2.
     """
     z = q.sample((n,))
     log_r = P.log_prob(z) - q.log_prob(z)
@@ -58,14 +62,14 @@ def monte_carlo(q: dist.Normal, n: int) -> Estimates:
 
 
 def integrate(q: Distribution, p: Distribution, step: float = 1e-3) -> Tensor:
-    """KL(q || p) in nats, as a sum over a grid; differentiable."""
+    """KL(q || p) in nats, as a differentiable sum over a grid."""
     z = torch.arange(-FAR, FAR, step)
     log_q = q.log_prob(z)
     return (log_q.exp() * (log_q - p.log_prob(z))).sum() * step
 
 
 def fit_by_svi(start: float, num_steps: int) -> dist.Normal:
-    """Minimizes KL(q || p): without data, that is the negative ELBO."""
+    """Minimizes KL(q || p), which is the negative ELBO of a model without data."""
 
     def model() -> None:
         pyro.sample("z", TWO_MODES)
@@ -84,7 +88,7 @@ def fit_by_svi(start: float, num_steps: int) -> dist.Normal:
 
 
 def fit_by_integration(start: float, is_forward: bool) -> dist.Normal:
-    """Minimizes KL(p || q), or else KL(q || p), on a grid: without noise."""
+    """Minimizes KL(p || q) if ``is_forward``, otherwise KL(q || p), on a grid and so without noise."""
     loc, log_scale = torch.tensor(start, requires_grad=True), torch.tensor(0.0, requires_grad=True)
     optimizer = torch.optim.LBFGS(
         [loc, log_scale], max_iter=200, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
@@ -104,13 +108,13 @@ def fit_by_integration(start: float, is_forward: bool) -> dist.Normal:
 def draw_estimates(sampled: dict[str, dict[int, Estimates]], grid: dict[float, float]) -> Figure:
     figure = new_figure(figsize=(12, 4), layout="constrained")
     *panels, right = figure.subplots(1, 3)
-    titles = "Monte Carlo, q near p", "The same, q narrow, as posteriors are"
+    titles = "Monte Carlo, q near p", "Monte Carlo, q narrow, as posteriors are"
     for axes, title, (name, by_size) in zip(panels, titles, sampled.items(), strict=True):
         sizes, exact = np.array(list(by_size)), closed_form(QS[name])
         for i, estimator in enumerate(by_size[sizes[0]]):
             values, errors = np.array([estimates[estimator] for estimates in by_size.values()]).T
-            axes.loglog(sizes, errors, color=f"C{i}", label=f"standard error, mean of {estimator}")
-            axes.loglog(sizes, abs(values - exact), "o", ms=4, color=f"C{i}", label="its actual error")
+            axes.loglog(sizes, errors, color=f"C{i}", label=f"standard error of the mean of {estimator}")
+            axes.loglog(sizes, abs(values - exact), "o", ms=4, color=f"C{i}", label="actual error")
         axes.loglog(sizes, 3 / sizes**0.5, ":", color="black", label="$\\propto 1/\\sqrt{n}$")
         axes.set(xlabel="draws n", ylabel="error of KL(q || p) (nats)", title=title)
         axes.grid(alpha=0.3)
@@ -127,15 +131,15 @@ def draw_fits(reverse: list[dist.Normal], forward: dist.Normal) -> Figure:
     left, right = figure.subplots(1, 2, sharey=True)
     z = torch.linspace(-6, 7, 500)
     for axes in (left, right):
-        axes.fill_between(z, TWO_MODES.log_prob(z).exp(), color="0.85", label="p, of two modes")
+        axes.fill_between(z, TWO_MODES.log_prob(z).exp(), color="0.85", label="p, with two modes")
         axes.set_xlabel("z")
     for i, q in enumerate(reverse):
         left.plot(z, q.log_prob(z).exp(), color=f"C{i}", label=f"q: KL(q || p) = {integrate(q, TWO_MODES):.2f} nats")
     right.plot(
         z, forward.log_prob(z).exp(), color="C3", label=f"q: KL(p || q) = {integrate(TWO_MODES, forward):.2f} nats"
     )
-    left.set(title="KL(q || p) seeks a mode: which one depends on the start", ylabel="density", ylim=(0, 0.75))
-    right.set_title("KL(p || q) matches mean and variance")
+    left.set(title="minimum of KL(q || p): one mode, depending on the start", ylabel="density", ylim=(0, 0.75))
+    right.set_title("minimum of KL(p || q): mean and variance of p")
     for axes in (left, right):
         axes.legend(loc="upper right")
     return figure
@@ -143,10 +147,12 @@ def draw_fits(reverse: list[dist.Normal], forward: dist.Normal) -> Figure:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--num-samples", type=count(100), default=1_000_000, help="draws for the last estimate")
-    parser.add_argument("--steps", type=count(10), default=300, help="steps of SVI for each fit")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default="results/kl_divergence", help="folder to write to, over what is there")
+    parser.add_argument(
+        "--num-samples", type=count(100), default=1_000_000, help="number of draws for the largest estimate"
+    )
+    parser.add_argument("--steps", type=count(10), default=300, help="number of SVI steps for each fit")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--out", default="results/kl_divergence", help="output folder; files in it are overwritten")
     args = parser.parse_args()
     try:
         from scipy.stats import entropy  # a sum over p log(p / q), both normalized
@@ -164,21 +170,21 @@ def main() -> None:
     slopes: dict[str, dict[str, float]] = {}
     for name, q in QS.items():
         print(f"KL(q || p) in nats, p = N(0, 1), q {name}: N({q.loc.item()}, {q.scale.item()}^2)")
-        print("  {closed_form:.12f} in closed form, {torch:.12f} by torch.distributions".format(**exact[name]))
+        print("  {closed_form:.12f} in closed form, {torch:.12f} from torch.distributions".format(**exact[name]))
         slopes[name] = {}
         for estimator, (value, error) in sampled[name][sizes[-1]].items():
             errors = [estimates[estimator][1] for estimates in sampled[name].values()]
             slopes[name][estimator] = np.polyfit(np.log(sizes), np.log(errors), 1)[0]
             print(
-                f"  {value:.5f} +- {error:.5f} by {sizes[-1]:,} draws, mean of {estimator}, "
-                f"of which the standard error falls as n^{slopes[name][estimator]:.2f}"
+                f"  {value:.5f} +- {error:.5f} from {sizes[-1]:,} draws, mean of {estimator}; "
+                f"its standard error is proportional to n^{slopes[name][estimator]:.2f}"
             )
 
     q, grid = QS["narrow"], {}
     for step in STEPS:
         z = torch.arange(-FAR, FAR, step * q.scale.item())
         grid[step] = abs(entropy(q.log_prob(z).exp(), P.log_prob(z).exp()) - closed_form(q))
-    print("scipy.stats.entropy on a grid, q narrow: error by step, in standard deviations of q")
+    print("scipy.stats.entropy on a grid, q narrow: error for each step size, in standard deviations of q")
     print("  " + ", ".join(f"{error:.0e} at {step}" for step, error in grid.items()))
 
     reverse = [fit_by_svi(start, args.steps) for start in MODES.tolist()]
@@ -203,7 +209,9 @@ def main() -> None:
         table.add_row(name, *(f"{value:.4f}" for value in rows[name].values()))
     Console().print(table)
     weights = ", ".join(f"{-math.log(weight):.4f}" for weight in WEIGHTS.tolist())
-    print(f"A fit that has one mode to itself would have KL(q || p) = -log of the weight of this mode: {weights}.")
+    print(
+        f"If the modes were far apart, a fit to one mode would have KL(q || p) = -log(weight of the mode): {weights}."
+    )
 
     metrics = {
         "exact": exact,

@@ -1,10 +1,13 @@
-"""A VAE learns to lay digits out on a plane, and a straight line in that plane is a path from digit to digit.
+"""Train a VAE with two latent dimensions on MNIST, and look at its latent plane (Kingma & Welling 2013, figure 4b).
 
-Trains a VAE with two latents on MNIST, and draws what each point of the plane is decoded to and where test digits are
-encoded, after each epoch (Kingma & Welling 2013, figure 4b). Then it goes from one test digit to another in two ways:
-along the straight line between their codes, and by cross-fading the pictures at its ends. What lies between is judged
-by the model's own log p(x), of images that are drawn with the grey levels as probabilities, as those are that it was
-trained on: a cross-fade shows two digits at once, which the model finds improbable; what lies on the line it does not.
+You learn what a latent space looks like, and that a straight line in it is a better path between two digits than a
+cross-fade of their pictures.
+
+Run: python examples/latent_space_2d.py (less than a minute).
+
+You should see an animation in which the digits separate on the plane during training. Two paths connect pairs of test
+digits: the straight line between their codes, and the cross-fade. The log p(x) of the model, for binary images drawn
+from the grey levels as in training, falls far more along the cross-fade, which shows two digits at once.
 """
 
 import argparse
@@ -40,7 +43,7 @@ def build() -> VAE:
 
 @torch.no_grad()
 def paths(vae: VAE, start: Tensor, end: Tensor, steps: int) -> dict[str, Tensor]:
-    """Two ways from the images at codes ``start`` to those at ``end``, both ``[n, 2]``: each ``[n, steps, *IMAGE]``."""
+    """Two paths from codes ``start`` to codes ``end``, both ``[n, 2]``, as images: each ``[n, steps, *IMAGE]``."""
     t = torch.linspace(0, 1, steps, device=start.device)
     line = vae.likelihood(torch.lerp(start[:, None], end[:, None], t[:, None])).mean
     fade = torch.lerp(line[:, :1], line[:, -1:], t[:, None, None, None])
@@ -48,17 +51,17 @@ def paths(vae: VAE, start: Tensor, end: Tensor, steps: int) -> dict[str, Tensor]
 
 
 def log_px(vae: VAE, binary: Tensor) -> evidence.Evidence:
-    """With its error, also where an image is like no digit, so that q may miss the posterior."""
+    """log p(x) with an error that also holds for images unlike digits, where q is far from the posterior."""
     return evidence.estimate(vae.model, vae.guide, binary)
 
 
 def entropy(grey: Tensor) -> Tensor:
-    """Of pixels that are 1 with these probabilities, in nats per image: 0 for black and white, most for grey."""
+    """The entropy of Bernoulli pixels with these probabilities, in nats: 0 for black and white, largest for grey."""
     return (torch.special.entr(grey) + torch.special.entr(1 - grey)).flatten(-3).sum(-1)
 
 
 def judge(vae: VAE, way: Tensor) -> Tensor:
-    """log p(x) of images drawn with the grey levels of ``[n, steps, *IMAGE]`` as probabilities, ``[n, steps]``."""
+    """log p(x) of binary images drawn from grey levels ``[n, steps, *IMAGE]`` as probabilities, ``[n, steps]``."""
     return log_px(vae, data.binarize.fixed(way.flatten(0, 1))).log_prob.view(way.shape[:2])
 
 
@@ -69,7 +72,7 @@ def draw_paths(ways: dict[str, Tensor]) -> Figure:
 
 def draw_log_px(judged: dict[str, Tensor], of_digits: float) -> Figure:
     figure = new_figure(figsize=(6, 4), layout="constrained")
-    axes = figure.add_subplot(xlabel="part of the way from digit to digit", ylabel="log p(x) (nats per image)")
+    axes = figure.add_subplot(xlabel="position between the two digits", ylabel="log p(x) (nats per image)")
     for name, values in judged.items():
         t = torch.linspace(0, 1, values.shape[1])
         mean, error = values.mean(0), values.std(0) / len(values) ** 0.5
@@ -77,7 +80,7 @@ def draw_log_px(judged: dict[str, Tensor], of_digits: float) -> Figure:
         axes.fill_between(t, mean - error, mean + error, alpha=0.25)
     axes.axhline(of_digits, color="gray", linestyle="--", label="test digits")
     axes.grid(alpha=0.3)
-    axes.set_title("means over pairs of digits, and their standard errors", fontsize="medium")
+    axes.set_title("means over pairs of digits, with standard errors", fontsize="medium")
     figure.legend(loc="outside lower center", ncols=3, frameon=False)
     return figure
 
@@ -91,17 +94,21 @@ def print_table(title: str, unit: str, values: dict[str, str]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
-    parser.add_argument("--epochs", type=count(), default=15, help="passes over the training images, and frames")
-    parser.add_argument("--images", type=count(), default=20_000, help="training images")
-    parser.add_argument("--test-images", type=count(), default=1000, help="images to evaluate, of 10000")
-    parser.add_argument("--codes", type=count(), default=2000, help="test images whose codes are drawn")
-    parser.add_argument("--pairs", type=count(2), default=50, help="pairs of test digits to go between")
-    parser.add_argument("--steps", type=count(3), default=9, help="images on the way, with both ends")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
-    parser.add_argument("--out", default="results/latent_space_2d", help="folder to write to, over what is there")
+    parser.add_argument(
+        "--epochs", type=count(), default=15, help="passes over the training images; one frame of the animation each"
+    )
+    parser.add_argument("--images", type=count(), default=20_000, help="number of training images")
+    parser.add_argument(
+        "--test-images", type=count(), default=1000, help="number of test images to evaluate, at most 10000"
+    )
+    parser.add_argument("--codes", type=count(), default=2000, help="number of test images whose codes are plotted")
+    parser.add_argument("--pairs", type=count(2), default=50, help="number of pairs of test digits")
+    parser.add_argument("--steps", type=count(3), default=9, help="images per path, ends included")
+    parser.add_argument("--seed", type=int, default=0, help="random seed")
+    parser.add_argument("--device", help="for example cpu or cuda:1; by default the GPU if there is one")
+    parser.add_argument("--out", default="results/latent_space_2d", help="output folder; files in it are overwritten")
     args = parser.parse_args()
-    try:  # before any work that could be lost
+    try:  # fail before the long part
         device, out = choose_device(args.device), writable_folder(args.out)
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -130,7 +137,7 @@ def main() -> None:
         lr=4e-3,
         transform=data.binarize.dynamic,
         scheduler=partial(CosineAnnealingLR, T_max=args.epochs),
-        compile=False,  # takes longer than it saves in so few steps
+        compile=False,  # compiling does not pay off for so few steps
         callbacks=[draw_epoch],
     )
     vae.eval()
@@ -144,23 +151,25 @@ def main() -> None:
     quality = {"distortion": parts.distortion, "rate": parts.rate, "ELBO": parts.elbo}
     numbers = {name: f"{value:.2f}" for name, value in quality.items()} | {"log p(x)": f"{digits:.2f}"}
     print_table("test digits", "nats per image", numbers)
-    print("the error of log p(x) is that of a 95% interval, bias included")
+    print("the error of log p(x) is the half-width of a 95% interval, bias included")
 
-    # From digit to digit: pairs of test images that follow each other, with different labels.
+    # Paths between digits: pairs of consecutive test images with different labels.
     follow = (labels[0:-1:2] != labels[1::2]).nonzero()[: args.pairs, 0] * 2
     ways = paths(vae, *(vae.encode(test[index.to(device)]) for index in (follow, follow + 1)), args.steps)
     judged = {name: judge(vae, way) for name, way in ways.items()}
     entropies = {name: entropy(way).mean(0).tolist() for name, way in ways.items()}
     middle = args.steps // 2
     print_table(
-        "in the middle between two digits",
+        "halfway between two digits",
         "nats per image",
         {f"log p(x), {name}": f"{values[:, middle].mean().item():.2f}" for name, values in judged.items()}
         | {f"entropy of the grey levels, {name}": f"{values[middle]:.2f}" for name, values in entropies.items()},
     )
     gain = judged["latent line"][:, middle] - judged["cross-fade"][:, middle]
     error = gain.std().item() / len(gain) ** 0.5
-    print(f"the latent line is more probable by {gain.mean().item():.1f} +- {error:.1f} nats, in {len(gain)} pairs")
+    print(
+        f"halfway, the latent line is more probable by {gain.mean().item():.1f} +- {error:.1f} nats ({len(gain)} pairs)"
+    )
     draw_paths({name: way[:PAIRS_SHOWN] for name, way in ways.items()}).savefig(out / "interpolation.png", dpi=120)
     draw_log_px(judged, digits.settled_mean).savefig(out / "interpolation_log_px.png", dpi=120)
 

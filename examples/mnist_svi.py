@@ -1,10 +1,13 @@
-"""Train a variational autoencoder on MNIST with SVI, and say how good it is.
+"""Train a variational autoencoder on MNIST with SVI, and measure how good it is.
 
-Trains on dynamically binarized images; then, on a fixed binarization of the 10000 test images, prints the ELBO by four
-estimators and log p(x), each image by the method that it needs. Writes metrics.json, checkpoints and pictures to the
-folder --out.
+You learn how to build a VAE from parts, train it with fit, and report log p(x) with an error instead of a bound.
 
-On several GPUs or CPU processes: torchrun --nproc-per-node 2 examples/mnist_svi.py
+Run: python examples/mnist_svi.py (a minute and a half on two cores), or on several GPUs or CPU processes torchrun
+--nproc-per-node 2 examples/mnist_svi.py.
+
+You should see four estimates of the ELBO that agree, at about -97.5 nats per image, and log p(x) at about -91.4 nats,
+with an error of about 0.02. metrics.json, checkpoints and pictures are in the folder --out. Training uses dynamic
+binarization; the test images have a fixed one.
 """
 
 import argparse
@@ -31,7 +34,7 @@ LOSSES = {"trace": Trace_ELBO, "meanfield": TraceMeanField_ELBO}
 
 
 def build(latent_dim: int, hidden: list[int]) -> VAE:
-    """To swap a part is to pass another module that returns a distribution."""
+    """Builds the VAE. To swap a part, pass another module that returns a distribution."""
     image = (1, 28, 28)
     return VAE(
         prior=priors.StandardNormal(latent_dim),
@@ -60,7 +63,7 @@ def train(vae: VAE, images: torch.Tensor, valid: torch.Tensor, args: argparse.Na
 
 
 def evaluate(vae: VAE, test: torch.Tensor, certify: int, processes: Processes) -> dict[str, Any] | None:
-    """Prints what there is to know of p(x) on test images, and returns it, in the first process; all share the work."""
+    """Prints the ELBO and log p(x) of test images. All processes share the work; the first one returns the numbers."""
     vae.eval()
     start = time.perf_counter()
     programs = vae.model, vae.guide
@@ -69,7 +72,7 @@ def evaluate(vae: VAE, test: torch.Tensor, certify: int, processes: Processes) -
     )
     if not processes.is_first:
         return None
-    elbo = evidence.check_elbo(*programs, test, progress=lambda blocks: track(blocks, "ELBO, by four estimators"))
+    elbo = evidence.check_elbo(*programs, test, progress=lambda blocks: track(blocks, "ELBO, four estimators"))
     seconds = time.perf_counter() - start
     table = Table(
         f"on {len(test)} test images",
@@ -97,7 +100,7 @@ def evaluate(vae: VAE, test: torch.Tensor, certify: int, processes: Processes) -
         "test_log_px_se": log_px.mean_std_error,
         "test_log_px_error": log_px.mean_error,  # 95%, bias included
         "test_log_px_population_se": log_px.population_std_error,
-        "test_log_px_settled": log_px.settled.double().mean().item(),  # the share of images whose error is known
+        "test_log_px_settled": log_px.settled.double().mean().item(),  # the fraction of images whose error is known
         "test_log_px_settled_mean": log_px.settled_mean,
         "test_log_px_settled_error": log_px.settled_mean_error,
         "pareto_k_max": log_px.pareto_k.max().item(),
@@ -105,31 +108,43 @@ def evaluate(vae: VAE, test: torch.Tensor, certify: int, processes: Processes) -
     }
     if log_px.certificate is not None:
         numbers |= {"certificate_gap": log_px.certificate.gap, "certificate_gap_se": log_px.certificate.gap_std_error}
-    # JSON has no infinity: an error that is not known is null, and a k-hat of too few samples to tell.
+    # JSON has no infinity: an unknown error is null, and so is a k-hat from too few samples.
     return {name: value if math.isfinite(value) else None for name, value in numbers.items()}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--epochs", type=count(), default=15, help="passes over the 50000 training images")
-    parser.add_argument("--batch-size", type=count(), default=128, help="images in a step")
-    parser.add_argument("--lr", type=positive, default=4e-3, help="learning rate of Adam, falling linearly to 0")
-    parser.add_argument("--latent-dim", type=count(), default=50, help="with 2, also draws the latent manifold")
+    parser.add_argument("--batch-size", type=count(), default=128, help="images per step")
+    parser.add_argument("--lr", type=positive, default=4e-3, help="learning rate of Adam; decays linearly to 0")
+    parser.add_argument(
+        "--latent-dim", type=count(), default=50, help="number of latent dimensions; 2 also draws the latent manifold"
+    )
     parser.add_argument("--hidden", type=count(), nargs="+", default=[400], help="widths of the hidden layers")
     parser.add_argument(
-        "--elbo", choices=LOSSES, default="meanfield", help="sampled (trace) or analytic KL (meanfield)"
+        "--elbo",
+        choices=LOSSES,
+        default="meanfield",
+        help="training loss: with sampled (trace) or analytic (meanfield) KL divergence",
     )
-    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32", help="of matrix products")
     parser.add_argument(
-        "--test-images", type=count(), default=2000, help="how many to evaluate, of 10000: the first ones"
+        "--precision",
+        choices=["float32", "bfloat16"],
+        default="float32",
+        help="precision of matrix products in training",
     )
-    parser.add_argument("--certify", type=count(0), default=0, help="images of the model to try log p(x) on; 0: none")
-    parser.add_argument("--seed", type=int, default=0, help="on a CPU, repeats a run to the last bit")
-    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
-    parser.add_argument("--out", default="results/mnist_svi", help="folder to write to, over what is there")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the folder --out")
+    parser.add_argument(
+        "--test-images", type=count(), default=2000, help="number of test images to evaluate, at most 10000"
+    )
+    parser.add_argument(
+        "--certify", type=count(0), default=0, help="test log p(x) on this many generated images; 0: do not"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed; on a CPU, the same seed gives the same bits")
+    parser.add_argument("--device", help="for example cpu or cuda:1; by default the GPU if there is one")
+    parser.add_argument("--out", default="results/mnist_svi", help="output folder; files in it are overwritten")
+    parser.add_argument("--resume", action="store_true", help="resume the run in the folder --out")
     args = parser.parse_args()
-    try:  # before any work that could be lost
+    try:  # fail before the long part
         processes, out = join(args.device), writable_folder(args.out)
     except (ValueError, OSError) as error:
         parser.error(str(error))
@@ -150,7 +165,7 @@ def main() -> None:
     except (CheckpointError, OSError) as error:
         parser.error(str(error))
     results = evaluate(vae, judged, args.certify, processes)
-    if results is None:  # the first process writes
+    if results is None:  # only the first process writes
         return
     history = {name: [row[f"{name}_loss"] for row in run.history] for name in ("train", "valid")}
     metrics = {"seconds_train": run.seconds, **results, "settings": vars(args), "history": history}

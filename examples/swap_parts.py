@@ -1,7 +1,11 @@
 """Swap priors, posteriors, networks and depth on MNIST, with the same budget, and compare them in one table.
 
-Trains each combination on dynamically binarized images, or on the literature's fixed binarization (--binarized FOLDER),
-and prints the ELBO and log p(x) of test images with its error, the number of parameters, and the seconds of training.
+You learn that swapping a part is passing another module, and what each part changes.
+
+Run: python examples/swap_parts.py, or with the fixed binarization of the literature: --binarized FOLDER.
+
+You should see, for each model, the ELBO and log p(x) of test images with its error, the number of parameters and the
+seconds of training. Learned priors have a larger log p(x) than the standard normal prior.
 """
 
 import argparse
@@ -50,7 +54,7 @@ def vamp(images: torch.Tensor) -> VAE:
 
 
 def two_layers(posterior: torch.nn.Module) -> HierarchicalVAE:
-    """z1 and z2 together have as many dimensions as there is in one layer otherwise, and half as many again."""
+    """z1 has as many dimensions as the latents of the other models, and z2 half as many."""
     return HierarchicalVAE(
         priors.StandardNormal(LATENT // 2),
         [posteriors.Normal(nn.mlp(LATENT // 2, [100], 2 * LATENT))],
@@ -80,7 +84,7 @@ def convolutional() -> VAE:
 
 
 def combinations(images: torch.Tensor) -> dict[str, Callable[[], VAE | HierarchicalVAE]]:
-    """What is compared, by name; each is built when its turn comes. The images may serve as pseudo-inputs."""
+    """The models to compare, by name, each with a function that builds it. The images are used as pseudo-inputs."""
     return {
         "standard normal prior, normal posterior": lambda: with_prior(priors.StandardNormal(LATENT)),
         "mixture prior": lambda: with_prior(priors.Mixture(LATENT, 100)),
@@ -111,18 +115,20 @@ def train(vae: VAE | HierarchicalVAE, batches: data.Batches, args: argparse.Name
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--epochs", type=count(), default=3, help="passes over the training images")
-    parser.add_argument("--images", type=count(), default=10_000, help="training images")
-    parser.add_argument("--test-images", type=count(), default=200, help="images that are evaluated")
-    parser.add_argument("--max-temperatures", type=count(), default=512, help="of an annealed chain, at most")
-    parser.add_argument("--batch-size", type=count(), default=100, help="images in a step")
-    parser.add_argument("--lr", type=positive, default=2e-3, help="learning rate of Adam, falling linearly")
-    parser.add_argument("--only", nargs="+", help="names of combinations, or beginnings of them")
-    parser.add_argument("--binarized", type=Path, metavar="FOLDER", help="folder with the fixed binarization")
-    parser.add_argument("--seed", type=int, default=0, help="the same for all combinations")
-    parser.add_argument("--device", help="such as cpu or cuda:1; if not given, the GPU if there is one")
-    parser.add_argument("--out", default="results/swap_parts", help="folder for table.json")
+    parser.add_argument("--images", type=count(), default=10_000, help="number of training images")
+    parser.add_argument("--test-images", type=count(), default=200, help="number of test images")
+    parser.add_argument(
+        "--max-temperatures", type=count(), default=512, help="largest number of temperatures of an annealed chain"
+    )
+    parser.add_argument("--batch-size", type=count(), default=100, help="images per step")
+    parser.add_argument("--lr", type=positive, default=2e-3, help="learning rate of Adam; decays linearly")
+    parser.add_argument("--only", nargs="+", help="names of models, or how their names begin")
+    parser.add_argument("--binarized", type=Path, metavar="FOLDER", help="folder with the fixed binarization of MNIST")
+    parser.add_argument("--seed", type=int, default=0, help="random seed, the same for all models")
+    parser.add_argument("--device", help="for example cpu or cuda:1; by default the GPU if there is one")
+    parser.add_argument("--out", default="results/swap_parts", help="output folder; table.json in it is overwritten")
     args = parser.parse_args()
-    try:  # before any work that could be lost
+    try:  # fail before the long part
         device, out = choose_device(args.device), writable_folder(args.out)
         mnist = data.load("binarized_mnist", args.binarized) if args.binarized else data.load("mnist")
     except (ValueError, OSError) as error:
@@ -169,8 +175,8 @@ def main() -> None:
         (out / "table.json").write_text(json.dumps({"settings": vars(args), "rows": rows}, indent=2, default=str))
     Console(width=120).print(table)
     print(
-        f"nats per image, on {len(test)} test images that are the same for all, with 95% errors, bias included; "
-        f"settled is the share of images whose error is known. Wrote {out}/table.json"
+        f"Nats per image, on the same {len(test)} test images for all models; log p(x) with 95% errors, bias included; "
+        f"settled is the fraction of images whose error is known. Wrote {out}/table.json"
     )
 
 

@@ -32,7 +32,7 @@ def test_bound_touches_evidence(run, capsys):
     for (lower, higher), error in zip(pairwise(order), [error for _, error in metrics["bounds"].values()], strict=True):
         assert lower < higher + 4 * error
     assert order[0] < order[1] < order[-1]
-    assert "but for" in capsys.readouterr().out
+    assert "they differ by at most" in capsys.readouterr().out
 
 
 def test_gradient_variance(run, capsys):

@@ -130,7 +130,7 @@ def test_the_table_has_the_papers_rows_and_goes_on(run, steps, tmp_path, capsys)
     with pytest.raises(SystemExit) as end:
         run(*arguments, "--out", stopped)
     assert end.value.code == 130
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command resumes it" in capsys.readouterr().err
     run(*arguments, "--out", stopped)
     assert len(steps.taken) == 3 * 4
     assert table(stopped) == results[:3]

@@ -13,6 +13,7 @@ from pyro_vae import VAE, evidence, fit, likelihoods, nn, posteriors, priors
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
+THREATS = (ROOT / "docs" / "threat_model.md").read_text()
 
 
 def test_its_code_runs_from_top_to_bottom(capsys, tmp_path, monkeypatch):
@@ -53,6 +54,31 @@ def test_the_code_on_evidence_runs(capsys):
     assert "certificate: on 20 datapoints" in capsys.readouterr().out
 
 
+def test_the_example_of_the_threat_model_executes_nothing(capsys):
+    (block,) = re.findall(r"```python\n(.*?)```", THREATS, flags=re.DOTALL)
+    exec(compile(block, "threat_model.md", "exec"), {})
+    out = capsys.readouterr().out
+    assert "last.safetensors is not a checkpoint of pyro_vae, or is damaged: " in out
+    assert "executed" not in out
+
+
+def test_the_tests_that_the_threat_model_names_are_there():
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", THREATS)
+    assert len(named) > 20
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / file).read_text(), f"{file}::{test}"
+
+
+def test_the_messages_that_the_threat_model_quotes_are_those_of_the_package():
+    source = "\n".join(path.read_text() for path in sorted((ROOT / "pyro_vae").rglob("*.py")))
+    rows = re.findall(r"^\|[^|]*\|([^|]*)\| `tests/", THREATS, flags=re.MULTILINE)
+    messages = [message for row in rows for message in re.findall(r"`([^`]*)`", row) if message != "CheckpointError"]
+    messages += re.findall(r"`(is in use by [^`]*|would take [^`]*)`", THREATS)
+    assert len(messages) > 12
+    for message in messages:
+        assert message in source, message
+
+
 def test_ci_runs_its_test_command():
     commands = re.findall(r"```sh\n(.*?)\n```", README)
     assert commands == [
@@ -75,6 +101,8 @@ def test_ci_runs_its_test_command():
         "docs/parts.md",
         "docs/representation.md",
         "docs/scaling.md",
+        "docs/threat_model.md",
+        "benchmarks/README.md",
     ],
 )
 def test_links_lead_somewhere(name):
