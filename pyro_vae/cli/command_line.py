@@ -16,10 +16,13 @@ import tyro
 
 from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.data_defaults import with_defaults_for_data
+from pyro_vae.cli.encode import Encode
 from pyro_vae.cli.evaluate import Evaluate
+from pyro_vae.cli.impute import Impute
 from pyro_vae.cli.info import Info
 from pyro_vae.cli.plot import Plot
 from pyro_vae.cli.sample import Sample
+from pyro_vae.cli.score import Score
 from pyro_vae.cli.train import Train
 
 __all__ = ["main"]
@@ -76,6 +79,9 @@ def _parse(words: list[str]) -> Any:
         "evaluate": Evaluate,
         "sample": Sample,
         "plot": Plot,
+        "score": Score,
+        "encode": Encode,
+        "impute": Impute,
         "info": Info,
     }
     box = io.StringIO()

@@ -14,7 +14,7 @@ from tyro.conf import Positional, arg
 from pyro_vae import evidence, load
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, write_json
+from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, rows_of, seen_of, write_json
 from pyro_vae.evidence import ElboCheck, Evidence
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
@@ -66,7 +66,7 @@ class Evaluate:
         vae = load(self.run).to(device)
         folder = writable_folder(folder_of(self.run))
         data = data_of(self.run, self.data)
-        x = data.binarized(getattr(data.load(), self.split)[: self.limit]).to(device)
+        x = rows_of(seen_of(self.run, data), data, self.split, self.limit, vae)[0].to(device)
         vae.check(x)
         torch.manual_seed(self.seed)
         start = time.perf_counter()

@@ -14,7 +14,7 @@ from pyro_vae import load, plots
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.pictures import is_image, save_figure
-from pyro_vae.cli.run_files import data_of, folder_of
+from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
 from pyro_vae.training.logs.drawing import codes, reconstructions, samples
@@ -51,10 +51,9 @@ class Plot:
         vae = load(self.run).to(device)
         out = writable_folder(self.out or folder)
         data = data_of(self.run, self.data)
-        splits = data.load()
-        test = data.binarized(splits.test[:MAX_CODES])
+        test, labels = rows_of(seen_of(self.run, data), data, "test", MAX_CODES, vae)
         vae.check(test.to(device))
-        figures = _figures(vae, test, splits.test_labels)
+        figures = _figures(vae, test, labels)
         losses = _losses(folder / "history.csv")
         if losses:
             figures["curves"] = plots.curves(losses)

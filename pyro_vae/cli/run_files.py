@@ -5,12 +5,35 @@ from __future__ import annotations
 import json
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import check_count
 from pyro_vae.cli.data import Data
+from pyro_vae.cli.seen import Seen
+from pyro_vae.data import read_frame
+from pyro_vae.data.frames import FRAMES
+from pyro_vae.data.from_file import split
 from pyro_vae.system import files
 
-__all__ = ["COMMAND", "EVIDENCE", "by_flag", "data_of", "folder_of", "read_json", "write_json"]
+if TYPE_CHECKING:
+    from pyro_vae.tables import Table
+
+__all__ = [
+    "COMMAND",
+    "EVIDENCE",
+    "by_flag",
+    "data_of",
+    "folder_of",
+    "frame_of",
+    "read_json",
+    "rows_of",
+    "seen_of",
+    "table_of",
+    "write_json",
+]
 
 COMMAND, EVIDENCE = "command.json", "evidence.json"
 
@@ -42,6 +65,73 @@ def data_of(run: Path, options: Data) -> Data:
         options.crop and stored.get("crop", True),
         options.skip_broken or stored.get("skip-broken", False),
     )
+
+
+def table_of(run: Path) -> Table | None:
+    """How the columns of a table become numbers in this run; None if it was not trained on a table.
+
+    Raises:
+        ValueError: If what the run says is damaged.
+    """
+    path = folder_of(run) / COMMAND
+    stored = read_json(path).get("table") if path.exists() else None
+    if stored is None:
+        return None
+    from pyro_vae.tables import Table  # which imports pandas
+
+    try:
+        return Table.from_json(stored)
+    except Exception as error:  # whatever a description that is none makes of it
+        raise ValueError(f"{str(path)!r} is damaged: its table cannot be made again") from error
+
+
+def frame_of(data: Data) -> Any:
+    """The table that the options choose, without the column of labels.
+
+    Raises:
+        ValueError: If it is not a table.
+        OSError: If it cannot be read.
+    """
+    frame = read_frame(Path(str(data.data)))
+    return frame if data.labels not in frame else frame.drop(columns=data.labels)
+
+
+def seen_of(run: Path, data: Data) -> Seen:
+    """The data that the options choose; columns of a table become numbers as in the run.
+
+    Raises:
+        ValueError: If the data cannot be read, or a value is not possible in its column.
+        OSError: If they cannot be read.
+    """
+    table = table_of(run)
+    if table is None or Path(str(data.data)).suffix.lower() not in FRAMES:
+        return data.look()
+    whole = read_frame(Path(str(data.data)))
+    x = table.tensor(frame_of(data))
+    labels = None
+    if data.labels in whole:
+        labels = torch.from_numpy(whole[data.labels].factorize(sort=True)[0].astype("int64"))
+    return Seen("a table", split(str(data.data), x, labels), "columns", table=table, whole=(x, labels))
+
+
+def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> tuple[Tensor, Tensor | None]:
+    """A part of the data as the VAE takes them, ``[n, *event]``, and their labels, if there are any.
+
+    Args:
+        seen: The data.
+        data: The options that choose them.
+        part: train, valid, test, or all in the order of the file.
+        limit: How many to use, from the first one.
+        vae: The VAE.
+
+    Raises:
+        ValueError: If the limit is not positive.
+    """
+    if limit is not None:
+        check_count("--limit", limit)
+    x, labels = seen.all() if part == "all" else (getattr(seen.splits, part), getattr(seen.splits, f"{part}_labels"))
+    x = data.binarized(x[:limit])
+    return x.to(vae._example_x.dtype), None if labels is None else labels[:limit]
 
 
 def by_flag(options: Any) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from pyro_vae import load, plots
 from pyro_vae.checks import check_count
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.pictures import is_image, save_figure
-from pyro_vae.cli.run_files import folder_of
+from pyro_vae.cli.run_files import folder_of, table_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import replace, writable_folder
 
@@ -37,7 +37,7 @@ class Sample:
     picture: Annotated[Path | None, by_default("samples.png in the folder of the run")] = None
     """PNG file for the picture, if the data are images."""
     draws: Annotated[Path | None, by_default("none")] = None
-    """File for the values: .npy for the samples x; .safetensors for x, the latents z and the means of p(x | z)."""
+    """File for the values: .npy for the samples x, .csv for a table, .safetensors for x, z and means of p(x | z)."""
     seed: int = 0
     """Random seed."""
     device: Annotated[str | None, by_default("the GPU if there is one")] = None
@@ -53,8 +53,10 @@ class Sample:
             OSError: If a file cannot be written.
         """
         check_count("--count", self.count)
-        if self.draws is not None and self.draws.suffix not in (".npy", ".safetensors"):
-            raise ValueError(f"--draws is {str(self.draws)!r}; expected a file .npy or .safetensors")
+        table = table_of(self.run)
+        kinds = (".npy", ".safetensors") if table is None else (".csv", ".npy", ".safetensors")
+        if self.draws is not None and self.draws.suffix not in kinds:
+            raise ValueError(f"--draws is {str(self.draws)!r}; expected a file {' or '.join(kinds)}")
         device = choose_device(self.device)
         vae = load(self.run).to(device)
         if not is_image(vae.event_shape) and (self.draws is None or self.picture is not None):
@@ -65,7 +67,11 @@ class Sample:
         drawn = _draw(vae, self.count)
         if self.draws is not None:
             writable_folder(self.draws.parent)
-            replace(self.draws, _npy(drawn["x"]) if self.draws.suffix == ".npy" else safetensors.torch.save(drawn))
+            if self.draws.suffix == ".csv" and table is not None:
+                content = table.frame(drawn["x"]).to_csv(index=False).encode()
+            else:
+                content = _npy(drawn["x"]) if self.draws.suffix == ".npy" else safetensors.torch.save(drawn)
+            replace(self.draws, content)
             print(f"wrote {self.draws}")
         if is_image(vae.event_shape):
             picture = self.picture or folder_of(self.run) / "samples.png"

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.data import ImageFolder, SparseCounts, Splits, read_frame
 from pyro_vae.data import load as load_by_name
 from pyro_vae.data.frames import FRAMES
-from pyro_vae.data.from_file import is_sparse, read_splits, split
+from pyro_vae.data.from_file import as_splits, is_sparse, read_arrays, split
 
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
@@ -42,6 +42,19 @@ class Seen:
     network: str = "mlp"
     standardize: bool = False
     table: Table | None = None
+    whole: tuple[Tensor, Tensor | None] | None = (
+        None  #: All data and labels in the order of the file, where it has one.
+    )
+
+    def all(self) -> tuple[Tensor, Tensor | None]:
+        """All data and their labels, in the order of the file if they are in one array."""
+        if self.whole is not None:
+            return self.whole
+        splits = self.splits
+        labels = [splits.train_labels, splits.valid_labels, splits.test_labels]
+        known = [each for each in labels if each is not None]
+        together = torch.cat(known) if len(known) == len(labels) else None
+        return torch.cat([splits.train, splits.valid, splits.test]), together
 
     @property
     def has_gaps(self) -> bool:
@@ -82,11 +95,15 @@ def look(
     if suffix in FRAMES:
         return _table(path, kinds, labels)
     if suffix == ".h5ad" or (suffix == ".npz" and path.is_file() and is_sparse(path)):
-        x = SparseCounts.read(path)
-        return _arrays(split(str(path), torch.stack(x.__getitems__(range(len(x))))), "sparse counts")
+        counts = SparseCounts.read(path)
+        x = torch.stack(counts.__getitems__(range(len(counts))))
+        return replace(_arrays(split(str(path), x), "sparse counts"), whole=(x, None))
     if suffix:
-        return _arrays(read_splits(path))
-    return Seen(name, load_by_name(name, root), "normal" if name == "frey_faces" else "bernoulli")
+        arrays = read_arrays(path)
+        is_one = not arrays.keys() - {"train", "train_labels"}
+        whole = (arrays["train"], arrays.get("train_labels")) if is_one else None
+        return replace(_arrays(as_splits(path, arrays)), whole=whole)
+    return Seen(name, load_by_name(name, root), "bernoulli")
 
 
 def _images(path: Path, size: tuple[int, ...], crop: bool, skip_broken: bool) -> Seen:
@@ -94,8 +111,8 @@ def _images(path: Path, size: tuple[int, ...], crop: bool, skip_broken: bool) ->
         raise ValueError(f"--size is {' '.join(map(str, size))}; expected one number, or height and width")
     chosen = size if len(size) == 2 else size[0] if size else None
     images = ImageFolder(path, chosen, crop=crop, skip_broken=skip_broken)
-    splits = split(str(path), images.tensor(), images.labels)
-    seen = _arrays(splits)
+    x = images.tensor()
+    seen = replace(_arrays(split(str(path), x, images.labels)), whole=(x, images.labels))
     classes = f", {len(images.classes)} classes" if images.labels is not None else ""
     return replace(seen, words=seen.words + classes)
 

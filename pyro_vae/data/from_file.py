@@ -15,16 +15,36 @@ from pyro_vae.data import Splits
 from pyro_vae.data.arrays import as_tensor
 from pyro_vae.data.npz import reason
 
-__all__ = ["is_sparse", "read_splits", "split"]
+__all__ = ["as_splits", "is_sparse", "read_arrays", "read_splits", "split"]
 
 SPLITS = ("train", "valid", "test")
 LABELS = ("train_labels", "valid_labels", "test_labels")
 
 
 def read_splits(path: Path) -> Splits:
-    """Reads a file .npy, .npz or .pt of one array ``[n, *event]``, or of several: train, valid, test, train_labels, ...
+    """Reads a file of arrays, as :func:`read_arrays` does, and splits what is not split.
 
     If valid or test is missing, a tenth of the training data is set aside for it, drawn at random but always the same.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is damaged, holds something else, or has too few datapoints to split.
+    """
+    return as_splits(path, read_arrays(path))
+
+
+def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
+    """Splits what is not split yet.
+
+    Raises:
+        ValueError: If there are too few datapoints.
+    """
+    return Splits(**_split(path, arrays))
+
+
+def read_arrays(path: Path) -> dict[str, Tensor]:
+    """Reads a file .npy, .npz or .pt of one array ``[n, *event]``, or of several: train, valid, test, train_labels, ...
+
     Bytes are divided by 255, all other numbers become floats. ``[n, height, width]`` with values from 0 to 1 becomes
     ``[n, 1, height, width]``. Channels that are last become first.
 
@@ -58,7 +78,7 @@ def read_splits(path: Path) -> Splits:
                 f"{name}_labels of the data file {str(path)!r} have shape {list(labels.shape)}; expected "
                 f"[{len(arrays[name])}], one for each datapoint"
             )
-    return Splits(**_split(path, arrays))
+    return arrays
 
 
 def _read_npz(path: Path) -> dict[str, Any]:

@@ -8,8 +8,10 @@ vae = VAE(
     posteriors.Normal(table.encoder(nn.mlp(table.num_features, [64], 8))),
 )
 synthetic = table.frame(vae.sample(100))
+filled = fill_table(table, vae.model, vae.guide, frame).frame
 """
 
+from pyro_vae.tables.filled import FilledTable, fill_table
 from pyro_vae.tables.table import Table
 
-__all__ = ["Table"]
+__all__ = ["FilledTable", "Table", "fill_table"]

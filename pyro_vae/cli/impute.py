@@ -1,0 +1,78 @@
+"""``pyro-vae impute``."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+from tyro.conf import Positional, arg
+
+from pyro_vae import evidence, load
+from pyro_vae.cli.data import Data
+from pyro_vae.cli.defaults import by_default
+from pyro_vae.cli.run_files import data_of, frame_of, rows_of, seen_of, table_of
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import replace, writable_folder
+
+__all__ = ["Impute"]
+
+
+@dataclass(frozen=True)
+class Impute:
+    """Fills in missing values: with means, or for tables with medians and the most probable categories."""
+
+    run: Positional[Path]
+    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    data: Annotated[Data, arg(name="")]
+    out: Path
+    """File for the filled data: .csv for tables, .npy for arrays."""
+    intervals: Annotated[float | None, by_default("none")] = None
+    """For tables: also write the ends of intervals of this probability, to files that end in _lower and _upper."""
+    draws: int = 100
+    """Number of posterior draws, for medians and intervals."""
+    seed: int = 0
+    """Random seed."""
+    device: Annotated[str | None, by_default("the GPU if there is one")] = None
+    """Device, such as cpu or cuda:1."""
+
+    def __call__(self) -> None:
+        """Fills in the missing values.
+
+        Raises:
+            CheckpointError: If the run cannot be loaded.
+            ValueError: If an option is invalid, or the data do not fit the VAE.
+            OSError: If a file cannot be written or read.
+        """
+        device = choose_device(self.device)
+        vae: Any = load(self.run).to(device)
+        data, table = data_of(self.run, self.data), table_of(self.run)
+        expected = ".csv" if table is not None else ".npy"
+        if self.out.suffix != expected:
+            raise ValueError(f"--out is {str(self.out)!r}; expected a file {expected}")
+        writable_folder(self.out.parent)
+        torch.manual_seed(self.seed)
+        if table is None:
+            x, _ = rows_of(seen_of(self.run, data), data, "all", None, vae)
+            result = evidence.impute(vae.model, vae.guide, x.to(device), num_samples=max(self.draws, 1000))
+            print(result.summary())
+            content = io.BytesIO()
+            np.save(content, result.x.cpu().numpy())
+            self._write(self.out, content.getvalue())
+            return
+        from pyro_vae.tables import fill_table
+
+        frame = frame_of(data)
+        filled = fill_table(table, vae.model, vae.guide, frame, num_draws=self.draws, probability=self.intervals or 0.9)
+        print(filled.summary())
+        self._write(self.out, filled.frame.to_csv(index=False).encode())
+        for name, ends in (("lower", filled.lower), ("upper", filled.upper)):
+            if self.intervals is not None:
+                self._write(self.out.with_stem(f"{self.out.stem}_{name}"), ends.to_csv(index=False).encode())
+
+    def _write(self, path: Path, content: bytes) -> None:
+        replace(path, content)
+        print(f"wrote {path}")

@@ -1,0 +1,111 @@
+"""Tables with their gaps filled in, and how well the values are known."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from torch import Tensor
+
+from pyro_vae import evidence
+from pyro_vae.tables.table import Table
+
+__all__ = ["FilledTable", "fill_table"]
+
+
+@dataclass(frozen=True, repr=False)
+class FilledTable:
+    """A table without gaps, from :func:`fill_table`.
+
+    Attributes:
+        frame: The table: a gap has the posterior predictive mean of a number, the median of ordered categories and
+            counts, and the most probable category otherwise.
+        lower: The lower ends of intervals for numbers, counts and ordered categories; observed values as they are, and
+            NaN or None for other gaps.
+        upper: The upper ends, likewise.
+        draws: The table filled in with draws, ``[num_draws]`` frames, for multiple imputation (Rubin 1987).
+        imputation: What :func:`~pyro_vae.evidence.impute` says of each row.
+    """
+
+    frame: pd.DataFrame
+    lower: pd.DataFrame
+    upper: pd.DataFrame
+    draws: list[pd.DataFrame]
+    imputation: evidence.Imputation
+
+    def summary(self) -> str:
+        """How much was filled in, and how well it is known, in words."""
+        return self.imputation.summary()
+
+    def __repr__(self) -> str:
+        rows, columns = self.frame.shape
+        return f"FilledTable({rows} rows, {columns} columns, {int(self.imputation.missing.sum())} values filled in)"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return self.imputation._repr_html_()
+
+
+def fill_table(
+    table: Table,
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    frame: pd.DataFrame,
+    *,
+    num_draws: int = 100,
+    probability: float = 0.9,
+    **options: Any,
+) -> FilledTable:
+    """Fills in the gaps of a table, with intervals.
+
+    Args:
+        table: How the columns become numbers.
+        model: A Pyro program of the numbers, such as ``vae.model`` of a VAE with ``Incomplete(table.likelihood(...))``.
+        guide: Its guide.
+        frame: The table.
+        num_draws: The number of draws that medians and intervals are computed from.
+        probability: The probability with which a value lies in its interval, according to the model.
+        options: Those of :func:`~pyro_vae.evidence.impute`.
+
+    Raises:
+        TypeError: If ``frame`` is not a data frame.
+        ValueError: If a value is not possible in its column, or ``probability`` is not between 0 and 1.
+    """
+    if not 0 < probability < 1:
+        raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
+    x = table.tensor(frame)
+    result = evidence.impute(model, guide, x.to(_dtype(model, x)), num_draws=num_draws, **options)
+    draws = result.draws.cpu().double().numpy()  # type: ignore[union-attr]  # there are some
+    missing, filled = result.missing.cpu().numpy(), result.x.cpu().double().numpy().copy()
+    lower, upper = filled.copy(), filled.copy()
+    ends = (1 - probability) / 2, (1 + probability) / 2
+    for i, column in enumerate(table.kept):
+        gaps = missing[:, i]
+        values = draws[:, gaps, i]
+        if not gaps.any():
+            continue
+        if column.kind in ("categorical", "binary"):
+            counts = np.stack([(values == k).sum(0) for k in range(len(column.categories))])
+            filled[gaps, i] = counts.argmax(0)
+            lower[gaps, i] = upper[gaps, i] = np.nan
+            continue
+        if column.kind in ("ordinal", "count"):
+            filled[gaps, i] = np.median(values, axis=0)
+        lower[gaps, i], upper[gaps, i] = np.quantile(values, ends, axis=0)
+
+    def as_frame(numbers: np.ndarray) -> pd.DataFrame:
+        return table.frame(torch.from_numpy(numbers)).set_axis(frame.index)
+
+    return FilledTable(as_frame(filled), as_frame(lower), as_frame(upper), [as_frame(each) for each in draws], result)
+
+
+def _dtype(program: Any, x: Tensor) -> torch.dtype:
+    """The dtype that the module of a program has."""
+    parameters = getattr(getattr(program, "__self__", program), "parameters", list)()
+    return next((each.dtype for each in parameters if each.is_floating_point()), x.dtype)
