@@ -18,7 +18,7 @@ MODULES = {
 # From the bottom to the top. A module imports what is below it, or in its own folder.
 LAYERS = [
     "system",
-    "checks",
+    "checks html_table",
     "programs plots processes scripts",
     "distributions data nn representation",
     "priors likelihoods posteriors weights",
@@ -30,7 +30,7 @@ LAYERS = [
 ]
 EVIDENCE = ["proposals", "runner", "unconstrained", "results", "ladder", "draws", "estimators", "diagnostics"]
 INFER = [
-    "kl_weight optimizers reparameterized batch_arguments recording",
+    "kl_weight optimizers reparameterized recording",
     "pyro_step losses",
     "recorded_step",
     "svi gradient_noise",

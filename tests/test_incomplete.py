@@ -66,10 +66,10 @@ def test_evidence_is_that_of_what_was_observed():
 def test_imputation_is_the_conditional_mean():
     vae = make_vae()
     x = with_gaps(vae.sample(N))
-    filled = evidence.impute(vae.model, vae.guide, x, num_samples=10_000)
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=10_000).x
     assert torch.equal(filled[~x.isnan()], x[~x.isnan()])
     # Independent runs tell the Monte Carlo error: 10 runs of a tenth of the samples.
-    runs = torch.stack([evidence.impute(vae.model, vae.guide, x, num_samples=1000) for _ in range(10)])
+    runs = torch.stack([evidence.impute(vae.model, vae.guide, x, num_samples=1000).x for _ in range(10)])
     std_error = runs.double().std(0) / 10**0.5
     expected = exact(vae, x)[1]
     assert ((runs.double().mean(0) - expected).abs() <= 8 * std_error + 1e-5).all()
@@ -81,7 +81,7 @@ def test_a_guide_that_is_far_off_is_no_matter():
     vae = make_vae()
     x = with_gaps(vae.sample(N))
     vae.posterior.network.network[-1].bias.data = torch.tensor([3.0, -3.0, -3.0, -3.0])
-    filled = evidence.impute(vae.model, vae.guide, x, num_samples=4000, progress=iter)
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=4000, progress=iter).x
     # The posterior is at most as wide as the prior, and of 4000 draws at least 2000 are worth one.
     scale = vae.likelihood(torch.eye(LATENT)).mean - vae.likelihood(torch.zeros(LATENT)).mean
     error = (filled.double() - exact(vae, x)[1]).abs() / scale.norm(dim=0)
@@ -104,7 +104,7 @@ def test_where_the_posterior_is_not_known_a_warning_says_so(monkeypatch):
 def test_chunks_make_no_difference_but_noise():
     vae = make_vae()
     x = with_gaps(vae.sample(N))
-    values = [evidence.impute(vae.model, vae.guide, x, num_samples=2000, chunk_size=size) for size in (500, 4096)]
+    values = [evidence.impute(vae.model, vae.guide, x, num_samples=2000, chunk_size=size).x for size in (500, 4096)]
     assert_close(*values, rtol=0, atol=0.3)  # a standard error is below 0.05
 
 
@@ -183,7 +183,7 @@ def test_likelihoods_of_which_zero_is_no_value(wrap):
     log_w.mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in vae.parameters())
     vae.check(x)
-    filled = evidence.impute(vae.model, vae.guide, x, num_samples=50)
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=50).x
     assert filled.isfinite().all()
 
 

@@ -14,7 +14,7 @@ from pyro import distributions as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pyro_vae import ConditionalVAE, evidence, likelihoods, nn, posteriors, priors, weights
-from pyro_vae.evidence.estimators import estimation
+from pyro_vae.evidence.estimators import climbing
 from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.programs.inputs import by_row
 
@@ -69,7 +69,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_log_p_of_x_given_the_others(name):
     data = new_data()
-    with patch.dict(estimation.ROWS, cpu=13):  # so that there are several blocks
+    with patch.dict(climbing.ROWS, cpu=13):  # so that there are several blocks
         result = CALLS[name](model, guide, data)
     assert result.settled.all()
     # An error is the half-width of a 95% interval: three of them are exceeded by none.
@@ -166,7 +166,7 @@ def test_programs_of_x_alone_get_the_first(vae, x):
     assert bounds.x.shape == x.shape
     many = DataLoader(x.repeat(10, 1, 1, 1), 32)
     assert evidence.calibrate(vae.model, vae.guide, many, num_draws=9).ranks["z"].shape == (70, 2)
-    assert evidence.impute(vae.model, vae.guide, TensorDataset(x), num_samples=5).equal(x)
+    assert evidence.impute(vae.model, vae.guide, TensorDataset(x), num_samples=5).x.equal(x)
 
 
 def test_the_diagnostics():
