@@ -3,8 +3,8 @@
 If a proposal misses much of the posterior, only few samples show it: most weights look alike, and they determine the
 standard error. The bulk of the weights tells more. Powers w^b with b < 1 have lighter tails, so the cumulant function
 K(b) = log E[w^b] is well known from the same samples at b = 1/4, 1/2 and 3/4. The growth of K'' there tells what to
-expect beyond: for a normal proposal that is too narrow, K''(b) = c / (1 - t b)^2, and the weights have a finite variance
-only for t < 1/2. Such a t, fitted to the sample, gives the relative variance of the weights,
+expect beyond: for a normal proposal that is too narrow, K''(b) = c / (1 - t b)^2, and the weights have a finite
+variance only for t < 1/2. Such a t, fitted to the sample, gives the relative variance of the weights,
 exp(K(2) - 2 K(1)) - 1, though no sample has seen it. Three rules follow:
 
 - The error is infinite for t above 1/2, and if the relative variance is above a tenth of the number of samples.

@@ -17,6 +17,7 @@ __all__ = ["draw_bounds", "draw_differences", "draw_estimates", "draw_images", "
 
 LINE = {"color": "black", "linewidth": 0.8}
 ORDER = "datapoints, in ascending order"
+LEAST_ERROR = 1e-6  # nats, so that there is a logarithm
 
 
 def _draw_values_with_errors(axes: Axes, values: Tensor, errors: Tensor, unknown: str) -> Tensor:
@@ -51,7 +52,7 @@ def _draw_values_with_errors(axes: Axes, values: Tensor, errors: Tensor, unknown
 
 
 def draw_estimates(log_prob: Tensor, error: Tensor, pareto_k: Tensor, title: str, most_k: float) -> Figure:
-    """Draws log p(x) with errors, and below it the k-hat of the weights of the same datapoints.
+    """Draws log p(x) with errors, and below it the errors themselves and the k-hat of the same datapoints.
 
     Args:
         log_prob: Estimates, ``[n]``.
@@ -60,15 +61,18 @@ def draw_estimates(log_prob: Tensor, error: Tensor, pareto_k: Tensor, title: str
         title: A title.
         most_k: The largest k-hat to trust.
     """
-    figure = new_figure(figsize=(7, 5), layout="constrained")
-    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
+    figure = new_figure(figsize=(7, 6), layout="constrained")
+    above, middle, below = figure.subplots(3, sharex=True, height_ratios=(3, 1, 1))
     order = _draw_values_with_errors(above, log_prob, error, "lower bound, error not known")
     above.set(ylabel="log p(x), nats")
     above.set_title(title, fontsize="medium")
     above.legend(fontsize="small")
-    place, k = torch.arange(1, len(order) + 1), pareto_k[order]
-    known = k.isfinite()
-    below.plot(place[known].numpy(), k[known].numpy(), ".", markersize=3, color="tab:blue")
+    place = torch.arange(1, len(order) + 1)
+    for axes, values in ((middle, error.clamp_min(LEAST_ERROR)), (below, pareto_k)):
+        values = values[order]
+        known = values.isfinite()
+        axes.plot(place[known].numpy(), values[known].numpy(), ".", markersize=3, color="tab:blue")
+    middle.set(ylabel="error, nats", yscale="log")
     below.axhline(most_k, **LINE, linestyle="--")
     below.set(xlabel=ORDER, ylabel="Pareto k-hat")
     below.locator_params(axis="x", integer=True)
@@ -94,19 +98,24 @@ def draw_differences(difference: Tensor, error: Tensor, mean: float) -> Figure:
 
 
 def draw_bounds(lower: Tensor, upper: Tensor) -> Figure:
-    """Draws lower and upper bounds on log p(x), each ``[n]``, joined for each datapoint."""
+    """Draws lower and upper bounds on log p(x), each ``[n]``, joined for each datapoint, and below it the gaps."""
     order = lower.argsort()
     lower, upper = lower[order].numpy(), upper[order].numpy()
     place = range(1, len(order) + 1)
-    figure = new_figure(figsize=(7, 4), layout="constrained")
-    axes = figure.subplots()
+    figure = new_figure(figsize=(7, 5), layout="constrained")
+    axes, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
     axes.vlines(place, lower, upper, color="lightsteelblue")
     axes.plot(place, upper, "v", markersize=4, color="tab:orange", label="upper bound on average")
     axes.plot(place, lower, "^", markersize=4, color="tab:blue", label="lower bound on average")
-    axes.set(xlabel=f"{ORDER} of the lower bound", ylabel="log p(x), nats")
-    axes.set_title(f"mean gap {(upper - lower).mean():.3f} nats", fontsize="medium")
-    axes.locator_params(axis="x", integer=True)
+    axes.set(ylabel="log p(x), nats")
     axes.legend(fontsize="small")
+    gap = upper - lower
+    below.plot(place, gap, ".", markersize=4, color="tab:blue")
+    below.axhline(0.0, **LINE)
+    below.axhline(gap.mean(), color="tab:orange", label=f"mean {gap.mean():.3f}")
+    below.set(xlabel=f"{ORDER} of the lower bound", ylabel="gap, nats")
+    below.locator_params(axis="x", integer=True)
+    below.legend(fontsize="small")
     return figure
 
 
