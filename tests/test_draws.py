@@ -129,10 +129,8 @@ def test_chains_go_along_the_path_of_their_own_datapoint():
     log_joint = LogJoint(vae.model, x, programs.layout, programs.chunk_size)
     path = AnnealedPath(FromPrior(log_joint, known), 3)
     schedule = path.pilot(60, sigmoid_schedule(48))
-    columns = {"rung": torch.full((6,), FROM_PRIOR), "num_temperatures": torch.tensor([0, 9, 0, 6, 8, 0])}
-    annealing = SimpleNamespace(paths={FROM_PRIOR: (known, path, schedule)})
-    ladder = SimpleNamespace(programs=programs, log_joint=log_joint, columns=columns, annealing=annealing)
-    z, *_ = _from_chains(ladder, rows, 4000)
+    annealing = SimpleNamespace(log_joint=log_joint, paths={FROM_PRIOR: (known, path, schedule)})
+    z, *_ = _from_chains(annealing, FROM_PRIOR, rows, torch.tensor([6, 8]), 4000)
     exact = exact_posterior(vae.likelihood, x[rows])
     error = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() / 400**0.5
     assert ((z.mean(0) - exact.loc).abs() < 5 * error).all()

@@ -6,7 +6,11 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.draws.resampling import CANDIDATES, PosteriorDraws, posterior_draws, resample, take
-from pyro_vae.evidence.ladder.ladder import Ladder, Settings
+from pyro_vae.evidence.ladder.annealing import Annealing
+from pyro_vae.evidence.ladder.block import Block
+from pyro_vae.evidence.ladder.ladder import Ladder
+from pyro_vae.evidence.ladder.laplace import Laplace
+from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.ladder.without_gradients import SHARE_WITH_PRIOR
 from pyro_vae.evidence.proposals import defensive
 from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE, WITH_PRIOR
@@ -51,8 +55,11 @@ def settled_draws(
     if not found.all():
         index = first + int((~found).nonzero()[0])
         raise ValueError(f"datapoint {index} has weight zero or NaN for all samples, by any method")
-    draw = _from_guide if ladder.log_joint is None else _from_vectors
-    return PosteriorDraws(*draw(ladder, num_draws), doubtful=columns["error"].isinf())
+    if ladder.laplace is None or ladder.annealing is None:
+        drawn = _from_guide(ladder, num_draws)
+    else:
+        drawn = _from_vectors(ladder.block, ladder.laplace, ladder.annealing, num_draws)
+    return PosteriorDraws(*drawn, doubtful=columns["error"].isinf())
 
 
 def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
@@ -72,38 +79,45 @@ def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tens
     return latents, pareto_k, ess
 
 
-def _from_vectors(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _from_vectors(
+    block: Block, laplace: Laplace, annealing: Annealing, num_draws: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Latents, k-hat and ESS from the normals, or from annealed chains."""
-    rung, dims = ladder.columns["rung"], ladder.log_joint.dims
-    vectors = torch.zeros(num_draws, len(rung), dims, dtype=ladder.programs.dtype, device=ladder.x.device)
+    rung, temperatures, vectors_of = block.columns["rung"], block.columns["num_temperatures"], laplace.log_joint.vectors
+    vectors = torch.zeros(num_draws, len(rung), vectors_of.dims, dtype=block.programs.dtype, device=block.x.device)
     pareto_k, ess = (torch.zeros(len(rung), dtype=torch.float64) for _ in range(2))
-    for method, draw in ((LAPLACE, _from_normals), (ANNEALED, _from_chains), (FROM_PRIOR, _from_chains)):
+    for method in (LAPLACE, ANNEALED, FROM_PRIOR):
         rows = (rung == method).nonzero()[:, 0]
-        for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * dims))):
-            if len(some):
-                drawn, pareto_k[some], ess[some] = draw(ladder, some.to(vectors.device), num_draws)
-                vectors[:, some.to(vectors.device)] = drawn.to(vectors.dtype)
-    latents, _ = ladder.log_joint.vectors.to_latents(vectors)
-    return {name: ladder.programs.layout.by_datapoint(value) for name, value in latents.items()}, pareto_k, ess
+        for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * vectors_of.dims))):
+            if not len(some):
+                continue
+            here = some.to(vectors.device)
+            if method == LAPLACE:
+                drawn, pareto_k[some], ess[some] = _from_normals(laplace, here, num_draws)
+            else:
+                drawn, pareto_k[some], ess[some] = _from_chains(annealing, method, here, temperatures[some], num_draws)
+            vectors[:, here] = drawn.to(vectors.dtype)
+    latents, _ = vectors_of.to_latents(vectors)
+    return {name: block.programs.layout.by_datapoint(value) for name, value in latents.items()}, pareto_k, ess
 
 
-def _from_normals(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
-    normals = ladder.laplace.fit.normals.rows(rows)
-    position = draw_mixture(ladder.log_joint, normals, rows, CANDIDATES * num_draws)
-    log_prior, joint = ladder.log_joint.densities(position, rows)
+def _from_normals(laplace: Laplace, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
+    normals = laplace.fit.normals.rows(rows)
+    position = draw_mixture(laplace.log_joint, normals, rows, CANDIDATES * num_draws)
+    log_prior, joint = laplace.log_joint.densities(position, rows)
     log_weights = joint - log_mixture(normals, position, log_prior)
     log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
     chosen, k, ess = resample(log_weights, num_draws)
     return take(position, chosen), k, ess
 
 
-def _from_chains(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The ends of chains with as many temperatures as settled each datapoint."""
-    temperatures = ladder.columns["num_temperatures"][rows.cpu()]
-    method = int(ladder.columns["rung"][rows[0].cpu()])
-    known, path, schedule = ladder.annealing.paths[method]
+def _from_chains(
+    annealing: Annealing, method: int, rows: Tensor, temperatures: Tensor, num_draws: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The ends of chains for rows ``[m]``, with the numbers of temperatures ``[m]`` that settled them."""
+    known, path, schedule = annealing.paths[method]
     place = torch.searchsorted(known, rows)
-    vectors = torch.zeros(num_draws, len(rows), ladder.log_joint.dims, dtype=ladder.programs.dtype, device=rows.device)
+    vectors = torch.zeros(num_draws, len(rows), annealing.log_joint.dims, dtype=torch.float64, device=rows.device)
     pareto_k, ess = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
     for count in temperatures.unique().tolist():
         index = (temperatures == count).nonzero()[:, 0]
@@ -111,5 +125,5 @@ def _from_chains(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, 
         chains = path.some(where).forward(max(num_draws, FEWEST_CHAINS), schedule.rows(where).resized(count))
         log_weights = chains.log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
         chosen, pareto_k[index], ess[index] = resample(log_weights, num_draws)
-        vectors[:, index.to(rows.device)] = take(chains.position, chosen).to(vectors.dtype)
+        vectors[:, index.to(rows.device)] = take(chains.position, chosen).double()
     return vectors, pareto_k, ess

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.estimators.simulation import simulate
-from pyro_vae.evidence.ladder.ladder import Ladder, Settings
+from pyro_vae.evidence.ladder.ladder import Ladder
+from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.system.progress import Progress

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from pyro_vae.evidence.draws.arviz_draws import to_arviz
 from pyro_vae.evidence.estimators.certificate import certified
-from pyro_vae.evidence.ladder.ladder import Ladder, Settings
+from pyro_vae.evidence.ladder.ladder import Ladder
+from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.runner.blocks import Programs

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_positive, check_rows
 from pyro_vae.evidence.estimators.climbing import Climb, Clock, block_rows, fast_densities
 from pyro_vae.evidence.estimators.given import ClimbForEachDraw, conditioned, each_draw
-from pyro_vae.evidence.ladder.ladder import Settings
+from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.function import evidence_function

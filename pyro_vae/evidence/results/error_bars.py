@@ -43,7 +43,8 @@ Z = 1.959964  # of the normal distribution, at 97.5%
 class Moments(NamedTuple):
     """Statistics of the log-weights of a sample; all tensors are ``[n]``, in float64."""
 
-    count: int  #: The number of samples.
+    count: int  # type: ignore[assignment]  # it hides tuple.count, which has no use here
+    """The number of samples."""
     log_means: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  #: log mean(w^b) for b = 1/4, 1/2, 3/4, 1 and 2.
     zeros: Tensor  #: The fraction of weights that are zero.
     largest: Tensor  #: The largest weight, as a fraction of the sum.

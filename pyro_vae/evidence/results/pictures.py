@@ -100,16 +100,16 @@ def draw_differences(difference: Tensor, error: Tensor, mean: float) -> Figure:
 def draw_bounds(lower: Tensor, upper: Tensor) -> Figure:
     """Draws lower and upper bounds on log p(x), each ``[n]``, joined for each datapoint, and below it the gaps."""
     order = lower.argsort()
-    lower, upper = lower[order].numpy(), upper[order].numpy()
+    low, high = lower[order].numpy(), upper[order].numpy()
     place = range(1, len(order) + 1)
     figure = new_figure(figsize=(7, 5), layout="constrained")
     axes, below = figure.subplots(2, sharex=True, height_ratios=(3, 1))
-    axes.vlines(place, lower, upper, color="lightsteelblue")
-    axes.plot(place, upper, "v", markersize=4, color="tab:orange", label="upper bound on average")
-    axes.plot(place, lower, "^", markersize=4, color="tab:blue", label="lower bound on average")
+    axes.vlines(place, low, high, color="lightsteelblue")
+    axes.plot(place, high, "v", markersize=4, color="tab:orange", label="upper bound on average")
+    axes.plot(place, low, "^", markersize=4, color="tab:blue", label="lower bound on average")
     axes.set(ylabel="log p(x), nats")
     axes.legend(fontsize="small")
-    gap = upper - lower
+    gap = high - low
     below.plot(place, gap, ".", markersize=4, color="tab:blue")
     below.axhline(0.0, **LINE)
     below.axhline(gap.mean(), color="tab:orange", label=f"mean {gap.mean():.3f}")
