@@ -1,4 +1,4 @@
-"""HTML tables for notebooks."""
+"""Results as HTML tables, which notebooks show."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ __all__ = ["html_table"]
 
 
 def html_table(rows: Mapping[str, str]) -> str:
-    """A table with one row for each name and its value, both escaped."""
+    """A table with a row for each name and value, both escaped."""
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
     return f"<table>{cells}</table>"

@@ -15,7 +15,7 @@ from unittest.mock import patch
 import torch
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
-from pyro_vae.evidence.estimators import estimation
+from pyro_vae.evidence.estimators import climbing
 from pyro_vae.processes import Processes, join
 from pyro_vae.weights import terms
 
@@ -56,7 +56,7 @@ NUMBERS = {
     "sandwich": lambda result: result.upper,
     "inference_gap": lambda result: result.best_elbo,
     "calibrate": lambda result: result.ranks["z"].double(),
-    "impute": lambda result: result,
+    "impute": lambda result: result.x,
     "decompose_elbo": lambda result: torch.tensor([result.elbo, result.mutual_information, result.num_datapoints]),
     "check_elbo": lambda result: torch.tensor(list(result.estimates.values())),
     "to_arviz": lambda result: torch.tensor(result.posterior["z"].values).movedim(2, 0),
@@ -69,7 +69,7 @@ def call(name: str, **changes: object) -> object:
     vae = new_vae()
     torch.set_rng_state(state)
     arguments = {"model": vae.model, "guide": vae.guide, "x": new_data(), "progress": iter, **OPTIONS[name], **changes}
-    with patch.dict(estimation.ROWS, cpu=17):  # otherwise all of these would climb together
+    with patch.dict(climbing.ROWS, cpu=17):  # otherwise all of these would climb together
         return getattr(evidence, name)(**arguments)
 
 

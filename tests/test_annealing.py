@@ -490,7 +490,7 @@ def test_a_sandwich_of_few_datapoints_has_the_error_of_few():
     assert "gap 0.200 +- 1.271 nats" in str(two)
     assert "+- 1.271, for the choice of datapoints" in str(two)
     one = evidence.Sandwich(x[:1], lower=torch.zeros(1), upper=torch.full((1,), 0.2), acceptance=torch.ones(1))
-    assert "gap 0.200 nats: one cannot tell its error" in str(one)
+    assert "gap 0.200 nats: its error is not known from one datapoint" in str(one)
     assert "+-" not in str(one)
 
 

@@ -177,19 +177,19 @@ ONES = {  # matrices of correlations, of one free number
     "LKJCorrCholesky": lambda: dist.LKJCorrCholesky(2, of(2.0)),
 }
 REFUSED = {  # continuous in name, but without a map: what the sentence says
-    "CoalescentTimes": (lambda: dist.CoalescentTimes(torch.zeros(3)), "lies in"),
+    "CoalescentTimes": (lambda: dist.CoalescentTimes(torch.zeros(3)), "has support"),
     "Delta": (lambda: dist.Delta(of(0.5)), "single points have mass"),
     "Delta in an event": (lambda: dist.Delta(of(0.5, 1.0)).to_event(1), "single points have mass"),
     "Empirical": (lambda: dist.Empirical(of(0.5, 1.0), of(0.0, 0.0)), "single points have mass"),
     "MaskedMixture": (
         lambda: dist.MaskedMixture(torch.tensor(True), dist.Gamma(ONE, ONE), dist.LogNormal(ONE, ONE)),
-        "lies in",
+        "has support",
     ),
     "MixtureSameFamily": (
         lambda: mixture(transformed(normal(2), t.ExpTransform(), t.AffineTransform(1.0, 1.0))),
         "mixture of transformed",
     ),
-    "ProjectedNormal": (lambda: dist.ProjectedNormal(torch.ones(3)), "lies in Sphere"),
+    "ProjectedNormal": (lambda: dist.ProjectedNormal(torch.ones(3)), "has support Sphere"),
     "RelaxedBernoulliStraightThrough": (
         lambda: dist.RelaxedBernoulliStraightThrough(of(0.5), of(0.3)),
         "draws discrete values",
@@ -199,8 +199,8 @@ REFUSED = {  # continuous in name, but without a map: what the sentence says
         "draws discrete values",
     ),
     "TransformedDistribution": (lambda: transformed(normal(), t.AbsTransform()), "not one-to-one"),
-    "VonMises3D": (lambda: dist.VonMises3D(torch.ones(3)), "lies in Sphere"),
-    "Wishart": (lambda: dist.Wishart(of(4.0), torch.eye(2).double()), "lies in PositiveDefinite"),
+    "VonMises3D": (lambda: dist.VonMises3D(torch.ones(3)), "has support Sphere"),
+    "Wishart": (lambda: dist.Wishart(of(4.0), torch.eye(2).double()), "has support PositiveDefinite"),
     "ZeroInflatedDistribution": (
         lambda: dist.ZeroInflatedDistribution(dist.Gamma(ONE, ONE), gate=of(0.2)),
         "single points have mass",

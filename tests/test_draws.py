@@ -129,11 +129,8 @@ def test_chains_go_along_the_path_of_their_own_datapoint():
     log_joint = LogJoint(vae.model, x, programs.layout, programs.chunk_size)
     path = AnnealedPath(FromPrior(log_joint, known), 3)
     schedule = path.pilot(60, sigmoid_schedule(48))
-    columns = {"rung": torch.full((6,), FROM_PRIOR), "num_temperatures": torch.tensor([0, 9, 0, 6, 8, 0])}
-    ladder = SimpleNamespace(
-        programs=programs, log_joint=log_joint, columns=columns, paths={FROM_PRIOR: (known, path, schedule)}
-    )
-    z, _ = _from_chains(ladder, rows, 4000)
+    annealing = SimpleNamespace(log_joint=log_joint, paths={FROM_PRIOR: (known, path, schedule)})
+    z, *_ = _from_chains(annealing, FROM_PRIOR, rows, torch.tensor([6, 8]), 4000)
     exact = exact_posterior(vae.likelihood, x[rows])
     error = exact.covariance_matrix.diagonal(dim1=-2, dim2=-1).sqrt() / 400**0.5
     assert ((z.mean(0) - exact.loc).abs() < 5 * error).all()
@@ -178,7 +175,7 @@ def test_draws_are_chosen_by_weights_of_which_the_largest_are_smoothed():
     running = RunningWeights(4, 500)
     running.update(log_w)
     k, smoothed_mean = running.pareto_smoothed()
-    chosen, found = resample(log_w, 40_000)
+    chosen, found, _ = resample(log_w, 40_000)
     assert_close(found, k)
     assert (k > 0.5).all()
     threshold = running.tail[-1]

@@ -21,13 +21,20 @@ from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors
 from pyro_vae.evidence.estimators import certificate as certificate_module
-from pyro_vae.evidence.estimators import estimation
-from pyro_vae.evidence.estimators.certificate import Certificate
-from pyro_vae.evidence.ladder import ladder
+from pyro_vae.evidence.estimators import climbing
+from pyro_vae.evidence.ladder.annealing import Annealing
+from pyro_vae.evidence.ladder.block import Block
+from pyro_vae.evidence.ladder.laplace import Laplace
+from pyro_vae.evidence.ladder.pilots import wanted_samples
+from pyro_vae.evidence.ladder.settings import Settings
+from pyro_vae.evidence.results import rungs
+from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.results.error_bars import expected_relative_variance
 from pyro_vae.evidence.results.running_weights import RunningWeights
+from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.annealed_path import Annealed
 from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
+from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 
 ROUNDING = 1e-6  # nats: of float64 sums, where the error is that small
 
@@ -57,7 +64,7 @@ def test_five_hundred_linear_gaussian_models_with_a_good_guide_and_a_bad_one(off
     assert outside(result, exact).double().mean() <= 0.07
     assert result.error.median() <= 4 * difference.square().mean().sqrt()
     assert abs(difference.mean()) <= result.mean_error < 0.05
-    assert (result.rung == ladder.LAPLACE).double().mean() > 0.9
+    assert (result.rung == rungs.LAPLACE).double().mean() > 0.9
 
 
 EASY = {  # (almost) all datapoints have a known error
@@ -228,15 +235,25 @@ def test_with_too_few_temperatures_the_error_is_infinite():
     assert result.log_prob.isfinite().all()
     assert (~result.settled).any()
     assert outside(result, exact).sum() <= most_outside(20)
-    assert (result.num_temperatures[result.rung >= ladder.ANNEALED] <= 2).all()
+    assert (result.num_temperatures[result.rung >= rungs.ANNEALED] <= 2).all()
     assert "lower bound" in result.summary()
 
 
-def a_ladder(n=3):
-    """Of a block for which nothing has been done."""
+def a_block(n=3):
+    """For which nothing has been done."""
     vae, x = random_instance(seed=3, latent=2, event=3, n=n)
-    settings = ladder.Settings(tolerance=0.05, max_temperatures=32, num_datapoints=n)
-    return ladder.Ladder(estimation.Programs(vae.model, vae.guide, x), x, settings)
+    settings = Settings(tolerance=0.05, max_temperatures=32, num_datapoints=n)
+    return Block(Programs(vae.model, vae.guide, x), x, settings)
+
+
+def log_joint_of(block):
+    programs = block.programs
+    return LogJoint(programs.model, block.x, programs.layout, programs.chunk_size)
+
+
+def laplace_of(block, **changes):
+    log_joint = log_joint_of(block)
+    return Laplace(block, log_joint, fit_block(log_joint, block.programs.guide)._replace(**changes))
 
 
 def weights_of(log_weights):
@@ -248,61 +265,60 @@ def weights_of(log_weights):
 def test_an_estimate_below_what_another_has_seen_is_taken_back():
     """Until something better comes; one that is higher, or lower by chance, is not."""
     log_weights = 0.3 * torch.randn(400, 3, dtype=torch.float64)
-    climbed, rows = a_ladder(), torch.arange(3)
-    climbed._raise_floor(rows, weights_of(log_weights + torch.tensor([5.0, 0.0, -5.0])))
+    block, rows = a_block(), torch.arange(3)
+    block.floor.raise_by(rows, weights_of(log_weights + torch.tensor([5.0, 0.0, -5.0])))
     assert (
-        (climbed.floor < torch.tensor([5.05, 0.05, -4.95])) & (climbed.floor > torch.tensor([4.5, -0.5, -5.5]))
+        (block.floor.value < torch.tensor([5.05, 0.05, -4.95])) & (block.floor.value > torch.tensor([4.5, -0.5, -5.5]))
     ).all()
-    climbed._report(ladder.LAPLACE, rows, weights_of(log_weights), samples=400)
-    assert climbed.contradicted.tolist() == [True, False, False]
+    block.report(rungs.LAPLACE, rows, weights_of(log_weights), samples=400)
+    assert block.contradicted.tolist() == [True, False, False]
     for name in ("error", "bias"):
-        assert climbed.columns[name].isinf().tolist() == [True, False, False]
-    assert climbed.unsettled.tolist() == [0]
-    low = climbed.columns["log_prob"].clone()
-    climbed._report(ladder.FROM_PRIOR, rows, weights_of(log_weights + 5), samples=400)
-    assert climbed.columns["error"].isfinite().all()
-    assert climbed.columns["rung"][0] == ladder.FROM_PRIOR
-    assert climbed.columns["log_prob"][0] > low[0] + 4.9
+        assert block.columns[name].isinf().tolist() == [True, False, False]
+    assert block.unsettled.tolist() == [0]
+    low = block.columns["log_prob"].clone()
+    block.report(rungs.FROM_PRIOR, rows, weights_of(log_weights + 5), samples=400)
+    assert block.columns["error"].isfinite().all()
+    assert block.columns["rung"][0] == rungs.FROM_PRIOR
+    assert block.columns["log_prob"][0] > low[0] + 4.9
 
 
 def test_a_floor_leaves_room_for_its_own_error():
     """Twice the error, at least a twentieth of a nat; where none is known, ten standard errors and a nat."""
-    climbed, rows = a_ladder(), torch.arange(3)
+    block, rows = a_block(), torch.arange(3)
     sure = weights_of(1e-3 * torch.randn(400, 3, dtype=torch.float64))
-    climbed._raise_floor(rows, sure)
-    assert_close(climbed.floor, sure.log_mean - 0.05)
-    climbed, unsure = a_ladder(), weights_of(1e-3 * torch.randn(3, 3, dtype=torch.float64))
-    climbed._raise_floor(rows, unsure)
-    assert_close(climbed.floor, unsure.log_mean - 1)
-    climbed, wild = a_ladder(), weights_of(6 * torch.randn(400, 3, dtype=torch.float64))
-    climbed._raise_floor(rows, wild)
-    assert (climbed.floor <= wild.log_mean - (10 * wild.std_error).clamp_min(1) + 1e-9).all()
-    climbed._raise_floor(rows, sure)
-    assert (climbed.floor >= sure.log_mean - 0.05 - 1e-9).all()  # it only rises
+    block.floor.raise_by(rows, sure)
+    assert_close(block.floor.value, sure.log_mean - 0.05)
+    block, unsure = a_block(), weights_of(1e-3 * torch.randn(3, 3, dtype=torch.float64))
+    block.floor.raise_by(rows, unsure)
+    assert_close(block.floor.value, unsure.log_mean - 1)
+    block, wild = a_block(), weights_of(6 * torch.randn(400, 3, dtype=torch.float64))
+    block.floor.raise_by(rows, wild)
+    assert (block.floor.value <= wild.log_mean - (10 * wild.std_error).clamp_min(1) + 1e-9).all()
+    block.floor.raise_by(rows, sure)
+    assert (block.floor.value >= sure.log_mean - 0.05 - 1e-9).all()  # it only rises
 
 
 def test_what_a_pilot_has_refused_has_no_error_of_its_own(monkeypatch):
     """Nor have samples of normals that may lack modes: whatever they say themselves."""
     for wanted, complete in ((0.0, False), (256.0, False), (256.0, True)):
-        climbed, rows = a_ladder(), torch.arange(3)
-        climbed.fit = fit_block(climbed.log_joint, climbed.programs.guide)
-        climbed.fit = climbed.fit._replace(complete=torch.full((3,), complete))
-        monkeypatch.setattr(climbed, "_wanted", lambda *_, count=wanted: torch.full((3,), count).double())
-        climbed._laplace(rows)
-        assert climbed.columns["log_prob"].isfinite().all()
-        assert climbed.columns["error"].isfinite().tolist() == [complete] * 3
+        block = a_block()
+        counts = torch.full((3,), wanted).double()
+        monkeypatch.setattr("pyro_vae.evidence.ladder.laplace.wanted_samples", lambda *_, counts=counts: counts)
+        laplace_of(block, complete=torch.full((3,), complete)).run()
+        assert block.columns["log_prob"].isfinite().all()
+        assert block.columns["error"].isfinite().tolist() == [complete] * 3
 
 
 def test_a_pilot_asks_for_as_many_samples_as_its_variance_needs():
     """Powers of two, and none where more than is allowed would be needed."""
-    climbed = a_ladder()
+    settings = a_block().settings
     pilot = weights_of(torch.tensor([0.1, 0.8, 3.0]) * torch.randn(4000, 3, dtype=torch.float64))
     expected = expected_relative_variance(pilot.moments())
-    wanted = climbed._wanted(pilot, torch.inf)
-    assert (expected / wanted <= climbed.settings.variance_for_bias).all()
+    wanted = wanted_samples(pilot, settings, torch.inf)
+    assert (expected / wanted <= settings.variance_for_bias).all()
     assert torch.equal(wanted.log2(), wanted.log2().round())
     assert wanted[0] == 256
-    assert climbed._wanted(pilot, 1.0).gt(0).tolist() == [True, True, False]
+    assert wanted_samples(pilot, settings, 1.0).gt(0).tolist() == [True, True, False]
 
 
 def test_a_guide_without_a_class_is_found_out():
@@ -324,31 +340,32 @@ def test_a_guide_without_a_class_is_found_out():
 
 
 def test_fresh_samples_are_not_better_than_their_pilot(monkeypatch):
-    climbed, rows = a_ladder(), torch.arange(3)
-    climbed.fit = fit_block(climbed.log_joint, climbed.programs.guide)
+    block = a_block()
+    laplace = laplace_of(block)
     pilot = weights_of(9 * torch.randn(1024, 3, dtype=torch.float64) - 100)
-    monkeypatch.setattr(climbed, "_laplace_pilot", lambda *_: (pilot, torch.zeros(3)))
-    monkeypatch.setattr(climbed, "_wanted", lambda *_: torch.full((3,), 256.0).double())
+    monkeypatch.setattr(laplace, "pilot", lambda *_: (pilot, torch.zeros(3)))
+    counts = torch.full((3,), 256.0).double()
+    monkeypatch.setattr("pyro_vae.evidence.ladder.laplace.wanted_samples", lambda *_: counts)
     reported = []
-    monkeypatch.setattr(climbed, "_report", lambda *args, **_: reported.append(args))
-    climbed.columns["bias"] = torch.zeros(3).double()
-    climbed.columns["error"] = torch.zeros(3).double()
-    climbed._laplace(rows)
+    monkeypatch.setattr(block, "report", lambda *args, **_: reported.append(args))
+    block.columns["bias"] = torch.zeros(3).double()
+    block.columns["error"] = torch.zeros(3).double()
+    laplace.run()
     assert len(reported) == 1
     assert_close(reported[0][3].log_mean, pilot.log_mean)
 
 
 def test_a_bias_above_twice_the_tolerance_wants_something_better():
-    climbed = a_ladder()
-    climbed.columns["error"][:] = 0.5
-    climbed.columns["bias"] = torch.tensor([0.09, 0.11, torch.nan]).double()
-    assert climbed.unsettled.tolist() == [1, 2]
+    block = a_block()
+    block.columns["error"][:] = 0.5
+    block.columns["bias"] = torch.tensor([0.09, 0.11, torch.nan]).double()
+    assert block.unsettled.tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("n", [1, 10, 10_000])
 def test_the_variance_that_is_aimed_at_is_small_enough_for_bias_and_noise(n):
     """The bias of a log-mean is half of its variance; the mean over n has an nth of it, and two of its deviations."""
-    settings = ladder.Settings(tolerance=0.05, max_temperatures=1, num_datapoints=n)
+    settings = Settings(tolerance=0.05, max_temperatures=1, num_datapoints=n)
     assert 0 < settings.variance_for_bias / 2 <= settings.tolerance / 4
     assert 0 < settings.variance <= settings.variance_for_bias
     assert 2 * (settings.variance / n) ** 0.5 <= settings.tolerance * (1 + 1e-9)
@@ -372,12 +389,14 @@ class Standstill:
 
 
 def test_chains_that_do_not_see_why_weights_of_their_normals_vary_are_not_believed():
-    climbed, rows, index = a_ladder(), torch.arange(3), torch.tensor([0, 2])
-    climbed.variance = torch.tensor([100.0, 100.0, 0.0]).double()
-    for rung, believed in ((ladder.ANNEALED, [False, True]), (ladder.FROM_PRIOR, [True, True])):
-        climbed.paths[rung] = rows, Standstill(), Standstill()
-        climbed._run_chains(rung, index, torch.tensor([24, 24]), 32)
-        assert climbed.columns["error"][index].isfinite().tolist() == believed
+    block, rows, index = a_block(), torch.arange(3), torch.tensor([0, 2])
+    laplace = laplace_of(block)
+    variance = torch.tensor([100.0, 100.0, 0.0]).double()
+    annealing = Annealing(block, laplace.log_joint, laplace.fit.normals, variance)
+    for rung, believed in ((rungs.ANNEALED, [False, True]), (rungs.FROM_PRIOR, [True, True])):
+        annealing.paths[rung] = rows, Standstill(), Standstill()
+        annealing.run_chains(rung, index, torch.tensor([24, 24]), 32)
+        assert block.columns["error"][index].isfinite().tolist() == believed
 
 
 def test_a_budget_stops_it_and_says_what_was_left():
@@ -421,7 +440,7 @@ def test_the_bounds_of_a_certificate_are_on_either_side_of_the_truth():
     for excess in (exact - certificate.lower, certificate.upper - exact):
         assert excess.mean() > -4 * excess.std() / 80**0.5 - ROUNDING
     assert ((certificate.lower - exact).abs() <= 3 * certificate.error).all()
-    assert "80 datapoints that the model itself made" in str(certificate)
+    assert "80 datapoints drawn from the model" in str(certificate)
 
 
 class Echo:
@@ -451,8 +470,8 @@ def test_the_exact_draws_of_a_certificate_belong_to_their_datapoints(monkeypatch
             pyro.sample("z", dist.Normal(x, 1e-3))
 
     monkeypatch.setattr(certificate_module, "Ladder", Echo)
-    programs = estimation.Programs(model, guide, torch.randn(5, dtype=torch.float64))
-    certificate = certificate_module.certified(programs, ladder.Settings(0.1, 8, 5), 12, rows=4, progress=iter)
+    programs = Programs(model, guide, torch.randn(5, dtype=torch.float64))
+    certificate = certificate_module.certified(programs, Settings(0.1, 8, 5), 12, rows=4, progress=iter)
     assert len(certificate.lower.unique()) == 12
     assert_close(certificate.upper, certificate.lower, rtol=0, atol=0.01)
 
@@ -470,23 +489,23 @@ def test_the_error_of_the_gap_of_a_certificate_is_that_of_a_mean():
 
 def test_a_budget_is_shared_out_among_the_blocks_that_are_left(monkeypatch):
     """In proportion to their datapoints, from when the first of them begins: a run may go on from the 20th."""
-    monkeypatch.setattr(estimation, "time", SimpleNamespace(monotonic=lambda: 1000.0))
-    clock = estimation._Clock(60.0, 50)
+    monkeypatch.setattr(climbing, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    clock = climbing.Clock(60.0, 50)
     assert [clock.deadline(first, 10) for first in (20, 30, 40)] == pytest.approx([1020.0, 1040.0, 1060.0])
-    assert estimation._Clock(None, 50).deadline(0, 10) == math.inf
+    assert climbing.Clock(None, 50).deadline(0, 10) == math.inf
 
 
 def test_matrices_of_a_block_stay_small(vae, x):
     """Four matrices of each datapoint: in a few dimensions it is the number of datapoints that is limited."""
-    programs = estimation.Programs(vae.model, vae.guide, x)
+    programs = Programs(vae.model, vae.guide, x)
     assert programs.latent_size == 2
     for size, chunk_size in ((2, 2**16), (100, 2**16), (400, 2**16), (5000, 2**16), (100, 30)):
         programs.latent_size, programs.chunk_size = size, chunk_size
-        rows = estimation.block_rows(programs)
+        rows = climbing.block_rows(programs)
         assert 1 <= rows <= chunk_size
         assert rows <= 8 or 4 * rows * size**2 <= 2**25
     programs.latent_size, programs.chunk_size = 2, 2**16
-    assert estimation.block_rows(programs) == 1024
+    assert climbing.block_rows(programs) == 1024
 
 
 def test_the_same_seed_gives_the_same_result_and_chunks_only_round():
@@ -530,8 +549,8 @@ def test_data_made_in_inference_mode(vae):
 def test_what_it_says(vae, x):
     result = estimate(vae.model, vae.guide, x)
     assert len(result.rung) == len(result.num_samples) == len(result.acceptance) == len(x)
-    assert len(result.seconds_by_rung) == len(ladder.RUNGS)
-    assert result.seconds_by_rung[ladder.LAPLACE] > 0
+    assert len(result.seconds_by_rung) == len(rungs.RUNGS)
+    assert result.seconds_by_rung[rungs.LAPLACE] > 0
     assert result.settled.all()
     assert result.summary().startswith("log p(x) = ")
     assert "nan" not in result.summary() + result._repr_html_()

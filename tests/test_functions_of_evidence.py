@@ -179,7 +179,7 @@ def test_numbers_or_a_sentence(name, n, programs, missing, dtype):
     with warnings.catch_warnings():
         for kind in (UserWarning, RuntimeWarning):  # torch's and numpy's
             warnings.simplefilter("error", kind)
-        warnings.filterwarnings("ignore", "for .* datapoints, the draws need not be from the posterior")  # a sentence
+        warnings.filterwarnings("ignore", "for .* datapoints, the draws may not be from the posterior")  # a sentence
         if (name, programs) in REFUSALS:
             with pytest.raises(ValueError, match=REFUSALS[name, programs]):
                 CALLS[name](*programs(dtype), x)

@@ -61,7 +61,7 @@ def test_evidence_given_each_draw_and_the_mean_over_them(x):
     assert "over 6 draws of the global latents" in result.summary()
     assert "<table>" in result._repr_html_()
     assert evidence.compare(result, result).mean_error > 2 * result.draws_error.mean()
-    with pytest.raises(ValueError, match=r"given one draw of the global latents: result.given\[0\]"):
+    with pytest.raises(ValueError, match=r"need one draw of the global latents: call result.given\[0\].to_arviz\(\)"):
         result.to_arviz()
     assert result.given[3].to_arviz(16).posterior["z"].shape == (4, 4, N)
 

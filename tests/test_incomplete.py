@@ -13,6 +13,7 @@ from torch.testing import assert_close
 
 from pyro_vae import VAE, evidence, likelihoods, nn, posteriors, priors, weights
 from pyro_vae.evidence.draws import imputation
+from pyro_vae.evidence.draws.resampling import resample
 
 N, PIXELS, LATENT = 12, 5, 2
 
@@ -37,21 +38,32 @@ def with_gaps(x, seed=0):
 @torch.no_grad()
 def exact(vae, x):
     """log p(observed), ``[n]``, and x with E[missing given observed] in the gaps."""
+    log_prob, filled, _ = exact_with_std(vae, x)
+    return log_prob, filled
+
+
+@torch.no_grad()
+def exact_with_std(vae, x):
+    """And the standard deviation of what is missing given what is observed, ``[n, pixels]``."""
     bias = vae.likelihood(torch.zeros(LATENT)).mean.double()
     weight = vae.likelihood(torch.eye(LATENT)).mean.mT.double() - bias[:, None]
     covariance = weight @ weight.mT + 0.8**2 * torch.eye(PIXELS)
-    log_prob, filled = [], x.double().clone()
-    for row in filled:
+    log_prob, filled, std = [], x.double().clone(), torch.zeros(x.shape, dtype=torch.float64)
+    for row, spread in zip(filled, std, strict=True):
         there = ~row.isnan()
         if not there.any():
             log_prob.append(torch.zeros((), dtype=torch.float64))
             row.copy_(bias)
+            spread.copy_(covariance.diagonal().sqrt())
             continue
         inner = covariance[there][:, there]
         log_prob.append(dist.MultivariateNormal(bias[there], inner).log_prob(row[there]))
         gain = torch.linalg.solve(inner, row[there] - bias[there])
-        row[~there] = bias[~there] + covariance[~there][:, there] @ gain
-    return torch.stack(log_prob), filled
+        across = covariance[~there][:, there]
+        row[~there] = bias[~there] + across @ gain
+        rest = covariance[~there][:, ~there] - across @ torch.linalg.solve(inner, across.mT)
+        spread[~there] = rest.diagonal().sqrt()
+    return torch.stack(log_prob), filled, std
 
 
 def test_evidence_is_that_of_what_was_observed():
@@ -66,14 +78,81 @@ def test_evidence_is_that_of_what_was_observed():
 def test_imputation_is_the_conditional_mean():
     vae = make_vae()
     x = with_gaps(vae.sample(N))
-    filled = evidence.impute(vae.model, vae.guide, x, num_samples=10_000)
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=10_000).x
     assert torch.equal(filled[~x.isnan()], x[~x.isnan()])
     # Independent runs tell the Monte Carlo error: 10 runs of a tenth of the samples.
-    runs = torch.stack([evidence.impute(vae.model, vae.guide, x, num_samples=1000) for _ in range(10)])
+    runs = torch.stack([evidence.impute(vae.model, vae.guide, x, num_samples=1000).x for _ in range(10)])
     std_error = runs.double().std(0) / 10**0.5
     expected = exact(vae, x)[1]
     assert ((runs.double().mean(0) - expected).abs() <= 8 * std_error + 1e-5).all()
     assert ((filled.double() - expected).abs() <= 8 * std_error + 1e-5).all()
+
+
+class WithoutVariance(LinearLikelihood):
+    """Of which only draws tell the variance."""
+
+    def forward(self, z):
+        class Drawn(dist.Normal):
+            @property
+            def variance(self):
+                raise NotImplementedError
+
+        fn = super().forward(z).base_dist
+        return Drawn(fn.loc, fn.scale).to_event(1)
+
+
+@pytest.mark.parametrize("kind", [LinearLikelihood, WithoutVariance])
+def test_the_spread_of_what_is_filled_in_is_that_of_the_conditional_distribution(kind):
+    """In closed form, and of draws: 4000, of which a posterior draw is worth half at least; 5 standard errors."""
+    vae = make_vae(kind(torch.randn(PIXELS, LATENT), torch.randn(PIXELS), 0.8))
+    x = with_gaps(vae.sample(N))
+    result = evidence.impute(vae.model, vae.guide, x, num_samples=4000, num_draws=3000, progress=False)
+    _, mean, std = exact_with_std(vae, x)
+    gaps = x.isnan()
+    assert torch.equal(result.missing, gaps)
+    assert (result.std[~gaps] == 0).all()
+    ratio = result.std[gaps] / std[gaps]
+    assert ((ratio - 1).abs() < 5 * (0.5 / 2000) ** 0.5).all()
+    assert result.draws.shape == (3000, *x.shape)
+    assert (result.draws[:, ~gaps] == x[~gaps]).all()
+    drawn = (result.draws - mean)[:, gaps] / std[gaps]
+    assert (drawn.mean(0).abs() < 5 / 1500**0.5).all()
+    assert ((drawn.square().mean(0) - 1).abs() < 5 * (2 / 1500) ** 0.5).all()
+    assert (result.ess <= 4000).all()
+    assert (result.ess > 2000).all()
+    assert (result.pareto_k < 0.7).all()
+    assert not result.doubtful.any()
+
+
+def test_the_effective_sample_size_of_chosen_draws_is_that_of_their_mean():
+    """Of 1500 sets of 500 normal candidates with weights of their own, 50 are chosen of each; 5 standard errors."""
+    log_weights, values = 0.8 * torch.randn(500, 1500), torch.randn(500, 1500, dtype=torch.float64)
+    chosen, _, ess = resample(log_weights, 50)
+    squares = values.gather(0, chosen).mean(0).square() * ess
+    assert abs(squares.mean() - 1) < 5 * (2 / 1500) ** 0.5
+    assert ess.max() < 50
+
+
+def test_an_interrupted_imputation_has_what_was_done():
+    vae = make_vae()
+    x = with_gaps(vae.sample(N))
+
+    def stop(blocks):
+        yield blocks[0]
+        raise KeyboardInterrupt
+
+    torch.manual_seed(3)
+    whole = evidence.impute(vae.model, vae.guide, x, num_samples=20, num_draws=4, chunk_size=100, progress=False)
+    torch.manual_seed(3)
+    with pytest.raises(evidence.Interrupted) as caught:
+        evidence.impute(vae.model, vae.guide, x, num_samples=20, num_draws=4, chunk_size=100, progress=stop)
+    part = caught.value.result
+    assert part.x.equal(whole.x[:5])
+    assert part.std.equal(whole.std[:5])
+    assert part.draws.equal(whole.draws[:, :5])
+    assert part.ess.equal(whole.ess[:5])
+    with pytest.raises(ValueError, match="num_draws is 21; expected at most num_samples, which is 20"):
+        evidence.impute(vae.model, vae.guide, x, num_samples=20, num_draws=21)
 
 
 def test_a_guide_that_is_far_off_is_no_matter():
@@ -81,7 +160,7 @@ def test_a_guide_that_is_far_off_is_no_matter():
     vae = make_vae()
     x = with_gaps(vae.sample(N))
     vae.posterior.network.network[-1].bias.data = torch.tensor([3.0, -3.0, -3.0, -3.0])
-    filled = evidence.impute(vae.model, vae.guide, x, num_samples=4000, progress=iter)
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=4000, progress=iter).x
     # The posterior is at most as wide as the prior, and of 4000 draws at least 2000 are worth one.
     scale = vae.likelihood(torch.eye(LATENT)).mean - vae.likelihood(torch.zeros(LATENT)).mean
     error = (filled.double() - exact(vae, x)[1]).abs() / scale.norm(dim=0)
@@ -104,7 +183,7 @@ def test_where_the_posterior_is_not_known_a_warning_says_so(monkeypatch):
 def test_chunks_make_no_difference_but_noise():
     vae = make_vae()
     x = with_gaps(vae.sample(N))
-    values = [evidence.impute(vae.model, vae.guide, x, num_samples=2000, chunk_size=size) for size in (500, 4096)]
+    values = [evidence.impute(vae.model, vae.guide, x, num_samples=2000, chunk_size=size).x for size in (500, 4096)]
     assert_close(*values, rtol=0, atol=0.3)  # a standard error is below 0.05
 
 
@@ -183,7 +262,7 @@ def test_likelihoods_of_which_zero_is_no_value(wrap):
     log_w.mean().backward()
     assert all(parameter.grad.isfinite().all() for parameter in vae.parameters())
     vae.check(x)
-    filled = evidence.impute(vae.model, vae.guide, x, num_samples=50)
+    filled = evidence.impute(vae.model, vae.guide, x, num_samples=50).x
     assert filled.isfinite().all()
 
 

@@ -7,6 +7,7 @@ import pickle
 from functools import partial
 from unittest.mock import patch
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -14,7 +15,7 @@ from pyro import distributions as dist
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from pyro_vae import ConditionalVAE, evidence, likelihoods, nn, posteriors, priors, weights
-from pyro_vae.evidence.estimators import estimation
+from pyro_vae.evidence.estimators import climbing
 from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.programs.inputs import by_row
 
@@ -69,7 +70,7 @@ CALLS = {
 @pytest.mark.parametrize("name", CALLS)
 def test_log_p_of_x_given_the_others(name):
     data = new_data()
-    with patch.dict(estimation.ROWS, cpu=13):  # so that there are several blocks
+    with patch.dict(climbing.ROWS, cpu=13):  # so that there are several blocks
         result = CALLS[name](model, guide, data)
     assert result.settled.all()
     # An error is the half-width of a 95% interval: three of them are exceeded by none.
@@ -112,6 +113,22 @@ class Pairs(Dataset):
         return x, mask, int(label)
 
 
+class Arrays(Pairs):
+    """Of dictionaries of NumPy arrays, of another byte order."""
+
+    def __getitem__(self, i):
+        values = (each[i].numpy() for each in self.data)
+        return {name: np.asarray(each, each.dtype.newbyteorder(">")) for name, each in zip(NAMES, values, strict=True)}
+
+
+NAMES = ("x", "mask", "label")
+
+
+def by_name(tensors):
+    """In another order than that of the arguments."""
+    return dict(sorted(zip(NAMES, tensors, strict=True)))
+
+
 class Stream(IterableDataset):
     def __init__(self, data):
         self.data = data
@@ -128,6 +145,15 @@ FORMS = {
     "shuffled": lambda data: DataLoader(Pairs(data), batch_size=7, shuffle=True),
     "last batch dropped": lambda data: DataLoader(TensorDataset(*data), batch_size=7, shuffle=True, drop_last=True),
     "with more": lambda data: (*data, torch.zeros(3)),
+    "arrays": lambda data: tuple(each.numpy() for each in data),
+    "arrays in double precision": lambda data: (data[0].double().numpy(), *data[1:]),
+    "pairs of arrays": lambda data: [tuple(each[rows].numpy() for each in data) for rows in (slice(0, 9), slice(9, N))],
+    "dictionary": by_name,
+    "dictionary of arrays": lambda data: {name: each.numpy() for name, each in by_name(data).items()},
+    "dictionary with more": lambda data: {"index": torch.arange(N), **by_name(data)},
+    "dictionaries": lambda data: [by_name(each[rows] for each in data) for rows in (slice(0, 3), slice(3, None))],
+    "loader of dictionaries": lambda data: DataLoader([by_name(row) for row in zip(*data, strict=True)], 7),
+    "Dataset of arrays": Arrays,
     "stream": Stream,
     "stream in a loader": lambda data: DataLoader(Stream(data), batch_size=4),
 }
@@ -144,6 +170,39 @@ def test_every_form_is_the_tuple(form):
     result = evidence.importance(model, guide, FORMS[form](data), num_samples=50)
     assert torch.equal(result.log_prob, expected.log_prob)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_keywords():
+    """Arguments that can be passed by name only, and some of several."""
+
+    def by_keyword(program):
+        def called(x, scale=1.0, *, label, mask):
+            return program(x * scale, mask, label)
+
+        return called
+
+    data = new_data()
+    torch.manual_seed(4)
+    expected = evidence.importance(model, guide, data, num_samples=50)
+    torch.manual_seed(4)
+    programs = by_keyword(model), by_keyword(guide)
+    result = evidence.importance(*programs, by_name(data), num_samples=50)
+    assert torch.equal(result.log_prob, expected.log_prob)
+    with pytest.raises(
+        TypeError, match=r"x has the keys label, mask, which are no positional arguments .*; pass a tup"
+    ):
+        evidence.decompose_elbo(*programs, by_name(data))
+    with pytest.raises(TypeError, match="x has batches with different numbers of tensors or different keys"):
+        by_row(lambda **_: None, None, [{"x": data[0]}, {"y": data[0]}])
+
+
+def test_a_single_tensor_in_any_form(vae, x):
+    """Also of a model in another precision, which NumPy's floats get."""
+    for form in (x.numpy(), x.double().numpy(), {"x": x, "label": torch.arange(len(x))}, [{"x": x[:3]}, {"x": x[3:]}]):
+        assert torch.equal(by_row(vae.model, vae.guide, form)[2], x)
+    vae = vae.double()
+    for model in (vae.model, partial(vae.model)):
+        assert by_row(model, vae.guide, x.numpy())[2].dtype == torch.float64
 
 
 def test_a_sampler_of_its_own_chooses():
@@ -166,7 +225,7 @@ def test_programs_of_x_alone_get_the_first(vae, x):
     assert bounds.x.shape == x.shape
     many = DataLoader(x.repeat(10, 1, 1, 1), 32)
     assert evidence.calibrate(vae.model, vae.guide, many, num_draws=9).ranks["z"].shape == (70, 2)
-    assert evidence.impute(vae.model, vae.guide, TensorDataset(x), num_samples=5).equal(x)
+    assert evidence.impute(vae.model, vae.guide, TensorDataset(x), num_samples=5).x.equal(x)
 
 
 def test_the_diagnostics():
@@ -201,12 +260,14 @@ def test_what_draws_x_anew_says_that_it_takes_x_alone(name):
 
 
 def test_all_functions_of_data_take_a_loader():
-    """None is forgotten: each names it."""
+    """None is forgotten: each names it, or refers to ``estimate``, which does."""
     functions = [getattr(evidence, name) for name in evidence.__all__ if inspect.isfunction(getattr(evidence, name))]
     of_data = [each for each in functions if "x" in inspect.signature(each).parameters]
     assert len(of_data) == 11
     for function in of_data:
-        assert "``DataLoader``" in function.__doc__, function
+        named = "``DataLoader``" in function.__doc__
+        assert named or "x: Data, as for :func:`~pyro_vae.evidence.estimate`" in function.__doc__, function
+    assert "``DataLoader``" in evidence.estimate.__doc__
 
 
 def test_another_label_is_another_run(tmp_path):
@@ -251,9 +312,16 @@ def test_a_conditional_vae():
             "x is a tuple of Tensor and list; exp",
         ),
         (lambda *_: (), TypeError, "x is a tuple of nothing; expected tensors"),
-        (lambda x, *_: {"x": x}, TypeError, "x is of type dict; expected a tensor of shape .*, a tuple of tensors"),
-        (lambda x, *_: x.numpy(), TypeError, "x is of type ndarray; expected a tensor of shape"),
-        (lambda x, *_: DataLoader([{"x": row} for row in x]), TypeError, "x has batches of dict; expected tensors"),
+        (
+            lambda *_: {1, 2},
+            TypeError,
+            "x is of type set; expected a tensor of shape .*, a tuple or dictionary of tens",
+        ),
+        (lambda x, *_: {"x": x}, TypeError, "a batch has the keys x; the programs take mask, label"),
+        (lambda x, *_: x.numpy(), TypeError, "a batch has 1 tensors; the programs take 3: x, mask, label"),
+        (lambda x, *_: DataLoader([{"x": row} for row in x]), TypeError, "a batch has the keys x; the programs take m"),
+        (lambda x, mask, _: [(x, mask, "label")], TypeError, "x has batches of str; expected tensors"),
+        (lambda *_: np.array(["a", "b"]), TypeError, "x is an array of <U1; expected numbers that torch has"),
         (lambda *data: Stream([each[:0] for each in data]), ValueError, "x has no datapoints"),
         (lambda *data: tuple(each[:0] for each in data), ValueError, r"x has shape \[0, 4\]; expected"),
     ],

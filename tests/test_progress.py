@@ -87,7 +87,7 @@ def test_other_chunks_may_finish_what_was_begun(vae, tmp_path):
         ({"num_samples": 31}, "is of another run: num_samples is 30 there and 31 here"),
         ({"other_x": True}, "is of other data or programs"),
         ({"other_vae": True}, "is of other data or programs"),
-        ({"proposal": evidence.widened(1.5)}, "is of another run: its proposal is another one"),
+        ({"proposal": evidence.widened(1.5)}, "is of another run: its proposal is different"),
         ({"fewer": True}, "is of other data or programs"),
     ],
 )

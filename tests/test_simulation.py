@@ -195,8 +195,8 @@ def test_a_mask_of_a_plate_to_the_left():
 @pytest.mark.parametrize(
     ("site", "x", "message"),
     [
-        (filled_in, torch.tensor([[0.0, torch.nan, 1.0]]), "in the place of which site 'x' observes numbers"),
-        (by_value, torch.ones(1, 3), "hides other values of what the model draws than of x"),
+        (filled_in, torch.tensor([[0.0, torch.nan, 1.0]]), "but site 'x' observes numbers there"),
+        (by_value, torch.ones(1, 3), "hides other values of data drawn from the model than of x"),
     ],
 )
 def test_gaps_that_cannot_be_taken_over_are_refused(site, x, message):

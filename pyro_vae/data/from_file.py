@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.data import Splits
-from pyro_vae.data.arrays import as_tensor
 from pyro_vae.data.npz import reason
+from pyro_vae.programs.arrays import as_tensor
 
 __all__ = ["as_splits", "is_sparse", "read_arrays", "read_splits", "split"]
 

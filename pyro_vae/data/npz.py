@@ -7,7 +7,7 @@ from pickle import UnpicklingError
 
 import numpy as np
 
-from pyro_vae.data.arrays import native
+from pyro_vae.programs.arrays import native
 
 __all__ = ["read_array", "reason"]
 

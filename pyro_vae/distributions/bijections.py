@@ -1,4 +1,4 @@
-"""One-to-one maps from real vectors to where a distribution has its mass, which is not always what its support says."""
+"""Bijections from real vectors to the values of a distribution, which its ``support`` does not always describe."""
 
 from __future__ import annotations
 
@@ -26,16 +26,17 @@ MIXTURES = (torch_distributions.MixtureSameFamily, zuko.distributions.Mixture)
 
 
 def bijection(fn: Any) -> Transform:
-    """The map from real vectors to the values that a distribution has, all of them and no others.
+    """The bijection from real vectors to the values of a distribution: all of them, and no others.
 
-    It follows how the distribution is made: torch says of a ``TransformedDistribution`` only what its last transform
-    may give, of angles that they are real, and of a flow of zuko nothing.
+    It is derived from the construction of the distribution. The ``support`` of torch is not enough: for a
+    ``TransformedDistribution`` it is the codomain of the last transform, for angles it is the real line, and zuko's
+    flows have none.
 
     Args:
         fn: A distribution of torch, Pyro or zuko.
 
     Raises:
-        ValueError: If there is no such map; the message goes on after the name of what has the distribution.
+        ValueError: If there is no such map. The message continues after the name of the site.
     """
     if isinstance(fn, ZukoToPyro):
         return bijection(fn.dist)
@@ -46,7 +47,7 @@ def bijection(fn: Any) -> Transform:
     if isinstance(fn, dist.Rejector):
         return bijection(fn.propose)
     if isinstance(fn, ATOMS):
-        raise ValueError(f"is of class {type(fn).__name__}, of which single points have mass; gradients need densities")
+        raise ValueError(f"is of class {type(fn).__name__}, whose single points have mass; gradients need densities")
     if isinstance(fn, ROUNDED):
         raise ValueError(
             f"is of class {type(fn).__name__}, which draws discrete values; gradients need continuous ones"
@@ -65,7 +66,7 @@ def bijection(fn: Any) -> Transform:
 
 
 def is_unbounded(fn: Any) -> bool:
-    """Whether a distribution has all real vectors for values, as they are."""
+    """Whether the values of a distribution are all real vectors."""
     try:
         return _is_identity(bijection(fn))
     except ValueError:
@@ -75,23 +76,23 @@ def is_unbounded(fn: Any) -> bool:
 def _support(fn: Any) -> Any:
     try:
         return fn.support
-    except NotImplementedError:  # where nothing is known it is all real vectors
+    except NotImplementedError:  # unknown, so we assume all real vectors
         return constraints.independent(constraints.real, len(fn.event_shape))
 
 
 def _onto(support: Any) -> Transform:
-    """The map to all that a constraint allows."""
+    """The map to all values that a constraint allows."""
     if isinstance(support, constraints.independent):
         return _independent(_onto(support.base_constraint), support.reinterpreted_batch_ndims)
     if support.is_discrete:
-        raise ValueError("is discrete; gradients need latents that are continuous")
+        raise ValueError("is discrete; gradients need continuous latents")
     bounds = _bounds(support)
     if bounds is not None and not all(bound.isfinite().all() for bound in map(torch.as_tensor, bounds)):
         return _Between(*bounds)
     try:
         return biject_to(support)
     except NotImplementedError as error:
-        raise ValueError(f"lies in {support}, and real vectors have no one-to-one map to that") from error
+        raise ValueError(f"has support {support}, which has no bijection from real vectors") from error
 
 
 def _bounds(support: Any) -> tuple[Any, Any] | None:
@@ -106,7 +107,7 @@ def _independent(transform: Transform, dims: int) -> Transform:
 
 
 def _of_mixture(components: Any) -> Transform:
-    """The map to where any of the components has mass; they lie along the last batch dimension."""
+    """The map to the values of any component; components are along the last batch dimension."""
     inner, dims = _inside(components)
     if isinstance(inner, torch_distributions.VonMises):
         return _independent(_Angle(), dims)
@@ -129,7 +130,7 @@ def _components(mixture: Any) -> Any:
 
 
 def _inside(fn: Any) -> tuple[Any, int]:
-    """A distribution without ``Independent`` around it, and how many dimensions that has made events."""
+    """A distribution without its ``Independent`` wrappers, and the number of their event dimensions."""
     dims = 0
     while isinstance(fn, torch_distributions.Independent):
         fn, dims = fn.base_dist, dims + fn.reinterpreted_batch_ndims
@@ -137,7 +138,7 @@ def _inside(fn: Any) -> tuple[Any, int]:
 
 
 def _hull(support: Any, event_dims: int) -> Any:
-    """The least interval with those of all components in it; what is no interval is the same for all of them."""
+    """The smallest interval that contains those of all components. Other supports are the same for all of them."""
     if isinstance(support, constraints.independent):
         dims = support.reinterpreted_batch_ndims
         return constraints.independent(_hull(support.base_constraint, event_dims + dims), dims)
@@ -157,17 +158,17 @@ def _hull(support: Any, event_dims: int) -> Any:
 
 
 def _is_plainly_transformed(fn: Any) -> bool:
-    """Whether nobody says more of the support than what the last transform may give."""
+    """Whether the only known support is the codomain of the last transform."""
     plain = torch_distributions.TransformedDistribution
     return isinstance(fn, plain) and type(fn).support is plain.support
 
 
 def _transformed(base: Any, steps: list[Any]) -> Transform:
-    """The map to the base, then the steps; where all are between real vectors it is simpler without them."""
+    """The map to the base, followed by the steps. If all of them map real vectors to real vectors, the identity."""
     flat = [part for step in steps for part in _parts(step)]
     for part in flat:
         if not part.bijective:
-            raise ValueError(f"is made by {type(part).__name__}, which is not one-to-one")
+            raise ValueError(f"is transformed by {type(part).__name__}, which is not one-to-one")
     start = bijection(base)
     if _is_identity(start) and all(_is_real(part.domain) and _is_real(part.codomain) for part in flat):
         return start
@@ -175,16 +176,16 @@ def _transformed(base: Any, steps: list[Any]) -> Transform:
 
 
 def _support_of_transformed(fn: Any) -> Any:
-    """What the last transform may give, if the others make all of it."""
+    """The codomain of the last transform, if the other steps cover its domain."""
     flat = [part for step in fn.transforms for part in _parts(step)]
     spaces = [part.domain for part in flat] + [part.codomain for part in flat[:-1]]
     if not _is_identity(bijection(fn.base_dist)) or not all(map(_is_real, spaces)):
-        raise ValueError("is a mixture of transformed distributions, of which nobody knows where they have mass")
+        raise ValueError("is a mixture of transformed distributions, whose values are not known")
     return fn.support
 
 
 def _parts(step: Any) -> list[Any]:
-    """What a transform is composed of."""
+    """The parts of a composed transform."""
     if isinstance(step, ComposeTransform):
         return [part for each in step.parts for part in _parts(each)]
     if isinstance(step, zuko.transforms.ComposedTransform):
@@ -226,28 +227,28 @@ def _of_zuko(fn: Any) -> Transform:
 
 
 def _side_by_side(parts: list[Transform], shapes: list[torch.Size]) -> Transform:
-    """For vectors that are concatenated."""
+    """The map for concatenated vectors."""
     lengths = [shape.numel() for shape in shapes]
     for part, shape, length in zip(parts, shapes, lengths, strict=True):
         if len(shape) > 1 or part.inverse_shape((length,)) != (length,):
-            raise ValueError("joins distributions that are not of single numbers; make them several sites")
+            raise ValueError("joins distributions of more than single numbers; expected a site for each of them")
     return transforms.CatTransform([_independent(part, 1 - part.domain.event_dim) for part in parts], -1, lengths)
 
 
 def _sorted(each: Transform, descending: bool) -> Transform:
-    """For numbers in order, each of which has an increasing map."""
+    """The map for sorted numbers, each of which has an increasing map."""
     try:
         increases = all(bool((torch.as_tensor(part.sign) == 1).all()) for part in _parts(each))
     except NotImplementedError:
         increases = False
     if not increases:
-        raise ValueError("sorts numbers whose map to real ones is not known to be increasing")
+        raise ValueError("sorts numbers whose bijection from real numbers is not known to be increasing")
     turned = [transforms.AffineTransform(0.0, -1.0, event_dim=1)] if descending else []
     return ComposeTransform([dist.transforms.OrderedTransform(), *turned, _independent(each, 1)])
 
 
 class _Between(Transform):
-    """From the real line to intervals, some bounds of which may be infinite; increasing."""
+    """The increasing map from the real line to intervals, whose bounds may be infinite."""
 
     domain = constraints.real
     bijective = True
@@ -279,7 +280,7 @@ class _Between(Transform):
 
 
 class _Angle(Transform):
-    """From the real line to the circle, as angles from -pi to pi; other angles are taken for what they mean."""
+    """The map from the real line to the circle, as angles from -pi to pi; other angles are taken modulo 2 pi."""
 
     domain = constraints.real
     codomain = constraints.interval(-math.pi, math.pi)

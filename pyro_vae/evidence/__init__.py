@@ -8,13 +8,16 @@ from pyro_vae.evidence.diagnostics.nuts import NutsComparison, compare_with_nuts
 from pyro_vae.evidence.draws.arviz_draws import to_arviz
 from pyro_vae.evidence.draws.imputation import impute
 from pyro_vae.evidence.estimators.annealing import annealed
-from pyro_vae.evidence.estimators.bidirectional import Sandwich, sandwich
-from pyro_vae.evidence.estimators.certificate import Certificate
-from pyro_vae.evidence.estimators.comparison import Comparison, compare
+from pyro_vae.evidence.estimators.bidirectional import sandwich
+from pyro_vae.evidence.estimators.comparison import compare
 from pyro_vae.evidence.estimators.estimation import estimate
 from pyro_vae.evidence.estimators.importance_sampling import importance
 from pyro_vae.evidence.proposals import Proposal, defensive, widened
+from pyro_vae.evidence.results.certificate import Certificate
+from pyro_vae.evidence.results.comparison import Comparison
 from pyro_vae.evidence.results.evidence import Evidence
+from pyro_vae.evidence.results.imputation import Imputation
+from pyro_vae.evidence.results.sandwich import Sandwich
 from pyro_vae.evidence.unconstrained.laplace_proposal import laplace
 from pyro_vae.system.interrupts import Interrupted
 
@@ -26,6 +29,7 @@ __all__ = [
     "ElboDecomposition",
     "ElboEstimate",
     "Evidence",
+    "Imputation",
     "InferenceGap",
     "Interrupted",
     "NutsComparison",

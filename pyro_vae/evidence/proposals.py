@@ -1,7 +1,7 @@
-"""How particles are drawn and weighed, other than from the guide as it is: for guides that are too narrow.
+"""Proposals other than the guide itself: for guides that are too narrow.
 
-A proposal is called as ``proposal(model, guide, x, num_particles, layout)`` and returns :class:`Terms` of which
-``log_posterior`` is the density that it drew from. ``pyro_vae.weights.terms``, which draws from the guide, is one.
+A proposal is called as ``proposal(model, guide, x, num_particles, layout)`` and returns :class:`Terms` whose
+``log_posterior`` is the density of the proposal. ``pyro_vae.weights.terms``, which draws from the guide, is one.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ Proposal = Callable[[Program, Program, Tensor, int, Layout], Terms]
 
 
 def widened(factor: float) -> Proposal:
-    """Draws from the guide, stretched about its mean at every site, so that its tails cover more.
+    """Draws from the guide, stretched around its mean at every site, so that its tails cover more.
 
     Args:
-        factor: How much wider: z = mean + factor (z' - mean), for z' from the guide. Above 1 to widen.
+        factor: z = mean + factor (z' - mean), for z' from the guide; above 1 to widen.
 
     Raises:
         ValueError: If the factor is not positive; when drawing, if a site of the guide has a bounded or discrete
@@ -58,7 +58,7 @@ class _Widened(Messenger):
             support, loc = fn.support, (1 - self.factor) * fn.mean
         except NotImplementedError as error:
             raise ValueError(
-                f"site {msg['name']!r} of the guide, a {type(fn).__name__}, has no mean to be widened about"
+                f"site {msg['name']!r} of the guide, a {type(fn).__name__}, has no mean to widen it around"
             ) from error
         if not is_unbounded(fn):
             raise ValueError(f"site {msg['name']!r} of the guide has support {support}; only a real one can be widened")
@@ -69,12 +69,12 @@ class _Widened(Messenger):
 def defensive(prior_weight: float = 0.1) -> Proposal:
     """Draws from a mixture of the guide and the prior (Hesterberg 1995; Owen & Zhou 2000).
 
-    The density of the mixture is at least ``prior_weight`` times the prior, so that no weight exceeds the largest
-    value of the likelihood over ``prior_weight``: whatever the guide, the weights are bounded if the likelihood is.
-    It costs about twice as much as the guide alone.
+    The density of the mixture is at least ``prior_weight`` times the prior, so no weight exceeds the maximum of the
+    likelihood divided by ``prior_weight``. For any guide, the weights are bounded if the likelihood is. It costs about
+    twice as much as the guide alone.
 
     Args:
-        prior_weight: The share of the prior, between 0 and 1.
+        prior_weight: The weight of the prior, between 0 and 1.
 
     Raises:
         ValueError: If it is not between 0 and 1.
@@ -88,7 +88,7 @@ def defensive(prior_weight: float = 0.1) -> Proposal:
         is_prior = torch.rand(num_particles, len(x), device=x.device) < prior_weight
         latents = {}
         for name, site in sample_sites(poutine.util.prune_subsample_sites(from_guide)):
-            if name in from_prior.nodes:  # not so for an auxiliary site
+            if name in from_prior.nodes:  # auxiliary sites are not
                 drawn, other = (
                     layout.by_datapoint(value) for value in (site["value"], from_prior.nodes[name]["value"])
                 )

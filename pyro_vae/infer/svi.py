@@ -16,13 +16,13 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
 from pyro_vae.data import Batches
-from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.infer.optimizers import as_pyro_optim
 from pyro_vae.infer.pyro_step import BeforeUpdate, PyroStep
 from pyro_vae.infer.recorded_step import RecordedStep
 from pyro_vae.infer.recording.call import Call, split_numbers
 from pyro_vae.infer.recording.record import record, why
 from pyro_vae.infer.reparameterized import goes_through_draws
+from pyro_vae.programs.batch_arguments import BatchArguments
 from pyro_vae.system.grad_mode import gradients_enabled
 from pyro_vae.system.memory import keep_freed_memory
 from pyro_vae.system.randomness import get_generators, set_generators

@@ -67,6 +67,10 @@ class _Incomplete(dist.TorchDistribution):
     def mean(self) -> Tensor:
         return self.complete.mean
 
+    @property
+    def variance(self) -> Tensor:
+        return self.complete.variance
+
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return self.complete.sample(sample_shape)
 

@@ -1,4 +1,4 @@
-"""Running programs on a few rows of the data, to see what they are like: the rest need not be in memory at once."""
+"""Inspects programs by running them on a few rows of the data, so that large data need little memory."""
 
 from __future__ import annotations
 
@@ -15,29 +15,28 @@ from pyro_vae.system.randomness import generators_kept, reseed
 
 __all__ = ["is_large", "on_few_rows", "rows_at_once"]
 
-# So many rows are few; a prime, which is the size of hardly anything else.
-FEW = 61
+FEW = 61  # rows; a prime, which is unlikely to be the size of anything else
 MOST_ROWS, MOST_NUMBERS = 4096, 2**22
 
 Found = TypeVar("Found")
 
 
 def is_large(x: Tensor) -> bool:
-    """Whether the data ``[n, *event]`` are too many to run programs on all of them, only to see what they are like."""
+    """Whether data ``[n, *event]`` are too large for running programs on all of them just to inspect them."""
     return len(x) > FEW and (len(x) > MOST_ROWS or x.numel() > MOST_NUMBERS)
 
 
 def rows_at_once(x: Tensor) -> int:
-    """How many rows of such data are not large."""
+    """The number of rows of such data that are not too large."""
     return min(MOST_ROWS, max(FEW, MOST_NUMBERS // max(1, x[0].numel())))
 
 
 def on_few_rows(look: Callable[[Tensor], Found], x: Tensor) -> Found | None:
-    """What a function of data finds that runs programs, on the first few rows; or None.
+    """The result of a function that runs programs, on the first few rows of the data; or None.
 
-    It is None if the programs fail on so few, and where what they leave behind would be another thing after all rows:
-    a parameter that Pyro's store has not had before, and an automatic guide that makes its parameters when it is first
-    called. Of these, nothing is left.
+    None means that a few rows are not enough: the programs fail on them, or they leave something behind that depends on
+    the number of rows. That is a new parameter in Pyro's store, or an automatic guide that creates its parameters at
+    its first call. Such parameters are removed again.
 
     Args:
         look: The function.
@@ -62,7 +61,7 @@ def on_few_rows(look: Callable[[Tensor], Found], x: Tensor) -> Found | None:
                 if not _same(made, new()):
                     forget()
                     return None
-    except Exception:  # whatever the programs raise that want all rows; or all rows will show what is wrong
+    except Exception:  # programs that need all rows may raise anything; a real error will show on all rows
         forget()
         return None
     return found
@@ -80,7 +79,7 @@ def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 
 @contextmanager
 def _guides_are_made() -> Iterator[None]:
-    """Refuses to call a guide of Pyro's for the first time, when it makes its parameters, for the rows that it gets."""
+    """Refuses the first call of an automatic guide, at which it creates parameters for the rows that it gets."""
 
     def check(module: nn.Module, _: Any) -> None:
         if getattr(module, "prototype_trace", module) is None:

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from pyro_vae.checks import check_choice, check_count
-from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.processes import STRATEGIES, Processes, join, launch
+from pyro_vae.programs.batch_arguments import BatchArguments
 from pyro_vae.system.interrupts import Interrupted, interruptible
 from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.system.signals import signals_noted

@@ -13,10 +13,10 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.util import is_validation_enabled
 from torch import Tensor, nn
 
-from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.infer.kl_weight import WeightedLatents
 from pyro_vae.infer.optimizers import fuse
 from pyro_vae.processes import Processes
+from pyro_vae.programs.batch_arguments import BatchArguments
 from pyro_vae.system.randomness import generators_kept, get_generators, reseed, set_generators
 from pyro_vae.system.warning import warn
 from pyro_vae.training.batch_of_one import batch_of_one_explained, has_a_part_of_one, normalizes_batches, rehearse

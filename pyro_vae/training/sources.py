@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
-from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, StackDataset, default_collate
+from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, StackDataset
 
 from pyro_vae.checks import check_rows
 from pyro_vae.data import Batches
-from pyro_vae.data.arrays import as_tensor, native
-from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.processes import Processes
+from pyro_vae.programs.arrays import arrays_as_tensors, collate
+from pyro_vae.programs.batch_arguments import BatchArguments
 from pyro_vae.system.randomness import get_generators, reseed, set_generators
 
 __all__ = ["Batch", "Loaded", "Rows", "Source", "as_source"]
@@ -228,7 +228,7 @@ def as_source(
         TypeError: If it is none of these.
         ValueError: If it is empty, or cannot be taken together.
     """
-    data = _as_tensors(data, dtype, name)
+    data = arrays_as_tensors(data, dtype, name)
     if isinstance(data, tuple):
         _check_tuple(data, arguments, name)
         if arguments.most == 1:
@@ -249,27 +249,12 @@ def as_source(
         shuffle = not isinstance(data, IterableDataset)
         if shuffle and len(data) == 0:  # type: ignore[arg-type]  # which is what a Dataset of rows has
             raise ValueError(f"{name} has no datapoints")
-        data = DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last, collate_fn=_collate)
+        data = DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last, collate_fn=collate)
         drop_last = False
     _check_batches(data, name)
     if drop_last:
         raise ValueError(f"{name} comes in batches, so that drop_last is a matter of what makes them")
     return Loaded(data, arguments, transform, device, seed, processes)
-
-
-def _as_tensors(data: Any, dtype: torch.dtype, name: str) -> Any:
-    """Arrays as tensors: alone, in a tuple or as the values of a dictionary. All else as it is."""
-    if isinstance(data, np.ndarray):
-        try:
-            tensor = as_tensor(data)
-        except TypeError as error:
-            raise TypeError(f"{name} is an array of {data.dtype}; expected numbers that torch has") from error
-        return tensor.to(dtype) if tensor.is_floating_point() else tensor
-    if isinstance(data, tuple):
-        return tuple(_as_tensors(each, dtype, name) for each in data)
-    if isinstance(data, Mapping):
-        return {key: _as_tensors(each, dtype, name) for key, each in data.items()}
-    return data
 
 
 def _check_tuple(data: tuple[Any, ...], arguments: BatchArguments, name: str) -> None:
@@ -324,10 +309,6 @@ def _check_batches(data: Any, name: str) -> None:
         )
     if isinstance(data, list) and not data:
         raise ValueError(f"{name} has no datapoints")
-
-
-def _collate(items: list[Any]) -> Any:
-    return default_collate(tree_map(lambda each: native(each) if isinstance(each, np.ndarray) else each, items))
 
 
 def _sizes(n: int, batch_size: int, batches: int) -> set[int]:

@@ -1,4 +1,4 @@
-"""Draws from the posterior p(z | x), in the form that ArviZ takes."""
+"""Draws from the posterior p(z | x), in the format of ArviZ."""
 
 from __future__ import annotations
 
@@ -17,14 +17,13 @@ from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.processes import Processes
-from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, trace_of
 
 __all__ = ["to_arviz"]
 
 GROUPS = ("posterior", "log_likelihood", "posterior_predictive", "observed_data", "constant_data")
-CHAINS = 4  # the draws are independent; ArviZ compares the parts they are divided into
+CHAINS = 4  # the draws are independent; ArviZ compares these parts of them
 
 
 @evidence_function
@@ -41,46 +40,39 @@ def to_arviz(
     keep: str | Path | None = None,
     processes: Processes | None = None,
 ) -> Any:
-    """Draws from the posterior, with all that ArviZ wants to know of them.
+    """Draws from the posterior with all other groups that ArviZ uses.
 
-    They come from the method that :func:`~pyro_vae.evidence.estimate` settles each datapoint with: normals fitted
-    to the modes of p(x, z), or the ends of annealed chains. Some are kept by their weights (sampling-importance-
-    resampling, Rubin 1988). So they need not look like those of the guide.
+    The draws are made by the method that :func:`~pyro_vae.evidence.estimate` finds for each datapoint: from normals
+    fitted to the modes of p(x, z), or the ends of annealed chains. They are chosen by their weights
+    (sampling-importance-resampling, Rubin 1988), so they are not limited by the guide.
 
-    So that ``az.summary``, ``az.plot_pair``, ``az.loo`` and the like work on any model and guide. All draws are held in
-    memory, and as many posterior predictive datapoints for every row of x: choose rows.
+    ``az.summary``, ``az.plot_pair``, ``az.loo`` and the like work on the result, for any model and guide. All draws are
+    in memory, with as many posterior predictive datapoints for each row of x: select rows.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
-            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
-        num_draws: Draws for each datapoint, at least 4: independent, in 4 chains (a remainder is left out).
-        proposal: Where the draws come from instead, before they are resampled by their weights: ten times as many of
-            ``pyro_vae.weights.terms`` (the guide), ``evidence.widened(1.5)``, and the like.
-        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
-        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
-            been stopped. At most the last 10 seconds are lost.
-        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
-            them call this alike, and all get the whole result, the same as one process gets.
+        x: Data, as for :func:`~pyro_vae.evidence.estimate`.
+        num_draws: The number of draws for each datapoint, at least 4. They are independent, and divided into 4 chains
+            (a remainder is left out).
+        proposal: Draws from this proposal instead, such as ``pyro_vae.weights.terms`` (the guide) or
+            ``evidence.widened(1.5)``; ten times as many are resampled by their weights.
+        chunk_size, progress, keep, processes: As for :func:`~pyro_vae.evidence.estimate`.
 
     Returns:
         An ``InferenceData`` (ArviZ before 1.0) or a ``DataTree`` with the groups ``posterior`` (the latent sites,
         ``[chain, draw, datapoint, ...]``), ``log_likelihood`` (of each observed site, ``[chain, draw, datapoint]``),
         ``posterior_predictive``, ``observed_data`` and ``constant_data``: ``pareto_k`` of the weights, and ``settled``,
-        which is false where the draws need not be from the posterior.
+        which is false where the draws may not be from the posterior.
 
     Raises:
         TypeError: If x is none of these, or has a dtype that the programs do not take.
-        ValueError: As :func:`~pyro_vae.evidence.importance`.
-        Interrupted: At Ctrl-C, with the draws for the datapoints that were done.
+        ValueError: As for :func:`~pyro_vae.evidence.importance`.
+        Interrupted: At Ctrl-C, with the draws for the finished datapoints.
     """
     num_draws = check_count("num_draws", num_draws, least=CHAINS) // CHAINS * CHAINS
-    model, guide, x = by_row(model, guide, x)
     programs = Programs(model, guide, x, chunk_size)
-    layout = programs.layout
-
+    x, layout = programs.x, programs.layout
     rows = max(1, programs.chunk_size // num_draws)
     independent, fast = len(programs.blocks(1)) == len(x), FastDensities()
     rows_of_run = rows if proposal is not None else rows_of_block(chunk_size, num_draws)
@@ -89,14 +81,14 @@ def to_arviz(
         if proposal is None:
             drawn = settled_draws(programs, block, num_draws, first, fast)
         else:
-            drawn = posterior_draws(model, guide, block, num_draws, layout, proposal)
+            drawn = posterior_draws(programs.model, programs.guide, block, num_draws, layout, proposal)
         values = {f"posterior {name}": value for name, value in drawn.latents.items()}
         values["constant_data pareto_k"] = drawn.pareto_k[None]
         values["constant_data settled"] = ~drawn.doubtful[None]
         groups, begin = [], 0
         for piece in block.split(rows) if independent else (block,):
             latents = {name: value[:, begin : begin + len(piece)] for name, value in drawn.latents.items()}
-            groups.append(_of_model(model, piece, latents, num_draws, layout))
+            groups.append(_of_model(programs.model, piece, latents, num_draws, layout))
             begin += len(piece)
         values |= {name: torch.cat([group[name] for group in groups], dim=1) for name in groups[0]}
         # Rows first, as columns are.
@@ -118,7 +110,7 @@ def to_arviz(
 def _of_model(
     model: Program, x: Tensor, latents: dict[str, Tensor], num_draws: int, layout: Layout
 ) -> dict[str, Tensor]:
-    """What the model says at latents ``[draws, n, ...]``, each ``[draws, n, ...]``; names begin with a group."""
+    """The groups of the model at latents ``[draws, n, ...]``, each ``[draws, n, ...]``; names begin with a group."""
     trace = trace_of(model, x, num_draws, layout, {name: layout.by_site(value) for name, value in latents.items()})
     values = {}
     for name, site in sample_sites(trace):
@@ -133,7 +125,7 @@ def _of_model(
 
 
 def _to_arviz(columns: dict[str, Tensor]) -> Any:
-    """ArviZ's form of columns ``[n, draws, ...]``, of which the names begin with a group."""
+    """Columns ``[n, draws, ...]``, whose names begin with a group, in the format of ArviZ."""
     groups: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
     for column, value in columns.items():
         group, name = column.split(" ", 1)

@@ -1,4 +1,4 @@
-"""Missing values, filled in with what the model expects of them."""
+"""Missing values, filled in with their posterior predictive means."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.draws.settled_draws import rows_of_block, settled_draws
+from pyro_vae.evidence.results.imputation import Imputation
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
@@ -30,42 +31,42 @@ def impute(
     x: Any,
     *,
     num_samples: int = 1000,
+    num_draws: int = 0,
     chunk_size: int | None = None,
     progress: Progress = True,
     keep: str | Path | None = None,
     processes: Processes | None = None,
-) -> Tensor:
-    """Replaces every NaN of x by its mean given what was observed of its datapoint.
+) -> Imputation:
+    """Fills in every NaN of x with its mean given the observed values of its datapoint.
 
-    The mean of p(x | z), over draws of z from the posterior p(z | what was observed) (Mattei & Frellsen 2019, section
-    3). The draws come from the method that :func:`~pyro_vae.evidence.estimate` settles each datapoint with, so that
-    the guide need not be good. Where no method is right, a warning says for how many datapoints.
+    This is the mean of p(x | z) over draws of z from the posterior p(z | observed values) (Mattei & Frellsen 2019,
+    section 3). The draws are made by the method that :func:`~pyro_vae.evidence.estimate` finds for each datapoint, so
+    the guide need not be good. A warning gives the number of datapoints for which no method works.
 
     Args:
-        model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site whose
-            distribution accepts NaN, as ``likelihoods.Incomplete`` makes it.
+        model: A Pyro program called as ``model(x)``, with a plate over the rows of x, observed at one site. The
+            distribution there accepts NaN, as that of ``likelihoods.Incomplete`` does.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``, NaN where missing; or a ``Dataset`` or ``DataLoader`` of them.
+        x: Data, as for :func:`~pyro_vae.evidence.estimate`, for programs of x alone; NaN where missing.
         num_samples: Draws from the posterior of each datapoint, chosen among ten times as many.
-        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
-        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
-            been stopped. At most the last 10 seconds are lost.
-        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
-            them call this alike, and all get the whole result, the same as one process gets.
+        num_draws: How many complete data sets to return as well, ``result.draws``: with draws from the posterior
+            predictive distribution instead of its mean, for multiple imputation. At most ``num_samples``.
+        chunk_size, progress, keep, processes: As for :func:`~pyro_vae.evidence.estimate`.
 
     Returns:
-        x without NaN, on its device.
+        The filled data ``x`` and how well they are known: ``std``, ``ess``, ``pareto_k`` and ``doubtful``.
 
     Raises:
         TypeError: If x is none of these, or has a dtype that the programs do not take.
-        ValueError: As :func:`~pyro_vae.evidence.importance`; or if the model does not observe x at one site.
-        Interrupted: At Ctrl-C, with the datapoints that were done.
+        ValueError: As for :func:`~pyro_vae.evidence.importance`; or if the model does not observe x at one site.
+        Interrupted: At Ctrl-C, with the result for the finished datapoints.
     """
     num_samples = check_count("num_samples", num_samples)
-    x = x_alone(model, x)
-    programs = Programs(model, guide, x, chunk_size)
-    layout = programs.layout
+    num_draws = check_count("num_draws", num_draws, least=0)
+    if num_draws > num_samples:
+        raise ValueError(f"num_draws is {num_draws}; expected at most num_samples, which is {num_samples}")
+    programs = Programs(model, guide, x_alone(model, x), chunk_size)
+    x = programs.x
     rows = max(1, programs.chunk_size // num_samples)
     independent, fast = len(programs.blocks(1)) == len(x), FastDensities()
 
@@ -74,44 +75,103 @@ def impute(
         parts, begin = [], 0
         for piece in block.split(rows) if independent else (block,):
             at = {name: value[:, begin : begin + len(piece)] for name, value in drawn.latents.items()}
-            parts.append(_mean(model, piece, at, num_samples, programs.chunk_size, layout))
+            parts.append(_predict(programs, piece, at, num_samples, num_draws))
             begin += len(piece)
-        filled = torch.where(block.isnan(), torch.cat(parts).to(block.dtype), block)
-        return {"x": filled, "doubtful": drawn.doubtful}
+        mean, std, draws = (torch.cat(part).to(block.dtype) for part in zip(*parts, strict=True))
+        missing = block.isnan()
+        columns = {
+            "x": torch.where(missing, mean, block),
+            "std": std.masked_fill(~missing, 0.0),
+            "ess": drawn.ess,
+            "pareto_k": drawn.pareto_k,
+            "doubtful": drawn.doubtful,
+        }
+        if num_draws:
+            columns["draws"] = torch.where(missing[:, None], draws, block[:, None])
+        return columns
 
-    doubtful: list[int] = []
+    def finish(columns: dict[str, Tensor]) -> Imputation:
+        missing = x[: len(columns["x"])].isnan()
+        return Imputation(
+            x=columns["x"].to(x.device),
+            std=columns["std"].to(x.device),
+            missing=missing,
+            ess=columns["ess"],
+            pareto_k=columns["pareto_k"],
+            doubtful=columns["doubtful"] & missing.reshape(len(missing), -1).any(1).cpu(),
+            num_samples=num_samples,
+            draws=columns["draws"].movedim(1, 0).contiguous().to(x.device) if num_draws else None,
+        )
 
-    def finish(columns: dict[str, Tensor]) -> Tensor:
-        missing = x[: len(columns["x"])].isnan().flatten(1).any(1).cpu()
-        doubtful.append(int((columns["doubtful"] & missing).sum()))
-        return columns["x"].to(x.device)
-
-    filled = programs.run(
+    result = programs.run(
         fill,
         finish,
         rows=rows_of_block(chunk_size, num_samples),
-        settings={"function": "impute", "num_samples": num_samples},
+        settings={"function": "impute", "num_samples": num_samples, "num_draws": num_draws},
         progress=progress,
         keep=keep,
         processes=processes,
     )
-    if doubtful[-1]:
+    if doubtful := int(result.doubtful.sum()):
         warn(
-            f"for {doubtful[-1]} of {len(x)} datapoints, the draws need not be from the posterior, and the values that "
-            "are filled in may be wrong",
+            f"for {doubtful} of {len(x)} datapoints, the draws may not be from the posterior, and the filled values "
+            "may be wrong: see result.doubtful",
         )
-    return filled
+    return result
 
 
-def _mean(model: Program, x: Tensor, latents: dict[str, Tensor], num_draws: int, chunk: int, layout: Layout) -> Tensor:
-    """The mean of p(x | z) over latents ``[draws, n, ...]``, by site; of the shape of x."""
-    total = torch.zeros_like(x, dtype=torch.float64)
-    for some in torch.arange(num_draws, device=x.device).split(max(1, chunk // len(x))):
-        given = {name: layout.by_site(value[some]) for name, value in latents.items()}
-        trace = trace_of(model, x, len(some), layout, given)
-        means = [site["fn"].mean for _, site in sample_sites(trace) if site["is_observed"]]
-        if len(means) != 1 or means[0].numel() != len(some) * x.numel():
-            shapes = [list(mean.shape) for mean in means]
-            raise ValueError(f"the model observes values of shapes {shapes}; expected x, at one site")
-        total += layout.by_datapoint(means[0]).reshape(len(some), *x.shape).double().sum(0)
-    return total / num_draws
+@torch.no_grad()
+def _predict(
+    programs: Programs, x: Tensor, latents: dict[str, Tensor], num_samples: int, num_draws: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The posterior predictive distribution of x.
+
+    Args:
+        programs: Model and guide.
+        x: Datapoints, ``[n, *event]``.
+        latents: Posterior draws by site, ``[num_samples, n, ...]``.
+        num_samples: The number of draws.
+        num_draws: The number of them for which to draw x as well.
+
+    Returns:
+        Its mean and standard deviation, each ``[n, *event]``, and draws, ``[n, num_draws, *event]``.
+    """
+    layout = programs.layout
+    mean, square, variance = (torch.zeros_like(x, dtype=torch.float64) for _ in range(3))
+    draws: list[Tensor] = []
+    for some in torch.arange(num_samples, device=x.device).split(max(1, programs.chunk_size // len(x))):
+        at = {name: layout.by_site(value[some]) for name, value in latents.items()}
+        fn = _observed(programs.model, x, at, len(some), layout)
+
+        def as_x(value: Tensor, count: int = len(some)) -> Tensor:
+            return layout.by_datapoint(value).reshape(count, *x.shape).double()
+
+        means = as_x(fn.mean)
+        mean += means.sum(0)
+        square += means.square().sum(0)
+        variance += as_x(_variance(fn)).sum(0)
+        if some[0] < num_draws:
+            draws.append(as_x(fn.sample()))
+    mean = mean / num_samples
+    # The law of total variance.
+    std = ((square / num_samples - mean.square()).clamp_min(0.0) + variance / num_samples).sqrt()
+    drawn = torch.cat(draws)[:num_draws] if draws else x.new_empty(0, *x.shape, dtype=torch.float64)
+    return mean, std, drawn.movedim(0, 1)
+
+
+def _observed(model: Program, x: Tensor, latents: dict[str, Tensor], count: int, layout: Layout) -> Any:
+    """The distribution p(x | z) at the site where the model observes x, at so many draws of the latents."""
+    trace = trace_of(model, x, count, layout, latents)
+    every = [site["fn"] for _, site in sample_sites(trace) if site["is_observed"]]
+    if len(every) != 1 or every[0].mean.numel() != count * x.numel():
+        shapes = [list(fn.mean.shape) for fn in every]
+        raise ValueError(f"the model observes values of shapes {shapes}; expected x, at one site")
+    return every[0]
+
+
+def _variance(fn: Any) -> Tensor:
+    """The variance of a distribution; without a closed form, the squared deviation of a draw, which has that mean."""
+    try:
+        return fn.variance
+    except (NotImplementedError, AttributeError):
+        return (fn.sample() - fn.mean).square()

@@ -6,7 +6,12 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.draws.resampling import CANDIDATES, PosteriorDraws, posterior_draws, resample, take
-from pyro_vae.evidence.ladder.ladder import SHARE_WITH_PRIOR, Ladder, Settings
+from pyro_vae.evidence.ladder.annealing import Annealing
+from pyro_vae.evidence.ladder.block import Block
+from pyro_vae.evidence.ladder.ladder import Ladder
+from pyro_vae.evidence.ladder.laplace import Laplace
+from pyro_vae.evidence.ladder.settings import Settings
+from pyro_vae.evidence.ladder.without_gradients import SHARE_WITH_PRIOR
 from pyro_vae.evidence.proposals import defensive
 from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE, WITH_PRIOR
 from pyro_vae.evidence.runner.blocks import Programs
@@ -16,7 +21,7 @@ from pyro_vae.weights import terms
 
 __all__ = ["rows_of_block", "settled_draws"]
 
-# For draws, only weights that vary little matter: as if the mean were over very many datapoints.
+# For draws only the variance of the weights matters, so the noise of the mean must not: as if over many datapoints.
 SETTINGS = Settings(tolerance=0.05, max_temperatures=512, num_datapoints=2**20)
 FEWEST_CHAINS = 32  # with fewer, there is no k-hat
 ROWS = 64  # datapoints that climb together; all of their draws are in memory
@@ -24,7 +29,7 @@ NUMBERS_AT_ONCE = 2**24  # of the candidates that are held in memory
 
 
 def rows_of_block(chunk_size: int | None, num_draws: int) -> int:
-    """How many datapoints to draw for together: as many as a chunk holds draws for, if there is a size of chunks."""
+    """How many datapoints to draw for together: as many as the draws of a chunk allow, if its size is given."""
     return ROWS if chunk_size is None else max(1, chunk_size // num_draws)
 
 
@@ -32,7 +37,7 @@ def rows_of_block(chunk_size: int | None, num_draws: int) -> int:
 def settled_draws(
     programs: Programs, x: Tensor, num_draws: int, first: int = 0, fast: FastDensities | None = None
 ) -> PosteriorDraws:
-    """Draws from p(z | x): from the normals at its modes, or the ends of annealed chains, kept by their weights.
+    """Draws from p(z | x): from normals at its modes, or the ends of annealed chains, chosen by their weights.
 
     Args:
         programs: Model and guide.
@@ -49,15 +54,19 @@ def settled_draws(
     found = columns["log_prob"].isfinite() if "log_prob" in columns else torch.zeros(len(x), dtype=torch.bool)
     if not found.all():
         index = first + int((~found).nonzero()[0])
-        raise ValueError(f"datapoint {index} has weight zero, or one of NaN, for all samples, by any method")
-    latents, pareto_k = (_from_guide if ladder.log_joint is None else _from_vectors)(ladder, num_draws)
-    return PosteriorDraws(latents, pareto_k, columns["error"].isinf())
+        raise ValueError(f"datapoint {index} has weight zero or NaN for all samples, by any method")
+    if ladder.laplace is None or ladder.annealing is None:
+        drawn = _from_guide(ladder, num_draws)
+    else:
+        drawn = _from_vectors(ladder.block, ladder.laplace, ladder.annealing, num_draws)
+    return PosteriorDraws(*drawn, doubtful=columns["error"].isinf())
 
 
-def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Where there are no gradients: from the guide, or from its mixture with the prior."""
+def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Without gradients: latents, k-hat and ESS from the guide, or from its mixture with the prior."""
     programs, rung = ladder.programs, ladder.columns["rung"]
-    latents, pareto_k = {}, torch.zeros(len(rung), dtype=torch.float64)
+    latents: dict[str, Tensor] = {}
+    pareto_k, ess = (torch.zeros(len(rung), dtype=torch.float64) for _ in range(2))
     for method, proposal in ((GUIDE, terms), (WITH_PRIOR, defensive(SHARE_WITH_PRIOR))):
         taken = rung == method
         if not taken.any():
@@ -66,47 +75,55 @@ def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tens
         for name, value in drawn.latents.items():
             mine = taken.to(value.device).reshape(-1, *[1] * (value.ndim - 2))
             latents[name] = torch.where(mine, value, latents.get(name, value))
-        pareto_k[taken] = drawn.pareto_k[taken]
-    return latents, pareto_k
+        pareto_k[taken], ess[taken] = drawn.pareto_k[taken], drawn.ess[taken]
+    return latents, pareto_k, ess
 
 
-def _from_vectors(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor]:
-    """From the normals, or along the path from them or from the prior."""
-    rung, dims = ladder.columns["rung"], ladder.log_joint.dims
-    vectors = torch.zeros(num_draws, len(rung), dims, dtype=ladder.programs.dtype, device=ladder.x.device)
-    pareto_k = torch.zeros(len(rung), dtype=torch.float64)
-    for method, draw in ((LAPLACE, _from_normals), (ANNEALED, _from_chains), (FROM_PRIOR, _from_chains)):
+def _from_vectors(
+    block: Block, laplace: Laplace, annealing: Annealing, num_draws: int
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """Latents, k-hat and ESS from the normals, or from annealed chains."""
+    rung, temperatures, vectors_of = block.columns["rung"], block.columns["num_temperatures"], laplace.log_joint.vectors
+    vectors = torch.zeros(num_draws, len(rung), vectors_of.dims, dtype=block.programs.dtype, device=block.x.device)
+    pareto_k, ess = (torch.zeros(len(rung), dtype=torch.float64) for _ in range(2))
+    for method in (LAPLACE, ANNEALED, FROM_PRIOR):
         rows = (rung == method).nonzero()[:, 0]
-        for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * dims))):
-            if len(some):
-                drawn, pareto_k[some] = draw(ladder, some.to(vectors.device), num_draws)
-                vectors[:, some.to(vectors.device)] = drawn.to(vectors.dtype)
-    latents, _ = ladder.log_joint.vectors.to_latents(vectors)
-    return {name: ladder.programs.layout.by_datapoint(value) for name, value in latents.items()}, pareto_k
+        for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * vectors_of.dims))):
+            if not len(some):
+                continue
+            here = some.to(vectors.device)
+            if method == LAPLACE:
+                drawn, pareto_k[some], ess[some] = _from_normals(laplace, here, num_draws)
+            else:
+                drawn, pareto_k[some], ess[some] = _from_chains(annealing, method, here, temperatures[some], num_draws)
+            vectors[:, here] = drawn.to(vectors.dtype)
+    latents, _ = vectors_of.to_latents(vectors)
+    return {name: block.programs.layout.by_datapoint(value) for name, value in latents.items()}, pareto_k, ess
 
 
-def _from_normals(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
-    normals = ladder.fit.normals.rows(rows)
-    position = draw_mixture(ladder.log_joint, normals, rows, CANDIDATES * num_draws)
-    log_prior, joint = ladder.log_joint.densities(position, rows)
+def _from_normals(laplace: Laplace, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor, Tensor]:
+    normals = laplace.fit.normals.rows(rows)
+    position = draw_mixture(laplace.log_joint, normals, rows, CANDIDATES * num_draws)
+    log_prior, joint = laplace.log_joint.densities(position, rows)
     log_weights = joint - log_mixture(normals, position, log_prior)
-    chosen, k = resample(log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf), num_draws)
-    return take(position, chosen), k
+    log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
+    chosen, k, ess = resample(log_weights, num_draws)
+    return take(position, chosen), k, ess
 
 
-def _from_chains(ladder: Ladder, rows: Tensor, num_draws: int) -> tuple[Tensor, Tensor]:
-    """The ends of chains with as many temperatures as settled each datapoint."""
-    temperatures = ladder.columns["num_temperatures"][rows.cpu()]
-    method = int(ladder.columns["rung"][rows[0].cpu()])
-    known, path, schedule = ladder.paths[method]
+def _from_chains(
+    annealing: Annealing, method: int, rows: Tensor, temperatures: Tensor, num_draws: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The ends of chains for rows ``[m]``, with the numbers of temperatures ``[m]`` that settled them."""
+    known, path, schedule = annealing.paths[method]
     place = torch.searchsorted(known, rows)
-    vectors = torch.zeros(num_draws, len(rows), ladder.log_joint.dims, dtype=ladder.programs.dtype, device=rows.device)
-    pareto_k = torch.zeros(len(rows), dtype=torch.float64)
+    vectors = torch.zeros(num_draws, len(rows), annealing.log_joint.dims, dtype=torch.float64, device=rows.device)
+    pareto_k, ess = (torch.zeros(len(rows), dtype=torch.float64) for _ in range(2))
     for count in temperatures.unique().tolist():
         index = (temperatures == count).nonzero()[:, 0]
         where = place[index.to(place.device)]
         chains = path.some(where).forward(max(num_draws, FEWEST_CHAINS), schedule.rows(where).resized(count))
         log_weights = chains.log_weights.nan_to_num(nan=-torch.inf, posinf=-torch.inf, neginf=-torch.inf)
-        chosen, pareto_k[index] = resample(log_weights, num_draws)
-        vectors[:, index.to(rows.device)] = take(chains.position, chosen).to(vectors.dtype)
-    return vectors, pareto_k
+        chosen, pareto_k[index], ess[index] = resample(log_weights, num_draws)
+        vectors[:, index.to(rows.device)] = take(chains.position, chosen).double()
+    return vectors, pareto_k, ess

@@ -1,4 +1,4 @@
-"""Evidence given draws of global latents: those that all datapoints share, as the weights of a Bayesian decoder."""
+"""`estimate` with global latents, which all datapoints share: one plain estimate for each draw of them."""
 
 from __future__ import annotations
 
@@ -9,28 +9,63 @@ import torch
 from pyro import poutine
 from torch import Tensor
 
+from pyro_vae.evidence.estimators.climbing import Climb, Clock
+from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.results.error_bars import error_bars
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.results.running_weights import RunningWeights
+from pyro_vae.system.progress import Progress
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.weights import Program, log_mean_exp, sample_sites
 
-__all__ = ["averaged", "conditioned", "each_draw"]
+__all__ = ["ClimbForEachDraw", "averaged", "conditioned", "each_draw"]
+
+
+class ClimbForEachDraw:
+    """As :class:`~pyro_vae.evidence.estimators.climbing.Climb`: a plain estimate for each draw of the global latents.
+
+    Args:
+        climbs: The plain estimates, of the programs given each of the draws.
+    """
+
+    def __init__(self, climbs: Sequence[Climb]) -> None:
+        self.climbs, self.programs = climbs, climbs[0].programs
+
+    def columns(self, block: Tensor, first: int, clock: Clock) -> dict[str, Tensor]:
+        """The estimates of a block, each ``[rows, draws, ...]``."""
+        each = [climb.columns(block, first, clock, draw, len(self.climbs)) for draw, climb in enumerate(self.climbs)]
+        return {name: torch.stack([columns[name] for columns in each], dim=1) for name in each[0]}
+
+    def result(self, columns: dict[str, Tensor]) -> Evidence:
+        """The log of the mean over the draws, and the estimate for each draw."""
+        results = []
+        for draw, climb in enumerate(self.climbs):
+            results.append(climb.result({name: column[:, draw].contiguous() for name, column in columns.items()}))
+        return averaged(results)
+
+    def certificate(self, count: int, progress: Progress) -> Certificate:
+        """A certificate of so many datapoints, divided among the draws."""
+        draws = len(self.climbs)
+        counts = [count // draws + (draw < count % draws) for draw in range(draws)]
+        pairs = zip(self.climbs, counts, strict=True)
+        certificates = [climb.certificate(number, progress) for climb, number in pairs if number]
+        names = ("lower", "upper", "error")
+        return Certificate(*(torch.cat([getattr(each, name) for each in certificates]) for name in names))
 
 
 @torch.no_grad()
 def each_draw(model: Program, x: Tensor, given: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
-    """Draws of global latents, one after the other, checked by running the model once.
+    """A list of the draws of global latents, checked by running the model once.
 
     Args:
         model: The model.
-        x: Data that it takes.
-        given: By site, ``[draws, ...]``.
+        x: Data for the model.
+        given: The draws by site, ``[draws, ...]``.
 
     Raises:
-        TypeError: If it is not a mapping from names to tensors.
-        ValueError: If there are no draws, sites have different numbers of them, a name is not that of a latent site, or
-            a draw has not the shape of its site.
+        TypeError: If ``given`` is not a mapping from names to tensors.
+        ValueError: If there are no draws, sites have different numbers of draws, a name is no latent site, or a draw
+            does not have the shape of its site.
     """
     if not isinstance(given, Mapping) or not all(isinstance(values, Tensor) for values in given.values()):
         raise TypeError(f"given is of type {type(given).__name__}; expected a dict of tensors [draws, ...] by site")
@@ -45,14 +80,14 @@ def each_draw(model: Program, x: Tensor, given: Mapping[str, Tensor]) -> list[di
             expected = ", ".join(map(str, ("draws", *latent[name])))
             raise ValueError(f"given[{name!r}] has shape {list(values.shape)}; expected [{expected}]")
     if len(numbers) != 1 or 0 in numbers:
-        raise ValueError(f"given has {sorted(numbers)} draws; expected one number of them for all sites, at least 1")
+        raise ValueError(f"given has {sorted(numbers)} draws; expected the same number for all sites, at least 1")
     return [{name: values[i].to(x.device) for name, values in given.items()} for i in range(*numbers)]
 
 
 def conditioned(program: Program, values: dict[str, Tensor]) -> Program:
-    """The program with these values at these sites, which are then no sites of it: p(x, z | w), or q(z | x, w).
+    """The program with these values at these sites, which are then hidden: p(x, z | w), or q(z | x, w).
 
-    What an autoguide draws on the way to a global latent is none either.
+    The auxiliary sites that an autoguide draws for a global latent are hidden too.
     """
     hidden = {*values, *(f"{name}_unconstrained" for name in values)}
 
@@ -66,9 +101,9 @@ def conditioned(program: Program, values: dict[str, Tensor]) -> Program:
 
 
 def averaged(results: Sequence[Evidence]) -> Evidence:
-    """The log of the mean over draws of p(x | w), of each datapoint, from log p(x | w) given each of the draws.
+    """The log of the mean of p(x | w) over draws of w, for each datapoint, from the estimates for each draw.
 
-    The draws are the same for all datapoints, so that their part of the error does not average out: it counts as bias.
+    All datapoints share the draws, so their part of the error does not average out: it counts as bias.
     """
     log_prob = torch.stack([each.log_prob for each in results])
     share = log_prob.softmax(0)

@@ -20,7 +20,6 @@ from pyro_vae.evidence.runner.chunks import choose_rows, particle_counts
 from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.infer.recording.compiled import compiled
 from pyro_vae.processes import Processes
-from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, terms
 
@@ -28,8 +27,7 @@ __all__ = ["importance", "weigh"]
 
 Chunk = Callable[[Tensor, int], Tensor]  # datapoints [n, *event] and a number of particles to log-weights
 
-# To compile takes as long as some hundred chunks, and an eighth of these chunks are enough to earn it back.
-WORTH_COMPILING = 2000
+WORTH_COMPILING = 2000  # chunks; compiling takes as long as some hundred
 
 
 @evidence_function
@@ -49,43 +47,36 @@ def importance(
 ) -> Evidence:
     """Estimates log p(x) by importance sampling, with the guide as the proposal (Rezende et al. 2014, appendix E).
 
-    The data are checked first, all of them, by running the programs once. Memory does not grow with ``num_samples``
-    (but for the k-hat's tail of the largest weights, which grows with its square root). Datapoints are taken in blocks,
-    unless the programs treat them differently then, as with parameters for each datapoint or batch statistics.
+    All data are checked first, by running the programs once. Memory grows only with the square root of
+    ``num_samples``, for the largest weights, which k-hat needs. Datapoints are computed in blocks, unless the programs
+    do not allow it, as with parameters for each datapoint or batch statistics.
 
     Args:
-        model: A Pyro program called as ``model(x)``, with a plate over the rows of x; ``vae.model``, for one.
+        model: A Pyro program called as ``model(x)``, with a plate over the rows of x, such as ``vae.model``.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``; or, for programs of more than x, a tuple of tensors, each ``[n, ...]``; or a
-            ``Dataset`` or ``DataLoader`` of what they take, which is loaded into memory, in the order of the data set.
-        num_samples: Samples for each datapoint, at least 1.
-        proposal: Where the samples come from: the guide, unless :func:`~pyro_vae.evidence.widened` or
-            :func:`~pyro_vae.evidence.defensive` says otherwise.
-        chunk_size: How many (particle, datapoint) pairs to compute at once; by default what suits programs and device.
-        compile: Whether to compile the programs, True, False or ``"auto"``: in runs of over 2000 chunks, on a CPU. It
-            takes seconds (and a C++ compiler) and saves about a third of the time; with the same seed, results agree
+        x: Data, as for :func:`~pyro_vae.evidence.estimate`.
+        num_samples: The number of samples for each datapoint, at least 1.
+        proposal: Draws the samples: by default from the guide; see also :func:`~pyro_vae.evidence.widened`,
+            :func:`~pyro_vae.evidence.defensive` and :func:`~pyro_vae.evidence.laplace`.
+        compile: Whether to compile the programs: True, False, or ``"auto"``, for runs of over 2000 chunks on a CPU. It
+            takes seconds (and a C++ compiler) and saves about a third of the time. With the same seed, results agree
             to rounding. Programs that cannot be compiled run as they are, with a warning.
-        progress: Whether to show a progress bar; or a function that wraps the blocks, as ``tqdm.tqdm`` does.
-        keep: A file for what is done. If it is there, the call goes on from it, to the same numbers as if it had not
-            been stopped. At most the last 10 seconds are lost.
-        processes: Those that share the blocks of datapoints (``pyro_vae.processes.join()``, under ``torchrun``): all of
-            them call this alike, and all get the whole result, the same as one process gets.
+        chunk_size, progress, keep, processes: As for :func:`~pyro_vae.evidence.estimate`.
 
     Raises:
         TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, a datapoint has weights that are NaN, or zero for all samples, or the file is of another run.
-        Interrupted: At Ctrl-C, with the result for the datapoints that were done.
+        Interrupted: At Ctrl-C, with the result for the finished datapoints.
     """
     num_samples = check_count("num_samples", num_samples)
     if compile not in (True, False, "auto"):
         raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
-    model, guide, x = by_row(model, guide, x)
     programs = Programs(model, guide, x, chunk_size)
-    chunk_size = programs.chunk_size
+    x, chunk_size = programs.x, programs.chunk_size
 
     def log_weights(block: Tensor, num_particles: int) -> Tensor:
-        return proposal(model, guide, block, num_particles, programs.layout).log_weights
+        return proposal(programs.model, programs.guide, block, num_particles, programs.layout).log_weights
 
     rows = choose_rows(chunk_size, num_samples)
     pays = x.device.type == "cpu" and len(x) * num_samples > WORTH_COMPILING * chunk_size
@@ -102,8 +93,10 @@ def importance(
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
         known = x[: len(columns["log_prob"])]
-        draw = partial(to_arviz, model, guide, known, proposal=None if proposal is terms else proposal)
-        return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]
+        draw = partial(
+            to_arviz, programs.model, programs.guide, known, proposal=None if proposal is terms else proposal
+        )
+        return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]  # names are not checked
 
     return programs.run(
         estimate,
@@ -119,12 +112,12 @@ def importance(
 
 @torch.no_grad()
 def weigh(log_weights: Chunk, x: Tensor, num_samples: int, chunk_size: int) -> RunningWeights:
-    """Draws samples for all rows of x, as many pairs of sample and datapoint at once as a chunk has, and weighs them.
+    """Weighs samples for all rows of x, in chunks of pairs of a sample and a datapoint.
 
     Args:
-        log_weights: Called with x and a number of particles, returns log-weights ``[particles, n]``.
+        log_weights: Called with x and a number of particles; returns log-weights ``[particles, n]``.
         x: Data, ``[n, *event]``.
-        num_samples: Samples for each datapoint.
+        num_samples: The number of samples for each datapoint.
         chunk_size: The number of pairs to compute at once.
     """
     running = RunningWeights(len(x), num_samples, x.device)
@@ -134,7 +127,7 @@ def weigh(log_weights: Chunk, x: Tensor, num_samples: int, chunk_size: int) -> R
 
 
 def _compiled(log_weights: Chunk, blocks: Sequence[Tensor], num_particles: int) -> Chunk:
-    """The log-weights, compiled for blocks and numbers of particles of full size; what is left over runs as it is."""
+    """The log-weights, compiled for blocks and numbers of particles of full size; smaller ones run as they are."""
     full = [block for block in blocks if len(block) == len(blocks[0])]
     fast = compiled(lambda block: log_weights(block, num_particles), full[0], full[-1])
 

@@ -1,4 +1,4 @@
-"""Data that the model itself makes, each datapoint with the latents that made it."""
+"""Data drawn from the model, each datapoint with its latents."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Simulation", "simulate"]
 
 
 class Simulation(NamedTuple):
-    """Datapoints, and the latents that they came from."""
+    """Datapoints, and the latents they were drawn with."""
 
     x: Tensor  #: ``[n, *event]``.
     latents: dict[str, Tensor]  #: By site, ``[n, ...]``: an exact draw from p(z | x) for each datapoint.
@@ -24,21 +24,21 @@ class Simulation(NamedTuple):
 
 @torch.no_grad()
 def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simulation:
-    """Draws as many datapoints as x has, of its shape, from the model, with the same values missing as in x.
+    """Draws as many datapoints as x has from the model, of the same shape, with the same missing values.
 
-    The latents are drawn before anything goes missing. Which values do is not decided by what was drawn, so that the
-    latents are an exact draw from the posterior given what is left.
+    The latents are drawn before values are removed. Which values are removed does not depend on what was drawn, so the
+    latents are an exact draw from the posterior given the remaining values.
 
     Args:
         model: A Pyro program called as ``model(x)``, with one observed site, at which x is observed.
-        guide: Its guide; it says which sites are latent.
+        guide: Its guide, which tells which sites are latent.
         x: Datapoints ``[n, *event]`` that the programs accept. Only their shape and kind matter, and which values are
-            missing: those that are NaN, or that a mask of the model hides, as of ``poutine.mask`` or ``.mask``.
-        layout: That of the programs.
+            missing: those that are NaN, or that a mask of the model hides (``poutine.mask`` or ``.mask``).
+        layout: The layout of the programs.
 
     Raises:
-        ValueError: If the model does not observe x at one site, takes what is missing for data, hides other values of
-            what was drawn than of x, or draws NaN.
+        ValueError: If the model does not observe x at one site, treats missing values as data, hides other values of
+            the drawn data than of x, or draws NaN.
     """
     with pyro.validation_enabled(False):
         observing, guided = trace_pair(model, guide, x)
@@ -56,8 +56,8 @@ def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simul
             again = trace_pair(model, guide, drawn)[0].nodes[name]
         if not torch.equal(_missing(name, again, drawn, layout), missing):
             raise ValueError(
-                f"the mask of site {name!r} hides other values of what the model draws than of x; "
-                "expected one that depends on nothing but which values are missing"
+                f"the mask of site {name!r} hides other values of data drawn from the model than of x; "
+                "expected a mask that depends only on which values are missing"
             )
     latents = {
         name: layout.by_datapoint(trace.nodes[name]["value"])[0]
@@ -83,7 +83,7 @@ def _observed_site(trace: Any, x: Tensor) -> str:
 
 
 def _missing(name: str, site: Any, x: Tensor, layout: Layout) -> Tensor:
-    """Which values of x the model leaves out of its density, of the shape of x."""
+    """Which values of x are not in the density of the model, with the shape of x."""
 
     def as_x(value: Tensor) -> Tensor:
         return value.movedim(layout.data_dim - site["fn"].event_dim, 0).reshape(x.shape)
@@ -94,14 +94,14 @@ def _missing(name: str, site: Any, x: Tensor, layout: Layout) -> Tensor:
     hidden, observed = as_x(hidden), as_x(site["value"])
     if (x.isnan() & ~observed.isnan() & ~hidden).any():
         raise ValueError(
-            f"x has missing values (NaN), in the place of which site {name!r} observes numbers; to draw data of which "
-            "the same values are missing, they must be NaN there too, as with likelihoods.Incomplete, or under a mask"
+            f"x has missing values (NaN), but site {name!r} observes numbers there; to draw data with the same missing "
+            "values, they must be NaN there too, as with likelihoods.Incomplete, or under a mask"
         )
     return x.isnan() | hidden
 
 
 def _masks(site: Any) -> list[tuple[Tensor, int]]:
-    """What hides values of a site, true where they count: masks, and how many dimensions on the right each lacks."""
+    """The masks of a site, true where values count, and the number of dimensions on the right that each lacks."""
     fn, masks = site["fn"], [(site["mask"], site["fn"].event_dim)]
     while fn is not None:
         if isinstance(fn, MaskedDistribution):

@@ -1,1 +1,1 @@
-"""The methods of `estimate`, from cheap to dear, climbed by each datapoint as far as it needs. Internal."""
+"""The methods of `estimate`, from cheap to expensive; each datapoint gets as many as it needs. Internal."""

@@ -1,11 +1,10 @@
-"""An estimate of log p(x), with what is needed to know whether to believe it."""
+"""An estimate of log p(x), with its error and what is needed to judge it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from html import escape
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,35 +12,36 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
+from pyro_vae.evidence.results.pictures import draw_estimates, draw_images
 from pyro_vae.evidence.results.rungs import RUNGS
-from pyro_vae.plots import new_figure
+from pyro_vae.html_table import html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from pyro_vae.evidence.estimators.certificate import Certificate
+    from pyro_vae.evidence.results.certificate import Certificate
 
 __all__ = ["MAX_PARETO_K", "Evidence", "Rung", "error_of_mean", "std_error_of_mean"]
 
 MAX_PARETO_K = 0.7  # Vehtari et al. 2024: above it, importance sampling does not work in practice
-FEW, MANY = 0.01, 0.05  # shares of the datapoints: a note will do below the one, a warning is due above the other
+FEW, MANY = 0.01, 0.05  # shares of the datapoints without an error: below, a note is enough; above, samples are bad
 Z = NormalDist().inv_cdf(0.975)
 
 
 def std_error_of_mean(std_errors: Tensor) -> float:
-    """The standard error of the mean of independent estimates that have these, ``[n]``."""
+    """The standard error of the mean of independent estimates with these standard errors, ``[n]``."""
     return std_errors.square().sum().sqrt().item() / len(std_errors)
 
 
 def error_of_mean(errors: Tensor, biases: Tensor) -> float:
-    """The half-width of an interval for the mean of independent estimates, of which the biases do not average out.
+    """The half-width of an interval for the mean of independent estimates, whose biases do not average out.
 
     Args:
-        errors: The half-widths of the intervals of each, ``[n]``.
-        biases: The parts of these that are bounds on the bias, ``[n]``.
+        errors: The half-width of the interval of each estimate, ``[n]``.
+        biases: The part of each that is a bound on the bias, ``[n]``.
 
     Returns:
-        The half-width, infinite if that of any estimate is.
+        The half-width; infinite if the error of any estimate is.
     """
     if not errors.isfinite().all():
         return math.inf
@@ -49,53 +49,53 @@ def error_of_mean(errors: Tensor, biases: Tensor) -> float:
 
 
 class Rung(NamedTuple):
-    """What one of the methods of :func:`~pyro_vae.evidence.estimate` has done."""
+    """What one of the methods of :func:`~pyro_vae.evidence.estimate` did."""
 
-    name: str  #: That of the method.
-    datapoints: int  #: How many have their estimate from it.
+    name: str  #: The name of the method.
+    datapoints: int  #: The number of datapoints whose estimate is from this method.
     settled: int  #: How many of these have a known error.
-    seconds: float  #: What it took, pilots included, and for datapoints too that went on to another method.
+    seconds: float  #: The time it took, with pilots, and with datapoints that went on to another method.
 
 
 @dataclass(frozen=True, repr=False)
 class Evidence:
     """An estimate of log p(x) in nats for each of n datapoints; every tensor is ``[n]``, in float64 on the CPU.
 
-    ``print(result)`` shows :meth:`summary`, and ``f"{result:.2f}"`` is the mean with its error, or ``>=`` and a lower
-    bound. Two errors are told apart: ``mean_error``, of the estimate, for these very datapoints; and
-    ``population_std_error``, of the finite test set.
+    ``print(result)`` shows :meth:`summary`. ``f"{result:.2f}"`` is the mean with its error, or ``>=`` and a lower
+    bound. There are two errors: ``mean_error``, of the estimate, for these datapoints; and
+    ``population_std_error``, of the finite test set. A pickled result has no model and no data.
 
     Attributes:
         log_prob: The log of the mean importance weight. Its expectation is below log p(x): a lower bound on average.
-        error: The half-width of a 95% interval for log p(x), bias included, as
-            :func:`~pyro_vae.evidence.results.error_bars.error_bars` finds it; infinite where it cannot be told.
-        bias: The part of ``error`` by which log p(x) may lie above the expectation of ``log_prob``. These do not
+        error: The half-width of a 95% interval for log p(x), bias included, from
+            :func:`~pyro_vae.evidence.results.error_bars.error_bars`; infinite where it is not known.
+        bias: The part of ``error`` by which log p(x) may lie above the expectation of ``log_prob``. It does not
             average out over datapoints.
-        std_error: The Monte Carlo standard error of ``log_prob`` (delta method), without the bias, and too small where
-            the samples have missed much of the posterior; infinite for a single sample.
+        std_error: The Monte Carlo standard error of ``log_prob`` (delta method), without the bias. Too small where the
+            samples have missed much of the posterior; infinite for a single sample.
         ess: The effective sample size.
-        pareto_k: The Pareto k-hat of the weights. Above 0.7, neither ``log_prob`` nor ``std_error`` is to be believed;
-            below, they need not be right, as a sample that missed the tail has a low k-hat too. Infinite where there
-            are too few samples to tell, 0 where all weights are equal.
+        pareto_k: The Pareto k-hat of the weights. Above 0.7, do not trust ``log_prob`` and ``std_error``. Below, they
+            may be wrong too: a sample that missed the tail also has a low k-hat. Infinite where there are too few
+            samples, 0 where all weights are equal.
         log_prob_psis: As ``log_prob``, with the largest weights Pareto-smoothed: less variance, for a little bias
-            (Vehtari et al. 2024). On average it need not be a lower bound.
+            (Vehtari et al. 2024). It need not be a lower bound on average.
         elbo: The mean log-weight: the ELBO of each datapoint under the proposal, from the same samples. Minus infinity
-            where one of them has weight zero.
-        num_samples: The number of samples for each datapoint; of :func:`~pyro_vae.evidence.estimate`, ``[n]``.
+            where a sample has weight zero.
+        num_samples: The number of samples for each datapoint; from :func:`~pyro_vae.evidence.estimate`, ``[n]``.
         samples: What a sample is, in words.
-        acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``, meant to be about 0.8; NaN where
-            there were no chains.
-        draw: Makes what :meth:`to_arviz` returns.
-        rung: Which of the methods gave the estimate of each datapoint, ``[n]``, by their numbers in the ladder; only
-            :func:`~pyro_vae.evidence.estimate` has this and what follows. :attr:`rungs` has their names.
+        acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``; the target is 0.8. NaN where there
+            were no chains.
+        draw: Makes what :meth:`to_arviz` returns. It holds the programs, so it is not pickled.
+        rung: The number of the method that gave the estimate of each datapoint, ``[n]``; :attr:`rungs` has the names.
+            Only :func:`~pyro_vae.evidence.estimate` has this and the following attributes.
         num_temperatures: The number of temperatures of its chains, ``[n]``; 0 where there were none.
-        seconds_by_rung: What each of the methods has taken.
-        stopped_by_budget: How many datapoints are in blocks in which the budget has kept a method from being tried.
-        certificate: What came of the same procedure on data of the model's own making, if that was asked for.
-        given: For ``estimate(given=...)``, log p(x | w) given each of the draws of the global latents w.
-        draws_error: The part of ``bias`` that comes from the finite number of these draws, ``[n]``: all datapoints
-            share them, so that it does not average out. Infinite for 2 to 4 draws. With a single one there is no mean,
-            and it is 0: ``log_prob`` then is log p(x | w) given that draw.
+        seconds_by_rung: The time that each method took.
+        stopped_by_budget: The number of datapoints in blocks where the budget did not allow another method.
+        certificate: The result of the same procedure on data drawn from the model, with ``estimate(certify=...)``.
+        given: For ``estimate(given=...)``, log p(x | w) for each draw of the global latents w.
+        draws_error: The part of ``bias`` that comes from the finite number of these draws, ``[n]``. All datapoints
+            share the draws, so it does not average out. Infinite for 2 to 4 draws. A single draw has no mean over
+            draws: the part is 0, and ``log_prob`` is log p(x | w) for that draw.
     """
 
     log_prob: Tensor
@@ -130,30 +130,30 @@ class Evidence:
 
     @property
     def mean_error(self) -> float:
-        """The half-width of a 95% interval for the mean of log p(x) over these very datapoints, bias included.
+        """The half-width of a 95% interval for the mean of log p(x) over these datapoints, bias included.
 
-        The noise of independent datapoints averages out, their bias does not. Infinite if that of any datapoint is:
-        :meth:`summary` then has the mean of the others.
+        The noise of independent datapoints averages out, their bias does not. Infinite if the error of any datapoint
+        is: :meth:`summary` then has the mean of the others.
         """
         return error_of_mean(self.error, self.bias)
 
     @property
     def settled_mean(self) -> float:
-        """The mean over the settled datapoints; where fewer than half are, that over all, as a lower bound."""
+        """The mean over the settled datapoints; if fewer than half are settled, the mean over all, a lower bound."""
         return (self.log_prob[self.settled] if self._mostly_settled else self.log_prob).mean().item()
 
     @property
     def settled_mean_error(self) -> float:
         """The half-width of a 95% interval for the mean of log p(x) over the settled datapoints, bias included.
 
-        Infinite where fewer than half are settled: the others may be so by luck.
+        Infinite if fewer than half are settled: these may be settled by luck.
         """
         if not self._mostly_settled:
             return math.inf
         left_out = (~self.settled).double().mean().item()
         error = error_of_mean(self.error[self.settled], self.bias[self.settled])
-        # They were chosen by their own samples: those that have missed the tail are too many among them. The methods of
-        # `estimate` are chosen by pilots, so that it takes many unsettled ones for that to matter.
+        # They are selected by their own samples, so too many of them have missed the tail. The methods of `estimate`
+        # are selected by pilots: there it takes many unsettled datapoints for this to matter.
         chosen = self.rung is None or left_out > MANY
         return error * (1 + 5 * left_out) if chosen else error
 
@@ -163,34 +163,31 @@ class Evidence:
 
     @property
     def mean_std_error(self) -> float:
-        """The Monte Carlo standard error of ``mean``, for these very datapoints, without the bias."""
+        """The Monte Carlo standard error of ``mean``, for these datapoints, without the bias."""
         return std_error_of_mean(self.std_error)
 
     @property
     def mean_bias(self) -> float:
-        """How far the expectation of ``mean`` lies from the mean of log p(x): a negative number (delta method).
+        """The expectation of ``mean`` minus the mean of log p(x): a negative number (delta method).
 
-        It is known as badly as ``std_error``; ``bias`` has bounds.
+        It is as unreliable as ``std_error``; ``bias`` has bounds.
         """
         return -self.std_error.square().mean().item() / 2
 
     @property
     def population_std_error(self) -> float:
-        """The standard error of ``mean`` as an estimate for all the data of which these are a sample.
-
-        Infinite for a single datapoint.
-        """
+        """The standard error of ``mean`` for the population of the datapoints; infinite for a single one."""
         n = len(self.log_prob)
         return self.log_prob.std().item() / math.sqrt(n) if n > 1 else math.inf
 
     def interval(self, probability: float = 0.95) -> tuple[Tensor, Tensor]:
-        """The ends of an interval that has log p(x) of each datapoint in it so often, each ``[n]``, bias included.
+        """The ends of an interval that contains log p(x) with this probability, each ``[n]``, bias included.
 
-        Infinite where the error is not known. Over many problems, that is: it does not hold for datapoints that were
-        chosen by their own samples, as by ``settled`` or ``pareto_k``.
+        Infinite where the error is not known. The probability is over many problems: it does not hold for datapoints
+        that are selected by their own samples, for example by ``settled`` or ``pareto_k``.
 
         Args:
-            probability: How often, between 0 and 1.
+            probability: The probability of each interval, between 0 and 1.
         """
         if not 0 < probability < 1:
             raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
@@ -200,7 +197,7 @@ class Evidence:
 
     @property
     def rungs(self) -> list[Rung]:
-        """What each method has done, in the order in which they are tried; empty if there was no choice of methods."""
+        """What each method did, in the order in which they are tried; empty if there was only one method."""
         if self.rung is None:
             return []
         rows = []
@@ -212,11 +209,11 @@ class Evidence:
 
     @property
     def doubtful(self) -> Tensor:
-        """Whether k-hat is above 0.7, ``[n]``: where the estimate should not be believed."""
+        """Whether k-hat is above 0.7, ``[n]``: do not trust the estimate there."""
         return self.pareto_k > MAX_PARETO_K
 
     def summary(self) -> str:
-        """The result in words: one number with its error, or that it is a lower bound."""
+        """The result in words: one number with its error, or a lower bound."""
         n = len(self.log_prob)
         lines = [
             *self._headline(),
@@ -258,7 +255,7 @@ class Evidence:
         return f"median {known.median().item():.3f}, largest {known.max().item():.3f}"
 
     def _weights(self) -> list[str]:
-        """What the weights of one proposal say of it."""
+        """Diagnostics of the weights of one proposal."""
         return [
             f"  ELBO {self._elbo()}",
             f"  effective sample size: median {self.ess.median().item():.1f}, least {self.ess.min().item():.1f}",
@@ -272,13 +269,13 @@ class Evidence:
     def _largest_k(self) -> str:
         known = self.pareto_k[self.pareto_k.isfinite()]
         if len(known) == 0:
-            return "not known, of so few samples"
+            return "not known from so few samples"
         doubtful, unknown = (share.double().mean().item() for share in (self.doubtful, self.pareto_k.isinf()))
         words = f"at most {known.max().item():.2f}, above 0.7 for {doubtful - unknown:.1%} of the datapoints"
         return f"{words}, not known for {unknown:.1%}" if unknown else words
 
     def _of_draws(self) -> list[str]:
-        """What the draws of the global latents have to do with it."""
+        """The part of the draws of global latents."""
         if len(self.given) == 1:
             return ["  given one draw of the global latents"]
         each = torch.tensor([result.mean for result in self.given])
@@ -289,11 +286,12 @@ class Evidence:
         ]
 
     def _part_of_draws(self) -> str:
-        known = self.draws_error[self.draws_error.isfinite()]  # type: ignore[index,union-attr]
+        errors = self.error[:0] if self.draws_error is None else self.draws_error
+        known = errors[errors.isfinite()]
         return f"median {known.median().item():.3f}, largest {known.max().item():.3f}" if len(known) else "not known"
 
     def _table(self) -> list[str]:
-        """What each method has done."""
+        """What each method did."""
         return [f"  {'method':<24}{'datapoints':>10}{'settled':>10}{'seconds':>10}"] + [
             f"  {row.name:<24}{row.datapoints:>10}{row.settled:>10}{row.seconds:>10.1f}" for row in self.rungs
         ]
@@ -302,8 +300,8 @@ class Evidence:
         lines = []
         if self.stopped_by_budget:
             lines.append(
-                f"  The budget ran out on {self.stopped_by_budget} datapoints: those of them that were not settled by "
-                "then got no further method."
+                f"  The budget ran out on {self.stopped_by_budget} datapoints: no further method was tried for those "
+                "not settled by then."
             )
         unknown = (~self.settled).double().mean().item()
         if unknown == 0:
@@ -311,7 +309,7 @@ class Evidence:
         if self.given:
             return [*lines, f"  WARNING: the error is not known for {unknown:.1%} of the datapoints. {self._more()}"]
         if self.rung is None and self.num_samples < LEAST_SAMPLES:
-            too_few = f"{self.num_samples} samples are too few to tell an error"
+            too_few = f"{self.num_samples} samples are too few for an error"
             return [*lines, f"  WARNING: {too_few}; take {LEAST_SAMPLES} or more."]
         kind = "Note" if unknown < FEW else "WARNING"
         lines.append(
@@ -319,20 +317,20 @@ class Evidence:
         )
         if unknown > MANY:
             lines.append(
-                "  The samples miss much of the posterior there: log p(x) is probably higher, nobody knows how much.\n"
-                "  On average each is a lower bound."
+                "  The samples miss much of the posterior there: log p(x) is probably higher, by an unknown amount.\n"
+                "  On average each estimate is a lower bound."
                 + (" More samples alone help little." if self.samples == "importance samples" else "")
             )
         return lines
 
     def _more(self) -> str:
-        """What would help where there are draws of global latents."""
+        """What to do if there are draws of global latents."""
         if all(result.settled.all() for result in self.given):
             return "What helps: more draws of the global latents."
-        return "Some are not known given a draw: see the summary of each of result.given."
+        return "Some errors are not known for a single draw: see the summary of each of result.given."
 
     def _advice(self) -> str:
-        """What would help to know the error of more datapoints."""
+        """What to do to know the error of more datapoints."""
         if self.rung is not None:
             return "a larger budget" if self.stopped_by_budget else "a larger max_temperatures"
         if self.samples == "annealed chains":
@@ -340,28 +338,40 @@ class Evidence:
         return "evidence.estimate, which improves the proposal until the error is known"
 
     def plot(self) -> Figure:
-        """The error of each datapoint against its log p(x); those without a known error lie on the upper edge."""
-        figure = new_figure(figsize=(6, 4), layout="constrained")
-        axes = figure.subplots()
-        settled = self.settled
-        known = self.error[settled].clamp_min(1e-6)
-        axes.scatter(self.log_prob[settled].numpy(), known.numpy(), s=8, alpha=0.5, label="error known (95%)")
-        if not settled.all():
-            top = 2 * known.max().item() if len(known) else 1.0
-            unknown = self.log_prob[~settled].numpy()
-            axes.scatter(unknown, [top] * len(unknown), s=12, marker="^", label="not known: a lower bound")
-        axes.set(xlabel="log p(x), nats", ylabel="error, nats", yscale="log", title=self._headline()[0])
-        axes.title.set_fontsize("small")
-        axes.legend(fontsize="small")
-        return figure
+        """Draws log p(x) of each datapoint with its error, and below it the k-hat of its weights."""
+        return draw_estimates(self.log_prob, self.error, self.pareto_k, self._headline()[0], MAX_PARETO_K)
+
+    def plot_worst(self, x: Tensor, count: int = 20) -> Figure:
+        """Draws the datapoints with the lowest log p(x) as images, with index and log p(x) above each.
+
+        Args:
+            x: The datapoints in [0, 1], ``[n, 1 or 3, height, width]`` or ``[n, height, width]``.
+            count: How many to draw.
+
+        Raises:
+            ValueError: If x has another shape.
+        """
+        if len(x) != len(self.log_prob):
+            raise ValueError(f"x has {len(x)} datapoints; expected the {len(self.log_prob)} of this result")
+        worst = self.log_prob.argsort()[:count]
+        names = [f"{i}: {'' if self.settled[i] else '>= '}{self.log_prob[i].item():.1f}" for i in worst.tolist()]
+        return draw_images(x[worst.to(x.device)], names)
 
     def to_arviz(self, num_draws: int = 500) -> Any:
-        """Posterior draws and all that ArviZ wants to know of them; see :func:`pyro_vae.evidence.to_arviz`."""
+        """Posterior draws and their diagnostics for ArviZ; see :func:`pyro_vae.evidence.to_arviz`.
+
+        Raises:
+            ValueError: If this is a mean over draws of global latents, or the result does not have its programs.
+        """
         if self.given:
-            raise ValueError("draws from the posterior are those given one draw of the global latents: result.given[0]")
+            raise ValueError("posterior draws need one draw of the global latents: call result.given[0].to_arviz()")
         if self.draw is None:
-            raise ValueError("this result does not know its programs; call evidence.to_arviz(model, guide, x)")
+            raise ValueError("this result does not have its programs; call evidence.to_arviz(model, guide, x)")
         return self.draw(num_draws)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The result without its programs: they may be large, or impossible to pickle."""
+        return {**self.__dict__, "draw": None}
 
     def __str__(self) -> str:
         return self.summary()
@@ -398,5 +408,4 @@ class Evidence:
             rows["the budget ran out on"] = f"{self.stopped_by_budget} datapoints"
         if self.certificate is not None:
             rows["certificate"] = self.certificate.summary().split("\n")[0].partition(": ")[2]
-        cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows.items())
-        return f"<table>{cells}</table>"
+        return html_table(rows)

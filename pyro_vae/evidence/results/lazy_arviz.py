@@ -1,4 +1,4 @@
-"""ArviZ before and after 1.0, imported when it is first needed, since that takes seconds."""
+"""ArviZ before and after 1.0, imported at its first use, since the import takes seconds."""
 
 from __future__ import annotations
 

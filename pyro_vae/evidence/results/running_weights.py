@@ -1,4 +1,4 @@
-"""What importance sampling needs to remember of its weights: a few sums and the largest ones."""
+"""What importance sampling keeps of its weights: a few sums, and the largest ones."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ __all__ = ["RunningWeights"]
 class RunningWeights:
     """Running sums, in float64 and log space, over the log-weights of n datapoints.
 
-    Memory grows with n and with the square root of the number of samples (the tail that the Pareto fit needs).
+    Memory grows with n and with the square root of the number of samples, for the tail that the Pareto fit needs.
 
     Args:
         n: The number of datapoints.
-        num_samples: The number of samples that will have come for each datapoint in the end.
-        device: Where the log-weights are.
+        num_samples: The number of samples of each datapoint in the end.
+        device: The device of the log-weights.
     """
 
     def __init__(self, n: int, num_samples: int, device: torch.device | None = None) -> None:
         self.count = 0
-        self._moments: Moments | None = None  # of what came so far, once they have been asked for
+        self._moments: Moments | None = None  # of the weights so far, once computed
         self.total = torch.zeros(n, dtype=torch.float64, device=device)
         self.total_squares = torch.zeros_like(self.total)
         self.log_sum = torch.full_like(self.total, -torch.inf)
@@ -35,10 +35,10 @@ class RunningWeights:
         self.log_sums_of_powers = torch.full((len(POWERS), n), -torch.inf, dtype=torch.float64, device=device)
         self.zeros = torch.zeros_like(self.total)
         self.tail = self.total.new_empty(0, n)
-        self.kept = tail_length(num_samples) + 1  # the tail, and the value it begins after
+        self.kept = tail_length(num_samples) + 1  # the tail, and its threshold
 
     def update(self, log_weights: Tensor) -> None:
-        """Takes in log-weights ``[particles, n]``."""
+        """Adds log-weights ``[particles, n]``."""
         log_weights = log_weights.double()
         self._moments = None
         self.count += log_weights.shape[0]
@@ -53,7 +53,7 @@ class RunningWeights:
         self.tail = largest.topk(min(self.kept, largest.shape[0]), dim=0).values
 
     def rows(self, index: Tensor) -> RunningWeights:
-        """Those of some of the datapoints."""
+        """The weights of some of the datapoints."""
         part = copy(self)
         part._moments = None if self._moments is None else self._moments.rows(index.cpu())
         for name, value in vars(self).items():
@@ -62,7 +62,7 @@ class RunningWeights:
         return part
 
     def updated(self, index: Tensor, other: RunningWeights) -> RunningWeights:
-        """These, with those of some of the datapoints replaced by others of as many samples."""
+        """A copy in which the weights of some of the datapoints are replaced by others, from as many samples."""
         whole = copy(self)
         whole._moments = None
         for name, value in vars(other).items():
@@ -96,9 +96,9 @@ class RunningWeights:
 
     @property
     def std_error(self) -> Tensor:
-        """The standard error of :attr:`log_mean`, ``[n]``: that of the mean weight, relative to it (delta method).
+        """The standard error of :attr:`log_mean`, ``[n]``: the relative one of the mean weight (delta method).
 
-        Infinite for a single sample, which says nothing of it.
+        Infinite for a single sample.
         """
         if self.count == 1:
             return torch.full_like(self.log_sum, torch.inf)
@@ -115,16 +115,16 @@ class RunningWeights:
         log_sum = self.log_sum.cpu()
         if smoothed.shape[0] == 0:
             return k, self.log_mean.cpu()
-        # What lies below the tail is what remains of the sum without it.
+        # The part below the tail is the sum without the tail.
         tail = self.tail.cpu()[:-1].logsumexp(0).clamp_max(log_sum)
         below = log_sum + torch.log1p(-(tail - log_sum).exp())
         return k, torch.logaddexp(below, smoothed[:-1].logsumexp(0)) - math.log(self.count)
 
     def moments(self, pareto_k: Tensor | None = None) -> Moments:
-        """What :func:`~pyro_vae.evidence.results.error_bars.error_bars` is to be told, on the CPU.
+        """The input of :func:`~pyro_vae.evidence.results.error_bars.error_bars`, on the CPU.
 
         Args:
-            pareto_k: The k-hat, ``[n]``, if it is known already.
+            pareto_k: The k-hat, ``[n]``, if it is already known.
         """
         if self._moments is not None:
             return self._moments
@@ -144,11 +144,11 @@ class RunningWeights:
         return self._moments
 
     def columns(self, first: int = 0, pilot: Moments | None = None) -> dict[str, Tensor]:
-        """All of this, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``.
+        """The estimate and its diagnostics, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``.
 
         Args:
             first: The index of the first datapoint, for the error message.
-            pilot: Of earlier weights of the same proposals, which are not in the estimate but know of its error.
+            pilot: Earlier weights of the same proposals, which tell about the error but are not in the estimate.
 
         Raises:
             ValueError: If a datapoint has a weight that is NaN or infinite, or only weights of zero.

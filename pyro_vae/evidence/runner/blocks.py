@@ -1,4 +1,4 @@
-"""What all estimators share: how the programs are run on all datapoints, block by block, to an end or to Ctrl-C."""
+"""What all functions of evidence share: running the programs on all datapoints, block by block."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from pyro_vae.evidence.runner.progress import Compute, interrupted, over_blocks
 from pyro_vae.evidence.runner.resume_file import ResumeFile
 from pyro_vae.processes import Processes
 from pyro_vae.programs.few_rows import is_large, on_few_rows, rows_at_once
+from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.grad_mode import differentiable
 from pyro_vae.system.progress import Progress
 from pyro_vae.system.randomness import generators_kept, reseed
@@ -28,38 +29,40 @@ __all__ = ["Programs"]
 
 Result = TypeVar("Result")
 
-# So many rows are looked at to find out whether rows depend on each other, and what a proposal does.
-FEW = 16
+FEW = 16  # rows to run, to see whether rows depend on each other, and for the fingerprint of a proposal
 
 
 class Programs:
-    """A model and a guide with the data they are to be run on, checked by running both once on all of them.
+    """A model, a guide and their data, checked by running both once on all data.
 
-    Large data are taken in parts, if the programs allow it. Random generators are left as they were.
+    Large data are taken in parts, if the programs allow it. The random generators are left as they were.
 
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites.
-        x: Data, ``[n, *event]``.
-        chunk_size: The number of (particle, datapoint) pairs to compute at once; by default what suits programs and
-            device, from what they allocate in this one run.
+        x: Data, as for :func:`~pyro_vae.evidence.estimate`.
+        chunk_size: The number of (particle, datapoint) pairs to compute at once. By default it suits the programs and
+            the device, judged by what the programs allocate in this one run.
 
     Attributes:
-        layout: Where datapoints and particles lie among the dimensions of the sites.
+        model: The model as a program of one tensor: see :func:`~pyro_vae.programs.inputs.by_row`.
+        guide: The guide as a program of one tensor.
+        x: The tensor that both are called with, ``[n, *event]``.
+        layout: The dimensions of the sites that belong to datapoints and to particles.
         chunk_size: The number of pairs to compute at once.
-        dtype: That of the log-densities.
+        dtype: The dtype of the log-densities.
         latent_size: The number of latent values of a datapoint.
 
     Raises:
-        TypeError: If x is not a tensor, or has a dtype that the programs do not take.
+        TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, or their sites do
             not match.
         Interrupted: At Ctrl-C.
     """
 
-    def __init__(self, model: Program, guide: Program, x: Tensor, chunk_size: int | None = None) -> None:
-        self.model, self.guide, self.x = model, guide, differentiable(check_rows(x))
-        x = self.x
+    def __init__(self, model: Program, guide: Program, x: Any, chunk_size: int | None = None) -> None:
+        self.model, self.guide, x = by_row(model, guide, x)
+        self.x = x = differentiable(check_rows(x))
         if chunk_size is not None:
             check_count("chunk_size", chunk_size)
         self._independent: bool | None = None
@@ -74,12 +77,12 @@ class Programs:
 
     @torch.no_grad()
     def _look(self, x: Tensor) -> bool:
-        """Runs the programs once, on all data or on some rows, and notes what they are like."""
+        """Runs the programs once, on all data or on some rows, and keeps layout, densities and sizes."""
         few = min(FEW, len(x) - 1)
         with generators_kept(x.device), Allocations(len(x)) as allocations:
             reseed(0, x.device)
             model_trace, guide_trace, self.layout = checked_trace_pair(self.model, self.guide, x)
-            # Of a run on fixed noise, so that they tell these programs and data from others.
+            # On fixed noise, so that they identify these programs and data.
             self._log_densities = log_densities(model_trace, guide_trace, self.layout)
             self._last_rows = x[len(x) - few :]
             self._last_values = {
@@ -92,7 +95,7 @@ class Programs:
 
     @torch.no_grad()
     def _look_at_parts(self) -> bool:
-        """The same in little memory: on a few rows, and then on all, part by part. False if that cannot be done."""
+        """The same in little memory: first a few rows, then all, part by part. Returns whether this works."""
         x = self.x
         if not on_few_rows(self._look, x) or not self._rows_are_independent():
             return False
@@ -106,11 +109,11 @@ class Programs:
         return True
 
     def blocks(self, rows: int) -> tuple[Tensor, ...]:
-        """Splits the data into blocks of so many rows, if the programs allow it; else gives them as one block.
+        """Splits the data into blocks of so many rows if rows are independent; otherwise returns one block.
 
-        They allow it if what they say of a row does not depend on the others. That is so for an amortized guide, and
-        not if each row has parameters of its own, or with batch statistics. It is found out by running the programs on
-        the last few rows alone, at the values drawn with all of x.
+        Rows are independent if the densities of a row do not depend on the other rows. This holds for an amortized
+        guide, but not if each row has its own parameters, or with batch statistics. The test runs the programs on
+        the last few rows alone, at the values that were drawn with all of x.
         """
         if len(self.x) <= rows:
             return (self.x,)
@@ -125,15 +128,15 @@ class Programs:
         with generators_kept(x.device), pyro.validation_enabled(False):
             try:
                 alone = log_densities(*trace_pair(model, guide, x), self.layout)
-            except Exception:  # whatever the programs raise that want all rows
+            except Exception:  # programs that need all rows may raise anything
                 return False
-        # The tolerance is what float32 loses where matrices of other sizes are multiplied.
+        # float32 rounds differently when matrices have other sizes.
         together = self._log_densities[:, -len(x) :]
         return alone.shape == together.shape and torch.allclose(alone, together, rtol=1e-5, atol=1e-3)
 
     @torch.no_grad()
     def fingerprint(self, proposal: Proposal) -> Tensor:
-        """A few numbers that change with a proposal: log-weights on fixed noise, of the first rows, ``[rows]``."""
+        """Numbers that identify a proposal: log-weights of the first rows on fixed noise, ``[rows]``."""
         x = self.blocks(FEW)[0]
         with generators_kept(x.device), pyro.validation_enabled(False):
             reseed(0, x.device)
@@ -152,33 +155,33 @@ class Programs:
         keep: str | Path | None = None,
         processes: Processes | None = None,
     ) -> Result:
-        """Computes what is wanted of each block of datapoints, and makes the result of it: see :func:`over_blocks`.
+        """Computes columns block by block, and makes the result from them: see :func:`over_blocks`.
 
         Args:
-            compute: Called with a block and the index of its first datapoint, without Pyro's validation; returns
+            compute: Called with a block and the index of its first datapoint, without Pyro's validation. Returns
                 tensors ``[rows, ...]`` by name.
-            finish: Makes the result of these tensors, each concatenated over the blocks, on the CPU. At Ctrl-C they are
-                those of the datapoints that were done, the first ones.
+            finish: Makes the result from these tensors, concatenated over the blocks, on the CPU. At Ctrl-C it gets
+                the finished datapoints, from the first one.
             rows: The number of datapoints in a block, if the programs allow blocks.
-            settings: What changes the result, by name: numbers, strings, None or tensors. The file of a run with others
-                is refused.
-            proposal: What the samples are drawn by, if that changes the result too.
-            progress: Whether to show a bar, or what wraps the blocks that are left to do.
-            description: What the bar says.
-            keep: A file to keep what is done in.
-            processes: Those that share the blocks of datapoints.
+            settings: The settings that change the result, by name: numbers, strings, None or tensors. A file of a run
+                with other settings is refused.
+            proposal: The proposal that draws the samples, if it changes the result too.
+            progress: Whether to show a bar; or a function that wraps the blocks left to do.
+            description: The text of the bar.
+            keep: A file for the finished blocks.
+            processes: The processes that share the blocks.
 
         Raises:
-            Interrupted: At Ctrl-C, with the result for the datapoints that were done.
-            ValueError: If the file is damaged, none of ours, or of another run.
+            Interrupted: At Ctrl-C, with the result for the finished datapoints.
+            ValueError: If the file is damaged, or of another run.
             OSError: If the file cannot be written, or another run is using it.
         """
 
-        def file() -> ResumeFile:
+        def file(path: Path) -> ResumeFile:
             fingerprints = {"programs": self._log_densities}
             if proposal is not None:
                 fingerprints["proposal"] = self.fingerprint(proposal)
-            return ResumeFile(Path(keep), len(self.x), settings, fingerprints)  # type: ignore[arg-type]
+            return ResumeFile(path, len(self.x), settings, fingerprints)
 
         with torch.inference_mode(False):
             return over_blocks(
@@ -189,6 +192,6 @@ class Programs:
                 device=self.x.device,
                 progress=progress,
                 description=description,
-                file=None if keep is None else file,
+                file=None if keep is None else partial(file, Path(keep)),
                 processes=processes,
             )

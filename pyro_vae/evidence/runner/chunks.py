@@ -1,4 +1,4 @@
-"""How much is computed at once: so many (particle, datapoint) pairs."""
+"""How many (particle, datapoint) pairs to compute at once."""
 
 from __future__ import annotations
 
@@ -12,18 +12,15 @@ from torch.utils._pytree import tree_leaves
 
 __all__ = ["Allocations", "choose_rows", "fitting_chunk_size", "particle_counts"]
 
-# The largest tensor of a chunk stays in the cache of a CPU; with larger ones the time goes into moving memory.
-CPU_BYTES_AT_ONCE = 2**24
-# A GPU is busy with so many pairs; more would only take more memory.
-MOST_AT_ONCE = 2**16
-# An encoder is run for each chunk: with so many particles of a datapoint at once, that costs little.
-PARTICLES_AT_ONCE = 128
+CPU_BYTES_AT_ONCE = 2**24  # of the largest tensor of a chunk: it stays in the cache
+MOST_AT_ONCE = 2**16  # pairs, which keep a GPU busy; more would only take more memory
+PARTICLES_AT_ONCE = 128  # of a datapoint: the encoder runs once for each chunk, which is then cheap
 
 
 class Allocations(TorchDispatchMode):
-    """Measures the tensors that operations make of n datapoints; views and results in place are none.
+    """Measures the tensors that operations allocate for n datapoints, without views and in-place results.
 
-    A tensor counts if one of its dimensions is n: others, as those made of parameters alone, do not grow with the data.
+    A tensor counts if one of its dimensions is n. Others, such as those made of parameters, do not grow with the data.
     """
 
     def __init__(self, n: int) -> None:
@@ -47,11 +44,10 @@ class Allocations(TorchDispatchMode):
 
 
 def fitting_chunk_size(allocations: Allocations, device: torch.device) -> int:
-    """The number of pairs that suits the programs and the device, from what they allocate for one particle each.
+    """The number of pairs that suits programs and device, from what they allocate for one particle of each datapoint.
 
-    On a CPU the largest tensor of a chunk is to stay in its cache; on a GPU all that a chunk allocates is to fit into a
-    quarter of the memory that is free. It is rounded to a power of two, so that the same seed draws the same particles
-    again.
+    On a CPU, the largest tensor of a chunk should stay in the cache. On a GPU, all tensors of a chunk should fit into a
+    quarter of the free memory. The number is a power of two, so that the same seed draws the same particles again.
     """
     if device.type == "cuda":
         at_once = torch.cuda.mem_get_info(device)[0] // 4 * allocations.n // max(1, allocations.total)
@@ -62,9 +58,9 @@ def fitting_chunk_size(allocations: Allocations, device: torch.device) -> int:
 
 
 def _keep_freed_memory() -> None:
-    # The C library of Linux gives freed memory back to the system beyond a threshold, and to get it again page by page
-    # costs as much as the arithmetic. The threshold follows the largest block it has seen freed, up to 32 MiB. (This
-    # block is never written to, so it takes no memory.)
+    # Beyond a threshold, the C library of Linux returns freed memory to the system, and getting it back page by page
+    # takes as long as the arithmetic. The threshold is the largest block freed so far, up to 32 MiB. (This block is
+    # never written to, so it takes no memory.)
     torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
@@ -74,7 +70,7 @@ def choose_rows(chunk_size: int, num_samples: int) -> int:
 
 
 def particle_counts(num_samples: int, rows: int, chunk_size: int) -> Iterator[int]:
-    """The numbers of particles to draw one after the other, for so many rows at once: as many as fit into a chunk."""
+    """The numbers of particles to draw one after the other for these rows: each time as many as fit into a chunk."""
     at_once = max(1, chunk_size // rows)
     for first in range(0, num_samples, at_once):
         yield min(at_once, num_samples - first)

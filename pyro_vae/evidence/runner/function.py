@@ -1,4 +1,4 @@
-"""What every function of evidence is: it ends well at Ctrl-C, and runs in one thread at a time."""
+"""The decorator of every function of evidence: for Ctrl-C, and for one thread at a time."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ Result = TypeVar("Result")
 
 
 def evidence_function(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function, of which Ctrl-C makes an ``Interrupted``, and which waits for other threads that use Pyro."""
+    """Makes Ctrl-C in the function raise ``Interrupted``, and lets it wait for other threads that use Pyro."""
     return interruptible(one_thread_at_a_time(function))

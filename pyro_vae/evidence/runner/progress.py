@@ -1,4 +1,4 @@
-"""Long runs, block by block: a bar, Ctrl-C that keeps what was done, going on from a file, and several processes."""
+"""Long runs, block by block: a progress bar, results at Ctrl-C, resuming from a file, and several processes."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ SECONDS_BETWEEN_SAVES = 10.0
 
 
 def block_seed(seed: int, first: int) -> int:
-    """The seed of a block, from the number that its run drew and its first datapoint; neighbours have nothing alike."""
+    """The seed of a block, a hash of the seed of its run and the index of its first datapoint."""
     return int.from_bytes(hashlib.sha256(f"{seed} {first}".encode()).digest()[:8], "little")
 
 
 def interrupted(done: int, total: int, more: str = "", result: Any = None) -> Interrupted:
-    """Ctrl-C after so many datapoints of the total."""
+    """The exception for Ctrl-C after so many datapoints of the total."""
     what = f"{done} of {total} datapoints were done" if done else f"none of {total} datapoints was done"
     return Interrupted(what + more, result)
 
@@ -53,29 +53,29 @@ def over_blocks(
     file: Callable[[], ResumeFile] | None = None,
     processes: Processes | None = None,
 ) -> Result:
-    """Computes what is wanted of each block of datapoints, and makes the result of it.
+    """Computes columns block by block, and makes the result from them.
 
-    One number is drawn from torch's generator. The noise of a block comes from that number and from the index of its
-    first datapoint, so that it is the same whenever and wherever the block is computed.
+    One number is drawn from torch's generator. The noise of a block depends only on that number and on the index of its
+    first datapoint, so it is the same whenever and wherever the block is computed.
 
     Args:
         compute: Called with a block and the index of its first datapoint; returns tensors ``[rows, ...]`` by name.
         blocks: Makes the blocks of the data.
-        finish: Makes the result of these tensors, each concatenated over the blocks, on the CPU.
+        finish: Makes the result from these tensors, concatenated over the blocks, on the CPU.
         n: The number of datapoints.
-        device: Where they are.
-        progress: Whether to show a bar, or what wraps the blocks that are left to do.
-        description: What the bar says.
-        file: Makes the file that what is done is kept in. If it exists, the run goes on from it.
-        processes: Those that share the blocks; all of them call this alike, and get the whole result.
+        device: The device of the data.
+        progress: Whether to show a bar; or a function that wraps the blocks left to do.
+        description: The text of the bar.
+        file: Makes the file for the finished blocks. If it exists, the run resumes from it.
+        processes: The processes that share the blocks. All make the same call, and get the whole result.
 
     Raises:
-        Interrupted: At Ctrl-C, with the result for the datapoints that were done; None if there are none.
-        ValueError: If the file is damaged, none of ours, or of another run.
+        Interrupted: At Ctrl-C, with the result for the finished datapoints; None if there are none.
+        ValueError: If the file is damaged, or of another run.
         OSError: If the file cannot be written, or another run is using it.
     """
     kept = Kept(int(torch.randint(2**63 - 1, ())))
-    keeper: ResumeFile | None = None  # only one of the processes reads and writes it
+    keeper: ResumeFile | None = None  # only the first process reads and writes it
     with ExitStack() as stack:
         stack.enter_context(generators_kept(device))
 
@@ -87,7 +87,7 @@ def over_blocks(
             stack.enter_context(locked(keeper.path))
             found = keeper.load()
             if found is None:
-                keeper.save(kept)  # to find out now if it cannot be written
+                keeper.save(kept)  # fails now if the file cannot be written
             return (found or kept).seed, (found or kept).columns
 
         def result() -> Result:
@@ -124,7 +124,7 @@ def _compute_rest(
     keeper: ResumeFile | None,
     processes: Processes | None,
 ) -> None:
-    """Computes the blocks, as many at a time as there are processes, so that what is done are always the first ones."""
+    """Computes the blocks in order, one for each process at a time, so that the first ones are finished first."""
     size, rank = (processes.size, processes.rank) if processes is not None else (1, 0)
     firsts = accumulate(map(len, todo), initial=kept.done)
     pairs = list(zip(firsts, todo, strict=False))
@@ -148,7 +148,7 @@ def _compute_rest(
 
 
 def _without(blocks: Sequence[Tensor], count: int) -> Sequence[Tensor]:
-    """The blocks without their first so many datapoints."""
+    """The blocks without the first ``count`` datapoints."""
     left = []
     for block in blocks:
         if count < len(block):
@@ -158,7 +158,7 @@ def _without(blocks: Sequence[Tensor], count: int) -> Sequence[Tensor]:
 
 
 def _failure(keeper: ResumeFile, kept: Kept) -> str:
-    """Saves, and says what went wrong if something did."""
+    """Saves; returns what went wrong, if anything."""
     try:
         keeper.save(kept)
     except OSError as error:
@@ -167,7 +167,7 @@ def _failure(keeper: ResumeFile, kept: Kept) -> str:
 
 
 def _kept_where(keeper: ResumeFile | None, kept: Kept) -> str:
-    """Saves, and says where, for the message at Ctrl-C."""
+    """Saves; returns where, for the message at Ctrl-C."""
     if keeper is None or not kept.done:
         return ""
     if failure := _failure(keeper, kept):
@@ -183,5 +183,5 @@ def _save_or_warn(keeper: ResumeFile, kept: Kept) -> None:
 def _unless_interrupted(function: Callable[[], Result]) -> Result | None:
     try:
         return function()
-    except KeyboardInterrupt:  # somebody is in a hurry
+    except KeyboardInterrupt:  # a second Ctrl-C
         return None

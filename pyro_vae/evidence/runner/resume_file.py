@@ -1,4 +1,4 @@
-"""A file that a run of evidence is kept in, so that the same call goes on from it."""
+"""A file for the finished blocks of a run, from which the same call resumes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ DAMAGED = "is not a file that an evidence run was kept in, or is damaged"
 
 
 class Kept:
-    """What is done of a run: for some number of datapoints from the first, columns by name, in parts.
+    """The finished part of a run: columns by name for the first datapoints, in parts.
 
     Args:
-        seed: The number that the noise of the whole run comes from.
-        columns: What is done already, each ``[done, ...]``.
+        seed: The seed of the whole run.
+        columns: The columns so far, each ``[done, ...]``.
     """
 
     def __init__(self, seed: int, columns: dict[str, Tensor] | None = None) -> None:
@@ -33,24 +33,24 @@ class Kept:
 
     @property
     def done(self) -> int:
-        """The number of datapoints that are done."""
+        """The number of finished datapoints."""
         return sum(len(next(iter(part.values()))) for part in self.parts)
 
     @property
     def columns(self) -> dict[str, Tensor]:
-        """By name, ``[done, ...]``; empty if nothing is done."""
+        """The columns by name, ``[done, ...]``; empty if nothing is finished."""
         names = self.parts[0] if self.parts else ()
         return {name: torch.cat([part[name] for part in self.parts]) for name in names}
 
 
 class ResumeFile:
-    """A file for one run, which refuses any other.
+    """A file for one run, which refuses any other run.
 
     Args:
-        path: Where it is.
+        path: The path.
         n: The number of datapoints.
-        settings: What changes the result, by name: numbers, strings, None, or tensors (which count by their values).
-        fingerprints: By name, numbers that tell data and programs from others. They may differ by rounding.
+        settings: The settings that change the result, by name: numbers, strings, None, or tensors, compared by value.
+        fingerprints: Numbers that identify data and programs, by name, equal up to rounding.
     """
 
     def __init__(self, path: Path, n: int, settings: Mapping[str, Any], fingerprints: Mapping[str, Tensor]) -> None:
@@ -59,10 +59,10 @@ class ResumeFile:
         self.fingerprints = {name: value.detach().float().cpu() for name, value in fingerprints.items()}
 
     def save(self, kept: Kept) -> None:
-        """Writes what is done.
+        """Writes the finished part.
 
         Raises:
-            OSError: If it cannot be written; the old file is as it was.
+            OSError: If the file cannot be written; the old file is then unchanged.
         """
         tensors = {COLUMN + name: column for name, column in kept.columns.items()}
         tensors |= {FINGERPRINT + name: value for name, value in self.fingerprints.items()}
@@ -70,11 +70,11 @@ class ResumeFile:
         replace(self.path, to_bytes(tensors, json.dumps(content)))
 
     def load(self) -> Kept | None:
-        """What is done; None if there is no file.
+        """Reads the finished part; None if there is no file.
 
         Raises:
-            OSError: If it cannot be read.
-            ValueError: If it is damaged, none of ours, or of another run.
+            OSError: If the file cannot be read.
+            ValueError: If it is damaged, or of another run.
         """
         if not self.path.exists():
             return None
@@ -86,7 +86,7 @@ class ResumeFile:
             columns, fingerprints = _beginning_with(COLUMN, tensors), _beginning_with(FINGERPRINT, tensors)
         except MemoryError:
             raise
-        except Exception as error:  # nobody lists what libraries raise at content that is not theirs
+        except Exception as error:  # libraries may raise anything for foreign content
             raise ValueError(f"{self.path} {DAMAGED}: {str(error) or type(error).__name__}") from error
         if version != FORMAT:
             raise ValueError(f"{self.path} has format {version}; expected {FORMAT}")
@@ -94,12 +94,12 @@ class ResumeFile:
         for name, value in self.fingerprints.items():
             other = fingerprints.get(name)
             if other is None or not _close(other, value):
-                what = "other data or programs" if name == "programs" else f"another run: its {name} is another one"
+                what = "other data or programs" if name == "programs" else f"another run: its {name} is different"
                 raise ValueError(f"{self.path} is of {what}; choose another file or delete it")
         shapes = [list(column.shape) for column in columns.values()]
         if any(not shape or shape[0] != shapes[0][0] or not 0 < shape[0] <= self.n for shape in shapes):
             raise ValueError(f"{self.path} {DAMAGED}: its columns have shapes {shapes}, for {self.n} datapoints")
-        if "log_prob" in columns and columns["log_prob"].isnan().any():  # other columns may have reasons to be
+        if "log_prob" in columns and columns["log_prob"].isnan().any():  # other columns may have NaN
             raise ValueError(f"{self.path} {DAMAGED}: it has a log p(x) that is NaN")
         return Kept(seed, columns)
 
@@ -112,7 +112,7 @@ class ResumeFile:
                 )
 
     def check_part(self, kept: Kept, part: dict[str, Tensor]) -> None:
-        """Checks that what is computed goes on with what was kept.
+        """Checks that a computed block has the columns of the file.
 
         Raises:
             ValueError: If it has other columns.
@@ -129,7 +129,7 @@ def _beginning_with(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Ten
 
 
 def _in_words(value: Any) -> Any:
-    """A setting as JSON can say it; of a tensor, what it is and a checksum of its values."""
+    """A setting in JSON; for a tensor, its shape, dtype and a checksum of its values."""
     if not isinstance(value, Tensor):
         return value
     flat = value.detach().cpu().contiguous().reshape(-1)

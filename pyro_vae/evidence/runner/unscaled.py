@@ -10,7 +10,7 @@ __all__ = ["Unscaled"]
 
 
 class Unscaled(Messenger):
-    """Takes back the scales of a program: they weigh a loss, and are no part of p or q."""
+    """Removes the scales of a program: they weight a loss, and are no part of p or q."""
 
     def _pyro_sample(self, msg: Any) -> None:
         msg["scale"] = 1.0

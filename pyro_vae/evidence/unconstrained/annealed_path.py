@@ -1,4 +1,4 @@
-"""Annealed importance sampling for a block of datapoints: where it starts, its temperatures, its steps, its weights."""
+"""Annealed importance sampling for a block of datapoints: starts, temperatures, steps and weights."""
 
 from __future__ import annotations
 
@@ -17,19 +17,21 @@ from pyro_vae.weights import Program, no_sites, terms_at
 
 __all__ = ["Annealed", "AnnealedPath", "FromGuide", "FromNormals", "FromPrior", "Schedule", "Start", "sigmoid_schedule"]
 
-TARGET_ACCEPTANCE = 0.8  # a little higher than is best for one chain: it spares the chains that are in difficult places
+TARGET_ACCEPTANCE = 0.8  # a little above the best one for a single chain, for the sake of chains in difficult places
 
-# Temperatures and step sizes are found on chains of their own, so that those that count move by fixed rules: only then
-# is the estimate of p(x) unbiased.
+# Separate chains find temperatures and step sizes, so that the chains of the estimate move by fixed rules: only then is
+# the estimate of p(x) unbiased.
 PILOT_CHAINS = 8
 WARM_UP = 4  # transitions before a pilot begins
 LONGEST_STEP = 1.3  # an angle: with its jitter it stays below a quarter of a circle
 SCALE_DRAWS = 64
-WORTH_LEAVING_OUT = 0.85  # when no more than this share of the datapoints is still on its way
+WORTH_LEAVING_OUT = 0.85  # the share of datapoints still moving below which the others are left out
 
 
 class Start(Protocol):
-    """The density that a path begins with, and coordinates in which it is about standard normal."""
+    """The density at the start of a path, and coordinates in which it is roughly standard normal."""
+
+    log_joint: LogJoint  #: log p(x, z) of the block.
 
     def draw(self, num_chains: int) -> Tensor:
         """Coordinates of draws, ``[chains, n, dims]``."""
@@ -44,23 +46,23 @@ class Start(Protocol):
         ...
 
     def from_position(self, position: Tensor) -> Tensor:
-        """The reverse of ``to_position``."""
+        """The inverse of ``to_position``."""
         ...
 
     def some(self, index: Tensor) -> Start:
-        """That of some of the rows."""
+        """The same for some of the rows."""
         ...
 
 
 class FromNormals:
     """A start from normals at the modes of p(x, z), with heavy tails where there are few dimensions.
 
-    Chains find the way inwards more easily than outwards.
+    The tails are heavy because chains move inwards more easily than outwards.
 
     Args:
-        log_joint: That of the block.
+        log_joint: log p(x, z) of the block.
         normals: A mixture for each of its rows.
-        rows: Which rows, ``[m]``.
+        rows: The rows to anneal, ``[m]``.
     """
 
     def __init__(self, log_joint: LogJoint, normals: NormalMixture, rows: Tensor) -> None:
@@ -72,7 +74,7 @@ class FromNormals:
         return self.from_position(self.normals.draw(num_chains, tails=self.tails))
 
     def evaluate(self, coordinates: Tensor) -> State:
-        """Both log-densities, without the constant determinant of the coordinates, which cancels."""
+        """Both log-densities, without the determinant of the coordinates, a constant that cancels."""
         position = self.to_position(coordinates)
         start, start_gradient = self.normals.gradient(position, tails=self.tails)
         end, end_gradient = self.log_joint.gradient(position, self.rows)
@@ -84,11 +86,11 @@ class FromNormals:
         return self.normals.to_vector(coordinates)
 
     def from_position(self, position: Tensor) -> Tensor:
-        """The reverse of :meth:`to_position`."""
+        """The inverse of :meth:`to_position`."""
         return self.normals.from_vector(position)
 
     def some(self, index: Tensor) -> FromNormals:
-        """That of some of the rows."""
+        """The same for some of the rows."""
         part = copy(self)
         part.rows, part.normals = self.rows[index], self.normals.rows(index)
         return part
@@ -112,11 +114,11 @@ class _Scaled:
         return self.center + self.scale * coordinates
 
     def from_position(self, position: Tensor) -> Tensor:
-        """The reverse of :meth:`to_position`."""
+        """The inverse of :meth:`to_position`."""
         return (position - self.center) / self.scale
 
     def some(self, index: Tensor) -> Self:
-        """That of some of the rows."""
+        """The same for some of the rows."""
         part = copy(self)
         part.rows, part.center, part.scale = self.rows[index], self.center[index], self.scale[index]
         return part
@@ -129,8 +131,8 @@ class FromPrior(_Scaled):
     """A start from p(z).
 
     Args:
-        log_joint: That of the block.
-        rows: Which of its rows, ``[m]``.
+        log_joint: log p(x, z) of the block.
+        rows: The rows to anneal, ``[m]``.
     """
 
     def evaluate(self, coordinates: Tensor) -> State:
@@ -150,7 +152,7 @@ class FromGuide(_Scaled):
     """A start from q(z | x).
 
     Args:
-        log_joint: That of the block.
+        log_joint: log p(x, z) of the block.
         guide: The guide.
     """
 
@@ -182,11 +184,11 @@ class FromGuide(_Scaled):
 
 
 class Schedule(NamedTuple):
-    """How chains go along a path: found by a pilot, fixed for the chains that count."""
+    """Temperatures and step sizes of a path, found by a pilot and fixed for the chains of the estimate."""
 
     inverse_temperatures: Tensor  #: From 0 to 1, ``[temperatures + 1, n]``.
     log_sizes: Tensor  #: Log step sizes at these temperatures, ``[temperatures + 1, n]``.
-    variance: Tensor  #: About what the variance of the log-weights will be, ``[n]``.
+    variance: Tensor  #: The expected variance of the log-weights, roughly, ``[n]``.
 
     @property
     def num_temperatures(self) -> int:
@@ -194,13 +196,13 @@ class Schedule(NamedTuple):
         return len(self.inverse_temperatures) - 1
 
     def rows(self, index: Tensor) -> Schedule:
-        """That of some of the datapoints."""
+        """The same for some of the datapoints."""
         return Schedule(*(part[..., index] for part in self))
 
     def resized(self, num_temperatures: int | Tensor) -> Schedule:
-        """The same path with another number of temperatures, or with another one for each datapoint, ``[n]``.
+        """The same path with another number of temperatures, or with one number for each datapoint, ``[n]``.
 
-        Those with fewer temperatures stay at the last one.
+        Datapoints with fewer temperatures stay at the last one.
         """
         count = torch.as_tensor(num_temperatures, device=self.log_sizes.device).expand(self.log_sizes.shape[1])
         time = torch.arange(int(count.max()) + 1, device=count.device)[:, None]
@@ -215,14 +217,14 @@ class Schedule(NamedTuple):
 
 
 class Annealed(NamedTuple):
-    """Chains that have gone from one end of a path to the other."""
+    """Chains that have moved from one end of a path to the other."""
 
     log_weights: Tensor  #: ``[chains, n]``, float64.
-    position: Tensor  #: Where they ended, as latent vectors ``[chains, n, dims]``.
+    position: Tensor  #: Their ends, as latent vectors ``[chains, n, dims]``.
     acceptance: Tensor  #: The acceptance rate of their moves, ``[n]``.
 
     def rows(self, index: Tensor | slice) -> Annealed:
-        """Those of some of the datapoints."""
+        """The chains of some of the datapoints."""
         return Annealed(self.log_weights[:, index], self.position[:, index], self.acceptance[index])
 
 
@@ -238,19 +240,19 @@ class AnnealedPath:
         self.start, self.num_leapfrog = start, num_leapfrog
 
     def some(self, index: Tensor) -> AnnealedPath:
-        """That of some of the rows."""
+        """The same for some of the rows."""
         return AnnealedPath(self.start.some(index), self.num_leapfrog)
 
     @torch.no_grad()
     def pilot(self, num_temperatures: int, inverse_temperatures: Sequence[float]) -> Schedule:
-        """Finds temperatures and step sizes with chains of its own.
+        """Finds temperatures and step sizes with separate chains.
 
-        Temperatures are placed so that all steps between them are equally long, in standard deviations of the
-        log-weights' increments (Gelman & Meng 1998, section 4.3: the shortest path).
+        Temperatures are placed so that all steps between them have equal length, in standard deviations of the
+        increments of the log-weights (Gelman & Meng 1998, section 4.3: the shortest path).
 
         Args:
-            num_temperatures: How many temperatures are wanted.
-            inverse_temperatures: Those of the pilot, from 0 to 1.
+            num_temperatures: The number of temperatures of the schedule.
+            inverse_temperatures: The inverse temperatures of the pilot, from 0 to 1.
         """
         state = self.start.evaluate(self.start.draw(PILOT_CHAINS))
         log_size = torch.full_like(state.start[0], math.log(0.5))
@@ -275,7 +277,7 @@ class AnnealedPath:
         self, num_temperatures: int, schedule: Tensor, log_sizes: Tensor, spread: Tensor, log_weights: Tensor
     ) -> Schedule:
         steps = schedule.diff().double()[:, None]
-        # Each spread is of few chains: smoothed over its neighbours, and nowhere so small that a gap would open.
+        # Each spread is from few chains, so it is smoothed, and bounded below so that no large step remains.
         smooth = torch.nn.functional.avg_pool1d(spread.T[:, None], 3, 1, 1, count_include_pad=False)[:, 0].T
         speed = smooth.nan_to_num(nan=0.0, posinf=0.0) + 0.1 * smooth.nan_to_num(0.0, 0.0, 0.0).mean(0) + 1e-12
         length = torch.cat([torch.zeros_like(speed[:1]), (steps * speed).cumsum(0)])
@@ -286,20 +288,20 @@ class AnnealedPath:
         share = ((wanted - left) / (right - left)).clamp(0, 1)
         betas = torch.lerp(schedule.double()[place - 1], schedule.double()[place], share).T
         betas[0], betas[-1] = 0.0, 1.0
-        sizes = torch.cat([log_sizes[:1], log_sizes]).T.double()  # that of the first temperature is never used
+        sizes = torch.cat([log_sizes[:1], log_sizes]).T.double()  # the first one is never used
         sizes = torch.lerp(sizes.gather(1, place - 1), sizes.gather(1, place), share).T
         variance = log_weights.var(0) * len(steps) / num_temperatures
         return Schedule(betas.to(log_sizes.dtype), sizes.to(log_sizes.dtype), variance)
 
     @torch.no_grad()
     def forward(self, num_chains: int, schedule: Schedule) -> Annealed:
-        """Goes from the start to the posterior: exponentials of the log-weights have the mean p(x).
+        """Moves chains from the start to the posterior: the exponentials of the log-weights have the mean p(x).
 
-        All datapoints go at once, and those that have arrived are left out from time to time; until then they move on
+        All datapoints move at once. Those that have arrived are left out from time to time; until then they keep moving
         in the posterior.
         """
         lengths = (schedule.inverse_temperatures[:-1] < 1).sum(0)
-        order = lengths.argsort(descending=True, stable=True)  # those that arrive first are the last ones
+        order = lengths.argsort(descending=True, stable=True)  # those that arrive first are last
         path, schedule, lengths = self.some(order), schedule.rows(order), lengths[order]
         state, momentum = path.start.evaluate(path.start.draw(num_chains)), None
         log_weights, acceptance = torch.zeros_like(state.start, dtype=torch.float64), torch.zeros_like(state.start[0])
@@ -311,11 +313,12 @@ class AnnealedPath:
                 arrived.append(Annealed(log_weights, position, acceptance / (t - 1)).rows(slice(left, None)))
                 here = torch.arange(left, device=order.device)
                 path, schedule, lengths = path.some(here), schedule.rows(here), lengths[:left]
-                state, momentum = State(*(part[:, :left] for part in state)), momentum[:, :left]
+                state = State(*(part[:, :left] for part in state))
+                momentum = None if momentum is None else momentum[:, :left]
                 log_weights, acceptance = log_weights[:, :left], acceptance[:left]
             low, high = schedule.inverse_temperatures[t - 1 : t + 1]
             log_weights += (high - low).double() * (state.end - state.start).double()
-            # The last move changes no weight, but is where the chains end: in the posterior.
+            # The last move changes no weight, but moves the ends of the chains towards the posterior.
             size = schedule.log_sizes[t].exp()
             state, accepted, momentum = hmc_move(state, path.start.evaluate, high, size, self.num_leapfrog, momentum)
             acceptance += accepted.mean(0)
@@ -326,9 +329,9 @@ class AnnealedPath:
 
     @torch.no_grad()
     def reverse(self, position: Tensor, schedule: Schedule) -> Annealed:
-        """Goes from exact draws from the posterior, ``[chains, n, dims]``, to the start (Grosse et al. 2015).
+        """Moves exact draws from the posterior, ``[chains, n, dims]``, to the start (Grosse et al. 2015).
 
-        Exponentials of minus the log-weights have the mean 1 / p(x).
+        The exponentials of minus the log-weights have the mean 1 / p(x).
         """
         betas = schedule.inverse_temperatures
         state, momentum = self.start.evaluate(self.start.from_position(position)), None
@@ -344,7 +347,7 @@ class AnnealedPath:
 
 
 def _spread(rise: Tensor) -> Tensor:
-    """The standard deviation over chains, ``[n]``, of those that are finite."""
+    """The standard deviation over the finite values of the chains, ``[n]``."""
     finite = rise.isfinite()
     count = finite.sum(0).clamp_min(2)
     clean = torch.where(finite, rise, 0.0)

@@ -12,15 +12,15 @@ from torch import Tensor
 __all__ = ["Move", "State", "hmc_move"]
 
 
-PERSISTENCE = 0.8  # the share of the momentum that outlasts a leapfrog step
+PERSISTENCE = 0.8  # the share of the momentum that is kept, per leapfrog step
 
 
 class State(NamedTuple):
-    """Where chains are, and the two log-densities between which they are annealed."""
+    """The position of chains, and the two log-densities between which they are annealed."""
 
     position: Tensor  #: ``[chains, n, dims]``.
     start: Tensor  #: The log-density at inverse temperature 0, ``[chains, n]``.
-    end: Tensor  #: That at inverse temperature 1, ``[chains, n]``.
+    end: Tensor  #: The log-density at inverse temperature 1, ``[chains, n]``.
     start_gradient: Tensor  #: ``[chains, n, dims]``.
     end_gradient: Tensor  #: ``[chains, n, dims]``.
 
@@ -32,7 +32,7 @@ class State(NamedTuple):
 
 
 class Move(NamedTuple):
-    """Where the chains are after a transition."""
+    """The chains after a transition."""
 
     state: State
     acceptance: Tensor  #: The probability with which each proposed move was accepted, ``[chains, n]``.
@@ -47,23 +47,23 @@ def hmc_move(
     num_leapfrog: int,
     momentum: Tensor | None = None,
 ) -> Move:
-    """One transition that leaves the density invariant, for each chain by itself (Neal 2011, section 5.3).
+    """One transition of each chain that leaves its density invariant (Neal 2011, section 5.3).
 
-    Part of the momentum of the last transition is kept (Horowitz 1991): few leapfrog steps at a time then lead as far
-    as many. It is turned round where a move is rejected.
+    Part of the momentum of the last transition is kept (Horowitz 1991), so that many transitions with few leapfrog
+    steps move as far as few with many. The momentum is reversed where a move is rejected.
 
-    Positions are in coordinates in which the density is roughly standard normal. The Hamiltonian is split accordingly
+    In the coordinates of the positions, the density is roughly standard normal. The Hamiltonian is split accordingly
     (Shahbaba et al. 2014, section 3.1): the motion under a standard normal, a rotation, is exact, and only the rest of
-    the gradient is applied in steps. The step size is drawn anew within 20% of what is given, so that no chain goes
-    round in a circle. A move to where the density is NaN or zero is rejected.
+    the gradient is applied in steps. The step size is drawn within 20% of the given one, so that chains do not move in
+    circles. A move to a point where the density is NaN or zero is rejected.
 
     Args:
-        state: Where the chains are.
+        state: The state of the chains.
         evaluate: Maps positions to states.
-        inverse_temperature: For each datapoint, ``[n]``.
-        step_size: For each datapoint, ``[n]``; an angle.
-        num_leapfrog: The number of steps.
-        momentum: That of the last transition, ``[chains, n, dims]``; by default it is drawn anew.
+        inverse_temperature: The inverse temperature of each datapoint, ``[n]``.
+        step_size: The step size of each datapoint, an angle, ``[n]``.
+        num_leapfrog: The number of leapfrog steps.
+        momentum: The momentum of the last transition, ``[chains, n, dims]``; by default a new one is drawn.
     """
     position = state.position
     jitter = 0.8 + 0.4 * torch.rand(position.shape[:2], dtype=position.dtype, device=position.device)

@@ -17,28 +17,28 @@ from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
 __all__ = ["Fit", "draw_mixture", "find_modes", "fit_block", "laplace", "log_mixture", "refit"]
 
-DRAWS = 32  # of the prior
+DRAWS = 32  # from the prior
 GUIDE_DRAWS = 16
-MORE_DRAWS = 256  # of the prior, where there are few dimensions
+MORE_DRAWS = 256  # from the prior, in few dimensions
 LEAST_STARTS, MOST_STARTS = 5, 32
-START_DIMS = 250  # starts times dimensions: few dimensions are searched well at little cost
-DOUBLINGS = 2
+START_DIMS = 250  # starts times dimensions: in few dimensions, many starts are cheap
+DOUBLINGS = 2  # of the number of starts
 NEGLIGIBLE = 0.01  # the share of a mode that does not matter
 PRIOR_SHARE = 0.1  # of the draws
 
 
 def laplace() -> Proposal:
-    """Draws from normals that are fitted to p(x, z) at its modes, a little widened and with heavier tails.
+    """Draws from normals fitted to p(x, z) at its modes, slightly widened and with heavier tails.
 
-    Each has the curvature at a mode, but its center where it fits best: a skewed posterior has its mass beside its
-    mode. The modes are looked for from several starts, draws of the guide and of the prior among them. The normals
-    live in unconstrained coordinates, so that latents with bounds are taken too; all must be continuous. They are
-    fitted once for each block of datapoints, so that more samples of the same block do not pay for them again. A fifth
-    of the draws from them come from Student t distributions of the same shape, for tails that are heavier than those of
-    a normal; and a tenth of all draws come from the prior, for modes that no start has found (Hesterberg 1995).
+    Each normal has the curvature at a mode, but is centered where it fits best: a skewed posterior has its mass beside
+    its mode. The search for modes has several starts, among them draws from the guide and from the prior. The normals
+    are in unconstrained coordinates, so latents may have bounds; all must be continuous. The normals are fitted once
+    for each block of datapoints, so more samples of the same block need no new fit. A fifth of the draws from the
+    normals are from Student t distributions of the same shape, for heavier tails. A tenth of all draws are from the
+    prior, for modes that no start has found (Hesterberg 1995).
 
     Returns:
-        A proposal for :func:`~pyro_vae.evidence.importance` and the like.
+        A proposal for :func:`~pyro_vae.evidence.importance` and other functions.
 
     Example:
         >>> evidence.importance(model, guide, x, proposal=evidence.laplace())  # doctest: +SKIP
@@ -47,7 +47,7 @@ def laplace() -> Proposal:
 
 
 class _Laplace:
-    """Remembers the normals of the last blocks it has seen."""
+    """Keeps the normals of the last blocks."""
 
     KEPT = 4
 
@@ -60,7 +60,7 @@ class _Laplace:
         position = draw_mixture(log_joint, normals, every, num_particles)
         latents, log_det = log_joint.vectors.to_latents(position)
         at = terms_at(model, no_sites, x, latents, num_particles, layout)
-        # So far out, densities may overflow: a draw where they mean nothing weighs nothing.
+        # Far out, densities may overflow: a draw there has weight zero.
         prior, likelihood = (part.nan_to_num(nan=-torch.inf, neginf=-torch.inf) for part in at[:2][::-1])
         density = log_mixture(normals, position, prior + log_det) - log_det
         return Terms(likelihood, prior, density, latents)
@@ -80,7 +80,7 @@ class _Laplace:
 
 @torch.no_grad()
 def draw_mixture(log_joint: LogJoint, normals: NormalMixture, rows: Tensor, num_samples: int) -> Tensor:
-    """Draws ``[samples, m, dims]`` from normals of some rows ``[m]``; the first of them, a tenth, from the prior."""
+    """Draws ``[samples, m, dims]`` from normals of some rows ``[m]``; the first tenth is from the prior."""
     from_prior = _from_prior(num_samples)
     drawn = normals.draw(num_samples - from_prior, tails=True)
     return torch.cat([log_joint.draw_prior(from_prior)[:, rows], drawn]) if from_prior else drawn
@@ -100,12 +100,12 @@ class Fit(NamedTuple):
     """Normals for a block of datapoints, one for each mode."""
 
     normals: NormalMixture
-    complete: Tensor  #: Whether more starts would hardly find more modes, ``[n]``.
-    scale: Tensor  #: About how wide the prior is, ``[n, dims]``.
+    complete: Tensor  #: Whether the last doubling of the starts found no more modes, ``[n]``.
+    scale: Tensor  #: The approximate width of the prior, ``[n, dims]``.
 
 
 def fit_block(log_joint: LogJoint, guide: Program) -> Fit:
-    """Normals at the modes of a block of datapoints, moved to where they fit best; else as :func:`find_modes`."""
+    """As :func:`find_modes`, with the normals moved to where they fit best."""
     fit = find_modes(log_joint, guide)
     rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
     return fit._replace(normals=at_means(log_joint, fit.normals, rows))
@@ -113,14 +113,14 @@ def fit_block(log_joint: LogJoint, guide: Program) -> Fit:
 
 @torch.no_grad()
 def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
-    """Normals at the modes of a block of datapoints, which are looked for from several starts.
+    """Normals at the modes of a block of datapoints, found from several starts.
 
-    Where more than one mode was found, it is looked for more of them, with twice as many starts each time, until there
-    are no more than before: modes that one start only has come upon are a sign of others that none has.
+    For datapoints with more than one mode, the search is repeated with twice as many starts, until it finds no more
+    modes than before. A search that finds fewer modes is discarded.
 
     Args:
-        log_joint: That of the block.
-        guide: The guide, of which mean and draws are starts.
+        log_joint: log p(x, z) of the block.
+        guide: The guide, whose mean and draws are starts.
     """
     rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
     num_starts = min(MOST_STARTS, max(LEAST_STARTS, START_DIMS // log_joint.dims))
@@ -144,7 +144,7 @@ def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
 
 @torch.no_grad()
 def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
-    """With more starts ``[starts, m, dims]`` for some rows ``[m]``, beside the modes that are known."""
+    """Repeats the search for some rows ``[m]``, from more starts ``[starts, m, dims]`` and the known modes."""
     known = fit.normals.center[:, rows]
     known = torch.where(fit.normals.log_weight[:, rows, None].isfinite(), known, starts[:1])
     normals = fit_normals(log_joint, torch.cat([known, starts]), fit.scale[rows], rows)
@@ -153,7 +153,7 @@ def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
 
 
 def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) -> Tensor:
-    """The mean of the guide, draws of it, the likeliest draw from the prior, and others that are about as likely."""
+    """The mean of the guide, draws from it, the most likely draw from the prior, and others about as likely."""
     guided = log_joint.draw_guide(guide, GUIDE_DRAWS)[:, rows]
     draws = MORE_DRAWS if log_joint.dims <= FEW_DIMS else DRAWS
     prior = log_joint.draw_prior(max(draws, num_starts))[:, rows]
@@ -167,7 +167,7 @@ def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) 
 
 
 def _tempered(log_likelihood: Tensor, count: int) -> Tensor:
-    """Indices ``[count, m]`` of draws ``[draws, m]``, chosen by their likelihood, but so that many have a chance."""
+    """Indices ``[count, m]`` of draws ``[draws, m]``, chosen by a tempered likelihood, so that many have a chance."""
     inverse_temperature = torch.ones_like(log_likelihood[0])
     finite = log_likelihood.clamp_min(-1e30)
     for _ in range(12):

@@ -1,4 +1,4 @@
-"""Draws of latents from a program that is run only as far as it takes."""
+"""Draws of latents from a program, which stops as soon as they are drawn."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ __all__ = ["latent_draws"]
 
 
 def latent_draws(program: Callable[..., Any], x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
-    """Runs a program until it has drawn some sites: a decoder that comes after them costs more than the draws.
+    """Runs a program until it has drawn some sites, since a decoder after them costs more than the draws.
 
     Args:
         program: Called with x.
         x: Data, ``[n, *event]``.
-        names: Those of the sites.
+        names: The names of the sites.
 
     Returns:
-        The draws, by the names of their sites.
+        The draws by site.
     """
     until = _Until(names)
     with suppress(_AllDrawnError), until:

@@ -1,4 +1,4 @@
-"""The latents of a pair of programs as real vectors, for methods that move through them by gradients."""
+"""The latents of a pair of programs as real vectors, for methods with gradients."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class LatentVectors:
 
     Args:
         sites: The latent sites of a trace of the model under a plate of particles, by name.
-        layout: That of the programs.
+        layout: The layout of the programs.
 
     Raises:
-        ValueError: If a site is discrete, on a sphere, or of another kind that has no map to real vectors.
+        ValueError: If a site has no map to real vectors, because it is discrete or on a sphere, for example.
     """
 
     def __init__(self, sites: dict[str, Any], layout: Layout) -> None:
@@ -38,7 +38,7 @@ class LatentVectors:
         return sum(shape.numel() for shape in self.shapes.values())
 
     def to_vectors(self, latents: dict[str, Tensor]) -> Tensor:
-        """Vectors ``[particles, n, dims]`` for latents by site, with all the dimensions they have in the programs."""
+        """Vectors ``[particles, n, dims]`` for latents by site, with the dimensions they have in the programs."""
         parts = (
             self.layout.by_datapoint(transform.inv(latents[name])).flatten(2)
             if self.shapes[name]

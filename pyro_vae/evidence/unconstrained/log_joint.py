@@ -1,4 +1,4 @@
-"""log p(x, z) and its gradient, as functions of real vectors, for any rows of the data."""
+"""log p(x, z) and its gradient as functions of real vectors, for any rows of the data."""
 
 from __future__ import annotations
 
@@ -21,19 +21,20 @@ AT_ONCE = 8
 
 
 def particles_at_once(chunk_size: int, rows: int) -> int:
-    """How many particles programs draw at once: so few that it is seldom the chunk size that limits them.
+    """How many particles programs draw at once: so few that the chunk size is seldom the limit.
 
-    The noise that a program draws depends on this number.
+    The noise of a program depends on this number.
     """
     return max(1, min(AT_ONCE, chunk_size // rows))
 
 
 class FastDensities:
-    """Densities of pairs, recorded once for batches of one size, which shorter ones are filled up to.
+    """Densities of pairs, recorded once for batches of one size; smaller batches are padded.
 
     Args:
-        make: Makes a fast function of a slow one and two examples: ``recorded`` or ``compiled`` of ``infer.graphs``.
-        pairs: The size.
+        make: Makes a function fast, with two examples of its arguments: ``recorded`` or ``compiled`` of
+            ``infer.recording.compiled``.
+        pairs: The size of the batches.
     """
 
     def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256) -> None:
@@ -43,13 +44,13 @@ class FastDensities:
     def fast(
         self, name: str, function: Callable[..., tuple[Tensor, ...]], x: Tensor, position: Tensor
     ) -> Callable[..., tuple[Tensor, ...]]:
-        """The function, made fast the first time that it is asked for by its name.
+        """The fast version of a function, made at its first use.
 
         Args:
-            name: The name.
+            name: The name of the function.
             function: Called with x ``[pairs, *event]`` and positions ``[1, pairs, dims]``.
-            x: Data to try it on.
-            position: Positions to try it on, ``[1, any, dims]``.
+            x: Example data.
+            position: Example positions, ``[1, any, dims]``.
         """
         if name not in self._functions:
             rows = torch.arange(self.pairs, device=x.device)
@@ -72,16 +73,15 @@ class FastDensities:
 
 
 class LogJoint:
-    """log p(x, z) of a block of datapoints, with every latent mapped to real vectors (the determinant is included).
+    """log p(x, z) of a block of datapoints, with all latents mapped to real vectors (the determinant is included).
 
-    Pairs of a particle and a datapoint are evaluated as one long batch wherever the model treats datapoints
-    independently: then any rows may be asked for, and all calls have the same shapes. Where it does not, the model is
-    run on all rows.
+    If the model treats datapoints independently, pairs of a particle and a datapoint are evaluated as one long batch:
+    it may contain any rows, and all calls have the same shapes. Otherwise the model runs on all rows.
 
     Args:
         model: The model.
         x: Data, ``[n, *event]``.
-        layout: That of the programs.
+        layout: The layout of the programs.
         chunk_size: The number of (particle, datapoint) pairs to compute at once.
         fast: Makes the densities fast, once for all blocks that share it; by default they run as they are.
 
@@ -131,21 +131,21 @@ class LogJoint:
 
     @torch.no_grad()
     def densities(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """log p(z) and log p(x, z), each ``[particles, m]``; else as :meth:`value`."""
+        """log p(z) and log p(x, z), each ``[particles, m]``, for the arguments of :meth:`value`."""
         prior, joint = self._evaluate(self._densities, position, rows, "densities")
         return prior, joint
 
     def gradient(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """log p(x, z), ``[particles, m]``, and its gradient, ``[particles, m, dims]``; else as :meth:`value`."""
+        """log p(x, z), ``[particles, m]``, and its gradient, ``[particles, m, dims]``; arguments as :meth:`value`."""
         value, gradient = self._evaluate(self._value_and_gradient, position, rows, "gradient")
         return value, gradient
 
     def parts(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log p(z) and log p(x | z), ``[particles, m]``, and the gradient of each; else as :meth:`value`."""
+        """log p(z) and log p(x | z), ``[particles, m]``, and their gradients, for the arguments of :meth:`value`."""
         prior, likelihood, prior_gradient, likelihood_gradient = self._evaluate(self._parts, position, rows, "parts")
         return prior, likelihood, prior_gradient, likelihood_gradient
 
-    def _sites(self, num_particles: int) -> dict:
+    def _sites(self, num_particles: int) -> dict[str, Any]:
         with torch.no_grad():
             try:
                 trace = poutine.trace(vectorized(self.model, num_particles, self.layout)).get_trace(self.x)
@@ -177,7 +177,7 @@ class LogJoint:
                     torch.cat(values, dim=1).reshape(particles, m, *values[0].shape[2:])
                     for values in zip(*parts, strict=True)
                 )
-            if m < len(self.x):  # the rows that nobody asked for are somewhere
+            if m < len(self.x):  # the other rows may be anywhere
                 whole = position.new_zeros(particles, len(self.x), position.shape[-1])
                 whole[:, rows] = position
                 position = whole
@@ -214,7 +214,7 @@ class LogJoint:
         return prior.detach(), likelihood.detach(), *gradients
 
     def _is_separable(self) -> bool:
-        """Whether rows in another order, and not all of them, have the same densities."""
+        """Whether some rows in another order have the same densities."""
         n = len(self.x)
         position = self.draw_prior(1)
         with torch.no_grad(), pyro.validation_enabled(False):
@@ -227,14 +227,14 @@ class LogJoint:
         return alone.shape[1] == len(few) and torch.allclose(together[:, few], alone, rtol=1e-5, atol=1e-3)
 
 
-def _check_supports(vectors: LatentVectors, sites: dict, again: dict) -> None:
-    """Refuses a support that depends on other latents: there is then no one map to real vectors."""
+def _check_supports(vectors: LatentVectors, sites: dict[str, Any], again: dict[str, Any]) -> None:
+    """Refuses a support that depends on other latents, since the map to real vectors is then not fixed."""
     for name, site in sites.items():
         value, transform = again[name]["value"], vectors.transforms[name]
         try:
             back = transform(transform.inv(value))
             inside = bool(torch.isclose(back, value, rtol=1e-2, atol=1e-3).all())
-            if inside and bool(site["fn"].support.check(site["value"]).all()):  # else that means something else
+            if inside and bool(site["fn"].support.check(site["value"]).all()):  # otherwise a failure tells nothing
                 inside = bool(site["fn"].support.check(value).all())
         except (NotImplementedError, RuntimeError):
             continue

@@ -1,4 +1,4 @@
-"""The modes of p(x, z) for each datapoint, and normals with the curvature there: Laplace's approximation."""
+"""The modes of p(x, z) for each datapoint, with normals of the same curvature: Laplace's approximation."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
 
 __all__ = ["fit_normals"]
 
-MOST_DIMS = 400  # with more, a matrix for each datapoint costs more than it gives
+MOST_DIMS = 400  # above, a matrix for each datapoint is too expensive
 ASCENT_STEPS = 12  # of L-BFGS, from each start
-MORE_ASCENT_STEPS = 40  # where ends still seem to belong to several modes
+MORE_ASCENT_STEPS = 40  # if the ends still seem to be at several modes
 MEMORY = 6
 NEWTON_STEPS = 3
-# Of finite differences, in standard deviations of the prior or of the posterior.
+# The step of finite differences, in standard deviations of the prior or of the posterior.
 STEP = {torch.float32: 0.03, torch.float64: 1e-3}
-LEAST_CURVATURE = 0.3  # times that of a normal as wide as the prior
-NEGLIGIBLE = 12.0  # nats: a mode so far below the best one is left out
+LEAST_CURVATURE = 0.3  # times the curvature of a normal as wide as the prior
+NEGLIGIBLE = 12.0  # nats below the best mode
 
 
 @torch.no_grad()
 def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor) -> NormalMixture:
     """Finds modes from several starts, and fits a normal at each of them.
 
-    From each start, L-BFGS (Nocedal & Wright 2006, algorithm 7.4) goes uphill for some steps. Ends without a valley
-    between them belong to one mode; the others go on uphill, since what looks like a valley may be a bend. Newton's
-    method finishes each mode; its Hessian is made of finite differences of gradients, so that the model is
-    differentiated once only.
+    From each start, L-BFGS (Nocedal & Wright 2006, algorithm 7.4) takes some steps uphill. Ends without a valley
+    between them belong to one mode. The others take more steps, since an apparent valley may be a bend. Newton's
+    method finishes each mode. Its Hessian is from finite differences of gradients, so the model is differentiated only
+    once.
 
     Args:
-        log_joint: That of a block of datapoints.
-        starts: ``[starts, m, dims]``.
-        scale: About how wide the prior is in each dimension, ``[m, dims]``.
-        rows: Which rows of the block, ``[m]``.
+        log_joint: log p(x, z) of a block of datapoints.
+        starts: The starts, ``[starts, m, dims]``.
+        scale: The approximate width of the prior in each dimension, ``[m, dims]``.
+        rows: The rows of the block, ``[m]``.
 
     Returns:
-        A mixture of at most as many normals as there are starts; a datapoint where nothing finite was found has a
-        ``log_weight`` of -inf for all of them.
+        A mixture of at most as many normals as there are starts. For a datapoint without a finite mode, ``log_weight``
+        is -inf for all normals.
     """
     position, distinct = _ends(log_joint, starts, scale, rows, ASCENT_STEPS)
     several = (distinct.sum(0) > 1).nonzero()[:, 0]
@@ -60,7 +60,7 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
 
 
 def _ends(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
-    """Where the starts lead uphill, the highest first, and which are the highest of their mode, ``[starts, m]``."""
+    """The ends of the ascent, the highest first, and which of them are the highest of their mode, ``[starts, m]``."""
     position, value = _ascend(log_joint, starts, scale, rows, num_steps)
     order = value.nan_to_num(nan=-torch.inf).argsort(0, descending=True)
     value = value.gather(0, order)
@@ -71,7 +71,7 @@ def _ends(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_
 def _ascend(
     log_joint: LogJoint, position: Tensor, scale: Tensor, rows: Tensor, num_steps: int
 ) -> tuple[Tensor, Tensor]:
-    """L-BFGS uphill in coordinates divided by the scale; a step that does not lead up is shortened."""
+    """L-BFGS ascent in coordinates divided by the scale; a step that does not increase the value is shortened."""
     value, gradient = log_joint.gradient(position, rows)
     gradient = gradient * scale
     history: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -80,7 +80,7 @@ def _ascend(
         direction = _two_loops(gradient, history)
         downhill = ((direction * gradient).sum(-1) <= 0) | ~direction.isfinite().all(-1)
         direction = torch.where(downhill[..., None], gradient, direction)
-        if not history:  # the first step goes along the gradient, and no further than one width of the prior
+        if not history:  # the first step is along the gradient, at most one width of the prior
             direction = direction / direction.norm(dim=-1, keepdim=True).clamp_min(1.0)
         length = direction.norm(dim=-1).clamp_min(1e-30)
         step = (step_size * (3 * math.sqrt(log_joint.dims) / length).clamp_max(1.0))[..., None] * direction
@@ -99,7 +99,7 @@ def _ascend(
 
 
 def _two_loops(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -> Tensor:
-    """The inverse Hessian that L-BFGS has seen so far, times the gradient."""
+    """The inverse Hessian of L-BFGS so far, times the gradient."""
     direction, kept = gradient, []
     for step, change, curved in reversed(history):
         inverse = torch.where(curved, 1 / (step * change).sum(-1), 0.0)
@@ -116,7 +116,7 @@ def _two_loops(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -
 
 
 def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor) -> Tensor:
-    """Which ends are the highest of their mode, ``[ends, n]``, for ends in descending order of their value."""
+    """Which ends are the highest of their mode, ``[ends, n]``, for ends in descending order of value."""
     distinct = value.isfinite() & (value > value[0] - NEGLIGIBLE)
     for low in range(1, len(position)):
         for high in range(low):
@@ -125,14 +125,14 @@ def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor
                 continue
             ends = position[low, both], position[high, both]
             along = log_joint.value(torch.stack([torch.lerp(*ends, t) for t in (0.25, 0.5, 0.75)]), rows[both])
-            # Uphill all the way from the lower end to the higher one: there is no valley.
+            # If the value rises all the way from the lower end to the higher one, there is no valley.
             path = torch.cat([value[low, both][None], along, value[high, both][None]])
             distinct[low, both] = (path.diff(dim=0) < -1e-2 - 1e-6 * path[1:].abs()).any(0)
     return distinct
 
 
 def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
-    """Newton's method from close to a mode: center, factor, inverse of the factor, log-determinant, value."""
+    """Newton's method near a mode: center, factor, inverse of the factor, log-determinant, value."""
     factor, inverse, log_det = torch.diag_embed(scale), torch.diag_embed(1 / scale), scale.log().sum(-1)
     if log_joint.dims > MOST_DIMS:
         value = log_joint.value(center[None], rows)[0]
@@ -153,7 +153,7 @@ def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) ->
                 break
             step = torch.where(up[:, None], 0.0, step)
     again = (moved > 1).nonzero()[:, 0]
-    if len(again):  # where the mode was not close, its curvature is another one
+    if len(again):  # the mode was not close, so the curvature has changed
         parts = _curvature(
             log_joint, center[again], gradient[again], rows[again], factor[again], inverse[again], log_det[again], 0.0
         )
@@ -172,9 +172,9 @@ def _curvature(
     log_det: Tensor,
     least: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The factor of the covariance that the Hessian at the center gives, and what goes with it.
+    """The factor of the covariance from the Hessian at the center, its inverse and its log-determinant.
 
-    Columns of the old factor are the directions of the finite differences.
+    The columns of the old factor are the directions of the finite differences.
     """
     size = STEP.get(center.dtype, 0.1)
     beside = center + size * factor.permute(2, 0, 1)  # [dims, m, dims]: one direction for each particle

@@ -1,4 +1,4 @@
-"""Mixtures of normals fitted to the modes of p(x, z), one mixture for each datapoint."""
+"""Mixtures of normals at the modes of p(x, z), one mixture for each datapoint."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ from torch import Tensor
 
 __all__ = ["FEW_DIMS", "NormalMixture"]
 
-FEW_DIMS = 16  # up to which draws from heavy tails are of use: in more they lie far from everything
+FEW_DIMS = 16  # in more dimensions, draws from heavy tails lie far from everything
 
-# The normals are a little wider than the curvature says: weights grow where a proposal is too narrow.
+# The normals are slightly wider than the curvature, since weights are large where a proposal is too narrow.
 WIDENED = 1.05
-# Shares of the draws come from Student t distributions with the same centers, against tails that no normal has
-# (Hesterberg 1995, with the posterior's own shape instead of the prior): their degrees of freedom, and these shares.
+# Some draws are from Student t distributions with the same centers, for posteriors with heavier tails than a normal
+# (Hesterberg 1995, with the shape of the posterior instead of the prior): degrees of freedom, and share of the draws.
 TAILS = ((5.0, 0.15), (1.0, 0.05))
 
 
 class NormalMixture(NamedTuple):
     """A mixture of normals for each of n datapoints, in real vectors of dims dimensions.
 
-    Component m is the law of ``center[m] + factor[m] @ y`` for a standard normal y.
+    Component m is the distribution of ``center[m] + factor[m] @ y`` for a standard normal y.
     """
 
     center: Tensor  #: ``[modes, n, dims]``.
     factor: Tensor  #: ``[modes, n, dims, dims]``, or ``[modes, n, dims]`` if diagonal.
-    inverse: Tensor  #: That of ``factor``, of the same shape.
+    inverse: Tensor  #: The inverse of ``factor``, of the same shape.
     log_det: Tensor  #: The log-determinant of ``factor``, ``[modes, n]``.
-    log_weight: Tensor  #: Log-probabilities of the components, ``[modes, n]``; -inf for those that a datapoint lacks.
+    log_weight: Tensor  #: Log-probabilities of the components, ``[modes, n]``; -inf for missing components.
 
     @property
     def found(self) -> Tensor:
@@ -37,22 +37,22 @@ class NormalMixture(NamedTuple):
         return self.log_weight.isfinite().any(0)
 
     def num_modes(self, least: float) -> Tensor:
-        """How many components have at least this share, ``[n]``."""
+        """The number of components with at least this share, ``[n]``."""
         return (self.log_weight > math.log(least)).sum(0)
 
     def flattened(self) -> NormalMixture:
-        """With weights that are closer together: what is a small share by the curvature may be a larger one."""
+        """The mixture with more equal weights, since the true share of a component may be larger than Laplace's."""
         halved = self.log_weight / 2
         return self._replace(log_weight=torch.where(self.found, halved - halved.logsumexp(0), -torch.inf))
 
     def rows(self, index: Tensor) -> NormalMixture:
-        """The mixtures of some of the datapoints, without components that none of these has."""
+        """The mixtures of some of the datapoints, without components that none of them has."""
         used = self.log_weight[:, index].isfinite().any(1)
         used[0] = True
         return NormalMixture(*(part[used][:, index] for part in self))
 
     def updated(self, index: Tensor, other: NormalMixture) -> NormalMixture:
-        """This, with the mixtures of some of the datapoints replaced."""
+        """A copy in which the mixtures of some of the datapoints are replaced."""
         missing = max(len(part) for part in (self.center, other.center))
         whole, part = _padded(self, missing), _padded(other, missing)
         return NormalMixture(*(old.index_copy(1, index, new) for old, new in zip(whole, part, strict=True)))
@@ -62,15 +62,15 @@ class NormalMixture(NamedTuple):
         return self.center[0] + _times(self.factor[0], y)
 
     def from_vector(self, position: Tensor) -> Tensor:
-        """The reverse of :meth:`to_vector`."""
+        """The inverse of :meth:`to_vector`."""
         return _times(self.inverse[0], position - self.center[0])
 
     def pull_back(self, gradient: Tensor) -> Tensor:
-        """The gradient with respect to y, for one with respect to ``center + factor @ y``."""
+        """The gradient with respect to y, from the gradient with respect to ``center + factor @ y``."""
         return _times_transposed(self.factor[0], gradient)
 
     def draw(self, num_samples: int, *, tails: bool) -> Tensor:
-        """Draws ``[samples, n, dims]``: from the normals, or from widened ones with Student t tails."""
+        """Draws ``[samples, n, dims]`` from the normals, or from widened normals with Student t tails."""
         modes, n, dims = self.center.shape
         y = torch.randn(num_samples, n, dims, dtype=self.center.dtype, device=self.center.device)
         if tails:
@@ -101,7 +101,7 @@ class NormalMixture(NamedTuple):
     def _mixed(self, position: Tensor, tails: bool, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         every = torch.arange(position.shape[1], device=position.device)
         log_density, slope = self._component(0, every, position, tails, with_gradient)
-        for mode in range(1, len(self.center)):  # most datapoints have one mode only
+        for mode in range(1, len(self.center)):  # most datapoints have only one mode
             rows = self.log_weight[mode].isfinite().nonzero()[:, 0]
             other, other_slope = self._component(mode, rows, position[:, rows], tails, with_gradient)
             before = log_density[:, rows]
@@ -114,7 +114,7 @@ class NormalMixture(NamedTuple):
     def _component(
         self, mode: int, rows: Tensor, position: Tensor, tails: bool, with_gradient: bool
     ) -> tuple[Tensor, Tensor]:
-        """The log-density of a component, with its weight, and the gradient without."""
+        """The log-density of a component times its weight, and the gradient of the log-density."""
         whole = len(rows) == self.center.shape[1]
         inverse, center = (part[mode] if whole else part[mode, rows] for part in (self.inverse, self.center))
         y = _times(inverse, position - center)
@@ -141,11 +141,11 @@ def _standard(y: Tensor, tails: bool) -> tuple[Tensor, Tensor]:
 
 
 def _padded(mixture: NormalMixture, modes: int) -> NormalMixture:
-    """With so many components, of which the added ones have no weight."""
+    """The mixture with so many components; the added ones have weight zero."""
     more = modes - len(mixture.center)
-    parts = (torch.cat([part, part[:1].expand(more, *part.shape[1:])]) for part in mixture[:-1])
+    padded = NormalMixture(*(torch.cat([part, part[:1].expand(more, *part.shape[1:])]) for part in mixture))
     nothing = torch.full_like(mixture.log_weight[:1], -torch.inf).expand(more, -1)
-    return NormalMixture(*parts, torch.cat([mixture.log_weight, nothing]))
+    return padded._replace(log_weight=torch.cat([mixture.log_weight, nothing]))
 
 
 def _times(matrix: Tensor, vectors: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Moves normals from the modes of p(x, z) to where they fit the posterior best."""
+"""Moves normals from the modes of p(x, z) to the centers where they fit the posterior best."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ __all__ = ["at_means"]
 
 MOST_DIRECTIONS = 16
 STEPS = 2
-LONGEST_STEP = 3.0  # standard deviations: a longer one leads to where the normal does not fit
-NEGLIGIBLE = 0.01  # the share of a component that stays where it is
+LONGEST_STEP = 3.0  # standard deviations; further away the normal does not fit
+NEGLIGIBLE = 0.01  # the share of a component that is not moved
 
 
 @torch.no_grad()
 def at_means(log_joint: LogJoint, normals: NormalMixture, rows: Tensor) -> NormalMixture:
-    """Normals of the same widths, at the centers where each comes closest to the posterior, in KL(q || p).
+    """Normals of the same widths, with the centers that minimize KL(q || p) to the posterior.
 
     A skewed posterior has its mass to one side of its mode: with 50 latents and a decoder of images, log-weights of
     samples around the mode vary three times as much as around the mean.
 
     The gradient of the KL with respect to the center is minus the mean, over the normal, of the gradient of log p(x, z)
-    (Opper & Archambeau 2009, eq. 6). Where the Hessian is about -1 in the coordinates of the normal, this mean is also
-    Newton's step. It is taken over pairs of opposite points, in orthogonal directions and at the distance where the
+    (Opper & Archambeau 2009, eq. 6). If the Hessian is about -1 in the coordinates of the normal, this mean is also
+    Newton's step. The mean is over pairs of opposite points, in orthogonal directions and at the distance where the
     mass of the normal is, so that odd terms cancel.
 
     Args:
-        log_joint: That of a block of datapoints.
+        log_joint: log p(x, z) of a block of datapoints.
         normals: Normals at the modes, for some of its rows.
         rows: These rows, ``[m]``.
 
     Returns:
-        The normals. A first step is taken back where the mean of log p(x, z) over the points does not rise; the second
-        one is not checked, which would cost half as much again.
+        The normals. The first step is undone where the mean of log p(x, z) over the points does not rise. The second
+        step is not checked, since this would cost half as much again.
     """
     if normals.factor.ndim == 3:  # diagonal: not the curvature, but the prior's width
         return normals

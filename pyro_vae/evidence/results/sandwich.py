@@ -1,0 +1,61 @@
+"""log p(x) between two bounds, on data drawn from the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyro_vae.evidence.results.bounds import Bounds, std_error
+from pyro_vae.evidence.results.error_bars import student
+from pyro_vae.html_table import html_table
+
+__all__ = ["Sandwich"]
+
+WIDE = 1.0  # nats
+
+
+@dataclass(frozen=True, repr=False)
+class Sandwich(Bounds):
+    """Stochastic bounds on log p(x), in nats, for n datapoints drawn from the model.
+
+    On average, ``lower`` is at most log p(x) and ``upper`` at least.
+
+    Attributes:
+        x: The datapoints, ``[n, *event]``, with NaN where the data they are modelled on have NaN.
+        lower: Estimates by annealed importance sampling from the start to the posterior, ``[n]``.
+        upper: Estimates by its reverse, ``[n]``, from the exact posterior draw that each datapoint comes with.
+        acceptance: The acceptance rate of the moves in both directions, ``[n]``.
+    """
+
+    x: Tensor
+    lower: Tensor
+    upper: Tensor
+    acceptance: Tensor
+
+    def summary(self) -> str:
+        """Both bounds and the gap, in words."""
+        n, accepted = len(self.lower), f"moves accepted: {self.acceptance.mean():.0%}"
+        bounds = f"log p(x) is from {self.lower.mean().item():.3f} to {self.upper.mean().item():.3f} nats"
+        if n == 1:
+            lines = [f"{bounds}, on average, for one datapoint drawn from the model"]
+        else:
+            spread = student(n - 1) * max(std_error(self.lower), std_error(self.upper))
+            lines = [
+                f"{bounds} (+- {spread:.3f}, for the choice of datapoints)",
+                f"  means over {n} datapoints drawn from the model, with 95% errors",
+            ]
+        lines.append(f"  gap {self._gap_in_words()}; {accepted}")
+        if not self.gap <= WIDE:
+            lines.append("  The gap is wide: take more temperatures.")
+        return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        rows = {
+            "datapoints drawn from the model": f"{len(self.lower)}",
+            "lower bound, nats": f"{self.lower.mean().item():.3f}",
+            "upper bound, nats": f"{self.upper.mean().item():.3f}",
+            "gap": self._gap_in_words(),
+            "moves accepted": f"{self.acceptance.mean():.0%}",
+        }
+        return html_table(rows)
