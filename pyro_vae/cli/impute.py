@@ -14,7 +14,8 @@ from tyro.conf import Positional, arg
 from pyro_vae import evidence, load
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import data_of, frame_of, rows_of, seen_of, table_of
+from pyro_vae.cli.run_files import data_of, rows_of, seen_of, table_of
+from pyro_vae.data import read_frame
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import replace, writable_folder
 
@@ -65,7 +66,7 @@ class Impute:
             return
         from pyro_vae.tables import fill_table
 
-        frame = frame_of(data)
+        frame = read_frame(str(data.data))
         filled = fill_table(table, vae.model, vae.guide, frame, num_draws=self.draws, probability=self.intervals or 0.9)
         print(filled.summary())
         self._write(self.out, filled.frame.to_csv(index=False).encode())

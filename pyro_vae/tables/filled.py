@@ -100,7 +100,12 @@ def fill_table(
         lower[gaps, i], upper[gaps, i] = np.quantile(values, ends, axis=0)
 
     def as_frame(numbers: np.ndarray) -> pd.DataFrame:
-        return table.frame(torch.from_numpy(numbers)).set_axis(frame.index)
+        """The frame as it was, but for its gaps; columns that are not in the table stay."""
+        new, found = table.frame(torch.from_numpy(numbers)).set_axis(frame.index), frame.rename(columns=str)
+        for name in new:
+            if found[name].isna().any():
+                found[name] = found[name].where(found[name].notna(), new[name])
+        return found
 
     return FilledTable(as_frame(filled), as_frame(lower), as_frame(upper), [as_frame(each) for each in draws], result)
 

@@ -1,0 +1,247 @@
+"""The command line on users' own data: what it sees, the parts that it chooses, and every command on every kind."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy import sparse
+from test_cli import error, run
+
+from pyro_vae import likelihoods, load, posteriors, priors
+from pyro_vae.cli.likelihoods import LIKELIHOODS
+from pyro_vae.cli.posteriors import POSTERIORS
+from pyro_vae.cli.priors import PRIORS
+from pyro_vae.representation.roc_auc import roc_auc
+
+RNG = np.random.default_rng(0)
+N = 40
+SMALL = ["--latent-dim", "2", "--epochs", "2", "--batch-size", "16", "--compile", "none", "--no-tensorboard"]
+
+
+def frame():
+    z = RNG.normal(size=N)
+    table = pd.DataFrame(
+        {
+            "length": 10 + z,
+            "mass": np.exp(2 * z),
+            "eggs": RNG.poisson(np.exp(1 + z)) + 2,
+            "kind": np.where(z > 0.4, "owl", np.where(z < -0.4, "wren", "crow")),
+            "male": RNG.random(N) < 0.5,
+            "ring": [f"ring {i}" for i in range(N)],
+            "site": ["north", "south"] * (N // 2),
+        }
+    )
+    for i, name in enumerate(["length", "mass", "kind"]):
+        table.loc[np.arange(N) % 5 == i, name] = None
+    return table
+
+
+def write_table(folder):
+    frame().to_csv(folder / "birds.csv", index=False)
+    return folder / "birds.csv"
+
+
+def write_images(folder):
+    for i in range(N):
+        path = folder / "photos" / ("cat", "dog")[i % 2] / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(RNG.integers(0, 256, (8, 10, 3), dtype=np.uint8)).save(path)
+    return folder / "photos"
+
+
+def write_array(name, array):
+    def write(folder):
+        np.save(folder / f"{name}.npy", array)
+        return folder / f"{name}.npy"
+
+    return write
+
+
+def write_counts(folder):
+    sparse.save_npz(folder / "cells.npz", sparse.csr_matrix(RNG.poisson(0.5, (N, 12)) * RNG.integers(1, 4, (N, 12))))
+    return folder / "cells.npz"
+
+
+SERIES = np.cumsum(RNG.normal(size=(N, 9, 2)), axis=1)
+SERIES[RNG.random(SERIES.shape) < 0.1] = np.nan
+# The file, what is said of it, the likelihood and the networks.
+KINDS = {
+    "colour images": (write_images, "40 colour images, 8 x 10, 8 bit, 2 classes", "discretized-logistic", "convolutional"),
+    "channels last": (
+        write_array("rgb", RNG.integers(0, 256, (N, 8, 12, 3), dtype=np.uint8)),
+        "40 colour images, 8 x 12, 8 bit", "discretized-logistic", "convolutional",
+    ),
+    "grey images": (
+        write_array("grey", RNG.integers(0, 256, (N, 8, 8), dtype=np.uint8)),
+        "40 grey images, 8 x 8, 8 bit", "discretized-logistic", "convolutional",
+    ),
+    "binary images": (write_array("binary", RNG.integers(0, 2, (N, 1, 8, 8))), "40 binary images, 8 x 8", "bernoulli", "mlp"),
+    "table": (write_table, "a table of 40 rows and 7 columns", "columns", "mlp"),
+    "sparse counts": (write_counts, "sparse counts, 40 vectors of 12 values, counts", "negative-binomial", "mlp"),
+    "series": (
+        write_array("series", SERIES),
+        "40 series of 9 steps and 2 features, real numbers, with missing values", "normal", "series",
+    ),
+    "vectors": (write_array("vectors", 1e4 + 3e3 * RNG.normal(size=(N, 5))), "40 vectors of 5 values, real numbers", "normal", "mlp"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_command_on_every_kind_of_data(kind, tmp_path, capsys):
+    write, words, likelihood, network = KINDS[kind]
+    data, out = write(tmp_path), tmp_path / "run"
+    said = run(capsys, "train", out, "--data", data, *SMALL, "--dry-run")
+    assert words in said
+    assert f"{likelihood} likelihood, {network} networks; change with --likelihood" in said
+    assert not out.exists()
+    assert words in run(capsys, "train", out, "--data", data, *SMALL)
+    assert "log p(x)" in run(capsys, "evaluate", out, "--limit", 2, "--tolerance", 0.5)
+    assert "codes.csv" in run(capsys, "encode", out)
+    codes = pd.read_csv(out / "codes.csv")
+    assert list(codes)[:3] == ["row", "z0", "z1"]
+    assert len(codes) == N
+    assert ("label" in codes) == (kind == "colour images")
+    run(capsys, "score", out, "--limit", 2, "--tolerance", 0.5)
+    scores = pd.read_csv(out / "scores.csv")
+    assert len(scores) == 2
+    assert np.isfinite(scores[["log_prob", "reconstruction_error"]]).all(axis=None)
+    suffix = ".csv" if kind == "table" else ".npy"
+    run(capsys, "sample", out, "--count", 3, "--draws", tmp_path / f"draws{suffix}")
+    assert "codes.png" in run(capsys, "plot", out)
+
+
+def test_real_numbers_are_standardized_and_densities_are_in_their_units(tmp_path, capsys):
+    data, out = KINDS["vectors"][0](tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, *SMALL)
+    vae = load(out)
+    assert isinstance(vae.likelihood, likelihoods.Rescaled)
+    assert vae.likelihood.center.mean() == pytest.approx(1e4, rel=0.1)
+    run(capsys, "train", tmp_path / "raw", "--data", data, *SMALL, "--standardize", "no")
+    assert not isinstance(load(tmp_path / "raw").likelihood, likelihoods.Rescaled)
+    assert "expected one of normal, heteroscedastic-normal" in error(
+        capsys,
+        "train",
+        tmp_path / "other",
+        "--data",
+        KINDS["binary images"][0](tmp_path),
+        *SMALL,
+        "--standardize",
+        "yes",
+    )
+
+
+def test_a_table_is_imputed_with_intervals_and_observed_values_stay(tmp_path, capsys):
+    data, out = write_table(tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, "--labels", "site", *SMALL)
+    said = run(capsys, "impute", out, "--out", tmp_path / "filled.csv", "--intervals", 0.9, "--draws", 20)
+    assert "filled in 24 values of 24 of 40 datapoints" in said
+    before, after = pd.read_csv(data), pd.read_csv(tmp_path / "filled.csv")
+    assert list(after) == list(before)
+    assert not after.isna().any(axis=None)
+    pd.testing.assert_frame_equal(after.where(before.notna()), before, check_dtype=False)
+    lower, upper = (pd.read_csv(tmp_path / f"filled_{end}.csv") for end in ("lower", "upper"))
+    gaps = before["mass"].isna()
+    assert (lower["mass"][gaps] < upper["mass"][gaps]).all()
+    assert (lower["mass"][~gaps] == upper["mass"][~gaps]).all()
+    assert set(after["kind"]) == {"owl", "wren", "crow"}
+
+
+def test_a_table_is_read_as_in_the_run_whatever_a_new_file_looks_like(tmp_path, capsys):
+    data, out = write_table(tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, "--column", "eggs:real", *SMALL)
+    kinds = {each["name"]: each["kind"] for each in json.loads((out / "command.json").read_text())["table"]}
+    assert kinds["eggs"] == "real"
+    new = frame()[:3].assign(kind="owl")  # one category only
+    new.to_csv(tmp_path / "new.csv", index=False)
+    run(capsys, "encode", out, "--data", tmp_path / "new.csv")
+    assert len(pd.read_csv(out / "codes.csv")) == 3
+    new.assign(kind="gull").to_csv(tmp_path / "other.csv", index=False)
+    assert "column 'kind' (categorical) has 3 values that it cannot have: the first is 'gull'" in error(
+        capsys, "encode", out, "--data", tmp_path / "other.csv"
+    )
+
+
+BAD = {
+    "an unknown kind": (["--column", "eggs:number"], "the kind of column 'eggs' is 'number'"),
+    "no kind": (["--column", "eggs"], "--column is 'eggs'; expected NAME:KIND"),
+    "an unknown column": (["--column", "wings:real"], "kinds has the column 'wings'; the table has length, mass"),
+    "unknown labels": (["--labels", "country"], "--labels is 'country'; the table"),
+    "another likelihood": (["--likelihood", "bernoulli", "--missing", "no"], "that are NaN or outside of [0, 1]"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_options_that_cannot_be_are_refused_before_any_work(name, tmp_path, capsys):
+    words, message = BAD[name]
+    assert message in error_after_words(
+        capsys, "train", tmp_path / "run", "--data", write_table(tmp_path), *SMALL, *words
+    )
+
+
+def error_after_words(capsys, *words):
+    """As ``error``, where what is seen may be printed first."""
+    from pyro_vae.cli import main
+
+    assert main([str(word) for word in words]) == 2
+    return capsys.readouterr().err
+
+
+def test_a_broken_image_is_named(tmp_path, capsys):
+    folder = write_images(tmp_path)
+    (folder / "cat" / "zz.png").write_bytes(b"no image")
+    assert "zz.png' cannot be read" in error(capsys, "train", tmp_path / "run", "--data", folder, *SMALL)
+    run(capsys, "train", tmp_path / "run", "--data", folder, *SMALL, "--skip-broken", "--size", 6)
+    assert load(tmp_path / "run").event_shape == (3, 6, 6)
+
+
+def test_classes_are_integers(tmp_path, capsys):
+    np.save(tmp_path / "dna.npy", RNG.integers(0, 4, (N, 7)))
+    options = ["--likelihood", "categorical", "--likelihood.classes", 4]
+    run(capsys, "train", tmp_path / "run", "--data", tmp_path / "dna.npy", *SMALL, *options)
+    run(capsys, "evaluate", tmp_path / "run", "--limit", 3)
+    assert load(tmp_path / "run").sample(3).dtype == torch.int64
+
+
+def test_anomalies_have_an_area_under_the_roc_curve(tmp_path, capsys):
+    x = RNG.normal(size=(N, 4))
+    x[30:] += 8
+    np.savez(tmp_path / "x.npz", train=x, train_labels=(np.arange(N) >= 30).astype(int))
+    run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npz", *SMALL, "--standardize", "no")
+    said = run(capsys, "score", tmp_path / "run", "--anomaly", 1, "--regret", "--tolerance", 0.5)
+    area = float(said.split("area under the ROC curve, -log p(x): ")[1].split()[0])
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv")
+    assert area == pytest.approx(
+        roc_auc(torch.tensor(-scores["log_prob"]), torch.tensor(scores["label"] == 1)), abs=1e-3
+    )
+    assert area > 0.9
+    assert "likelihood regret" in said
+    assert "expected the class of some datapoints" in error(capsys, "score", tmp_path / "run", "--anomaly", 5)
+
+
+def test_the_area_is_the_share_of_pairs_in_order():
+    torch.manual_seed(0)
+    scores, positive = torch.randint(5, (50,)).double(), torch.rand(50) < 0.3
+    pairs = scores[positive][:, None] - scores[~positive]
+    assert roc_auc(scores, positive) == pytest.approx(((pairs > 0).double() + (pairs == 0).double() / 2).mean().item())
+    with pytest.raises(ValueError, match="positive has 0 of 3"):
+        roc_auc(torch.zeros(3), torch.zeros(3))
+
+
+NOT_A_NAME = {
+    "Incomplete", "Rescaled", "PositiveParameter", "columns",  # options of others: --missing, --standardize
+    "LinearGaussian",  # knows its likelihood
+}  # fmt: skip
+NAMES = {
+    **dict.fromkeys(likelihoods.__all__, LIKELIHOODS),
+    **{part: POSTERIORS for part in posteriors.__all__ if part != "Normal"},
+    **dict.fromkeys(priors.__all__, PRIORS),
+}
+
+
+@pytest.mark.parametrize("part", sorted(set(NAMES) - NOT_A_NAME))
+def test_every_part_has_a_name_on_the_command_line(part):
+    made = {"VampPrior": "Vamp", "MaskedAutoregressiveFlow": "Flow", "HypersphericalUniform": "Hyperspherical"}
+    assert made.get(part, part) in {each.__name__ for each in NAMES[part].values()}
