@@ -54,6 +54,13 @@ def test_the_code_on_evidence_runs(capsys):
     assert "certificate: on 20 datapoints" in capsys.readouterr().out
 
 
+def test_the_code_on_data_runs():
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), flags=re.DOTALL):
+        exec(compile(block, "data.md", "exec"), names)
+    assert len(names["filled"].draws) == 50
+
+
 def test_the_example_of_the_threat_model_executes_nothing(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", THREATS, flags=re.DOTALL)
     exec(compile(block, "threat_model.md", "exec"), {})
@@ -95,6 +102,7 @@ def test_ci_runs_its_test_command():
         "README.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "docs/data.md",
         "docs/evidence.md",
         "docs/gallery.md",
         "docs/objectives.md",
