@@ -58,7 +58,7 @@ class ConditionalVAE(LatentVariableModel):
 
     def model(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(z) p(x | z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""
-        with self._rows([self.prior, self.likelihood], x, y):
+        with self._data_plate([self.prior, self.likelihood], x, y):
             return self._observe(x, append(pyro.sample("z", as_pyro(self.prior())), y))
 
     def guide(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -66,7 +66,7 @@ class ConditionalVAE(LatentVariableModel):
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
         """
-        with self._rows([self.posterior], x, y):
+        with self._data_plate([self.posterior], x, y):
             return pyro.sample("z", as_pyro(self._posterior(self.data_of(x, observations), y)))
 
     def default_loss(self) -> ELBO:

@@ -55,7 +55,7 @@ class HierarchicalVAE(LatentVariableModel):
 
     def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The generative program, with x ``[n, *event]`` observed. Returns x."""
-        with self._rows([self.prior, self.layers, self.likelihood], x):
+        with self._data_plate([self.prior, self.layers, self.likelihood], x):
             z = pyro.sample(f"z{len(self.layers) + 1}", as_pyro(self.prior()))
             for level, layer in self._numbered_layers():
                 check_particles(f"the layer of z{level}", layer, z)
@@ -67,7 +67,7 @@ class HierarchicalVAE(LatentVariableModel):
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`.
         """
-        with self._rows([self.layers, self.posterior], x):
+        with self._data_plate([self.layers, self.posterior], x):
             return self.posterior(self.data_of(x, observations), self.layers)
 
     @torch.no_grad()

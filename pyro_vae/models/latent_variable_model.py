@@ -94,7 +94,7 @@ class LatentVariableModel(PyroModule):
         return self._example_x.shape[1:]
 
     @contextmanager
-    def _rows(self, parts: Sequence[nn.Module], x: Tensor, y: Tensor | None = None) -> Iterator[None]:
+    def _data_plate(self, parts: Sequence[nn.Module], x: Tensor, y: Tensor | None = None) -> Iterator[None]:
         """The plate over datapoints in which a program has its sites. Data are checked, and parameters declared, first.
 
         Args:

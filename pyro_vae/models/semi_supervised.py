@@ -79,7 +79,7 @@ class SemiSupervisedVAE(LatentVariableModel):
 
     def model(self, x: Tensor, y: Tensor | None = None, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(y) p(z) p(x | y, z), with x ``[n, *event]`` observed, and y ``[n]`` if given. Returns x."""
-        with self._rows([self.prior, self.likelihood], x, y):
+        with self._data_plate([self.prior, self.likelihood], x, y):
             label = pyro.sample("y", dist.Categorical(logits=self._label_logits, validate_args=False), obs=y)
             z = pyro.sample("z", as_pyro(self.prior()))
             return self._observe(x, append(z, self._one_hot(label)))
@@ -89,7 +89,7 @@ class SemiSupervisedVAE(LatentVariableModel):
 
         Observations are as in :meth:`VAE.guide <pyro_vae.VAE.guide>`; labels that are given may be among them.
         """
-        with self._rows([self.posterior, *([self.classifier] if y is None else [])], x, y):
+        with self._data_plate([self.posterior, *([self.classifier] if y is None else [])], x, y):
             x, y = self.data_of(x, observations), (observations or {}).get("y", y)
             if y is None:
                 q_y = dist.Categorical(logits=self.classifier(x), validate_args=False)
@@ -98,7 +98,7 @@ class SemiSupervisedVAE(LatentVariableModel):
 
     def label_model(self, x: Tensor, y: Tensor) -> None:
         """The program that observes y ``[n]`` under q(y | x), weighted: the classification loss."""
-        with self._rows([self.classifier], x, y), pyro.poutine.scale(scale=self.label_weight):
+        with self._data_plate([self.classifier], x, y), pyro.poutine.scale(scale=self.label_weight):
             pyro.sample("y", dist.Categorical(logits=self.classifier(x), validate_args=False), obs=y)
 
     def label_guide(self, x: Tensor, y: Tensor) -> None:

@@ -52,7 +52,7 @@ class VAE(LatentVariableModel):
         With Pyro's validation enabled (its default) the data are checked at every call, as in :meth:`check`.
         Observations are for the guide: ``ReweightedWakeSleep`` may pass them to both, and has the model draw x anew.
         """
-        with self._rows([self.prior, self.likelihood], x):
+        with self._data_plate([self.prior, self.likelihood], x):
             return self._observe(x, pyro.sample("z", as_pyro(self.prior())))
 
     def guide(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -60,7 +60,7 @@ class VAE(LatentVariableModel):
 
         In the sleep phase of Pyro's ``ReweightedWakeSleep`` it conditions on the observations instead of x.
         """
-        with self._rows([self.posterior], x):
+        with self._data_plate([self.posterior], x):
             return pyro.sample("z", as_pyro(self.posterior(self.data_of(x, observations))))
 
     def default_loss(self) -> ELBO:
