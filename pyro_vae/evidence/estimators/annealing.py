@@ -88,8 +88,8 @@ def annealed(
         running.update(chains.log_weights)
         return {**running.columns(first), "acceptance": chains.acceptance}
 
-    def finish(columns: dict[str, Tensor]) -> Evidence:
-        return Evidence(**columns, num_samples=num_chains, samples="annealed chains")  # type: ignore[arg-type]
+    def finish(columns: dict[str, Any]) -> Evidence:
+        return Evidence(**columns, num_samples=num_chains, samples="annealed chains")
 
     return programs.run(
         anneal,

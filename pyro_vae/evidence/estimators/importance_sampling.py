@@ -91,12 +91,12 @@ def importance(
     def estimate(block: Tensor, first: int) -> dict[str, Tensor]:
         return weigh(draw_chunk(), block, num_samples, chunk_size).columns(first)
 
-    def finish(columns: dict[str, Tensor]) -> Evidence:
+    def finish(columns: dict[str, Any]) -> Evidence:
         known = x[: len(columns["log_prob"])]
         draw = partial(
             to_arviz, programs.model, programs.guide, known, proposal=None if proposal is terms else proposal
         )
-        return Evidence(**columns, num_samples=num_samples, draw=draw)  # type: ignore[arg-type]  # names are not checked
+        return Evidence(**columns, num_samples=num_samples, draw=draw)
 
     return programs.run(
         estimate,

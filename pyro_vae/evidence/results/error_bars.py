@@ -53,8 +53,15 @@ class Moments(NamedTuple):
 
     def rows(self, index: Tensor) -> Moments:
         """The statistics of some of the datapoints."""
-        powers = tuple(mean[index] for mean in self.log_means)
-        return Moments(self.count, powers, *(part[index] for part in self[2:]))  # type: ignore[arg-type]
+        quarter, half, three_quarters, first, second = (mean[index] for mean in self.log_means)
+        return Moments(
+            self.count,
+            (quarter, half, three_quarters, first, second),
+            zeros=self.zeros[index],
+            largest=self.largest[index],
+            slope=self.slope[index],
+            pareto_k=self.pareto_k[index],
+        )
 
 
 class ErrorBars(NamedTuple):
