@@ -30,7 +30,7 @@ LAYERS = [
 ]
 EVIDENCE = ["proposals", "runner", "unconstrained", "results", "ladder", "draws", "estimators", "diagnostics"]
 INFER = [
-    "kl_weight optimizers reparameterized batch_arguments recording",
+    "kl_weight optimizers reparameterized batch_arguments gradient_moments recording",
     "pyro_step losses",
     "recorded_step",
     "svi gradient_noise",

@@ -12,6 +12,7 @@ from scipy.stats import binom, chisquare
 from torch.testing import assert_close
 
 from pyro_vae.evidence import Calibration, calibrate
+from pyro_vae.evidence.diagnostics.calibration.plot import uniform_band
 from pyro_vae.evidence.diagnostics.calibration.ranks import projection_ranks, ranks_among
 from pyro_vae.system.interrupts import Interrupted
 
@@ -503,3 +504,15 @@ def test_functions_of_all_latents_are_drawn_and_exported_too():
     assert set(result.to_arviz()["prior_sbc"].data_vars) == set(result.pit())
     titles = [axes.get_title() for axes in result.plot().axes if axes.lines]
     assert titles == ["z[0]", "z[1]", "log p(x, z)", *(f"random projection[{i}]" for i in range(8))]
+
+
+@pytest.mark.parametrize("prob", [0.5, 0.95])
+@pytest.mark.parametrize(("n", "num_draws"), [(50, 9), (300, 99)])
+def test_a_band_holds_the_whole_line_as_often_as_it_says(n, num_draws, prob):
+    """2000 lines; bounds that fail once in 10^6, with the noise of the 1000 simulations and of ties in the band."""
+    low, high = uniform_band(n, num_draws, prob)
+    ranks = torch.randint(num_draws + 1, (2000, n))
+    below = torch.nn.functional.one_hot(ranks, num_draws + 1).sum(1).cumsum(1)[:, :-1] / n
+    inside = ((below >= low - 1e-9) & (below <= high + 1e-9)).all(1).double().mean().item()
+    noise = 4.9 * (prob * (1 - prob) * (1 / 2000 + 1 / 1000)) ** 0.5
+    assert prob - noise < inside < prob + noise + 0.1 * (1 - prob) + 0.02

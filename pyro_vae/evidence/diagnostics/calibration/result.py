@@ -206,7 +206,7 @@ class Calibration:
             return arviz.InferenceData(prior_sbc=arviz.dict_to_dataset(arrays, dims=dims))
 
     def plot(self, prob: float = 0.95, max_plots: int = 12) -> Figure:
-        """The ECDF of the ranks minus that of uniform ones, by ArviZ: a panel for each coordinate and function.
+        """The ECDF of the ranks minus that of uniform ones: a panel for each coordinate and function.
 
         The line of a calibrated guide stays in the band. q is too narrow if the line is above the band at the left and
         below it at the right, too wide if it is the other way round. q lies too high if the line is above the band
@@ -225,8 +225,10 @@ class Calibration:
             raise ValueError(f"prob is {prob!r}; expected a number between 0 and 1")
         max_plots = check_count("max_plots", max_plots)
         worst = {test.name for test in self._tests(self.ranks | self.joint_ranks)[:max_plots]}
-        values = {name: column.numpy() for name, column in _by_coordinate(self.pit()).items() if name in worst}
-        figure = ecdf_panels(values, self.num_draws, prob)
+        ranks = {
+            name: column for name, column in _by_coordinate(self.ranks | self.joint_ranks).items() if name in worst
+        }
+        figure = ecdf_panels(ranks, self.num_draws, prob)
         figure.suptitle(f"ECDF of ranks minus uniform, {self.num_datapoints} datapoints, {prob:.0%} bands")
         return figure
 

@@ -65,10 +65,10 @@ def _draw_activity(axes: Axes, activity: np.ndarray, active: np.ndarray, inactiv
         if chosen.any():
             heights = np.maximum(activity[chosen], FLOOR)
             axes.scatter(np.flatnonzero(chosen) + 1, heights, s=14, color=color, label=f"{label}: {chosen.sum()}")
-    axes.axhline(LEAST_ACTIVITY, color="black", linewidth=0.8, linestyle="--")
+    axes.axhline(LEAST_ACTIVITY, color="black", linewidth=0.8, linestyle="--", label=f"active above {LEAST_ACTIVITY}")
     axes.set(xlabel="latent unit, sorted", ylabel="variance of the mean of q(z | x)", yscale="log")
     axes.locator_params(axis="x", integer=True)
-    axes.legend(fontsize="small")
+    axes.legend(fontsize="small", loc="lower left")
 
 
 def _in_one_row(sites: Mapping[str, Tensor]) -> np.ndarray:
