@@ -78,7 +78,7 @@ def information_bounds(
             _interval(high - units[1].sum(-1))[1],
         )
     return InformationBounds(
-        *(None if each is None else _ordered(each) for each in (information, marginal, correlation))
+        _ordered(information), _ordered(marginal), None if correlation is None else _ordered(correlation)
     )
 
 

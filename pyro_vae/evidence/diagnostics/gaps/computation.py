@@ -78,7 +78,7 @@ def inference_gap(
     """
     check_positive("tolerance", tolerance)
     num_samples = check_count("num_samples", num_samples, least=2)
-    optimization = {
+    optimization: dict[str, Any] = {
         "num_steps": check_count("num_steps", num_steps),
         "num_particles": check_count("num_particles", num_particles),
         "lr": float(lr),

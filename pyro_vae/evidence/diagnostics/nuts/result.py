@@ -155,8 +155,13 @@ class NutsComparison:
 
     def plot(self) -> Figure:
         """The shift and the ratio of standard deviations of each latent coordinate, with 4 standard errors."""
-        values = (self.shift, self.shift_std_error, self.sd_ratio, self.sd_ratio_std_error)
-        return shifts_and_widths(*map(_coordinates, values), differs=self._differs)
+        return shifts_and_widths(
+            shift=_coordinates(self.shift),
+            shift_error=_coordinates(self.shift_std_error),
+            ratio=_coordinates(self.sd_ratio),
+            ratio_error=_coordinates(self.sd_ratio_std_error),
+            differs=self._differs,
+        )
 
     def to_arviz(self) -> Any:
         """Both sets of draws side by side, for ``az.summary``, ``az.plot_forest`` and the like.
@@ -249,7 +254,9 @@ def _means(draws: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _sds(draws: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: each.flatten(0, 1).std(0) for name, each in draws.items()}
+    flat = {name: each.flatten(0, 1) for name, each in draws.items()}
+    # torch warns where there are no datapoints.
+    return {name: each.std(0) if each.numel() else each.sum(0) for name, each in flat.items()}
 
 
 def _relative_variance_of_sd(draws: Tensor, ess: Tensor) -> Tensor:
