@@ -229,7 +229,8 @@ class Calibration:
             name: column for name, column in _by_coordinate(self.ranks | self.joint_ranks).items() if name in worst
         }
         figure = ecdf_panels(ranks, self.num_draws, prob)
-        figure.suptitle(f"ECDF of ranks minus uniform, {self.num_datapoints} datapoints, {prob:.0%} bands")
+        title = f"ECDF of ranks minus uniform\n{self.num_datapoints} datapoints, {100 * prob:g}% bands"
+        figure.suptitle(title, fontsize="medium")
         return figure
 
     def __str__(self) -> str:

@@ -68,7 +68,7 @@ def _draw_activity(axes: Axes, activity: np.ndarray, active: np.ndarray, inactiv
     axes.axhline(LEAST_ACTIVITY, color="black", linewidth=0.8, linestyle="--", label=f"active above {LEAST_ACTIVITY}")
     axes.set(xlabel="latent unit, sorted", ylabel="variance of the mean of q(z | x)", yscale="log")
     axes.locator_params(axis="x", integer=True)
-    axes.legend(fontsize="small", loc="lower left")
+    axes.legend(fontsize="small", loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
 
 
 def _in_one_row(sites: Mapping[str, Tensor]) -> np.ndarray:

@@ -27,5 +27,7 @@ def estimates_with_errors(estimates: Mapping[str, tuple[float, float]], std_erro
     axes.set_yticks(range(len(estimates)), list(estimates))
     axes.set_ylim(len(estimates) - 0.5, -0.5)
     axes.set_xlabel(f"ELBO, nats per datapoint (bars: {std_errors:g} standard errors)")
+    axes.ticklabel_format(axis="x", useOffset=False)
+    axes.locator_params(axis="x", nbins=4)
     axes.grid(axis="x", alpha=0.3)
     return figure

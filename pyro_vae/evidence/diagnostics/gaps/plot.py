@@ -61,6 +61,7 @@ def _draw_parts(axes: Axes, amortization: np.ndarray, approximation: np.ndarray,
         below = above
     axes.plot(place, total[order], ".", color="black", markersize=3, label="inference gap")
     axes.axhline(0.0, color="black", linewidth=0.8)
-    axes.set(xlabel="datapoint, sorted by gap", ylabel="log p(x) - ELBO, nats")
+    gaps = "" if np.isfinite(amortization).all() else " (white: its parts are not known)"
+    axes.set(xlabel=f"datapoint, sorted by gap{gaps}", ylabel="log p(x) - ELBO, nats")
     axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small")

@@ -57,5 +57,5 @@ def shifts_and_widths(
     )
     axes.title.set_fontsize("medium")
     if known.any():
-        axes.legend(fontsize="small")
+        figure.legend(loc="outside lower center", ncols=2, fontsize="small")
     return figure
