@@ -19,12 +19,14 @@ Z = NormalDist().inv_cdf(1 - 0.025 / GUESSES)  # so that all bounds together hol
 
 
 class Bounds(NamedTuple):
-    """The ends of a 95% interval, in nats."""
+    """The ends of a 95% interval, in nats; the upper one is infinite if nothing is known."""
 
     lower: float
     upper: float
 
     def __str__(self) -> str:
+        if math.isinf(self.upper):
+            return "not known"
         return f"from {self.lower:.3f} to {self.upper:.3f}"
 
 
