@@ -27,6 +27,7 @@ LONGEST_REPR = 300
 NO_RESULTS = {weights.Layout}  # dimensions of tensors, and no numbers to look at
 NO_PICTURE = {"ElboEstimate", "Estimate", "FidelityAndDiversity", "Terms"}  # a few numbers each
 WITH_MODEL = {"Run"}  # which is there to hold one
+NEVER_EMPTY = {"Evidence", "Imputation"}  # their functions refuse data without rows
 QUIET = {"progress": False}
 
 
@@ -203,6 +204,8 @@ def test_a_picture_can_be_saved(made, name):
 @each
 @pytest.mark.parametrize("change", [not_known, of_nothing])
 def test_numbers_that_are_not_known_can_be_shown(made, name, change):
+    if change is of_nothing and name in NEVER_EMPTY:
+        return
     result = change(made[name])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -238,3 +241,59 @@ def test_names_of_sites_and_parameters_are_escaped():
     moments = infer.GradientMoments({"<net>": torch.ones(2)}, {"<net>": torch.ones(2)}, 5, 2.0, 0.1)
     for result, text in ((evidence.Calibration(ranks, 99), "</th><script>[0]"), (moments, "<net>")):
         assert text in [row[0] for row in Table(result._repr_html_()).rows]
+
+
+def test_the_parts_of_many_gaps_are_drawn_and_add_up_to_the_gap():
+    """Also of datapoints for which they are not known."""
+    n = 300
+    gap = torch.linspace(3, 0, n, dtype=torch.float64)
+    error, known = torch.full((n,), 0.1, dtype=torch.float64), torch.arange(n) % 7 > 0
+    result = evidence.InferenceGap(-gap, -0.4 * gap, 0 * gap, error, error, error, error / 2, known)
+    levels, parts = result.plot().axes
+    assert [label.get_text() for label in levels.get_xticklabels()] == ["log p(x)", "best ELBO", "ELBO"]
+    top = max(area.get_paths()[0].vertices[:, 1].max() for area in parts.collections)
+    assert top == pytest.approx(gap[known].max().item())
+    assert "not known" in parts.get_xlabel()
+
+
+def test_every_latent_coordinate_is_a_point_beside_nuts():
+    """Those that agree around (0, 1), and those that differ where they belong."""
+    nuts = torch.randn(2, 500, 300, dtype=torch.float64)
+    guide = nuts.flip(1) * torch.where(torch.arange(300) < 100, 1.5, 1.0) + torch.where(
+        torch.arange(300) < 50, 1.0, 0.0
+    )
+    ess = {"z": torch.full((300,), 1000.0)}
+    draws = ({"z": nuts}, {"z": guide})
+    result = evidence.NutsComparison(*draws, ess, ess, {"z": torch.ones(300)}, torch.zeros(2, 500, dtype=torch.bool))
+    (axes,) = result.plot().axes
+    agreeing, differing = (line.get_xydata() for line in axes.lines if line.get_marker() == "o")
+    assert len(agreeing) == 200
+    assert abs(agreeing - [0, 1]).max() < 1e-6
+    assert len(differing) == 100
+    assert (differing[:50, 0] > 0.8).all()
+    assert abs(differing[:, 1] - 1.5).max() < 1e-6
+
+
+def test_the_parts_of_the_rate_and_the_activity_of_every_unit_are_drawn(made):
+    parts, units = made["ElboDecomposition"].plot().axes
+    result = made["ElboDecomposition"]
+    assert [bar.get_width() for bar in parts.patches] == [result.rate, result.mutual_information, result.marginal_kl]
+    assert sum(len(points.get_offsets()) for points in units.collections) == result.activity["z"].numel()
+
+
+def test_a_run_shows_its_losses_and_its_rate_against_its_distortion(made):
+    history = made["Run"].history
+    losses, terms = made["Run"].plot().axes
+    drawn = {line.get_label(): list(line.get_ydata()) for line in losses.lines}
+    assert drawn == {part: [row[f"{part}_loss"] for row in history] for part in ("train", "valid")}
+    assert list(terms.lines[0].get_xdata()) == [row["valid_rate"] for row in history]
+    assert list(terms.lines[0].get_ydata()) == [row["valid_distortion"] for row in history]
+
+
+def test_splits_show_as_many_images_of_each_part_as_all_have(made):
+    splits = made["Splits"]
+    few = dataclasses.replace(splits, valid=splits.valid[:3], test=splits.test[:0])
+    for result, names, columns in ((splits, ["train", "valid", "test"], 10), (few, ["train", "valid"], 3)):
+        (axes,) = result.plot().axes
+        assert [label.get_text() for label in axes.get_yticklabels()] == names
+        assert axes.images[0].get_array().shape[:2] == (len(names) * 6, columns * 6)
