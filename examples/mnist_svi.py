@@ -95,7 +95,7 @@ def evaluate(vae: VAE, test: torch.Tensor, certify: int, processes: Processes) -
         "test_elbo_meanfield_se": elbo.mean_field.std_error,
         "test_elbo_analytic": elbo.analytic.value,
         "test_elbo_analytic_se": elbo.analytic.std_error,
-        "test_elbos_agree": elbo.agree,
+        "test_elbos_agree": elbo.passed,
         "test_log_px": log_px.mean,
         "test_log_px_se": log_px.mean_std_error,
         "test_log_px_error": log_px.mean_error,  # 95%, bias included

@@ -24,6 +24,7 @@ from pyro.util import check_site_shape
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.html_table import html_table
 from pyro_vae.programs.few_rows import is_large, on_few_rows
 from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.randomness import generators_kept
@@ -49,6 +50,32 @@ class Terms(NamedTuple):
     def log_weights(self) -> Tensor:
         """log p(x, z) - log q(z | x), ``[particles, n]``."""
         return self.log_likelihood + self.log_prior - self.log_posterior
+
+    def summary(self) -> str:
+        """The means of the log-densities, in nats."""
+        return "\n".join(f"{name}: {words}" for name, words in self._rows.items())
+
+    @property
+    def _rows(self) -> dict[str, str]:
+        particles, n = self.log_weights.shape
+        means = {
+            "log p(x | z)": self.log_likelihood,
+            "log p(z)": self.log_prior,
+            "log q(z | x)": self.log_posterior,
+            "log-weight": self.log_weights,
+        }
+        rows = {f"{name}, mean in nats": f"{values.double().mean().item():.3f}" for name, values in means.items()}
+        return {**rows, "particles": f"{particles} of each of {n} datapoints"}
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        particles, n = self.log_weights.shape
+        return f"Terms(particles={particles}, n={n}, sites={len(self.latents)})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._rows)
 
 
 class Layout(NamedTuple):

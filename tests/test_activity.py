@@ -11,7 +11,7 @@ from pyro import distributions as dist
 from torch.distributions import AffineTransform
 
 from pyro_vae import evidence
-from pyro_vae.evidence.diagnostics.activity import activity, mean_or_draw
+from pyro_vae.evidence.diagnostics.decomposition.activity import activity, mean_or_draw
 
 UNITS = 50
 
@@ -63,7 +63,7 @@ def test_no_collapse_where_all_units_are_active(n, has_mean):
     assert "WARNING" not in parts.summary()
     assert parts.active["z"].all() or n < 10
     assert n > 1 or not parts.active["z"].any()
-    assert n > 1 or f"0 of {UNITS}; for {UNITS} more, so few datapoints and particles cannot tell" in parts.summary()
+    assert n > 1 or f"0 of {UNITS}; {UNITS} more are not known, with so few datapoints and particles" in parts.summary()
 
 
 def test_collapse_is_found_as_soon_as_the_data_can_tell():

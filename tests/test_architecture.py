@@ -31,7 +31,7 @@ LAYERS = [
 ]
 EVIDENCE = ["proposals", "runner", "unconstrained", "results", "ladder", "draws", "estimators", "diagnostics"]
 INFER = [
-    "kl_weight optimizers reparameterized recording",
+    "kl_weight optimizers reparameterized gradient_moments recording",
     "pyro_step losses",
     "recorded_step",
     "svi gradient_noise",

@@ -80,11 +80,11 @@ def test_a_guide_that_is_wrong_about_gaps_is_found_out():
     right, wrong = make_vae(), make_vae(zeros=True)
     complete = right.sample(400)
     gaps = with_gaps(right, 400)
-    assert evidence.calibrate(right.model, right.guide, complete).calibrated(1e-4)
-    assert evidence.calibrate(right.model, wrong.guide, complete).calibrated(1e-4)
-    assert evidence.calibrate(right.model, right.guide, gaps).calibrated(1e-4)
+    assert not evidence.calibrate(right.model, right.guide, complete).departures(1e-4)
+    assert not evidence.calibrate(right.model, wrong.guide, complete).departures(1e-4)
+    assert not evidence.calibrate(right.model, right.guide, gaps).departures(1e-4)
     result = evidence.calibrate(right.model, wrong.guide, gaps)
-    assert not result.calibrated(1e-12)
+    assert result.departures(1e-12)
     assert "too narrow" in result.summary()
 
 

@@ -111,4 +111,4 @@ def _numbers(result: Evidence) -> dict[str, Any]:
 def _elbos(check: ElboCheck) -> dict[str, Any]:
     """The estimates of the ELBO, each with its standard error, and whether they agree."""
     rows = {name: {"value": value, "std_error": error} for name, (value, error) in check.estimates.items()}
-    return {"elbo_estimates": rows, "elbos_agree": check.agree, "disagreements": list(check.disagreements)}
+    return {"elbo_estimates": rows, "elbos_agree": check.passed, "disagreements": list(check.disagreements)}

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from pyro_vae.html_table import html_table
+from pyro_vae.plots import comparison
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 __all__ = ["Splits"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Splits:
     """A data set: images in [0, 1], ``[n, channels, height, width]``, and integer labels ``[n]`` where there are any.
 
@@ -43,3 +50,43 @@ class Splits:
         train, valid, test = (part.float().div_(255) for part in (images[:num_train], images[num_train:], test))
         labels, test_labels = labels.to(torch.int64), test_labels.to(torch.int64)
         return cls(train, valid, test, labels[:num_train], labels[num_train:], test_labels)
+
+    def summary(self) -> str:
+        """The number of images and their shape, of each part."""
+        return "\n".join(f"{name:<6}{words}" for name, words in self._parts.items())
+
+    def plot(self, columns: int = 10) -> Figure:
+        """The first images of each part that has any, a row for each.
+
+        Args:
+            columns: The number of images in a row; fewer if a part has fewer.
+
+        Raises:
+            ValueError: If no part has images of 1 or 3 channels.
+        """
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        parts = {name: images for name, images in parts.items() if len(images)}
+        columns = min([columns, *map(len, parts.values())])
+        return comparison({name: images[:columns] for name, images in parts.items()}, columns)
+
+    @property
+    def _parts(self) -> dict[str, str]:
+        """Each part in words, by name."""
+        parts = {
+            "train": (self.train, self.train_labels),
+            "valid": (self.valid, self.valid_labels),
+            "test": (self.test, self.test_labels),
+        }
+        return {
+            name: f"{len(images):,} x {list(images.shape[1:])}" + ("" if labels is None else ", with labels")
+            for name, (images, labels) in parts.items()
+        }
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        return f"Splits({'; '.join(f'{name} {words}' for name, words in self._parts.items())})"
+
+    def _repr_html_(self) -> str:
+        return html_table(self._parts)

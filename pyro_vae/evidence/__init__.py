@@ -1,10 +1,15 @@
 """log p(x) with error bars, and checks of every bound on it."""
 
-from pyro_vae.evidence.diagnostics.calibration import Calibration, calibrate
-from pyro_vae.evidence.diagnostics.decomposition import ElboDecomposition, decompose_elbo
-from pyro_vae.evidence.diagnostics.elbo_check import ElboCheck, ElboEstimate, check_elbo
-from pyro_vae.evidence.diagnostics.gaps import InferenceGap, inference_gap
-from pyro_vae.evidence.diagnostics.nuts import NutsComparison, compare_with_nuts
+from pyro_vae.evidence.diagnostics.calibration.computation import calibrate
+from pyro_vae.evidence.diagnostics.calibration.result import Calibration
+from pyro_vae.evidence.diagnostics.decomposition.computation import decompose_elbo
+from pyro_vae.evidence.diagnostics.decomposition.result import ElboDecomposition
+from pyro_vae.evidence.diagnostics.elbo_check.computation import check_elbo
+from pyro_vae.evidence.diagnostics.elbo_check.result import ElboCheck, ElboEstimate
+from pyro_vae.evidence.diagnostics.gaps.computation import inference_gap
+from pyro_vae.evidence.diagnostics.gaps.result import InferenceGap
+from pyro_vae.evidence.diagnostics.nuts.computation import compare_with_nuts
+from pyro_vae.evidence.diagnostics.nuts.result import NutsComparison
 from pyro_vae.evidence.draws.arviz_draws import to_arviz
 from pyro_vae.evidence.draws.imputation import impute
 from pyro_vae.evidence.estimators.annealing import annealed

@@ -1,7 +1,8 @@
 """From programs to steps."""
 
 from pyro_vae.infer import losses
-from pyro_vae.infer.gradient_noise import GradientMoments, gradient_variance
+from pyro_vae.infer.gradient_moments import GradientMoments
+from pyro_vae.infer.gradient_noise import gradient_variance
 from pyro_vae.infer.svi import SVI
 
 __all__ = ["SVI", "GradientMoments", "gradient_variance", "losses"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -14,6 +13,7 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
+from pyro_vae.infer.gradient_moments import GradientMoments
 from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.infer.recording.record import record
 from pyro_vae.system.grad_mode import differentiable, gradients_enabled
@@ -21,38 +21,7 @@ from pyro_vae.system.interrupts import interruptible
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.threads import one_thread_at_a_time
 
-__all__ = ["GradientMoments", "gradient_variance"]
-
-
-@dataclass(frozen=True)
-class GradientMoments:
-    """Mean and variance of a random gradient, as estimated from independent draws.
-
-    Attributes:
-        mean: By parameter, of its shape.
-        variance: Likewise, of a single draw.
-        num_draws: The number of draws.
-        total_variance: The sum of the variances of all entries: the mean squared distance of a draw from the mean.
-        total_variance_std_error: The standard error of that.
-    """
-
-    mean: dict[str, Tensor]
-    variance: dict[str, Tensor]
-    num_draws: int
-    total_variance: float
-    total_variance_std_error: float
-
-    @property
-    def mean_std_error(self) -> dict[str, Tensor]:
-        """The standard errors of ``mean``."""
-        return {name: (variance / self.num_draws).sqrt() for name, variance in self.variance.items()}
-
-    @property
-    def signal_to_noise(self) -> float:
-        """The norm of the mean by the root of the total variance; of the norm, what the noise adds is taken away."""
-        squared_norm = sum(mean.square().sum().item() for mean in self.mean.values())
-        squared_norm -= self.total_variance / self.num_draws
-        return math.sqrt(max(squared_norm, 0.0) / self.total_variance) if self.total_variance else math.inf
+__all__ = ["gradient_variance"]
 
 
 @interruptible

@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from pyro_vae.html_table import html_table
+
 __all__ = ["Estimate", "estimate_mean", "estimate_share"]
 
 
@@ -19,10 +21,17 @@ class Estimate(NamedTuple):
     value: float
     std_error: float
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """The mean with its standard error."""
         if math.isinf(self.std_error):
             return f"{self.value:.4g} (a single datapoint, which cannot tell its error)"
         return f"{self.value:.4g} +- {self.std_error:.2g}"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return html_table({"mean": f"{self.value:.4g}", "standard error": f"{self.std_error:.2g}"})
 
 
 def estimate_mean(values: Tensor) -> Estimate:

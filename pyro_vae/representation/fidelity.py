@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
+from pyro_vae.html_table import html_table
 from pyro_vae.representation.features import as_features
 
 __all__ = ["FidelityAndDiversity", "fidelity_and_diversity"]
@@ -34,6 +35,16 @@ class FidelityAndDiversity(NamedTuple):
     recall: float
     density: float
     coverage: float
+
+    def summary(self) -> str:
+        """The four numbers."""
+        return ", ".join(f"{name} {value:.4g}" for name, value in self._asdict().items())
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return html_table({name: f"{value:.4g}" for name, value in self._asdict().items()})
 
 
 @torch.no_grad()

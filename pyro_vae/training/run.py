@@ -5,9 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch import nn
+
+from pyro_vae.html_table import html_table
+from pyro_vae.training.history_plot import draw_history
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 __all__ = ["Callback", "Progress", "Row", "Run"]
 
@@ -42,7 +48,7 @@ class Progress:
     best_loss: float = float("inf")
 
 
-@dataclass
+@dataclass(repr=False)
 class Run:
     """What :func:`~pyro_vae.fit` returns, and what it calls callbacks with.
 
@@ -71,6 +77,44 @@ class Run:
     def seconds(self) -> float:
         """How long training has taken, validation and checkpoints included, over all of its sessions."""
         return self.progress.seconds
+
+    def summary(self) -> str:
+        """How far the run is, its last losses, and its best epoch."""
+        return "\n".join(f"{name}: {words}" for name, words in self._rows.items())
+
+    def plot(self) -> Figure:
+        """The losses of each epoch and, with validation, rate against distortion."""
+        return draw_history(self.history)
+
+    @property
+    def _rows(self) -> dict[str, str]:
+        """What there is to know, in words, by name."""
+        progress = self.progress
+        rows = {"epochs": f"{progress.epoch} of {self.epochs}" + ("" if self.is_done else ", not done")}
+        for name, value in (self.history[-1] if self.history else {}).items():
+            if name.startswith(("train_", "valid_")):
+                rows[f"{name.replace('_', ' ')}, nats per datapoint"] = f"{value:.3f}"
+        if self.best_epoch is not None:
+            rows["best epoch"] = f"{self.best_epoch}, with valid loss {progress.best_loss:.3f}"
+        if progress.skipped:
+            rows["updates skipped"] = f"{progress.skipped} of {progress.step}, as something was not finite"
+        rows["time"] = f"{progress.seconds:.1f} seconds"
+        if self.out is not None:
+            rows["folder"] = str(self.out)
+        return rows
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def __repr__(self) -> str:
+        losses = self.history[-1] if self.history else {}
+        words = [f"epochs={self.progress.epoch} of {self.epochs}"]
+        words += [f"{name}={losses[name]:.3f}" for name in ("train_loss", "valid_loss") if name in losses]
+        words += [f"best_epoch={self.best_epoch}"] if self.best_epoch is not None else []
+        return f"Run({', '.join(words)}, seconds={self.progress.seconds:.1f}, is_done={self.is_done})"
+
+    def _repr_html_(self) -> str:
+        return html_table({"model": type(self.vae).__name__, **self._rows})
 
 
 Callback = Callable[[Run], Any]

@@ -1,4 +1,4 @@
-"""Which latent units say something of x, as far as so many datapoints and draws can tell."""
+"""Which latent units depend on x, as far as the datapoints and draws show."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torch.distributions import (
     constraints,
 )
 
-__all__ = ["Activity", "activity", "is_real", "mean_or_draw"]
+__all__ = ["LEAST_ACTIVITY", "Activity", "activity", "is_real", "mean_or_draw"]
 
-LEAST = 0.01  # Burda et al. 2015, section 5.2
+LEAST_ACTIVITY = 0.01  # Burda et al. 2015, section 5.2
 SURE = 4.0  # standard errors: of 30000 units at the threshold, one is called active, and one inactive
-# Others may call a direction or a mode their mean, as VonMises does, or have none.
+# The mean of other distributions may be a direction or a mode, as of VonMises, or not exist.
 WITH_MEAN = (
     Bernoulli,
     Beta,
@@ -40,23 +40,23 @@ WITH_MEAN = (
 
 
 class Activity(NamedTuple):
-    """Of the latent units of one site, each ``[...]``."""
+    """The activity of the latent units of one site, each ``[...]``."""
 
-    variance: Tensor  #: Over the data, of the mean of q(z | x).
-    active: Tensor  #: Whether it is surely above 0.01.
-    inactive: Tensor  #: Whether it is surely below.
+    variance: Tensor  #: The variance over the data of the mean of q(z | x).
+    active: Tensor  #: Whether it is above 0.01, by four standard errors.
+    inactive: Tensor  #: Whether it is below 0.01, by four standard errors.
 
 
 def activity(means: Tensor, noise: Tensor, num_particles: int) -> Activity:
-    """How much the means of q(z | x) vary over the data, and whether that is more than 0.01.
+    """The variance over the data of the means of q(z | x), and whether it is more than 0.01.
 
-    The variance of n means has about n - 1 degrees of freedom, as that of normals has. Its ratio to what it would be at
-    the threshold is then distributed as F, which becomes a normal by Paulson's transformation (1942, equation 6).
+    The variance of n means has about n - 1 degrees of freedom, as if they were normal. Its ratio to the variance at the
+    threshold then has an F distribution, which Paulson's transformation (1942, equation 6) makes normal.
 
     Args:
-        means: The means, estimated for each datapoint, ``[n, ...]``.
-        noise: The variances of these estimates, ``[n, ...]``: zero for means that are exact.
-        num_particles: The number of draws that each is estimated from.
+        means: Estimates of the means of q(z | x) for each datapoint, ``[n, ...]``.
+        noise: The variances of these estimates, ``[n, ...]``: zero for exact means.
+        num_particles: The number of draws that each estimate is from.
     """
     n = len(means)
     added = noise.mean(0)
@@ -64,7 +64,7 @@ def activity(means: Tensor, noise: Tensor, num_particles: int) -> Activity:
         unknown = torch.zeros_like(added, dtype=torch.bool)
         return Activity(torch.zeros_like(added), unknown, unknown)
     variance = means.var(0)
-    root = (variance / (LEAST + added)).pow(1 / 3)
+    root = (variance / (LEAST_ACTIVITY + added)).pow(1 / 3)
     first = 2 / (9 * (n - 1))
     second = torch.where(added > 0, 2 / (9 * n * max(1, num_particles - 1)), 0.0)
     score = ((1 - second) * root - (1 - first)) / (second * root.square() + first).sqrt()
@@ -72,7 +72,7 @@ def activity(means: Tensor, noise: Tensor, num_particles: int) -> Activity:
 
 
 def mean_or_draw(site: Any) -> Tensor:
-    """The mean of q at a site given the sites before it, where it is known, in the place of a draw: of less noise."""
+    """The mean of q at a site, given the sites before it, if it is known, as it has less noise; else the draw."""
     q, draw = site["fn"], site["value"]
     family = q
     while isinstance(family, Independent):
@@ -81,7 +81,7 @@ def mean_or_draw(site: Any) -> Tensor:
 
 
 def is_real(site: Any) -> bool:
-    """Whether a site is of real numbers, any of them, that have a density."""
+    """Whether a site has a density on all real numbers."""
     distribution = site["fn"]
     while hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist

@@ -1,4 +1,4 @@
-"""Bounds on how much z says of x, and on what q(z) has that the prior has not."""
+"""Bounds on the mutual information of x and z, on the marginal KL, and on the total correlation of the units."""
 
 from __future__ import annotations
 
@@ -8,28 +8,30 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from pyro_vae.evidence.diagnostics.aggregate_posterior import AggregateDensities
+from pyro_vae.evidence.diagnostics.decomposition.aggregate_posterior import AggregateDensities
 from pyro_vae.evidence.results.error_bars import student
 
 __all__ = ["Bounds", "InformationBounds", "information_bounds"]
 
-LEAST = 10  # datapoints and draws; fewer do not tell how much they vary
-GUESSES = 3  # at q(z), of which the best bound is taken
-Z = NormalDist().inv_cdf(1 - 0.025 / GUESSES)  # so that all of them hold together with 97.5%
+LEAST_DRAWS = 10  # fewer do not show how much the values vary
+GUESSES = 3  # densities that stand for q(z), of which the best bound is taken
+Z = NormalDist().inv_cdf(1 - 0.025 / GUESSES)  # so that all bounds together hold with 97.5%
 
 
 class Bounds(NamedTuple):
-    """The ends of a 95% interval, in nats."""
+    """The ends of a 95% interval, in nats; the upper one is infinite if nothing is known."""
 
     lower: float
     upper: float
 
     def __str__(self) -> str:
+        if math.isinf(self.upper):
+            return "not known"
         return f"from {self.lower:.3f} to {self.upper:.3f}"
 
 
 class InformationBounds(NamedTuple):
-    """For all the data of which the datapoints are a sample."""
+    """Bounds for all the data of which the datapoints are a sample."""
 
     mutual_information: Bounds  #: Of x and z, under q.
     marginal_kl: Bounds  #: KL(q(z) || p(z)).
@@ -39,29 +41,29 @@ class InformationBounds(NamedTuple):
 def information_bounds(
     densities: AggregateDensities, log_prior: Tensor, rate: Tensor, index: Tensor
 ) -> InformationBounds:
-    """Encloses the parts of the rate, by densities that are too high and too low at draws from q(z).
+    """Bounds the parts of the rate, with densities that are too high or too low at draws from q(z).
 
-    The mean of q(z | x) over datapoints is too high at a draw from one of them, so that its log is on average at least
-    that of q(z). Any density that does not know of this datapoint is on average too low, by its KL from q(z): the mean
-    over other datapoints (Poole et al. 2019, equations 12 and 13), a normal, or the prior.
+    The mean of q(z | x) over datapoints is too high at a draw from one of them: on average its log is at least that of
+    q(z). Any density that is independent of this datapoint is too low on average, by KL(q(z) || density): the mean over
+    the other datapoints (Poole et al. 2019, equations 12 and 13), a normal, or the prior.
 
     Args:
-        densities: Of draws, each of a datapoint of its own.
-        log_prior: log p(z) of them, ``[m]``.
+        densities: Log-densities of m draws, each from q(z | x) of a different datapoint.
+        log_prior: log p(z) of the draws, ``[m]``.
         rate: KL(q(z | x) || p(z)) of each datapoint, or an unbiased estimate, ``[n]``.
-        index: Which of the datapoints the draws are of, ``[m]``.
+        index: The datapoint of each draw, ``[m]``.
     """
     m, nothing = len(index), Bounds(0.0, math.inf)
     units = densities.units_everyone, densities.units_others
-    if m < LEAST:
+    if m < LEAST_DRAWS:
         return InformationBounds(nothing, nothing, None if units[0] is None else nothing)
     own, high = densities.own, densities.everyone
     low = [guess for guess in (densities.others, densities.normal) if guess is not None and guess.isfinite().all()]
 
     def ends(values: Tensor, remainder: Tensor) -> tuple[float, float]:
-        return min(
-            _interval(values), _interval_of_difference(rate, remainder, index), key=lambda pair: pair[1] - pair[0]
-        )
+        """The narrower of two intervals for the mean of values, which is that of the rate minus the remainder."""
+        intervals = _interval(values), _interval_of_difference(rate, remainder, index)
+        return min(intervals, key=lambda ends: ends[1] - ends[0])
 
     information = Bounds(
         max(0.0, ends(own - high, high - log_prior)[0]),
@@ -78,26 +80,26 @@ def information_bounds(
             _interval(high - units[1].sum(-1))[1],
         )
     return InformationBounds(
-        *(None if each is None else _ordered(each) for each in (information, marginal, correlation))
+        _ordered(information), _ordered(marginal), None if correlation is None else _ordered(correlation)
     )
 
 
 def _ordered(bounds: Bounds) -> Bounds:
-    """Noise may put an end beyond what is possible, or beyond the other: the interval then reaches to both."""
+    """The bounds with the lower end first and no end below 0, where noise may put them."""
     lower, upper = sorted(max(0.0, end) for end in bounds)
     return Bounds(lower, upper)
 
 
 def _interval(values: Tensor) -> tuple[float, float]:
-    """For the mean of independent values, ``[m]``."""
+    """An interval for the mean of independent values, ``[m]``."""
     half = student(len(values) - 1, Z) * values.std().item() / math.sqrt(len(values))
     return values.mean().item() - half, values.mean().item() + half
 
 
 def _interval_of_difference(rate: Tensor, values: Tensor, index: Tensor) -> tuple[float, float]:
-    """For the mean of rates ``[n]`` minus that of values ``[m]`` of some of the same datapoints."""
+    """An interval for the mean of rates ``[n]`` minus that of values ``[m]`` of some of the same datapoints."""
     mean = rate.mean().item() - values.mean().item()
-    together = ((rate[index] - rate[index].mean()) * (values - values.mean())).sum() / (len(values) - 1)
-    variance = rate.var() / len(rate) + values.var() / len(values) - 2 * together / len(rate)
+    covariance = ((rate[index] - rate[index].mean()) * (values - values.mean())).sum() / (len(values) - 1)
+    variance = rate.var() / len(rate) + values.var() / len(values) - 2 * covariance / len(rate)
     half = student(len(values) - 1, Z) * math.sqrt(max(0.0, variance.item()))
     return mean - half, mean + half

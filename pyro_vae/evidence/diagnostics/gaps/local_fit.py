@@ -1,21 +1,21 @@
-"""The best guide of a family for each datapoint by itself: optimized until the ELBO no longer rises."""
+"""The best guide in a family for each datapoint by itself: optimized until the ELBO stops rising."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.diagnostics.local_guide import LocalGuide
+from pyro_vae.evidence.diagnostics.gaps.local_guide import LocalGuide
 from pyro_vae.evidence.runner.chunks import particle_counts
 from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.weights import Layout, Program, terms
 
 __all__ = ["fit_until_done"]
 
-SMALL = 0.01  # nats: a round that gains less was not needed
-STANDARD_ERRORS = 2.0  # of the gain, that are no gain
-PARTICLES = 256  # by which the gain of a round is measured
-MOST_LR = 0.5  # scales are optimized as logarithms, and cannot be moved faster
+SMALL = 0.01  # nats: a round with a smaller gain was not needed
+STANDARD_ERRORS = 2.0  # a gain of fewer standard errors is no gain
+PARTICLES = 256  # which the gain of a round is measured with
+MOST_LR = 0.5  # scales are optimized as logarithms, which should not move faster
 
 
 def fit_until_done(
@@ -30,25 +30,25 @@ def fit_until_done(
     max_rounds: int,
     chunk_size: int,
 ) -> Tensor:
-    """Maximizes the ELBO of each datapoint, in rounds, until a round has gained less than 0.01 nats.
+    """Maximizes the ELBO of each datapoint, in rounds, until a round gains less than 0.01 nats.
 
-    A parameter cannot move further in a round than by the sum of the learning rates. So each round begins with twice
-    the learning rate of the one before, unless that has made the ELBO of a datapoint worse (which then gets its earlier
-    parameters back).
+    In a round, a parameter can move at most by the sum of the learning rates. So each round starts with twice the
+    learning rate of the round before, unless that round has lowered the ELBO of a datapoint (which then gets its
+    earlier parameters back).
 
     Args:
-        local: What is optimized.
+        local: The guide to optimize.
         model: The model.
         x: The datapoints, ``[n, *event]``.
-        layout: That of the programs.
+        layout: The layout of the programs.
         num_steps: Steps of a round.
         num_particles: Particles for each datapoint in a step.
-        lr: The learning rate at the beginning of the first round; it falls to 0 in each.
-        max_rounds: The most rounds.
-        chunk_size: The number of pairs to compute at once.
+        lr: The learning rate at the start of the first round; it falls to 0 in each.
+        max_rounds: The largest number of rounds.
+        chunk_size: How many (particle, datapoint) pairs to compute at once.
 
     Returns:
-        Whether a round gained nothing, ``[n]``.
+        Whether the ELBO stopped rising, ``[n]``.
     """
     converged = torch.zeros(len(x), dtype=torch.bool, device=x.device)
     for _ in range(max_rounds):
@@ -69,7 +69,7 @@ def fit_until_done(
 def _gain(
     model: Program, new: LocalGuide, old: LocalGuide, x: Tensor, layout: Layout, chunk_size: int
 ) -> tuple[Tensor, Tensor]:
-    """By how much the ELBO has risen, ``[n]``, on the same noise for both, and the standard error of that."""
+    """The ELBO of the new guide minus that of the old one on the same noise, ``[n]``, and its standard error."""
     seed = int(torch.randint(2**31, ()))
     differences = []
     for i, count in enumerate(particle_counts(PARTICLES, len(x), chunk_size)):

@@ -1,4 +1,4 @@
-"""Densities of q(z), the mean of q(z | x) over all data, as far as a sample of the data tells them."""
+"""Densities of q(z), the mean of q(z | x) over all data, estimated from a sample of the data."""
 
 from __future__ import annotations
 
@@ -9,44 +9,49 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_vae.evidence.diagnostics.activity import is_real
+from pyro_vae.evidence.diagnostics.decomposition.activity import is_real
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.infer.losses.latent_sites import is_factorized
 from pyro_vae.weights import Layout, Program, sample_sites, terms_of, trace_of
 
 __all__ = ["AggregateDensities", "aggregate_densities"]
 
-PAIRS_AT_ONCE = 2**16  # densities of one latent under q given another datapoint: no likelihood to compute
+PAIRS_AT_ONCE = 2**16  # densities of one latent under q of another datapoint, which need no likelihood
 ROWS = 512
 ENOUGH = 4  # draws for each dimension of a covariance
 
 
 class AggregateDensities(NamedTuple):
-    """Of m draws, each from q(z | x) of its own datapoint: log-densities in nats.
+    """Log-densities in nats of m draws, each from q(z | x) of its own datapoint.
 
-    Of all latents together, ``[m]``. And of each latent unit by itself, ``[m, units]``, if there is one site whose
-    units are independent given x; else None.
+    Attributes:
+        own: log q(z | x) of the draw's own datapoint, ``[m]``.
+        everyone: The log of the mean of q(z | x) over all datapoints, ``[m]``.
+        others: The same without the draw's own datapoint, ``[m]``; minus infinity if there are no others.
+        normal: That of a normal with the mean and covariance of draws of other datapoints, ``[m]``; None if the latents
+            are not real numbers.
+        units_everyone: ``everyone`` of each latent unit by itself, ``[m, units]``, if there is one site whose units are
+            independent given x; else None.
+        units_others: ``others`` of each latent unit by itself, likewise.
     """
 
-    own: Tensor  #: log q(z | x) of the draw's own datapoint.
-    everyone: Tensor  #: The log of the mean of q(z | x) over all datapoints.
-    others: Tensor  #: The same without the draw's own datapoint; minus infinity if there are no others.
-    normal: (
-        Tensor | None
-    )  #: Of a normal with mean and covariance of draws of other datapoints; None if it has no sense.
-    units_everyone: Tensor | None  #: ``everyone`` of each unit.
-    units_others: Tensor | None  #: ``others`` of each unit.
+    own: Tensor
+    everyone: Tensor
+    others: Tensor
+    normal: Tensor | None
+    units_everyone: Tensor | None
+    units_others: Tensor | None
 
 
 def aggregate_densities(
     programs: Programs, draws: dict[str, Tensor], index: Tensor, more: Programs | None = None
 ) -> AggregateDensities:
-    """Densities of some draws under the mean of q(z | x) over the first n datapoints, and further ones.
+    """Log-densities of some draws under the mean of q(z | x) over the first n datapoints, and further ones.
 
     Args:
         programs: The guide, and the data.
         draws: One draw for each of the first n datapoints, by site, ``[n, ...]``.
-        index: Which of them the densities are wanted of, ``[m]``, ascending.
+        index: The draws to compute the densities of, ``[m]``, ascending.
         more: The guide with further datapoints.
     """
     n, device = len(next(iter(draws.values()))), programs.x.device
@@ -79,9 +84,9 @@ def aggregate_densities(
 
 
 class _LogSum:
-    """The log of a sum of densities over datapoints, with that of a draw's own datapoint kept apart.
+    """The log of a sum of densities over datapoints, without that of the draw's own datapoint, which is separate.
 
-    Where the latter is most of the sum, the rest cannot be had by subtraction.
+    If the latter is most of the sum, subtracting it would leave only rounding errors.
     """
 
     def __init__(self, m: int, densities: Tensor) -> None:
@@ -90,7 +95,7 @@ class _LogSum:
         self.rest = self.own.clone()
 
     def add(self, some: Tensor, densities: Tensor, row: Tensor | None) -> None:
-        """Takes in densities ``[some, rows, ...]``; ``row`` is that of each draw's own datapoint, if it is there."""
+        """Adds log-densities ``[some, rows, ...]``; ``row`` is that of each draw's own datapoint, if it is in them."""
         densities = densities.double().clone()
         if row is not None:
             here = ((row >= 0) & (row < densities.shape[1])).nonzero()[:, 0]
@@ -108,7 +113,7 @@ class _LogSum:
 def _densities(
     guide: Program, block: Tensor, latents: dict[str, Tensor], some: Tensor, layout: Layout
 ) -> tuple[list[Tensor], bool]:
-    """log q(z | x) of some draws given each datapoint, ``[some, rows]``, and whether z is a vector of real numbers.
+    """log q(z | x) of some draws for each datapoint, ``[some, rows]``, and whether all latents are real numbers.
 
     If there is one site with independent units, also the log-density of each, ``[some, rows, units]``.
     """
@@ -126,7 +131,7 @@ def _densities(
 
 
 def _log_normal(draws: dict[str, Tensor], index: Tensor) -> Tensor:
-    """Log-densities of draws under normals, each fitted to that half of the draws which it is not in, ``[m]``."""
+    """Log-densities of draws under a normal that is fitted to the other half of the draws, ``[m]``."""
     z = torch.cat([values.double().reshape(len(values), -1) for values in draws.values()], dim=1)
     half = torch.arange(len(z)) % 2
     log_density = torch.full((len(index),), -torch.inf, dtype=torch.float64)

@@ -18,10 +18,10 @@ __all__ = ["LocalGuide"]
 
 
 class LocalGuide:
-    """The guide, with the parameters of its distributions taken out, to be fitted to each datapoint by itself.
+    """A guide whose distributions have free parameters for each datapoint, to be fitted to it alone.
 
     Args:
-        guide: The guide.
+        guide: The guide. It gives the families of distributions and the initial parameters.
         x: The datapoints, ``[n, *event]``, that it will be called with.
 
     Raises:
@@ -57,16 +57,16 @@ class LocalGuide:
         lr: float,
         rows: Tensor | None = None,
     ) -> None:
-        """Maximizes the ELBO of each datapoint, with Adam and a learning rate that falls to 0 like a cosine.
+        """Maximizes the ELBO of each datapoint, with Adam and a cosine schedule of the learning rate down to 0.
 
         Args:
             model: The model.
             x: The datapoints.
-            layout: That of the programs.
-            num_steps: How many steps.
+            layout: The layout of the programs.
+            num_steps: The number of steps.
             num_particles: Particles for each datapoint in a step.
-            lr: The learning rate at the beginning.
-            rows: Which of the datapoints, ``[m]``, by default all; the parameters of the others stay as they are.
+            lr: The initial learning rate.
+            rows: The datapoints to fit, ``[m]``, by default all; the parameters of the others do not change.
         """
         parameters = [parameter for family in self.families.values() for parameter in family.parameters]
         if not parameters:
@@ -74,7 +74,7 @@ class LocalGuide:
         optimizer = torch.optim.Adam(parameters, lr=lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
         for _ in range(num_steps):
-            # A sum over datapoints, and Adam scales each number by itself: so they do not influence each other.
+            # The loss is a sum over datapoints, and Adam scales each number by itself: datapoints are independent.
             elbo = terms(model, self, x, num_particles, layout).log_weights.mean(0)
             loss = -(elbo if rows is None else elbo[rows]).sum()
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
@@ -83,20 +83,20 @@ class LocalGuide:
             schedule.step()
 
     def copied(self) -> LocalGuide:
-        """The guide with the parameters of now, whatever happens to these."""
+        """A copy with parameters of its own."""
         same = copy(self)
         same.families = {name: family.copied() for name, family in self.families.items()}
         return same
 
     @torch.no_grad()
     def put_back(self, earlier: LocalGuide, rows: Tensor, layout: Layout) -> None:
-        """Gives some datapoints the parameters they had earlier: where ``rows``, ``[n]``, is true."""
+        """Gives some datapoints their earlier parameters: where ``rows``, ``[n]``, is true."""
         for name, family in self.families.items():
             family.put_back(earlier.families[name], rows, layout)
 
 
 class _Family:
-    """A family of distributions, with free parameters that any real numbers will do for."""
+    """A family of distributions with free, unconstrained parameters."""
 
     def __init__(self, name: str, fn: Any) -> None:
         fn, self.event_dims = split_independent(fn)
@@ -104,7 +104,7 @@ class _Family:
         constraints = getattr(fn, "arg_constraints", {})
         names = [key for key in constraints if key in fn.__dict__]
         if "scale_tril" in constraints:
-            names = ["loc", "scale_tril"]  # of three equivalent ways to give the covariance
+            names = ["loc", "scale_tril"]  # one of three equivalent ways to give the covariance
         if not fn.has_rsample or not names:
             raise ValueError(
                 f"site {name!r} of the guide, a {self.kind.__name__}, is not given by parameters that can be optimized "
@@ -118,7 +118,7 @@ class _Family:
         ]
 
     def copied(self) -> _Family:
-        """The family with parameters of its own."""
+        """A copy with parameters of its own."""
         same = copy(self)
         same.parameters = [parameter.detach().clone() for parameter in self.parameters]
         return same

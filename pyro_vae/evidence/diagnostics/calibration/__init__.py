@@ -1,0 +1,1 @@
+"""Simulation-based calibration: whether q(z | x) is the posterior."""

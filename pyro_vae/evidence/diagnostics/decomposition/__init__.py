@@ -1,0 +1,1 @@
+"""The parts of the ELBO, and which latent units are active."""

@@ -1,0 +1,1 @@
+"""The ELBO computed in four ways, which must agree."""

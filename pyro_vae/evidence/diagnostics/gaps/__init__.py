@@ -1,0 +1,1 @@
+"""log p(x) - ELBO, split into approximation gap and amortization gap."""

@@ -1,0 +1,1 @@
+"""q(z | x) compared with draws by NUTS."""
