@@ -347,3 +347,8 @@ def sum_out(values: Tensor, layout: Layout, name: str = "") -> Tensor:
 def log_mean_exp(values: Tensor, dim: int = 0) -> Tensor:
     """The log of the mean of exp(values) over a dimension, which is left out."""
     return values.logsumexp(dim) - math.log(values.shape[dim])
+
+
+def standard_error(values: Tensor) -> float:
+    """The standard error of the mean of independent values ``[n]``; infinite for a single value."""
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.inf

@@ -8,9 +8,10 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_vae.checks import check_positive
 from pyro_vae.distributions.supports import FiniteReals
 from pyro_vae.likelihoods.dimensions import as_event, split_parameters
-from pyro_vae.likelihoods.positive import as_positive, check_positive
+from pyro_vae.likelihoods.positive import as_positive
 
 __all__ = ["HeteroscedasticNormal", "Normal"]
 

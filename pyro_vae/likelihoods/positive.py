@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-from numbers import Real
-
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PositiveParameter", "as_positive", "check_positive"]
+from pyro_vae.checks import check_positive
+
+__all__ = ["PositiveParameter", "as_positive"]
 
 
 class PositiveParameter(nn.Module):
@@ -24,13 +23,12 @@ class PositiveParameter(nn.Module):
 
     def __init__(self, initial: float | Tensor, floor: float = 1e-3) -> None:
         super().__init__()
-        check_positive("floor", floor)
+        self.floor = floor = check_positive("floor", floor)
         initial = torch.as_tensor(initial, dtype=torch.get_default_dtype())
         if not ((initial > floor) & initial.isfinite()).all():
             raise ValueError(f"initial is {initial.tolist()}; expected finite values above the floor, {floor}")
         self.initial = initial.tolist()
         self.raw = nn.Parameter((initial - floor).log())
-        self.floor = floor
 
     def forward(self) -> Tensor:
         """Returns the value, of the shape of the initial one."""
@@ -56,15 +54,6 @@ def as_positive(name: str, value: float | nn.Module) -> nn.Module:
     Raises:
         ValueError: If it is a number that is not positive, or neither; the message has the name.
     """
-    return value if isinstance(value, nn.Module) else _Constant(check_positive(name, value))
-
-
-def check_positive(name: str, value: float) -> float:
-    """Returns the value if it is a positive, finite number.
-
-    Raises:
-        ValueError: If not; the message has the name.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value!r}; expected a positive number, or a module such as PositiveParameter")
-    return float(value)
+    if isinstance(value, nn.Module):
+        return value
+    return _Constant(check_positive(name, value, "a positive number, or a module such as PositiveParameter"))

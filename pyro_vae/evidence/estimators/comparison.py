@@ -11,6 +11,7 @@ from torch import Tensor
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.results.evidence import Evidence, std_error_of_mean
 from pyro_vae.plots import new_figure
+from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,8 +55,7 @@ class Comparison:
     @property
     def population_std_error(self) -> float:
         """The standard error of ``mean`` for all the data of which these are a sample (paired); infinite for one."""
-        n = int(self.settled.sum())
-        return self.difference[self.settled].std().item() / math.sqrt(n) if n > 1 else math.inf
+        return standard_error(self.difference[self.settled])
 
     @property
     def population_error(self) -> float:

@@ -15,6 +15,7 @@ from torch import Tensor
 from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
 from pyro_vae.evidence.results.rungs import RUNGS
 from pyro_vae.plots import new_figure
+from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -180,8 +181,7 @@ class Evidence:
 
         Infinite for a single datapoint.
         """
-        n = len(self.log_prob)
-        return self.log_prob.std().item() / math.sqrt(n) if n > 1 else math.inf
+        return standard_error(self.log_prob)
 
     def interval(self, probability: float = 0.95) -> tuple[Tensor, Tensor]:
         """The ends of an interval that has log p(x) of each datapoint in it so often, each ``[n]``, bias included.

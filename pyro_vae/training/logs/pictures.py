@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count
+from pyro_vae.checks import check_count, check_images
 from pyro_vae.processes import Processes
-from pyro_vae.system.files import writable_folder
-from pyro_vae.training.logs.drawing import check_images, curves, reconstructions, samples
+from pyro_vae.system.files import replace, writable_folder
+from pyro_vae.training.logs.drawing import curves, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.run import Run
 
@@ -45,7 +45,7 @@ class Pictures:
     """
 
     def __init__(self, folder: str | Path, images: Tensor, every: int = 5) -> None:
-        self._images = check_images(images)
+        self._images = check_images("images", images)
         self._every = check_count("every", every)
         self._folder = writable_folder(folder)
 
@@ -59,11 +59,7 @@ class Pictures:
 
     def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
         path = self._folder / f"{name}.png"
-        new = path.with_name(f".{path.name}.new")
         with failures_warned(path):
-            try:
-                draw().savefig(new, format="png", dpi=DPI)
-                new.replace(path)
-            finally:
-                with suppress(OSError):
-                    new.unlink(missing_ok=True)
+            content = io.BytesIO()
+            draw().savefig(content, format="png", dpi=DPI)
+            replace(path, content.getvalue())
