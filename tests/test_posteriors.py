@@ -344,7 +344,7 @@ def test_linear_gaussian_refuses_what_is_not():
             return self.make(z)
 
     for make, message in (
-        (lambda z: dist.Normal(z.tanh(), 1.0).to_event(1), "not linear in z"),
+        (lambda z: dist.Normal(z.tanh(), 1.0).to_event(1), "not affine in z"),
         (lambda z: dist.Normal(z, z.exp()).to_event(1), "scales of .* depend on z"),
         (lambda z: dist.Bernoulli(logits=z).to_event(1), "independent normals"),
         (lambda z: dist.Normal(z, 1.0), "one event"),

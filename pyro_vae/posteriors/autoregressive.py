@@ -17,7 +17,7 @@ __all__ = ["autoregressive_transforms", "split_outputs"]
 def autoregressive_transforms(
     latent_dim: int, context_dim: int, transforms: int, hidden_features: Sequence[int], **univariate: Any
 ) -> zuko.lazy.LazyComposedTransform:
-    """Transforms ``y[i] = f(x[i]; network(x[:i], context))`` in sequence, each in the reverse order of the previous one.
+    """Transforms ``y[i] = f(x[i]; network(x[:i], context))`` in sequence, each in the reverse order of the last.
 
     From x to y each transform takes one pass through its network; from y to x it takes one pass for every dimension.
     f is the identity if its parameters are zero. The last layers of the networks start small, so that f starts close to

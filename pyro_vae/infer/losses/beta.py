@@ -16,7 +16,7 @@ __all__ = ["BetaELBO"]
 
 
 class BetaELBO:
-    """The ELBO with the KL term multiplied by beta (Higgins et al. 2017, equation 4), or another loss weighted likewise.
+    """The ELBO with the KL term times beta (Higgins et al. 2017, equation 4), or another loss weighted likewise.
 
     A beta above 1 gives codes with less information about x and less dependence between dimensions. The objective is
     then below the ELBO, so it is still a lower bound on log p(x), but a looser one; with a beta below 1 it is no bound.

@@ -34,7 +34,7 @@ class LatentSite(NamedTuple):
 
     @property
     def divergence(self) -> Tensor:
-        """KL(q || p) in nats, ``[*batch, groups]``, without the scale: in closed form if there is one, else at the draw.
+        """KL(q || p) in nats without scale, ``[*batch, groups]``: in closed form if there is one, else at the draw.
 
         Independent latent dimensions are one group each; dependent ones form one group together.
         """

@@ -16,7 +16,7 @@ __all__ = ["LogWeightLoss"]
 
 
 class LogWeightLoss(ABC):
-    """A loss that is a function of the log-weights of each datapoint, summed over datapoints: ``loss(model, guide, x)``.
+    """A function of the log-weights of each datapoint, summed over datapoints, as a loss: ``loss(model, guide, x)``.
 
     It goes wherever an ELBO of Pyro goes: into ``SVI`` (also Pyro's) and ``fit``. Both programs are called with the
     same arguments, the first of which is the data, and share a plate over the rows of the data, as in

@@ -14,7 +14,7 @@ __all__ = ["WakeWake"]
 
 
 class WakeWake(LogWeightLoss):
-    """Reweighted wake-sleep with a wake phase for model and guide (Bornschein & Bengio 2015, section 2; Le et al. 2019).
+    """Reweighted wake-sleep with two wake phases and no sleep (Bornschein & Bengio 2015, section 2; Le et al. 2019).
 
     The model maximizes the bound of :class:`IWAE`, which is the value of the loss up to its sign. The guide maximizes
     log q at draws weighted by their importance weights, that is, minimizes KL(p(z | x) || q). No gradient goes through
