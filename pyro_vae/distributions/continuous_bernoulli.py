@@ -33,8 +33,8 @@ class ContinuousBernoulli(TorchDistribution):
         validate_args: Whether to check arguments and values; by default Pyro's setting.
 
     Example:
-        >>> distributions.ContinuousBernoulli(torch.tensor(0.0)).log_prob(torch.tensor(0.3))
-        tensor(0.)
+        >>> distributions.ContinuousBernoulli(torch.tensor(1.0)).log_prob(torch.tensor(1.0))  # a density above 1
+        tensor(0.4587)
     """
 
     arg_constraints = {"logits": constraints.real}  # noqa: RUF012

@@ -45,9 +45,9 @@ def _log_radial_integral(dim: int, t: Tensor) -> Tensor:
     """log of the integral of r^(dim - 1) exp(-(r - t)^2 / 2) over r > 0, elementwise in t.
 
     It uses the trapezoidal rule, which converges exponentially fast for smooth integrands that vanish at both ends. As
-    a function of log r the integrand r^dim exp(-(r - t)^2 / 2) has one mode, where r (r - t) = dim. In units of the width
-    of the mode, and after a sinh substitution that shortens the exponential tail, the same nodes work for every dim and
-    t. The relative error is below 1e-11. (The recurrence over dim suffers from cancellation for t < 0.)
+    a function of log r the integrand r^dim exp(-(r - t)^2 / 2) has one mode, where r (r - t) = dim. In units of the
+    width of the mode, and after a sinh substitution that shortens the exponential tail, the same nodes work for every
+    dim and t. The relative error is below 1e-11. (The recurrence over dim suffers from cancellation for t < 0.)
     """
     x = torch.linspace(-5, 3, 81, dtype=t.dtype, device=t.device)
     asinh = torch.asinh(t / (2 * math.sqrt(dim)))
