@@ -16,7 +16,7 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-__all__ = ["STRATEGIES", "Processes", "is_started_first", "join", "launch", "of_all", "of_the_first"]
+__all__ = ["Processes", "join", "launch"]
 
 STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork", "fsdp")
 
@@ -157,6 +157,9 @@ def launch(function: Callable[[torch.device], Result], device: torch.device, dev
 
     Returns:
         The result in this process; with ``"ddp_spawn"`` and ``"ddp_fork"``, the result in the first process.
+
+    Example:
+        >>> pyro_vae.processes.launch(train, torch.device("cuda"), devices=4, strategy="ddp")  # doctest: +SKIP
     """
     by_script = strategy in ("ddp", "fsdp")
     fabric = _fabric(device.type, devices, "ddp" if by_script else strategy, 1)

@@ -277,7 +277,7 @@ def checked_trace_pair(model: Program, guide: Program, x: Tensor) -> tuple[Trace
         data = _data_frame(frames, x, {name for name, site in sample_sites(model_trace) if not site["is_observed"]})
         for program, name, site in sites:
             site["log_prob"] = site_log_prob(site)
-            check_site_shape(site, max_plate_nesting=math.inf)  # type: ignore[arg-type]
+            check_site_shape(site, max_plate_nesting=math.inf)  # type: ignore[arg-type]  # Pyro's default is infinity, too
             if site["log_prob"].isnan().any():
                 raise ValueError(f"site {name!r} of the {program} has a log-density that is NaN")
     leftmost = min(frame.dim for stack in frames.values() for frame in stack)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import pyro_vae
-from pyro_vae import VAE, distributions, likelihoods, nn, posteriors, priors
+from pyro_vae import VAE, likelihoods, nn, posteriors, priors
 from pyro_vae.infer import losses
 
 PACKAGE = Path(pyro_vae.__file__).parent
@@ -29,6 +29,7 @@ SHOWN = [
     "pyro_vae.nn",
     "pyro_vae.posteriors",
     "pyro_vae.priors",
+    "pyro_vae.processes",
     "pyro_vae.representation",
     "pyro_vae.weights",
 ]
@@ -45,7 +46,7 @@ def namespace():
     )
     x = torch.bernoulli(torch.full((8, 1, 4, 4), 0.5))
     public = {name: getattr(pyro_vae, name) for name in pyro_vae.__all__}
-    here = {"torch": torch, "pyro": pyro, "pyro_vae": pyro_vae, "losses": losses, "distributions": distributions}
+    here = {"torch": torch, "pyro": pyro, "pyro_vae": pyro_vae, "losses": losses}
     return {**public, **here, "vae": vae, "x": x}
 
 

@@ -60,11 +60,11 @@ class _Incomplete(dist.TorchDistribution):
         super().__init__(complete.batch_shape, complete.event_shape, validate_args=False)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:  # type: ignore[override]  # a class attribute in torch
         return self.complete.has_rsample
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    def support(self) -> constraints.Constraint:
         return constraints.independent(_OrMissing(self.each.support), self.dims)
 
     @property

@@ -128,7 +128,7 @@ def _halved(name: str, size: tuple[int, int], times: int) -> list[tuple[int, int
 def _halving(fan_in: int, fan_out: int) -> nn.Conv2d:
     convolution = nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # not None, since bias=True
     return convolution
 
 
@@ -141,7 +141,7 @@ def _doubling(fan_in: int, fan_out: int, size: tuple[int, int]) -> nn.ConvTransp
     kernel = nn.init.kaiming_normal_(torch.empty(fan_in, fan_out, 3, 3), mode="fan_out", nonlinearity="relu")
     # Repeating pixels 2x2 and convolving with a 3x3 kernel is the same as adding up its four shifts.
     convolution.weight.copy_(avg_pool2d(pad(kernel, (1, 1, 1, 1)), 2, stride=1, divisor_override=1))
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # not None, since bias=True
     return convolution
 
 

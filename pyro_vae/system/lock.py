@@ -41,9 +41,7 @@ def locked(path: Path, lend: bool = False) -> Iterator[None]:
     finally:
         if descriptor is not None:
             with suppress(OSError):
-                _side_file(path).unlink(
-                    missing_ok=True
-                )  # before the lock is released, so that no other process holds it
+                _side_file(path).unlink(missing_ok=True)  # while locked: no other process has it then
             _descriptors.discard(descriptor)
             os.close(descriptor)
 

@@ -19,8 +19,8 @@ Progress = bool | Callable[[Sequence[Any]], Iterable[Any]]
 def shown(progress: Progress, items: Sequence[Any], description: str) -> Iterable[Any]:
     """The items, with a progress bar while they are iterated over.
 
-    The bar is on the standard error if that is a terminal or a notebook, and is removed at the end. After the first item
-    it shows an estimate of the total time.
+    The bar is on the standard error if that is a terminal or a notebook, and is removed at the end. After the first
+    item it shows an estimate of the total time.
 
     Args:
         progress: Whether to show a bar, or a function that wraps the items.
