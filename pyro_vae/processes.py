@@ -16,6 +16,9 @@ import torch
 import torch.distributed
 from torch import Tensor
 
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import replace
+
 __all__ = ["Processes", "join", "launch"]
 
 STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork", "fsdp")
@@ -132,8 +135,6 @@ def join(device: str | None = None) -> Processes:
         >>> pyro_vae.processes.join("cpu").size  # in a process that was started without torchrun
         1
     """
-    from pyro_vae.system.devices import choose_device
-
     if not _is_launched() or torch.distributed.is_initialized():
         return Processes(choose_device(device))
     kind = choose_device(device).type
@@ -185,7 +186,7 @@ def _call_copy(fabric: Any, function: bytes, path: Path) -> None:
     """
     result = _call(fabric, pickle.loads(function))
     if fabric.is_global_zero:
-        path.write_bytes(pickle.dumps(result))
+        replace(path, pickle.dumps(result))
 
 
 def _leave() -> None:

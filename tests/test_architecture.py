@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -98,6 +99,12 @@ def test_no_module_is_shadowed_by_what_its_package_exports(name):
     package = importlib.import_module(name)
     for module in pkgutil.iter_modules(package.__path__):
         assert isinstance(getattr(package, module.name, package), ModuleType), f"{name}.{module.name}"
+
+
+def test_one_module_writes_files():
+    """What it writes is complete at any time; pictures are drawn in memory first."""
+    writes = re.compile(r"""\.write_(bytes|text)\(|\bopen\([^)]*["'][wax]b?["']|\.savefig\((?!content|buffer)""")
+    assert {module for module, path in MODULES.items() if writes.search(path.read_text())} == {"pyro_vae.system.files"}
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -215,7 +215,7 @@ def test_frey_faces_that_are_not_there(tmp_path, monkeypatch):
 def test_frey_faces_that_are_damaged(tmp_path, write):
     for frames in (FRAMES[:100], FRAMES[:, :27], FRAMES / 255):
         write(tmp_path, frames)
-        with pytest.raises(ValueError, match=r"frey_.* holds .*; expected uint8 \[1965, 28, 20\]"):
+        with pytest.raises(ValueError, match=r"frey_.* contains .*; expected uint8 \[1965, 28, 20\]"):
             data.load("frey_faces", tmp_path)
     write(tmp_path)
     (path,) = tmp_path.iterdir()
