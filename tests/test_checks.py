@@ -21,7 +21,7 @@ def test_positive_numbers_of_all_kinds_become_floats(value):
 
 @pytest.mark.parametrize("value", [True, np.True_, 0, -1.0, float("nan"), float("inf"), "2", None, torch.tensor(2.0)])
 def test_other_values_are_not_positive_numbers(value):
-    with pytest.raises(ValueError, match="size is .*; expected a positive number"):
+    with pytest.raises(ValueError, match=r"size is .*; expected a positive number"):
         check_positive("size", value)
 
 

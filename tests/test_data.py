@@ -207,7 +207,7 @@ def test_frey_faces_that_are_not_there(tmp_path, monkeypatch):
         data.load("frey_faces", tmp_path)
     write_frames_of_matlab(tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ImportError, match=r"frey_rawface.mat is read with SciPy, which cannot be imported"):
+    with pytest.raises(ImportError, match=r"frey_rawface.mat is read by SciPy, which cannot be imported"):
         data.load("frey_faces", tmp_path)
 
 
