@@ -1,6 +1,6 @@
 """Losses that Pyro does not have: functions of model, guide and their arguments, in nats, summed over datapoints.
 
-Each goes wherever an ELBO of Pyro goes: ``SVI(model, guide, optim, losses.IWAE(num_particles=5))``, ``fit(loss=...)``.
+Use them like the ELBOs of Pyro: ``SVI(model, guide, optim, losses.IWAE(num_particles=5))``, ``fit(loss=...)``.
 """
 
 from pyro_vae.infer.losses.beta import BetaELBO

@@ -18,7 +18,7 @@ __all__ = ["LogWeightLoss"]
 class LogWeightLoss(ABC):
     """A function of the log-weights of each datapoint, summed over datapoints, as a loss: ``loss(model, guide, x)``.
 
-    It goes wherever an ELBO of Pyro goes: into ``SVI`` (also Pyro's) and ``fit``. Both programs are called with the
+    Use it like the ELBOs of Pyro, in ``SVI`` (also Pyro's) and ``fit``. Both programs are called with the
     same arguments, the first of which is the data, and share a plate over the rows of the data, as in
     :func:`pyro_vae.weights.log_weights`. Particles are drawn at once, in a plate to the left of the programs' plates.
 
