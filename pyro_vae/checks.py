@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 __all__ = [
@@ -45,7 +45,7 @@ def check_choice(name: str, value: Choice, choices: Sequence[Choice]) -> Choice:
 
 
 def check_positive(name: str, value: float, expected: str = "a positive number") -> float:
-    """Returns the value as a ``float`` if it is a positive, finite number (Python's or NumPy's, but not ``True``).
+    """Returns the value as a ``float`` if it is a positive, finite number, of Python or NumPy, but not ``True``.
 
     Args:
         name: The name of the argument, for the message.
@@ -79,8 +79,8 @@ def is_image(event_shape: Sequence[int]) -> bool:
     return len(event_shape) == 3 and event_shape[0] in (1, 3) and 0 not in event_shape
 
 
-def check_images(name: str, images: Tensor) -> Tensor:
-    """Returns the images if they are a tensor ``[n, 1 or 3, height, width]`` with at least one image.
+def check_images(images: Tensor, name: str = "images") -> Tensor:
+    """Returns the images if they are a tensor ``[n, channels, height, width]`` with 1 or 3 channels.
 
     Raises:
         TypeError: If they are not a tensor.
@@ -94,7 +94,7 @@ def check_images(name: str, images: Tensor) -> Tensor:
     return images
 
 
-def call_part(name: str, part: nn.Module, *inputs: Tensor) -> Distribution:
+def call_part(name: str, part: Callable[..., Any], *inputs: Tensor) -> Distribution:
     """Calls a part with the outputs of other parts.
 
     Raises:

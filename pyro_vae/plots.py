@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from pyro_vae.checks import check_images
 from pyro_vae.system.files import replace
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def image_grid(images: Tensor, columns: int = 10, title: str | None = None, cmap
     Raises:
         ValueError: If the images have another shape.
     """
-    check_images("images", images)
+    _check_images("images", images)
     aspect = images.shape[-1] / images.shape[-2]
     height = -(-len(images) // columns) * INCHES
     figure = new_figure(figsize=(columns * INCHES * aspect, height + (0.4 if title else 0)))
@@ -102,7 +101,7 @@ def comparison(
     if len(set(map(tuple, shapes.values()))) != 1:
         raise ValueError(f"images have shapes {shapes}; expected the same for each of at least one name")
     for name, version in images.items():
-        check_images(name, version)
+        _check_images(name, version)
     groups = list(zip(*(version.split(columns) for version in images.values()), strict=True))
     height, width = next(iter(images.values())).shape[-2:]
     inches = len(groups) * (len(images) + 0.2) * INCHES + (0.4 if title else 0)
@@ -213,6 +212,13 @@ def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4,
     content = io.BytesIO()
     first.save(content, format="GIF", save_all=True, append_images=others, duration=milliseconds, loop=0)
     replace(Path(path), content.getvalue())
+
+
+def _check_images(name: str, images: Tensor) -> None:
+    if images.ndim != 4 or images.shape[0] == 0 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"{name} have shape {list(images.shape)}; expected [n, 1 or 3, height, width] with n at least 1"
+        )
 
 
 def _draw_grid(axes: Axes, images: Tensor, columns: int, cmap: str, **options: Any) -> None:

@@ -51,12 +51,12 @@ def test_choices_are_named():
 @pytest.mark.parametrize("shape", [(2, 1, 4, 4), (1, 3, 2, 5)])
 def test_images_are_those_that_can_be_drawn(shape):
     images = torch.zeros(shape)
-    assert check_images("images", images) is images
+    assert check_images(images) is images
 
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 4, 4), (0, 1, 4, 4), (2, 2, 4, 4), (2, 1, 0, 4), (2, 1, 4, 4, 1)])
 def test_others_are_not(shape):
     with pytest.raises(ValueError, match=r"pictures have shape \[.*\]; expected \[n, 1 or 3, height, width\]"):
-        check_images("pictures", torch.zeros(shape))
+        check_images(torch.zeros(shape), "pictures")
     with pytest.raises(TypeError, match="pictures are of type ndarray"):
-        check_images("pictures", np.zeros(shape))
+        check_images(np.zeros(shape), "pictures")

@@ -22,10 +22,25 @@ if TYPE_CHECKING:
 
     from pyro_vae.training.run import Run
 
-__all__ = ["codes", "curves", "in_unit_interval", "reconstructions", "samples"]
+__all__ = ["check_images", "codes", "curves", "in_unit_interval", "reconstructions", "samples"]
 
 SAMPLES, RECONSTRUCTIONS = 100, 50
 ENCODED_AT_ONCE = 500
+
+
+def check_images(images: Tensor) -> Tensor:
+    """Returns images ``[n, channels, height, width]``, of 1 or 3 channels, as they are.
+
+    Raises:
+        TypeError: If they are not a tensor.
+        ValueError: If they have another shape.
+    """
+    expected = "expected [n, 1 or 3, height, width] with n at least 1"
+    if not isinstance(images, Tensor):
+        raise TypeError(f"images are of type {type(images).__name__}; {expected}")
+    if images.ndim != 4 or 0 in images.shape or images.shape[1] not in (1, 3):
+        raise ValueError(f"images have shape {list(images.shape)}; {expected}")
+    return images
 
 
 def in_unit_interval(x: Tensor, images: Tensor) -> Tensor:

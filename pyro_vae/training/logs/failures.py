@@ -17,6 +17,4 @@ def failures_warned(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         reason = str(error) or type(error).__name__
-        what = f"cannot write {str(path)!r}"
-        reason = reason if reason.startswith(what) else f"{what}: {reason}"
-        warnings.warn(f"{reason}; training goes on", stacklevel=3)
+        warnings.warn(f"cannot write {str(path)!r}: {reason}; training goes on", stacklevel=3)

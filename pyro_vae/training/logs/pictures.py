@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count, check_images
+from pyro_vae.checks import check_count
 from pyro_vae.processes import Processes
 from pyro_vae.system.files import replace, writable_folder
-from pyro_vae.training.logs.drawing import curves, reconstructions, samples
+from pyro_vae.training.logs.drawing import check_images, curves, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.run import Run
 
@@ -45,7 +45,7 @@ class Pictures:
     """
 
     def __init__(self, folder: str | Path, images: Tensor, every: int = 5) -> None:
-        self._images = check_images("images", images)
+        self._images = check_images(images)
         self._every = check_count("every", every)
         self._folder = writable_folder(folder)
 
@@ -59,7 +59,7 @@ class Pictures:
 
     def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
         path = self._folder / f"{name}.png"
+        content = io.BytesIO()
         with failures_warned(path):
-            content = io.BytesIO()
             draw().savefig(content, format="png", dpi=DPI)
             replace(path, content.getvalue())

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from pyro_vae.checks import check_count, check_images
+from pyro_vae.checks import check_count
 from pyro_vae.processes import Processes
 from pyro_vae.system.files import writable_folder
-from pyro_vae.training.logs.drawing import codes, in_unit_interval, reconstructions, samples
+from pyro_vae.training.logs.drawing import check_images, codes, in_unit_interval, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.run import Run
 
@@ -55,7 +55,7 @@ class TensorBoard:
         self, folder: str | Path, images: Tensor | None = None, labels: Tensor | None = None, every: int = 5
     ) -> None:
         _summary_writer()
-        self._images = None if images is None else check_images("images", images)
+        self._images = None if images is None else check_images(images)
         self._labels = None if labels is None else _check_labels(labels, images)
         self._every = check_count("every", every)
         self._folder = writable_folder(folder)
