@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from conftest import EVENT, small_vae
 
+from pyro_vae import fit
 from pyro_vae.checks import check_choice, check_count, check_images, check_positive
 from pyro_vae.infer.losses import BetaELBO
 from pyro_vae.likelihoods import Normal, PositiveParameter
@@ -34,6 +37,15 @@ def test_parts_and_losses_have_the_same_check(value):
     ):
         with pytest.raises(ValueError, match="expected a positive number"):
             make()
+
+
+def test_numbers_of_numpy_can_be_settings_of_a_run(tmp_path):
+    """They are saved as JSON, which has no types for them."""
+    x = torch.zeros(4, *EVENT)
+    options = {"lr": np.float32(0.5), "clip_norm": np.float32(2), "epochs": 1, "compile": False, "progress": False}
+    fit(small_vae(), x, out=tmp_path, **options)
+    settings = json.loads((tmp_path / "run.json").read_text())["settings"]
+    assert (settings["lr"], settings["clip_norm"]) == (0.5, 2.0)
 
 
 @pytest.mark.parametrize("value", [True, 2.0, "2", 0, None])
