@@ -147,7 +147,7 @@ def _in_order(data: Dataset[Any] | DataLoader[Any]) -> DataLoader[Any]:
     whole = shuffled and not data.sampler.replacement and len(data.sampler) == len(data.dataset)  # type: ignore
     return DataLoader(
         data.dataset,
-        batch_size=data.batch_sampler.batch_size,  # type: ignore[union-attr]  # is_usual
+        batch_size=data.batch_sampler.batch_size,  # type: ignore[union-attr]
         sampler=None if whole else data.sampler,
         num_workers=data.num_workers,
         collate_fn=data.collate_fn,

@@ -97,7 +97,7 @@ def annealed(
         return {**running.columns(first), "acceptance": chains.acceptance}
 
     def finish(columns: dict[str, Tensor]) -> Evidence:
-        return Evidence(**columns, num_samples=num_chains, samples="annealed chains")  # type: ignore[arg-type]  # tensors, by name
+        return Evidence(**columns, num_samples=num_chains, samples="annealed chains")  # type: ignore[arg-type]
 
     return programs.run(
         anneal,

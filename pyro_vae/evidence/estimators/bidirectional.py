@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import x_alone
 from pyro_vae.system.progress import Progress
-from pyro_vae.weights import Program, log_mean_exp, standard_error
+from pyro_vae.weights import Program, log_mean_exp
 
 __all__ = ["Sandwich", "sandwich"]
 
@@ -48,7 +49,7 @@ class Sandwich:
     @property
     def gap_std_error(self) -> float:
         """The standard error of ``gap``, over datapoints, which are independent; infinite for a single one."""
-        return standard_error(self.upper - self.lower)
+        return _std_error(self.upper - self.lower)
 
     def summary(self) -> str:
         """Both bounds and the gap, in words."""
@@ -60,7 +61,7 @@ class Sandwich:
                 f"  gap {self.gap:.3f} nats: one cannot tell its error; {accepted}",
             ]
         else:
-            spread = student(n - 1) * max(standard_error(self.lower), standard_error(self.upper))
+            spread = student(n - 1) * max(_std_error(self.lower), _std_error(self.upper))
             lines = [
                 f"{bounds} (+- {spread:.3f}, for the choice of datapoints)",
                 f"  means over {n} datapoints that were drawn from the model, with 95% errors",
@@ -72,6 +73,10 @@ class Sandwich:
 
     def __str__(self) -> str:
         return self.summary()
+
+
+def _std_error(values: Tensor) -> float:
+    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.inf
 
 
 @evidence_function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,6 @@ from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.plots import new_figure
 from pyro_vae.system.progress import Progress
-from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -45,7 +45,8 @@ class Certificate:
     @property
     def gap_std_error(self) -> float:
         """The standard error of ``gap``, over the datapoints; infinite for a single one."""
-        return standard_error(self.upper - self.lower)
+        m = len(self.lower)
+        return (self.upper - self.lower).std().item() / math.sqrt(m) if m > 1 else math.inf
 
     @property
     def settled(self) -> float:

@@ -53,7 +53,7 @@ class Moments(NamedTuple):
     def rows(self, index: Tensor) -> Moments:
         """Those of some of the datapoints."""
         powers = tuple(mean[index] for mean in self.log_means)
-        return Moments(self.count, powers, *(part[index] for part in self[2:]))  # type: ignore[arg-type]  # tensors
+        return Moments(self.count, powers, *(part[index] for part in self[2:]))  # type: ignore[arg-type]
 
 
 class ErrorBars(NamedTuple):

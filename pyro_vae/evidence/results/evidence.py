@@ -15,7 +15,6 @@ from torch import Tensor
 from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
 from pyro_vae.evidence.results.rungs import RUNGS
 from pyro_vae.plots import new_figure
-from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -181,7 +180,8 @@ class Evidence:
 
         Infinite for a single datapoint.
         """
-        return standard_error(self.log_prob)
+        n = len(self.log_prob)
+        return self.log_prob.std().item() / math.sqrt(n) if n > 1 else math.inf
 
     def interval(self, probability: float = 0.95) -> tuple[Tensor, Tensor]:
         """The ends of an interval that has log p(x) of each datapoint in it so often, each ``[n]``, bias included.

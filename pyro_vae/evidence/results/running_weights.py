@@ -135,7 +135,7 @@ class RunningWeights:
         above = (tail[: max(1, len(tail) - 1)] - threshold).clamp_min(0)
         self._moments = Moments(
             count=self.count,
-            log_means=(*powers, log_sum - math.log(self.count), squares),  # type: ignore[arg-type]  # as many as POWERS
+            log_means=(*powers, log_sum - math.log(self.count), squares),  # type: ignore[arg-type]
             zeros=self.zeros.cpu() / self.count,
             largest=(tail[0] - log_sum).exp(),
             slope=above.mean(0),

@@ -10,8 +10,6 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_vae.system.memory import keep_freed_memory
-
 __all__ = ["Allocations", "choose_rows", "fitting_chunk_size", "particle_counts"]
 
 # The largest tensor of a chunk stays in the cache of a CPU; with larger ones the time goes into moving memory.
@@ -58,9 +56,16 @@ def fitting_chunk_size(allocations: Allocations, device: torch.device) -> int:
     if device.type == "cuda":
         at_once = torch.cuda.mem_get_info(device)[0] // 4 * allocations.n // max(1, allocations.total)
     else:
-        keep_freed_memory()
+        _keep_freed_memory()
         at_once = CPU_BYTES_AT_ONCE * allocations.n // max(1, allocations.largest)
     return 2 ** (min(max(1, at_once), MOST_AT_ONCE).bit_length() - 1)
+
+
+def _keep_freed_memory() -> None:
+    # The C library of Linux gives freed memory back to the system beyond a threshold, and to get it again page by page
+    # costs as much as the arithmetic. The threshold follows the largest block it has seen freed, up to 32 MiB. (This
+    # block is never written to, so it takes no memory.)
+    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def choose_rows(chunk_size: int, num_samples: int) -> int:

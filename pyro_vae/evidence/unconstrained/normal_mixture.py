@@ -143,9 +143,9 @@ def _standard(y: Tensor, tails: bool) -> tuple[Tensor, Tensor]:
 def _padded(mixture: NormalMixture, modes: int) -> NormalMixture:
     """With so many components, of which the added ones have no weight."""
     more = modes - len(mixture.center)
-    parts = [torch.cat([part, part[:1].expand(more, *part.shape[1:])]) for part in mixture[:-1]]
+    parts = (torch.cat([part, part[:1].expand(more, *part.shape[1:])]) for part in mixture[:-1])
     nothing = torch.full_like(mixture.log_weight[:1], -torch.inf).expand(more, -1)
-    return NormalMixture(*[*parts, torch.cat([mixture.log_weight, nothing])])
+    return NormalMixture(*parts, torch.cat([mixture.log_weight, nothing]))
 
 
 def _times(matrix: Tensor, vectors: Tensor) -> Tensor:

@@ -58,7 +58,7 @@ def _returns_as_it_is(node: Node) -> Node | None:
         return None
     source = node.args[0]
     if node.target is aten.t.default and source.target is aten.t.default:
-        return source.args[0]  # type: ignore[return-value]  # a transpose has a node
+        return source.args[0]  # type: ignore[return-value]
     value, old = node.meta.get("val"), source.meta.get("val")
     if not (isinstance(value, Tensor) and isinstance(old, Tensor)):
         return None
@@ -66,7 +66,7 @@ def _returns_as_it_is(node: Node) -> Node | None:
         return None
     if node.target in _VIEWS:
         return source
-    neutral = _NEUTRAL.get(node.target)  # type: ignore[call-overload]  # a str is no key
+    neutral = _NEUTRAL.get(node.target)  # type: ignore[call-overload]
     return source if neutral is not None and not node.kwargs and node.args[1:] == (neutral,) else None
 
 
@@ -129,7 +129,7 @@ def _written_in_place(graph: GraphModule) -> set[Node]:
 def _shared_memory(node: Node) -> Iterator[tuple[Node, bool]]:
     """The arguments whose memory the result of the node may share, and whether it writes there."""
     if node.target is operator.getitem:
-        yield node.args[0], False  # type: ignore[misc]  # always a node
+        yield node.args[0], False  # type: ignore[misc]
     if node.target is aten.native_batch_norm.default:  # its schema does not say so
         yield from ((each, True) for each in node.args[3:5] if isinstance(each, Node))
     if isinstance(node.target, torch._ops.OpOverload):
@@ -140,4 +140,4 @@ def _shared_memory(node: Node) -> Iterator[tuple[Node, bool]]:
                         yield each, described.alias_info.is_write
         for described in node.target._schema.arguments:
             if described.alias_info is not None and isinstance(node.kwargs.get(described.name), Node):
-                yield node.kwargs[described.name], described.alias_info.is_write  # type: ignore[misc]  # checked above
+                yield node.kwargs[described.name], described.alias_info.is_write  # type: ignore[misc]
