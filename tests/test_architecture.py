@@ -19,7 +19,7 @@ MODULES = {
 # From the bottom to the top. A module imports what is below it, or in its own folder.
 LAYERS = [
     "system",
-    "checks",
+    "checks html_table",
     "programs plots processes scripts",
     "distributions data nn",
     "priors likelihoods posteriors weights",

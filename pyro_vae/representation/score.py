@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from pyro_vae.html_table import html_table
 from pyro_vae.weights import standard_error
 
 __all__ = ["Score", "mean_score", "share_score"]
@@ -29,10 +30,17 @@ class Score(NamedTuple):
     value: float
     std_error: float
 
-    def __str__(self) -> str:
+    def summary(self) -> str:
+        """The mean with its standard error."""
         if math.isinf(self.std_error):
             return f"{self.value:.4g} (a single datapoint; its error is unknown)"
         return f"{self.value:.4g} +- {self.std_error:.2g}"
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        return html_table({"mean": f"{self.value:.4g}", "standard error": f"{self.std_error:.2g}"})
 
 
 def mean_score(values: Tensor) -> Score:
