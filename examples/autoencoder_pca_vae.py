@@ -30,7 +30,7 @@ from torch.distributions import LowRankMultivariateNormal, MultivariateNormal
 from torch.optim.lr_scheduler import LinearLR
 
 from pyro_vae import VAE, data, evidence, fit, likelihoods, nn, plots, posteriors, priors, representation
-from pyro_vae.representation import Estimate
+from pyro_vae.representation import Score
 from pyro_vae.scripts import count, exit_at_interrupt, positive
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
@@ -141,7 +141,7 @@ def mean_image(vae: VAE) -> Map:
     return lambda codes: vae.likelihood(codes).mean
 
 
-def know_labels(encode: Map, mnist: data.Splits, train: Tensor, test: Tensor) -> dict[str, Estimate]:
+def know_labels(encode: Map, mnist: data.Splits, train: Tensor, test: Tensor) -> dict[str, Score]:
     """Accuracy of classifiers on codes ``[n, latent]``, trained on the codes of the training images."""
     codes = encode(train), mnist.train_labels[: len(train)], encode(test), mnist.test_labels
     return {
@@ -164,7 +164,7 @@ def draw(models: dict[str, tuple[Map, Map]], train: Tensor, n: int) -> dict[str,
     return {source: models[name][1](codes.sample((n,))) for source, (name, codes) in sources.items()}
 
 
-def show(rows: dict[str, dict[str, Estimate]], log_px: dict[str, str], samples: dict[str, dict[str, float]]) -> None:
+def show(rows: dict[str, dict[str, Score]], log_px: dict[str, str], samples: dict[str, dict[str, float]]) -> None:
     formats = {
         "reconstruction_error": "{:.4f} +- {:.4f}",
         "linear_probe": "{:.1%} +- {:.1%}",

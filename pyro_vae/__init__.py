@@ -1,12 +1,13 @@
 """Variational autoencoders as probabilistic programs, with log p(x) you can check.
 
 A variational autoencoder is Bayes' rule with three modules: a prior p(z), a likelihood p(x | z) and a posterior
-q(z | x). ``VAE(prior, likelihood, posterior)`` turns them into two Pyro programs, ``vae.model`` and ``vae.guide``;
-everything that Pyro can do with programs (SVI, every ELBO, ``Predictive``, NUTS) it can do with these.
+q(z | x). ``VAE(prior, likelihood, posterior)`` turns them into two Pyro programs, ``vae.model`` and ``vae.guide``. They
+work with everything in Pyro that takes programs (SVI, every ELBO, ``Predictive``, NUTS).
 """
 
 from pyro_vae import (
     data,
+    distributions,
     evidence,
     infer,
     likelihoods,
@@ -14,6 +15,7 @@ from pyro_vae import (
     plots,
     posteriors,
     priors,
+    processes,
     representation,
     training,
     weights,
@@ -42,6 +44,7 @@ __all__ = [
     "SemiSupervisedVAE",
     "TopDown",
     "data",
+    "distributions",
     "evidence",
     "fit",
     "infer",
@@ -51,6 +54,7 @@ __all__ = [
     "plots",
     "posteriors",
     "priors",
+    "processes",
     "representation",
     "training",
     "weights",

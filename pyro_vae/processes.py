@@ -1,4 +1,4 @@
-"""The processes that work together: which of them this one is, and what they tell each other."""
+"""Groups of processes that work together: their ranks, and communication between them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ import torch
 import torch.distributed
 from torch import Tensor
 
-__all__ = ["STRATEGIES", "Processes", "is_started_first", "join", "launch", "of_all", "of_the_first"]
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import replace
+
+__all__ = ["Processes", "join", "launch"]
 
 STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork", "fsdp")
 
@@ -24,15 +27,20 @@ Result = TypeVar("Result")
 
 
 class Processes:
-    """This process and the others of its group; the only one, if ``torch.distributed`` has not been initialized.
+    """This process and its group; a group of one if ``torch.distributed`` is not initialized.
 
     Args:
-        device: Where this one computes.
+        device: The device of this process.
 
     Attributes:
         rank: The number of this process, from 0.
         size: The number of processes.
-        device: Where this one computes.
+        device: The device of this process.
+
+    Example:
+        >>> processes = pyro_vae.processes.Processes(torch.device("cpu"))
+        >>> processes.rank, processes.size, processes.is_first
+        (0, 1, True)
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -43,11 +51,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the one that prints and writes."""
+        """Whether this is the process with rank 0, which prints and writes files."""
         return self.rank == 0
 
     def sum(self, tensors: Sequence[Tensor], *numbers: float) -> list[float]:
-        """Adds up tensors over the processes, in place, and numbers, by one message."""
+        """Sums tensors over the processes in place, and returns the sums of numbers, by one message."""
         if self.size == 1:
             return list(numbers)
         parts = [torch.tensor(numbers, dtype=torch.float64), *tensors]
@@ -60,7 +68,7 @@ class Processes:
         return sums[0].tolist()
 
     def share(self, value: Any) -> Any:
-        """What the first process has."""
+        """The value of the first process, in all processes."""
         if self.size == 1:
             return value
         values = [value]
@@ -68,7 +76,7 @@ class Processes:
         return values[0]
 
     def gather(self, value: Any) -> list[Any]:
-        """What each process has, in all of them."""
+        """The values of all processes, in all processes."""
         if self.size == 1:
             return [value]
         values = [None] * self.size
@@ -76,26 +84,26 @@ class Processes:
         return values
 
     def wait(self) -> None:
-        """Until all have come here."""
+        """Waits until all processes call it."""
         if self.size > 1:
             torch.distributed.barrier()
 
     def share_tensors(self, tensors: Sequence[Tensor]) -> None:
-        """Gives all processes, in place, the values that the first one has."""
+        """Copies the tensors of the first process to all processes, in place."""
         if self.size > 1:
             for tensor in tensors:
                 torch.distributed.broadcast(tensor.detach(), 0)
 
 
 def of_the_first(function: Callable[[], Any], processes: Processes | None) -> Any:
-    """What the function returns or raises in the first process, in all of them."""
+    """Calls the function in the first process; returns or raises its outcome in all processes."""
     if processes is None or processes.size == 1:
         return function()
     return _or_raise(processes.share(_outcome(function) if processes.is_first else None))
 
 
 def of_all(function: Callable[[], Any], processes: Processes | None) -> list[Any]:
-    """What the function returns in each process, in all of them; so that none waits for one that has failed."""
+    """Calls the function in every process; returns all results, or raises an error in all if one process failed."""
     if processes is None or processes.size == 1:
         return [function()]
     return [_or_raise(outcome) for outcome in processes.gather(_outcome(function))]
@@ -115,16 +123,18 @@ def _or_raise(outcome: Any) -> Any:
 
 
 def join(device: str | None = None) -> Processes:
-    """Joins the processes that ``torchrun`` or SLURM has started this one with; there may be none.
+    """Joins the group of processes started by ``torchrun`` or SLURM; without these, a group of one.
 
     Args:
-        device: ``"cpu"`` or ``"cuda"``, one GPU for each process; if not given, GPUs if there are any.
+        device: ``"cpu"``, or ``"cuda"`` for one GPU for each process; by default GPUs if there are any.
 
     Raises:
-        ValueError: If there is no such device.
-    """
-    from pyro_vae.system.devices import choose_device
+        ValueError: If the device does not exist.
 
+    Example:
+        >>> pyro_vae.processes.join("cpu").size  # in a process that was started without torchrun
+        1
+    """
     if not _is_launched() or torch.distributed.is_initialized():
         return Processes(choose_device(device))
     kind = choose_device(device).type
@@ -137,17 +147,20 @@ def join(device: str | None = None) -> Processes:
 
 
 def launch(function: Callable[[torch.device], Result], device: torch.device, devices: int, strategy: str) -> Result:
-    """Calls a function in several processes on this machine, each with its device.
+    """Calls a function in several processes on this machine, each with its own device.
 
     Args:
-        function: What to call.
-        device: One of the kind to use.
-        devices: How many processes.
-        strategy: ``"ddp"`` and ``"fsdp"`` run the script again in each of the others, up to here; ``"ddp_spawn"`` and
-            ``"ddp_fork"`` (not with GPUs) call just the function there, which is pickled with all that it needs.
+        function: The function, called with the device.
+        device: A device of the type to use.
+        devices: The number of processes.
+        strategy: ``"ddp"`` and ``"fsdp"`` run the whole script again in each other process, up to this call;
+            ``"ddp_spawn"`` and ``"ddp_fork"`` (not with GPUs) call only the function there, which must be picklable.
 
     Returns:
-        What the function returns in this process; with ``"ddp_spawn"`` and ``"ddp_fork"`` what it returns in the first.
+        The result in this process; with ``"ddp_spawn"`` and ``"ddp_fork"``, the result in the first process.
+
+    Example:
+        >>> pyro_vae.processes.launch(train, torch.device("cuda"), devices=4, strategy="ddp")  # doctest: +SKIP
     """
     by_script = strategy in ("ddp", "fsdp")
     fabric = _fabric(device.type, devices, "ddp" if by_script else strategy, 1)
@@ -165,32 +178,33 @@ def _call(fabric: Any, function: Callable[[torch.device], Result]) -> Result:
 
 
 def _call_copy(fabric: Any, function: bytes, path: Path) -> None:
-    """As bytes, since tensors would be sent as memory that all processes share, and parameters are written to.
+    """Calls a pickled function, and writes its result to a file.
 
-    The result goes to a file: Fabric reads what is returned when the processes have ended, and more than a pipe holds
-    would keep them from it.
+    The function is pickled to bytes, since tensors would be sent as shared memory, and each process writes to its own
+    parameters. The result goes through a file, since Fabric reads results only after the processes have ended, and a
+    result larger than the buffer of the pipe would keep them from ending.
     """
     result = _call(fabric, pickle.loads(function))
     if fabric.is_global_zero:
-        path.write_bytes(pickle.dumps(result))
+        replace(path, pickle.dumps(result))
 
 
 def _leave() -> None:
-    """Ends the threads of the process group, which would abort the process at its end."""
+    """Ends the threads of the process group, which would abort the process at exit."""
     if torch.distributed.is_initialized():
         torch.distributed.destroy_process_group()
         gc.collect()  # the threads end when nothing refers to the group
 
 
 def _fabric(kind: str, devices: int, strategy: str, num_nodes: int) -> Any:
-    from lightning_fabric import Fabric  # imports take a second
+    from lightning_fabric import Fabric  # the import takes a second
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     return Fabric(accelerator=kind, devices=devices, strategy=strategy, num_nodes=num_nodes)
 
 
 def is_started_first() -> bool:
-    """Whether this is the only process, or the first of those that ``torchrun``, SLURM or ``launch`` have started."""
+    """Whether this is the only process, or the first of those started by ``torchrun``, SLURM or ``launch``."""
     ranks = (os.environ.get(name) for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"))
     return next((rank for rank in ranks if rank is not None), "0") == "0"
 

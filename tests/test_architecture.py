@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 from pathlib import Path
 from types import ModuleType
 
@@ -20,9 +21,9 @@ LAYERS = [
     "system",
     "checks html_table",
     "programs plots processes scripts",
-    "distributions data nn representation",
+    "distributions data nn",
     "priors likelihoods posteriors weights",
-    "models infer",
+    "models infer representation",
     "evidence training",
     "tables",
     "pyro_vae",
@@ -99,6 +100,18 @@ def test_no_module_is_shadowed_by_what_its_package_exports(name):
     package = importlib.import_module(name)
     for module in pkgutil.iter_modules(package.__path__):
         assert isinstance(getattr(package, module.name, package), ModuleType), f"{name}.{module.name}"
+
+
+def test_one_module_writes_files():
+    """What it writes is complete at any time; pictures are drawn in memory first."""
+    writes = re.compile(r"""\.write_(bytes|text)\(|\bopen\([^)]*["'][wax]b?["']|\.savefig\((?!content|buffer)""")
+    found = {
+        module
+        for module, path in MODULES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and writes.search(ast.unparse(node))
+    }
+    assert found == {"pyro_vae.system.files"}
 
 
 @pytest.mark.parametrize("name", MODULES)

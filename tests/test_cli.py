@@ -377,8 +377,8 @@ def test_nothing_in_a_file_is_executed(tmp_path, capsys, monkeypatch):
     for name in ("x.pt", "y.pt", "old.pt", "module.pt", "raw.pt", "x.npy", "raw.npy", "x.npz"):
         said = error(capsys, "train", "run", "--data", name)
         assert said == (
-            f"pyro-vae: error: the data file '{name}' cannot be read: it holds objects of Python, which may do anything "
-            "when they are read; expected arrays of numbers"
+            f"pyro-vae: error: the data file '{name}' cannot be read: it has pickled Python objects, which may run "
+            "any code when loaded; expected arrays of numbers"
         )
     assert not Path("executed").exists()
 
@@ -444,7 +444,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
         (["train", "OUT", "--lr", "fast"], "--lr"),
         (["train", "OUT", "--loss", "other"], "--loss"),
         (["train", "OUT", "--device", "cuda:99"], "device 'cuda:99' does not exist here"),
-        (["train", "OUT", "--data", "nothing"], "the data sets are mnist"),
+        (["train", "OUT", "--data", "nothing"], "expected one of mnist"),
         (["train", "OUT", "--data", "nothing.npy"], "nothing.npy"),
         (["train", "OUT", "--data", "images.h5"], "expected one of .npy, .npz, .pt"),
         (["train", "OUT", "--data", "binarized_mnist"], "binarized_mnist needs root"),
@@ -536,7 +536,7 @@ def test_a_folder_without_a_command_needs_to_be_told_the_data(trained, file, tmp
 def test_a_warning_is_a_line(file, tmp_path, capsys):
     words = options(file, "--binarize", "none", "--pictures-every", 0, "--no-tensorboard", likelihood="bernoulli")
     assert main(["train", str(tmp_path), *words]) == 0
-    assert re.search(r"^pyro-vae: warning: x has grey values.*wanted$", capsys.readouterr().err, re.MULTILINE)
+    assert re.search(r"^pyro-vae: warning: x has grey values.*binarize\)$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_the_commands_of_the_readme_are_understood():

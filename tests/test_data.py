@@ -130,7 +130,7 @@ def test_literature_binarization_that_is_not_there(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"root=.*http://www.cs.toronto.edu/~larocheh"):
         data.load("binarized_mnist")
     write_amat(tmp_path, {"train": small_bits()["train"]})
-    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} holds neither .*http://www.cs.toronto.edu/~larocheh"):
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} contains neither .*http://www.cs.toronto.edu/~larocheh"):
         data.load("binarized_mnist", tmp_path)
 
 
@@ -201,12 +201,13 @@ def test_frey_faces_that_are_not_there(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"frey_faces needs root=.*https://cs.nyu.edu/~roweis"):
         data.load("frey_faces")
     with pytest.raises(
-        FileNotFoundError, match=rf"{tmp_path} holds neither frey_faces.npz nor frey_rawface.mat; .*https://cs.nyu.edu"
+        FileNotFoundError,
+        match=rf"{tmp_path} contains neither frey_faces.npz nor frey_rawface.mat; .*https://cs.nyu.edu",
     ):
         data.load("frey_faces", tmp_path)
     write_frames_of_matlab(tmp_path)
     monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ImportError, match=r"frey_rawface.mat is read with SciPy, which cannot be imported"):
+    with pytest.raises(ImportError, match=r"frey_rawface.mat is read by SciPy, which cannot be imported"):
         data.load("frey_faces", tmp_path)
 
 
@@ -214,7 +215,7 @@ def test_frey_faces_that_are_not_there(tmp_path, monkeypatch):
 def test_frey_faces_that_are_damaged(tmp_path, write):
     for frames in (FRAMES[:100], FRAMES[:, :27], FRAMES / 255):
         write(tmp_path, frames)
-        with pytest.raises(ValueError, match=r"frey_.* holds .*; expected uint8 \[1965, 28, 20\]"):
+        with pytest.raises(ValueError, match=r"frey_.* contains .*; expected uint8 \[1965, 28, 20\]"):
             data.load("frey_faces", tmp_path)
     write(tmp_path)
     (path,) = tmp_path.iterdir()
@@ -275,7 +276,7 @@ def test_sets_of_torchvision(tmp_path, name):
 
 def test_torchvision_that_cannot_be_imported(monkeypatch):
     monkeypatch.setitem(sys.modules, "torchvision", None)
-    with pytest.raises(ImportError, match="kmnist comes through torchvision, which cannot be imported"):
+    with pytest.raises(ImportError, match="kmnist is loaded by torchvision, which cannot be imported"):
         data.load("kmnist")
 
 
@@ -288,7 +289,7 @@ def test_importing_and_mnist_need_neither_torchvision_nor_arviz():
 
 
 def test_unknown_name():
-    with pytest.raises(ValueError, match="name is 'cifar'; the data sets are mnist, binarized_mnist"):
+    with pytest.raises(ValueError, match="name is 'cifar'; expected one of mnist, binarized_mnist"):
         data.load("cifar")
 
 

@@ -179,10 +179,10 @@ def test_beta_tc_refuses_what_it_is_not_defined_for(x):
         likelihoods.Normal(nn.mlp(2, [6], 4), 0.7),
         posteriors.FullNormal(nn.mlp(4, [6], 5)),
     ).double()
-    with pytest.raises(ValueError, match="q of 'z' is no vector of independent values"):
+    with pytest.raises(ValueError, match="q of 'z' is not a vector with independent dimensions"):
         BetaTC(2.0, 100)(full.model, full.guide, x)
     deep = hierarchy()
-    with pytest.raises(ValueError, match=r"the latent sites are \['z1', 'z2'\]; expected one"):
+    with pytest.raises(ValueError, match=r"the latent sites are \['z1', 'z2'\]; BetaTC expects exactly one"):
         BetaTC(2.0, 100)(deep.model, deep.guide, x)
 
 
@@ -253,7 +253,7 @@ def test_mean_discrepancy_is_unbiased():
 def test_a_batch_of_one_has_no_discrepancy(vae, x):
     one = seeded(InfoVAE(5.0, 1.0), vae, x[:1])
     assert torch.allclose(one, seeded(TraceMeanField_ELBO().differentiable_loss, vae, x[:1]))
-    with pytest.raises(ValueError, match="the samples are of 1 and 9; expected at least 2 of each"):
+    with pytest.raises(ValueError, match="the samples have 1 and 9 rows; expected at least 2 in each"):
         maximum_mean_discrepancy(x[:1], x)
 
 

@@ -173,7 +173,7 @@ def test_another_machine_is_named(tmp_path, holder):
 @pytest.mark.parametrize("content", ["", "{", "[1]", '{"lend": true}'])
 def test_a_file_that_says_nothing_of_use_is_no_reason_to_go_in(tmp_path, holder, content):  # noqa: ARG001
     (tmp_path / ".lock").write_text(content)
-    with pytest.raises(OSError, match=r"is in use by another run, which has begun just now$"), locked(tmp_path):
+    with pytest.raises(OSError, match=r"is in use by another run, which has just started$"), locked(tmp_path):
         pass
 
 

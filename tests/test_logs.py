@@ -353,18 +353,16 @@ def test_other_bad_arguments_are_refused_early(tmp_path):
 
 
 def test_pictures_are_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
-    import matplotlib.figure
-
     torch.manual_seed(0)
     reference = train(small_vae())
     Pictures(tmp_path, images(3))(finished(small_vae()))
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
 
-    def fails_midway(_: object, path: Path, **__: object) -> None:
-        Path(path).write_bytes(b"\x89PNG")
+    def fails_midway(_: int) -> None:
+        """When something has been written."""
         raise FULL
 
-    monkeypatch.setattr(matplotlib.figure.Figure, "savefig", fails_midway)
+    monkeypatch.setattr("pyro_vae.system.files.os.fsync", fails_midway)
     torch.manual_seed(0)
     with pytest.warns(UserWarning, match="No space left on device; training continues") as caught:
         run = train(small_vae(), Pictures(tmp_path, images(3), every=1))

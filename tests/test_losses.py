@@ -423,7 +423,7 @@ def test_score_function_of_a_discrete_latent_has_the_gradient_of_the_sum_over_it
         (lambda: MIWAE(0, 2), "num_bounds is 0"),
         (lambda: CIWAE(1.5, 2), "elbo_share is 1.5; expected a number from 0 to 1"),
         (lambda: CUBO(2, order=0), "order is 0"),
-        (lambda: WakeWake(1), "num_particles is 1; expected at least 2"),
+        (lambda: WakeWake(1), "num_particles is 1; expected an integer of at least 2"),
         (lambda: ScoreFunction(1, leave_one_out), "num_particles is 1; expected at least 2"),
         (lambda: Renyi(math.nan, 2), "alpha is nan"),
         (lambda: BetaELBO(0), "beta is 0"),
@@ -436,6 +436,13 @@ def test_score_function_of_a_discrete_latent_has_the_gradient_of_the_sum_over_it
 def test_bad_arguments_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("kind", [IWAE, DReG, CUBO, WakeWake])
+def test_bounds_of_several_particles_need_their_number(kind):
+    """With a default of one particle they would be the ELBO, without a word."""
+    with pytest.raises(TypeError, match="num_particles"):
+        kind()
 
 
 def test_fit_takes_pyros_reweighted_wake_sleep():

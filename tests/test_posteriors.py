@@ -115,7 +115,7 @@ def test_full_normal_takes_only_possible_numbers_of_outputs():
         if outputs in possible:
             assert posterior(torch.zeros(2, *EVENT)).event_shape == (possible[outputs],)
         else:
-            with pytest.raises(ValueError, match=rf"FullNormal gives {outputs} numbers.*latent \+ latent"):
+            with pytest.raises(ValueError, match=rf"FullNormal has {outputs} outputs.*latent \+ latent"):
                 posterior(torch.zeros(2, *EVENT))
 
 
@@ -134,7 +134,7 @@ def test_low_rank_normal_is_low_rank_plus_diagonal(rank):
 def test_low_rank_normal_refuses_bad_sizes():
     with pytest.raises(ValueError, match="rank is 0"):
         posteriors.LowRankNormal(torch_nn.Identity(), 0)
-    with pytest.raises(ValueError, match=r"gives 10 numbers.*a multiple of 4 for rank 2"):
+    with pytest.raises(ValueError, match=r"has 10 outputs.*a multiple of 4 for rank 2"):
         posteriors.LowRankNormal(Constant(torch.zeros(10)), 2)(torch.zeros(2, *EVENT))
 
 
@@ -236,7 +236,7 @@ def test_flows_refuse_bad_sizes(kind):
         kind(network, LATENT, CONTEXT, transforms=0)
     with pytest.raises(ValueError, match="hidden_features is -1"):
         kind(network, LATENT, CONTEXT, hidden_features=[8, -1])
-    with pytest.raises(ValueError, match=rf"gives {FLOW} numbers.*context_dim = {FLOW + 1}"):
+    with pytest.raises(ValueError, match=rf"has {FLOW} outputs.*context_dim = {FLOW + 1}"):
         kind(network, LATENT, CONTEXT + 1)(torch.zeros(2, *EVENT))
 
 
@@ -344,7 +344,7 @@ def test_linear_gaussian_refuses_what_is_not():
             return self.make(z)
 
     for make, message in (
-        (lambda z: dist.Normal(z.tanh(), 1.0).to_event(1), "not linear in z"),
+        (lambda z: dist.Normal(z.tanh(), 1.0).to_event(1), "not affine in z"),
         (lambda z: dist.Normal(z, z.exp()).to_event(1), "scales of .* depend on z"),
         (lambda z: dist.Bernoulli(logits=z).to_event(1), "independent normals"),
         (lambda z: dist.Normal(z, 1.0), "one event"),

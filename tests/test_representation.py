@@ -124,7 +124,7 @@ def test_a_label_that_was_never_seen_counts_as_wrong():
         ({"codes_train": torch.full((6, 2), torch.nan)}, ValueError, "codes_train has 12 values that are NaN"),
         ({"codes_test": torch.full((4, 2), torch.inf)}, ValueError, "codes_test has 8 values that are NaN or infinite"),
         ({"codes_test": torch.randn(0, 2)}, ValueError, r"codes_test has shape \[0, 2\]"),
-        ({"codes_test": torch.randn(4, 3)}, ValueError, "codes_test has 3 features, and codes_train has 2"),
+        ({"codes_test": torch.randn(4, 3)}, ValueError, "codes_test has 3 features; expected 2, as codes_train"),
         ({"labels_train": torch.ones(6)}, TypeError, "labels_train is of dtype torch.float32; expected a tensor of int"),
         ({"labels_test": [0, 1, 0, 1]}, TypeError, "labels_test is of type list"),
         ({"labels_test": torch.zeros(5).int()}, ValueError, r"labels_test has shape \[5\]; expected \[4\]"),
@@ -311,10 +311,10 @@ def test_samples_of_the_distribution_of_the_data():
     [
         (torch.ones(9, 1, 2, 2), ValueError, r"samples has shape \[9, 1, 2, 2\].*flatten\(1\)"),
         (torch.ones(1, 4), ValueError, r"samples has shape \[1, 4\]; expected \[n, features\] with n at least"),
-        (torch.ones(9, 3), ValueError, "samples has 3 features, and data has 4"),
+        (torch.ones(9, 3), ValueError, "samples has 3 features; expected 4, as data"),
         (torch.full((9, 4), torch.nan), ValueError, "samples has 36 values that are NaN"),
         (torch.ones(9, 4).int(), TypeError, "samples is of dtype torch.int32"),
-        (torch.ones(9, 4, device="meta"), ValueError, "samples is on device meta, and data on cpu"),
+        (torch.ones(9, 4, device="meta"), ValueError, "samples is on device meta; expected cpu, as data"),
     ],
 )
 def test_what_are_no_features(metric, samples, error, message):

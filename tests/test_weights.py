@@ -118,7 +118,7 @@ def test_of_two_plates_of_one_size_the_one_called_data_is_taken():
     assert weights.find_layout(*two_plates("a", "b", 4), torch.zeros(4)).data_dim == -1
     assert weights.find_layout(*two_plates("a", "data", 3), torch.zeros(3)).data_dim == -1
     assert weights.find_layout(*two_plates("data", "b", 3), torch.zeros(3)).data_dim == -2
-    with pytest.raises(ValueError, match=r"each of the plates \['a', 'b'\] may be that of the 3 rows"):
+    with pytest.raises(ValueError, match=r"the plates \['a', 'b'\] all have size 3, the number of rows"):
         weights.find_layout(*two_plates("a", "b", 3), torch.zeros(3))
 
 
@@ -292,7 +292,7 @@ def _loop_guide(x):
         (
             _fixed_size_model,
             _fixed_size_guide,
-            "no plate with a place for each of the 3 rows of x, only 'data' of size 9",
+            "no plate of size 3, the number of rows of x, only 'data' of size 9",
         ),
         (_local_model, _point_guide, "site 'z' of the guide is a point mass"),
         (_local_model, _auxiliary_guide, "site 'z' of the guide is random given its auxiliary site 'u'"),

@@ -103,6 +103,8 @@ class Fitting:
 
     def _loss(self) -> Any:
         check_count("--particles", self.particles)
+        if self.loss in ("iwae", "dreg"):  # with one particle, these are the ELBO
+            check_count(f"--particles, for --loss {self.loss},", self.particles, least=2)
         if self.free_bits is not None and (self.loss != "meanfield" or self.particles != 1):
             raise ValueError("--free-bits replaces --loss and --particles; leave them out")
         loss = LOSSES[self.loss](self.particles) if self.free_bits is None else FreeBits(self.free_bits)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,12 +11,7 @@ from pyro_vae.system.files import replace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["is_image", "save_figure"]
-
-
-def is_image(event: Sequence[int]) -> bool:
-    """Whether this is the shape of an image, ``(1 or 3, height, width)``."""
-    return len(event) == 3 and event[0] in (1, 3)
+__all__ = ["save_figure"]
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

@@ -11,9 +11,10 @@ from torch import Tensor
 from tyro.conf import Positional, arg
 
 from pyro_vae import load, plots
+from pyro_vae.checks import is_image
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.pictures import is_image, save_figure
+from pyro_vae.cli.pictures import save_figure
 from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder

@@ -14,9 +14,9 @@ from torch import Tensor
 from tyro.conf import Positional
 
 from pyro_vae import load, plots
-from pyro_vae.checks import check_count
+from pyro_vae.checks import check_count, is_image
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.pictures import is_image, save_figure
+from pyro_vae.cli.pictures import save_figure
 from pyro_vae.cli.run_files import folder_of, table_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import replace, writable_folder

@@ -14,10 +14,10 @@ from torch import Tensor
 from tyro.conf import Positional, arg
 
 from pyro_vae import CheckpointError, fit
+from pyro_vae.checks import is_image
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.fitting import Fitting
-from pyro_vae.cli.pictures import is_image
 from pyro_vae.cli.run_files import COMMAND, by_flag, read_json, write_json
 from pyro_vae.data import binarize
 from pyro_vae.processes import Processes, is_started_first

@@ -1,9 +1,11 @@
 """Data sets as tensors, ways to binarize them, and minibatches.
 
-mnist = data.load("mnist")  # grey in [0, 1]; no network needed
-test = data.binarize.fixed(mnist.test, seed=0)
-for x in data.Batches(mnist.train, 128, transform=data.binarize.dynamic):
-    ...
+>>> mnist = data.load("mnist")  # grey levels in [0, 1]; embedded in the package
+>>> test = data.binarize.fixed(mnist.test, seed=0)
+>>> for x in data.Batches(mnist.train, 128, transform=data.binarize.dynamic):
+...     break
+>>> x.shape
+torch.Size([128, 1, 28, 28])
 """
 
 from pyro_vae.data import binarize

@@ -1,4 +1,4 @@
-"""Minibatches of a tensor that is in memory."""
+"""Minibatches of a tensor in memory."""
 
 from __future__ import annotations
 
@@ -14,19 +14,24 @@ __all__ = ["Batches"]
 
 
 class Batches:
-    """Minibatches ``[batch_size, *event]`` of a tensor, in a new random order at every pass.
+    """Minibatches ``[batch_size, *event]`` of a tensor, in a new random order in every pass.
 
-    Unlike a ``DataLoader`` it gathers a batch by one indexing operation on the tensor's own device.
+    Unlike a ``DataLoader``, it gathers a batch by one indexing operation on the tensor's device.
 
     Args:
         x: The data, ``[n, *event]``.
         batch_size: The number of datapoints in a batch; the last batch of a pass may be smaller.
-        transform: Applied to every batch, at every visit; ``binarize.dynamic``, for one.
-        check: Called with x. By default NaN is refused; ``vae.check`` takes it where the likelihood does.
+        transform: A function of a batch, applied in every pass, such as ``binarize.dynamic``.
+        check: A function that is called once with x and raises an error if x is invalid. By default NaN is refused; for
+            data with missing values pass ``vae.check``, which accepts NaN if the likelihood does.
 
     Raises:
         TypeError: If x is not a tensor.
-        ValueError: If x is empty or has NaN, or ``batch_size`` is not a positive integer.
+        ValueError: If x is empty or contains NaN, or ``batch_size`` is not a positive integer.
+
+    Example:
+        >>> [len(batch) for batch in data.Batches(x, batch_size=3)]
+        [3, 3, 2]
     """
 
     def __init__(
@@ -50,12 +55,12 @@ class Batches:
             yield self.gather(index)
 
     def indices(self) -> Iterator[Tensor]:
-        """The datapoints of each batch of a pass."""
+        """The indices of the datapoints of each batch of a pass, each ``[batch_size]``."""
         yield from torch.randperm(len(self.x), device=self.x.device).split(self.batch_size)
 
     def gather(self, index: Tensor) -> Tensor:
-        """The batch of the datapoints at an index ``[batch_size]``, transformed."""
-        batch = self.x.index_select(0, index)  # on a CPU faster than self.x[index]
+        """The transformed batch of the datapoints at the indices ``[batch_size]``."""
+        batch = self.x.index_select(0, index)  # faster on a CPU than self.x[index]
         return batch if self.transform is None else self.transform(batch)
 
 

@@ -21,15 +21,15 @@ def load_binarized_mnist(root: str | Path | None) -> Splits:
 
     Args:
         root: A folder with ``binarized_mnist.npz`` (arrays ``train``, ``valid`` and ``test`` of packed bits, 98 bytes
-            an image), or with the three original files ``binarized_mnist_train.amat`` and so on.
+            for each image), or with the three original files ``binarized_mnist_train.amat`` and so on.
 
     Raises:
-        FileNotFoundError: If the folder has neither; the message says where the original files can be had.
-        ValueError: If a file does not hold what it should.
+        FileNotFoundError: If the folder has neither; the message says where to download the original files.
+        ValueError: If the content of a file is not as expected.
     """
     sources = ", ".join(SOURCE.format(split=split) for split in ("train", "valid", "test"))
     if root is None:
-        raise FileNotFoundError(f"binarized_mnist needs root=, the folder that holds it; it can be had from {sources}")
+        raise FileNotFoundError(f"binarized_mnist needs root=, the folder with its files; download them from {sources}")
     root = Path(root)
     packed = root / "binarized_mnist.npz"
     texts = {split: root / f"binarized_mnist_{split}.amat" for split in ("train", "valid", "test")}
@@ -39,8 +39,8 @@ def load_binarized_mnist(root: str | Path | None) -> Splits:
         bits = {split: _parse(path) for split, path in texts.items()}
     else:
         raise FileNotFoundError(
-            f"{root} holds neither {packed.name} nor {', '.join(path.name for path in texts.values())}; "
-            f"they can be had from {sources}"
+            f"{root} contains neither {packed.name} nor {', '.join(path.name for path in texts.values())}; "
+            f"download them from {sources}"
         )
     return Splits(**{split: _images(array) for split, array in bits.items()})
 
@@ -53,7 +53,7 @@ def _unpack(path: Path, split: str) -> np.ndarray:
 
 
 def _parse(path: Path) -> np.ndarray:
-    # One line an image, "0" or "1" 784 times, with spaces between: so the digits are every other byte of a line.
+    # One line for each image: 784 times "0" or "1", separated by spaces.
     digits = np.frombuffer(path.read_bytes().translate(None, b" \t\r\n"), dtype=np.uint8) - ord("0")
     if digits.size % 784 or digits.size == 0 or digits.max() > 1:
         raise ValueError(f"{path} does not consist of lines of 784 zeros and ones")

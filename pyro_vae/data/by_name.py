@@ -1,4 +1,4 @@
-"""Data sets by name."""
+"""Loads data sets by name."""
 
 from __future__ import annotations
 
@@ -17,26 +17,31 @@ def load(name: str, root: str | Path | None = None, *, num_valid: int = 10_000, 
     """Loads a data set.
 
     ============================================  ====================================================================
-    ``mnist``                                     embedded in the package: needs no network and no root
+    ``mnist``                                     embedded in the package; needs neither a network nor ``root``
     ``binarized_mnist``                           the literature's fixed binarization, read from the folder ``root``
     ``frey_faces``                                1965 grey frames of a video, read from the folder ``root``
-    ``fashion_mnist``, ``kmnist``, ``emnist``     through torchvision, downloaded to ``root`` at first use
+    ``fashion_mnist``, ``kmnist``, ``emnist``     by torchvision, downloaded to the folder ``root`` at first use
     ============================================  ====================================================================
 
     Args:
         name: The name of the data set.
-        root: A folder; by default ``~/.cache/pyro_vae`` for what torchvision downloads.
-        num_valid: How many training images, the last ones, to set aside; ``binarized_mnist`` and ``frey_faces`` come
-            split.
-        download: Whether torchvision may download what is not in the folder yet.
+        root: A folder; by default ``~/.cache/pyro_vae`` for torchvision's downloads.
+        num_valid: The number of training images, taken from the end, to use for validation. It has no effect on
+            ``binarized_mnist`` and ``frey_faces``, which have a fixed split.
+        download: Whether torchvision may download files that are not in the folder.
 
     Returns:
-        Images in [0, 1], ``[n, 1, 28, 28]`` (``frey_faces``: ``[n, 1, 28, 20]``): grey, but for ``binarized_mnist``;
-        see :mod:`pyro_vae.data.binarize`.
+        Images in [0, 1], ``[n, 1, 28, 28]`` (``frey_faces``: ``[n, 1, 28, 20]``). They are grey, except those of
+        ``binarized_mnist``; see :mod:`pyro_vae.data.binarize`.
 
     Raises:
-        ValueError: If the name is not known or ``num_valid`` leaves nothing to train on.
-        FileNotFoundError: If a file is not there; the message says where it can be had.
+        ValueError: If the name is unknown, or ``num_valid`` leaves no training data.
+        FileNotFoundError: If a file is missing; the message says where to download it.
+
+    Example:
+        >>> mnist = data.load("mnist")
+        >>> mnist.train.shape, mnist.valid.shape, mnist.test.shape
+        (torch.Size([50000, 1, 28, 28]), torch.Size([10000, 1, 28, 28]), torch.Size([10000, 1, 28, 28]))
     """
     if name == "mnist":
         return load_mnist(num_valid)
@@ -47,4 +52,4 @@ def load(name: str, root: str | Path | None = None, *, num_valid: int = 10_000, 
     if name in TORCHVISION_NAMES:
         return load_from_torchvision(name, root, num_valid, download)
     known = ", ".join(["mnist", "binarized_mnist", "frey_faces", *TORCHVISION_NAMES])
-    raise ValueError(f"name is {name!r}; the data sets are {known}")
+    raise ValueError(f"name is {name!r}; expected one of {known}")

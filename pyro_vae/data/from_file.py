@@ -1,4 +1,4 @@
-"""Data sets from files of arrays. Nothing in a file is ever executed."""
+"""Reads data sets from files of arrays, without executing anything in them."""
 
 from __future__ import annotations
 
@@ -50,17 +50,17 @@ def read_arrays(path: Path) -> dict[str, Tensor]:
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is damaged, or holds something else.
+        ValueError: If it is damaged, or its content is not as expected.
     """
     if path.suffix not in READERS:
-        raise ValueError(f"the data file {str(path)!r} is of another kind; expected one of {', '.join(READERS)}")
+        raise ValueError(f"the data file {str(path)!r} has an unknown format; expected one of {', '.join(READERS)}")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what libraries have to say of a file is for others
+            warnings.simplefilter("ignore")  # warnings of libraries about the file are of no use to the user
             content = READERS[path.suffix](path)
     except (OSError, MemoryError):
         raise
-    except Exception as error:  # nobody lists what libraries raise at content that is not theirs
+    except Exception as error:  # libraries do not document what they raise for invalid files
         raise ValueError(f"the data file {str(path)!r} cannot be read: {reason(error)}") from error
     if not isinstance(content, dict):
         content = {"train": content}
@@ -97,7 +97,7 @@ def _tensor(path: Path, name: str, array: Any) -> Tensor:
     try:
         tensor = as_tensor(array)
         if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise TypeError("it is sparse, quantized, or without content")
+            raise TypeError("it is sparse, quantized or a meta tensor")
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} of the data file {str(path)!r} is not an array of numbers") from error
     return tensor
@@ -141,16 +141,14 @@ def split(name: str, x: Tensor, labels: Tensor | None = None) -> Splits:
 
 
 def _split(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Sets data aside for the parts that are not there."""
+    """Takes missing validation and test data from the training data."""
     missing = [name for name in SPLITS if name not in arrays]
     if not missing:
         return arrays
     n = len(arrays["train"])
     tenth = -(-n // 10)
     if n <= len(missing) * tenth:
-        raise ValueError(
-            f"train of the data file {str(path)!r} has {n} datapoints; too few to set a part of them aside"
-        )
+        raise ValueError(f"train of the data file {str(path)!r} has {n} datapoints, too few to split")
     order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
     kept, *aside = order.split([n - len(missing) * tenth, *[tenth] * len(missing)])
     rows = dict(zip(("train", *missing), (kept, *aside), strict=True))

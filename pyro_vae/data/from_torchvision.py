@@ -1,4 +1,4 @@
-"""Data sets of MNIST's format that torchvision knows how to get."""
+"""Data sets in MNIST's format that torchvision can download."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pyro_vae.data.splits import Splits
 
 __all__ = ["TORCHVISION_NAMES", "load_from_torchvision"]
 
-# The class in torchvision.datasets, and its further arguments.
+# The name of the class in torchvision.datasets, and its further arguments.
 TORCHVISION_NAMES = {
     "fashion_mnist": ("FashionMNIST", {}),
     "kmnist": ("KMNIST", {}),
@@ -17,17 +17,17 @@ TORCHVISION_NAMES = {
 
 
 def load_from_torchvision(name: str, root: str | Path | None, num_valid: int, download: bool) -> Splits:
-    """Loads a data set through torchvision; see :func:`pyro_vae.data.by_name`.
+    """Loads a data set by torchvision; see :func:`pyro_vae.data.load`.
 
     Raises:
         ImportError: If torchvision cannot be imported.
         FileNotFoundError: If the files are not in the folder and cannot be downloaded.
     """
     try:
-        # Imported here, since a torchvision that was built for another torch fails at import, and MNIST needs none.
+        # Imported here, since a torchvision built for another version of torch fails to import, and MNIST needs none.
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:
-        raise ImportError(f"{name} comes through torchvision, which cannot be imported: {error}") from error
+        raise ImportError(f"{name} is loaded by torchvision, which cannot be imported: {error}") from error
     class_name, options = TORCHVISION_NAMES[name]
     root = Path.home() / ".cache" / "pyro_vae" if root is None else Path(root)
     try:

@@ -15,7 +15,7 @@ __all__ = ["load_mnist", "read_idx"]
 
 
 def load_mnist(num_valid: int = 10_000) -> Splits:
-    """MNIST: 60000 training images, of which the last ``num_valid`` are for validation, and 10000 test images."""
+    """MNIST: 60000 training images, the last ``num_valid`` of them for validation, and 10000 test images."""
     folder = resources.files("pyro_vae.data") / "embedded" / "mnist"
     images, labels, test, test_labels = (
         read_idx(gzip.decompress((folder / f"{file}.gz").read_bytes()))
@@ -33,7 +33,7 @@ def read_idx(content: bytes) -> Tensor:
     """Reads an IDX file of unsigned bytes: two zeros, the type (8), the number of dimensions, the dimensions, the data.
 
     Raises:
-        ValueError: If the content is not that.
+        ValueError: If the content has another format.
     """
     ndim = content[3] if len(content) > 3 else 0
     shape = np.frombuffer(content[4 : 4 + 4 * ndim], dtype=">u4").tolist()

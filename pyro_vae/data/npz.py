@@ -1,4 +1,4 @@
-"""Arrays in files of NumPy's."""
+"""Reads arrays from .npz files."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ __all__ = ["read_array", "reason"]
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
-    """Reads one array of a ``.npz`` file; nothing in it is executed.
+    """Reads one array of a ``.npz`` file, without executing anything in it.
 
     Raises:
-        ValueError: If it is not there or cannot be read; the message names the file and the array.
+        ValueError: If it is missing or cannot be read; the message names the file and the array.
     """
     try:
         with path.open("rb") as file:
             return native(np.load(file, allow_pickle=False)[name])
     except OSError as error:
         raise ValueError(f"array {name!r} of {path} cannot be read: {error}") from error
-    except Exception as error:  # nobody lists what libraries raise at content that is not theirs
+    except Exception as error:  # NumPy does not document what it raises for invalid files
         raise ValueError(f"array {name!r} of {path} cannot be read: {reason(error)}") from error
 
 
 def reason(error: Exception) -> str:
-    """Why a file cannot be read, in words of our own: what libraries say of some is how to have their content run."""
+    """Why a file cannot be read. The library's own message is not shown: it may advise to execute pickled objects."""
     if isinstance(error, UnpicklingError) or "pickle" in str(error).lower():
-        return "it holds objects of Python, which may do anything when they are read; expected arrays of numbers"
-    return "it is not there" if isinstance(error, KeyError) else "it is damaged, or not what its name says"
+        return "it has pickled Python objects, which may run any code when loaded; expected arrays of numbers"
+    return "it is missing" if isinstance(error, KeyError) else "it is damaged, or in another format than its name says"

@@ -1,4 +1,4 @@
-"""A data set as tensors: train, valid and test."""
+"""A data set as tensors: training, validation and test data."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Splits"]
 
 @dataclass(frozen=True, repr=False)
 class Splits:
-    """A data set: images in [0, 1], ``[n, channels, height, width]``, and integer labels ``[n]`` where there are any.
+    """A data set: images in [0, 1], ``[n, channels, height, width]``, and integer labels ``[n]`` if there are any.
 
     Attributes:
         train: Training data.
@@ -28,6 +28,11 @@ class Splits:
         train_labels: Labels of the training data, or None.
         valid_labels: Labels of the validation data, or None.
         test_labels: Labels of the test data, or None.
+
+    Example:
+        >>> splits = data.Splits(train=x[:4], valid=x[4:6], test=x[6:])
+        >>> splits.train_labels is None
+        True
     """
 
     train: Tensor
@@ -39,10 +44,10 @@ class Splits:
 
     @classmethod
     def from_uint8(cls, images: Tensor, labels: Tensor, test: Tensor, test_labels: Tensor, num_valid: int) -> Splits:
-        """Scales grey levels 0 to 255 to [0, 1], and makes the last ``num_valid`` training images the validation set.
+        """Scales grey levels from 0, ..., 255 to [0, 1]; the last ``num_valid`` training images are the validation set.
 
         Raises:
-            ValueError: If that would leave no image to train on.
+            ValueError: If that would leave no training image.
         """
         if not isinstance(num_valid, int) or not 0 <= num_valid < len(images):
             raise ValueError(f"num_valid is {num_valid!r}; expected an integer from 0 to {len(images) - 1}")

@@ -1,6 +1,6 @@
-"""Distributions as Pyro wants them."""
+"""Distributions that torch and Pyro lack, or compute less accurately."""
 
-from pyro_vae.distributions import kl_normals as kl_normals  # the divergences are registered by the import
+from pyro_vae.distributions import kl_normals as kl_normals  # the import registers the divergences
 from pyro_vae.distributions.columnwise import Columnwise
 from pyro_vae.distributions.continuous_bernoulli import ContinuousBernoulli
 from pyro_vae.distributions.conversion import as_pyro

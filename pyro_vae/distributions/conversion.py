@@ -1,4 +1,4 @@
-"""Any distribution as one of Pyro's."""
+"""Wraps any distribution as a Pyro distribution."""
 
 from __future__ import annotations
 
@@ -13,10 +13,14 @@ __all__ = ["as_pyro"]
 
 
 def as_pyro(distribution: torch.distributions.Distribution) -> Any:
-    """Returns the distribution itself if it is one of Pyro's, else (torch's own, zuko's flows) wrapped as one.
+    """Returns a Pyro distribution as it is, and any other (of torch or zuko) wrapped as one.
 
     Raises:
         TypeError: If it is not a distribution.
+
+    Example:
+        >>> distributions.as_pyro(torch.distributions.Normal(0.0, 1.0)).log_prob(torch.tensor(0.0))
+        tensor(-0.9189)
     """
     if isinstance(distribution, dist.torch_distribution.TorchDistributionMixin):
         return distribution
@@ -26,7 +30,7 @@ def as_pyro(distribution: torch.distributions.Distribution) -> Any:
 
 
 class _Wrapped(ZukoToPyro):
-    """With the moments and the support of what is wrapped."""
+    """A wrapper that keeps the moments and the support of the wrapped distribution."""
 
     @property
     def mean(self) -> torch.Tensor:
@@ -40,14 +44,14 @@ class _Wrapped(ZukoToPyro):
     def support(self) -> Any:
         try:
             return self.dist.support
-        except NotImplementedError:  # zuko's flows do not say; they end in all real vectors
+        except NotImplementedError:  # zuko's flows do not define it; their values are real vectors
             return constraints.real_vector
 
     def expand(self, *args: Any, **kwargs: Any) -> _Wrapped:
         return _Wrapped(self.dist.expand(*args, **kwargs))
 
 
-# An analytic KL divergence survives the wrapping, so that Pyro's TraceMeanField_ELBO finds it.
+# Closed-form KL divergences between wrapped distributions, so that Pyro's TraceMeanField_ELBO finds them.
 
 
 @register_kl(ZukoToPyro, ZukoToPyro)

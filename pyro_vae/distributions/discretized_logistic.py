@@ -1,4 +1,4 @@
-"""A logistic distribution rounded to the levels of 8-bit pixels."""
+"""A logistic distribution rounded to equally spaced levels, such as those of 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -19,13 +19,19 @@ __all__ = ["DiscretizedLogistic"]
 class DiscretizedLogistic(TorchDistribution):
     """A logistic variable rounded to the nearest of the levels 0, 1 / (levels - 1), ..., 1.
 
-    The lowest level takes all mass below it and the highest all above it (Salimans et al. 2017, equation 2, for one
-    component).
+    The lowest level has all probability below it and the highest level all above it (Salimans et al. 2017, equation 2,
+    for one component).
 
     Args:
-        loc: Location of the logistic, ``[*batch]``, in units in which data are from 0 to 1.
+        loc: The location of the logistic, ``[*batch]``, on the scale where data are from 0 to 1.
         scale: Its scale, ``[*batch]``, in the same units.
         levels: The number of levels, at least 2.
+        validate_args: Whether to check arguments and values; by default Pyro's setting.
+
+    Example:
+        >>> pixels = distributions.DiscretizedLogistic(torch.tensor(0.5), torch.tensor(0.1), levels=256)
+        >>> torch.allclose(pixels.log_prob(torch.arange(256) / 255).exp().sum(), torch.tensor(1.0))
+        True
     """
 
     arg_constraints = {"loc": constraints.real, "scale": constraints.positive}  # noqa: RUF012
@@ -46,14 +52,14 @@ class DiscretizedLogistic(TorchDistribution):
         return DiscretizedLogistic(loc, scale, self.levels, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log of the probability mass at levels that broadcast with ``[*batch]``."""
+        """Log-probabilities in nats, for levels that broadcast with ``[*batch]``."""
         if self._validate_args:
             self._validate_sample(value)
         top = self.levels - 1
         step = (value * top).round()
-        # A level ends precisely where the next begins: these are the same numbers.
+        # A level ends exactly where the next begins: the edges are the same floating-point numbers.
         upper_edge, lower_edge = (step + 0.5) / top, (step - 0.5) / top
-        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)) cancels nothing, in the far tails either.
+        # sigmoid(b) - sigmoid(a) = sigmoid(b) sigmoid(-a) (1 - exp(a - b)), without cancellation even in the far tails.
         lowest, highest = step <= 0, step >= top
         return (
             _log_sigmoid(upper_edge - self.loc, self.scale, is_one=highest)
@@ -62,21 +68,21 @@ class DiscretizedLogistic(TorchDistribution):
         )
 
     def _log_between(self) -> Tensor:
-        """log(1 - exp(-w)), for w = 1 / (scale * (levels - 1)), the width of a level."""
+        """log(1 - exp(-w)), where w = 1 / (scale * (levels - 1)) is the width of a level."""
         steps = self.levels - 1
         wide, narrow = self.scale * steps > 10, self.scale * steps * _largest(self.scale) < 1
         w = 1 / torch.where(narrow, 1, self.scale) / steps
         small, large = torch.where(wide, w, 0), torch.where(wide | narrow, 1, w)
         series = small * (-1 / 2 + small * (1 / 24 - small * small / 2880))
-        log_w = -torch.where(wide, self.scale, 1).log() - math.log(steps)  # where w is less than a float can be, too
+        log_w = -torch.where(wide, self.scale, 1).log() - math.log(steps)  # also where w underflows
         return torch.where(wide, log_w + series, torch.where(narrow, 0, torch.log1p(-torch.exp(-large))))
 
     @property
     def mean(self) -> Tensor:
-        """The mean, ``[*batch]``: a sum over levels, of the probability to lie above each."""
+        """The mean, ``[*batch]``: the sum over levels of the probability of a value above the level."""
         top = self.levels - 1
         mean = torch.zeros_like(self.loc)
-        for step in range(top):  # one at a time, for the memory that an array of images by levels would take
+        for step in range(top):  # one at a time: an array of all levels for all pixels would take much memory
             above = self.loc - (step + 0.5) / top
             is_far = above.abs() > _largest(self.scale) * self.scale
             mean = mean + torch.where(is_far, above > 0, _quotient(above, self.scale, is_far).sigmoid())
@@ -91,12 +97,12 @@ class DiscretizedLogistic(TorchDistribution):
         return ((self.loc + self.scale * noise) * top).round().clamp(0, top) / top
 
 
-# Where a sigmoid is 0 or 1 to rounding its gradient is 0, and that of the quotient it is taken of may be infinite.
-# Their product would be NaN, so quotients are not taken there.
+# Where a sigmoid rounds to 0 or 1 its gradient is 0, while the gradient of its argument, a quotient, may be infinite.
+# Their product would be NaN, so the quotient is not computed there.
 
 
 def _log_sigmoid(difference: Tensor, scale: Tensor, is_one: Tensor) -> Tensor:
-    """The log of the sigmoid of difference / scale, or 0 where the sigmoid is to be 1."""
+    """log(sigmoid(difference / scale)), or 0 where ``is_one``."""
     is_one = is_one | (difference > _largest(scale) * scale)
     return torch.where(is_one, 0, logsigmoid(_quotient(difference, scale, is_one)))
 
@@ -106,6 +112,6 @@ def _quotient(difference: Tensor, scale: Tensor, left_out: Tensor) -> Tensor:
 
 
 def _largest(like: Tensor) -> float:
-    """What the exponential of minus it is 0 of, in the dtype."""
+    """A number z with exp(-z) = 0 in the dtype."""
     limits = torch.finfo(like.dtype)
     return -1.05 * math.log(limits.tiny * limits.eps)

@@ -17,7 +17,13 @@ class HypersphericalUniform(dist.TorchDistribution):
     """The uniform distribution on the unit sphere in d dimensions (Davidson et al. 2018, section 3).
 
     Args:
-        like: A tensor ``[*batch, d]``, of which the distribution takes the shape, the dtype and the device.
+        like: A tensor ``[*batch, d]`` with the shape, dtype and device that draws should have.
+        validate_args: Whether to check values; by default Pyro's setting.
+
+    Example:
+        >>> circle = distributions.HypersphericalUniform(torch.zeros(2))
+        >>> circle.log_prob(circle.sample())  # -log(2 pi)
+        tensor(-1.8379)
     """
 
     arg_constraints = {}  # noqa: RUF012 (torch declares it so)
@@ -35,7 +41,7 @@ class HypersphericalUniform(dist.TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """That of each coordinate, 1 / d, ``[*batch, d]``."""
+        """The variance of each coordinate, 1 / d, ``[*batch, d]``."""
         return torch.full_like(self._like, 1 / self.event_shape[0])
 
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
@@ -44,7 +50,7 @@ class HypersphericalUniform(dist.TorchDistribution):
         return safe_normalize(torch.randn(shape, dtype=self._like.dtype, device=self._like.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Minus the log of the surface area, in nats, ``[*batch]``, at unit vectors ``[*batch, d]``."""
+        """Log-densities with respect to surface area in nats, ``[*batch]``, at unit vectors ``[*batch, d]``."""
         if self._validate_args:
             self._validate_sample(value)
         dim = self.event_shape[0]

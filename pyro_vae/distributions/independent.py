@@ -1,4 +1,4 @@
-"""What a distribution of one event consists of."""
+"""The base distribution of an independent one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["split_independent"]
 
 
 def split_independent(distribution: Any) -> tuple[Any, int]:
-    """The distribution inside of ``Independent`` and of Pyro's wrapping, and how many dimensions that made events."""
+    """The distribution inside ``Independent`` and Pyro's wrappers, and the number of dimensions they made events of."""
     event_dims = 0
     while isinstance(distribution, (Independent, ZukoToPyro)):
         if isinstance(distribution, Independent):

@@ -1,4 +1,4 @@
-"""KL divergences from normals with correlations to independent normals, which neither torch nor Pyro knows."""
+"""KL divergences from correlated normals to independent normals, which neither torch nor Pyro has."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def _kl_correlated_independent(q: MultivariateNormal | LowRankMultivariateNormal
     if not isinstance(p.base_dist, Normal) or p.reinterpreted_batch_ndims != 1:
         raise NotImplementedError
     loc, scale = p.base_dist.loc, p.base_dist.scale
-    # Quotients are squared, not squares divided, which are sooner too large or too small for a float.
+    # Squares of quotients, since quotients of squares would overflow or underflow sooner.
     if isinstance(q, MultivariateNormal):
         variance = (q.scale_tril / scale.unsqueeze(-1)).square().sum(-1)
     else:

@@ -1,4 +1,4 @@
-"""Mixtures, at the cost that a prior over many datapoints can bear."""
+"""Mixtures that are fast enough as priors for many datapoints."""
 
 from __future__ import annotations
 
@@ -14,14 +14,19 @@ __all__ = ["Mixture"]
 
 
 class Mixture(dist.MixtureSameFamily):
-    """Pyro's mixture, for components that share one support, which is then that of the mixture.
+    """Pyro's ``MixtureSameFamily`` for components with the same support, with faster densities and draws.
 
     Args:
-        logits: Unnormalized log-weights, ``[components]``.
-        components: Their distributions, as one of batch shape ``[components]``.
+        logits: Unnormalized log-weights of the components, ``[components]``.
+        components: The components, a distribution with batch shape ``[components]``.
 
     Raises:
         ValueError: If the components have another batch shape.
+
+    Example:
+        >>> components = pyro.distributions.Normal(torch.tensor([-1.0, 1.0]), 0.1)
+        >>> distributions.Mixture(torch.zeros(2), components).sample([5]).shape
+        torch.Size([5])
     """
 
     def __init__(self, logits: Tensor, components: Distribution) -> None:
@@ -35,18 +40,18 @@ class Mixture(dist.MixtureSameFamily):
 
     @constraints.dependent_property
     def support(self) -> Any:
-        """That of the components."""
+        """The support of the components."""
         return self.component_distribution.support
 
     def expand(self, batch_shape: torch.Size, _instance: Any = None) -> ExpandedDistribution:
-        """Repeats the mixture, but not its parameters, of which a density then takes logarithms only once."""
+        """Expands the mixture but not its parameters, so that log-densities take their logarithms only once."""
         return ExpandedDistribution(self, batch_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-densities in nats, ``[*batch]``, at ``[*batch, *event]``."""
         batch_shape = value.shape[: value.ndim - self.event_dim]
         components = self.component_distribution
-        # Expanded, since the transforms of zuko's flows do not broadcast by themselves.
+        # Expanded, since the transforms of zuko's flows do not broadcast.
         value = value.unsqueeze(-1 - self.event_dim).expand(*batch_shape, *components.batch_shape, *self.event_shape)
         return (components.log_prob(value) + self.mixture_distribution.logits).logsumexp(-1)
 
@@ -54,15 +59,15 @@ class Mixture(dist.MixtureSameFamily):
     def sample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws ``[*sample_shape, *event]``.
 
-        Not, as in torch, from all components each time, of which there may be hundreds: each component is drawn from
-        as often as the one that was chosen most.
+        Torch draws from every component for each sample, and there may be hundreds of components. Here each component
+        is drawn from only as often as the component that was chosen most.
         """
         chosen = self.mixture_distribution.sample(sample_shape)
         counts = chosen.flatten().bincount(minlength=self._num_component)
         most = int(counts.max())
         draws = self.component_distribution.sample(torch.Size((most,))).transpose(0, 1)
         wanted = torch.arange(most, device=counts.device) < counts.unsqueeze(-1)
-        by_component = draws[wanted]  # as many of each as it was chosen, in the order of the components
+        by_component = draws[wanted]  # in the order of the components
         sample = torch.empty_like(by_component)
         sample[chosen.flatten().argsort()] = by_component
         return sample.reshape(*chosen.shape, *self.event_shape)

@@ -1,4 +1,4 @@
-"""The Poisson distribution of log-rates."""
+"""The Poisson distribution, parameterized by its log-rate."""
 
 from __future__ import annotations
 
@@ -16,13 +16,18 @@ __all__ = ["Poisson"]
 
 
 class Poisson(TorchDistribution):
-    """Counts with rates exp(log_rate).
+    """Counts with rate exp(log_rate).
 
-    In place of ``torch.distributions.Poisson``, which takes the rate: where that underflows its gradient is NaN. And in
-    float32 its log-probability of a count of a million is wrong by 0.8 nats, a difference of numbers above 10^7.
+    It replaces ``torch.distributions.Poisson``, which takes the rate: if the rate underflows, its gradient is NaN, and
+    in float32 its log-probability of a count of 10^6 is wrong by 0.8 nats, as a difference of numbers above 10^7.
 
     Args:
         log_rate: Logarithms of the rates, ``[*batch]``.
+        validate_args: Whether to check arguments and values; by default Pyro's setting.
+
+    Example:
+        >>> distributions.Poisson(torch.tensor(0.0)).log_prob(torch.tensor(0.0))
+        tensor(-1.)
     """
 
     arg_constraints = {"log_rate": constraints.real}  # noqa: RUF012
@@ -37,11 +42,11 @@ class Poisson(TorchDistribution):
         return Poisson(self.log_rate.expand(batch_shape), validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """The log-probability of counts that broadcast with ``[*batch]``."""
+        """Log-probabilities in nats, for counts that broadcast with ``[*batch]``."""
         if self._validate_args:
             self._validate_sample(value)
         rate = self.mean
-        positive = value.clamp_min(1)  # where the count is 0, what is computed of it is multiplied by 0
+        positive = value.clamp_min(1)  # for a count of 0, the term that uses it is multiplied by 0
         rate_to_count = log_ratio((rate - positive) / positive, self.log_rate - positive.log())
         return value * rate_to_count - (rate - value) - stirling_remainder(value)
 

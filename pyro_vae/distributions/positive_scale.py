@@ -1,4 +1,4 @@
-"""Scales from the outputs of a network."""
+"""Positive scales from the outputs of a network."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["positive_scale"]
 
 
 def positive_scale(raw: Tensor) -> Tensor:
-    """sqrt(softplus(raw)^2 + eps), with eps the precision of the dtype; any shape.
+    """sqrt(softplus(raw)^2 + eps), where eps is the precision of the dtype, for a tensor of any shape.
 
-    It does not overflow (it is linear above), and for locations of order 1, as under a standard normal prior, it does
-    not fall so low that z - loc, of which log q is computed, loses more than half of its digits to rounding. At scales
-    of order 1 it is softplus(raw) to rounding, so that float64 gives the model that float32 was trained as.
+    It is linear for large arguments, so it does not overflow. It has a lower limit, such that for locations of order 1,
+    as under a standard normal prior, z - loc (from which log q is computed) keeps at least half of its digits. Scales
+    of order 1 equal softplus(raw) up to rounding, so a model trained in float32 is the same model in float64.
     """
     return (softplus(raw).square() + torch.finfo(raw.dtype).eps).sqrt()

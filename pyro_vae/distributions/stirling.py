@@ -1,7 +1,7 @@
-"""What log-probabilities of large counts need: differences of huge log-factorials without the huge numbers.
+"""Accurate log-probabilities of large counts, without differences of large log-factorials.
 
-Loader (2000), "Fast and accurate computation of binomial probabilities": by Stirling's formula the parts that are huge
-cancel on paper, rather than in floating point.
+By Stirling's formula the large terms cancel on paper instead of in floating point (Loader 2000, "Fast and accurate
+computation of binomial probabilities").
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ __all__ = ["draw_poisson", "log_ratio", "stirling_remainder"]
 
 
 def stirling_remainder(z: Tensor) -> Tensor:
-    """log Gamma(z + 1) - (z log z - z), for z of at least 0; about log(2 pi z) / 2 where z is large."""
+    """log Gamma(z + 1) - (z log z - z), for z of at least 0; approximately log(2 pi z) / 2 for large z."""
     tiny = torch.finfo(z.dtype).tiny
-    small = z.clamp_max(10)  # where it is used; factorials of the largest overflow
+    small = z.clamp_max(10)  # larger z are not used, and their factorials would overflow
     direct = torch.lgamma(small + 1) - small * small.clamp_min(tiny).log() + small
     inverse = 1 / z.clamp_min(10)
     square = inverse * inverse
@@ -24,11 +24,11 @@ def stirling_remainder(z: Tensor) -> Tensor:
 
 
 def log_ratio(excess: Tensor, difference: Tensor) -> Tensor:
-    """log(a / b), by a / b - 1 (the excess) where a is near b, elsewhere by log a - log b (the difference)."""
+    """log(a / b), from the excess a / b - 1 if a is near b, else from the difference log a - log b."""
     near = excess.abs() < 0.5
     return torch.where(near, torch.log1p(torch.where(near, excess, 0)), difference)
 
 
 def draw_poisson(rate: Tensor) -> Tensor:
-    """Draws a count for each rate; torch's kernels draw in 64-bit integers, which rates of 2^63 and more overflow."""
+    """Draws a count for each rate, at most 2^62, since torch draws 64-bit integers, which would overflow."""
     return torch.poisson(rate.clamp_max(2.0**62))

@@ -1,4 +1,4 @@
-"""What data may be, in words that read well in the message of ``VAE.check``."""
+"""Supports of data, with names that are readable in the messages of ``VAE.check``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["Counts", "FiniteReals", "Levels"]
 
 
 class FiniteReals(constraints.Constraint):
-    """The real numbers; unlike ``torch.distributions.constraints.real`` without the infinities."""
+    """The real numbers, without the infinities that ``torch.distributions.constraints.real`` accepts."""
 
     def check(self, value: Tensor) -> Tensor:
         """Whether each value is finite."""
@@ -20,7 +20,7 @@ class FiniteReals(constraints.Constraint):
 
 
 class Counts(constraints.Constraint):
-    """0, 1, 2 and so on."""
+    """The integers 0, 1, 2, ..., as floats."""
 
     is_discrete = True
 
@@ -33,12 +33,12 @@ class Counts(constraints.Constraint):
 
 
 class Levels(constraints.Constraint):
-    """Equally spaced levels from 0 to 1, as 8-bit pixels are once divided by 255.
+    """Equally spaced levels from 0 to 1, such as 8-bit pixels divided by 255.
 
-    A value may be a hundredth of a step away, since dtypes round k / 255 differently.
+    A value may differ from a level by a hundredth of a step, since dtypes round k / 255 differently.
 
     Args:
-        levels: Their number.
+        levels: The number of levels.
     """
 
     is_discrete = True

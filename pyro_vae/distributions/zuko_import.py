@@ -1,4 +1,4 @@
-"""The package zuko, imported without what its import does to all of torch's distributions."""
+"""Imports zuko without its side effect on all other distributions."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ _validates = Distribution._validate_args
 
 import zuko  # noqa: E402
 
-# zuko switches the validation of every distribution off, torch's and Pyro's included; whether they validate is for
-# Pyro's switch to say. Import zuko from here: a later import does nothing.
+# Importing zuko switches off the validation of every distribution, including torch's and Pyro's, which should depend on
+# Pyro's setting alone. So it is restored here; import zuko only from this module.
 Distribution.set_default_validate_args(_validates)
 
 __all__ = ["zuko"]

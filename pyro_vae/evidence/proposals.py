@@ -18,6 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions.transforms import AffineTransform
 
+from pyro_vae.checks import check_positive
 from pyro_vae.distributions.bijections import is_unbounded
 from pyro_vae.weights import Layout, Program, Terms, sample_sites, terms, terms_at, vectorized
 
@@ -36,8 +37,7 @@ def widened(factor: float) -> Proposal:
         ValueError: If the factor is not positive; when drawing, if a site of the guide has a bounded or discrete
             support, or no mean in closed form.
     """
-    if not 0 < factor < math.inf:
-        raise ValueError(f"factor is {factor!r}; expected a positive number")
+    check_positive("factor", factor)
 
     def proposal(model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> Terms:
         return terms(model, _Widened(factor)(guide), x, num_particles, layout)

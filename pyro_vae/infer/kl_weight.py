@@ -10,6 +10,8 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyro_vae.checks import check_positive
+
 __all__ = ["WeightedLatents", "linear_warm_up"]
 
 
@@ -57,8 +59,7 @@ def linear_warm_up(epochs: float, start: float = 0.0) -> Callable[[float], float
     Raises:
         ValueError: If ``epochs`` is not positive or ``start`` not from 0 to 1.
     """
-    if not epochs > 0:
-        raise ValueError(f"epochs is {epochs!r}; expected a positive number")
+    check_positive("epochs", epochs)
     if not 0 <= start <= 1:
         raise ValueError(f"start is {start!r}; expected a number from 0 to 1")
     return partial(_line, start, epochs)

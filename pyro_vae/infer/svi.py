@@ -15,6 +15,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_structure
 
+from pyro_vae.checks import check_choice
 from pyro_vae.data import Batches
 from pyro_vae.infer.optimizers import as_pyro_optim
 from pyro_vae.infer.pyro_step import BeforeUpdate, PyroStep
@@ -89,10 +90,8 @@ class SVI(pyro.infer.SVI):
         precision: str = "float32",
         before_update: BeforeUpdate | None = None,
     ) -> None:
-        if compile not in (True, False, "graph", "auto"):
-            raise ValueError(f"compile is {compile!r}; expected True, False, 'graph' or 'auto'")
-        if precision not in ("float32", "bfloat16"):
-            raise ValueError(f"precision is {precision!r}; expected 'float32' or 'bfloat16'")
+        check_choice("compile", compile, (True, False, "graph", "auto"))
+        check_choice("precision", precision, ("float32", "bfloat16"))
         if not (isinstance(loss, ELBO) or callable(loss)):
             raise TypeError(f"loss is {loss!r}; expected an ELBO of Pyro or a function of model and guide")
         super().__init__(model, guide, as_pyro_optim(optim), loss, loss_and_grads)

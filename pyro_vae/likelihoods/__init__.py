@@ -1,13 +1,13 @@
 """Likelihoods p(x | z): modules that take latent vectors and return a distribution over data.
 
-A likelihood is any ``nn.Module`` whose ``likelihood(z)``, for z ``[*batch, latent]`` with any leading dimensions,
-returns a distribution with batch shape ``[*batch]`` and the event shape of one datapoint. What data it accepts is the
-``support`` of that distribution: ``VAE.check`` tests data against it once, before any work is done.
+A likelihood is any ``nn.Module`` for which ``likelihood(z)``, with z ``[*batch, latent]``, returns a distribution with
+batch shape ``[*batch]`` and the event shape of one datapoint. It accepts data in the ``support`` of that distribution:
+``VAE.check`` checks data once, before any computation.
 
-Those here are made of a network from ``[*batch, latent]``. Where a value of x has one parameter, its outputs are
-``[*batch, *event]``; where it has several, they are in one more dimension, the last: ``[*batch, *event, 2]`` for a
-location and a scale. So ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and ``nn.convolutional_decoder(latent, (1, 28, 28,
-2))`` both fit images of shape ``[1, 28, 28]``.
+The likelihoods here take a network. If each value of x has one parameter, the network maps ``[*batch, latent]`` to
+``[*batch, *event]``. If it has several, they are in an additional last dimension, such as ``[*batch, *event, 2]`` for a
+location and a scale. So for images of shape ``[1, 28, 28]``, both ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and
+``nn.convolutional_decoder(latent, (1, 28, 28, 2))`` fit.
 
 | data | likelihoods |
 |---|---|

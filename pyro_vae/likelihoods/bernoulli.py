@@ -1,4 +1,4 @@
-"""Binary data."""
+"""A likelihood for binary data."""
 
 from __future__ import annotations
 
@@ -13,10 +13,19 @@ __all__ = ["Bernoulli"]
 
 
 class Bernoulli(nn.Module):
-    """Independent pixels, each Bernoulli with logits from a network (Kingma & Welling 2013, appendix C.1).
+    """Independent Bernoulli values with logits from a network (Kingma & Welling 2013, appendix C.1).
+
+    Data are 0 or 1, as floats. Values between 0 and 1 are accepted with a warning, since the result is then a
+    cross-entropy and not a log-probability.
 
     Args:
         network: Maps latents ``[*batch, latent]`` to logits ``[*batch, *event]``.
+
+    Example:
+        >>> likelihood = likelihoods.Bernoulli(nn.mlp(2, [8], (1, 4, 4)))
+        >>> p_x = likelihood(torch.zeros(8, 2))
+        >>> p_x.log_prob(x).shape
+        torch.Size([8])
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -31,7 +40,7 @@ class Bernoulli(nn.Module):
 
 
 class _Binary(constraints.Constraint):
-    """0 and 1; what lies between passes, as it does in much of the literature, but not in silence."""
+    """0 and 1; values in between are accepted with a warning, since much of the literature uses them."""
 
     range = (0.0, 1.0)
 
@@ -39,8 +48,8 @@ class _Binary(constraints.Constraint):
         inside = constraints.unit_interval.check(value)
         if inside.all() and ((value != 0) & (value != 1)).any():
             warn(
-                "x has grey values, for which a Bernoulli gives a cross-entropy and not a log-probability; "
-                "binarize them (pyro_vae.data.binarize) where log p(x) is wanted"
+                "x has grey values, for which a Bernoulli likelihood is a cross-entropy and not a log-probability; "
+                "to estimate log p(x), binarize them (pyro_vae.data.binarize)"
             )
         return inside
 
@@ -53,14 +62,14 @@ class _Pixels(dist.Bernoulli):
 
 
 class _Image(dist.Independent):
-    """Pixels as one event, of which the log-probability is cheaper than pixel by pixel where no gradient is wanted."""
+    """All pixels as one event, with a faster log-probability where no gradient is needed."""
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
         if logits.requires_grad or value.requires_grad or logits.dtype not in (torch.float32, torch.float64):
             return super().log_prob(value)
-        # log p = sum x l - max(l, 0) + log sigmoid(|l|), with one logarithm for a product of many sigmoids: each is
-        # from 1/2 to 1, so that a product of up to 120 does not underflow.
+        # log p = sum x l - max(l, 0) + log sigmoid(|l|), with one logarithm for the product of many sigmoids: each is
+        # between 1/2 and 1, so a product of up to 120 does not underflow.
         logits = logits.flatten(-self.reinterpreted_batch_ndims)
         positive = logits.clamp_min(0)
         log_prob = (logits * value.flatten(-self.reinterpreted_batch_ndims)).sub_(positive).sum(-1)

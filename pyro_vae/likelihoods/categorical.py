@@ -1,4 +1,4 @@
-"""Classes."""
+"""A likelihood for classes."""
 
 from __future__ import annotations
 
@@ -14,24 +14,29 @@ __all__ = ["Categorical"]
 class _Classes(dist.Categorical):
     @property
     def mean(self) -> Tensor:
-        """The mean of the class number."""
+        """The mean of the class index."""
         return self.probs @ torch.arange(self._num_events, dtype=self.probs.dtype, device=self.probs.device)
 
 
 class Categorical(nn.Module):
-    """Independent values, each one of so many classes, with logits from a network.
+    """Independent categorical values with logits from a network.
 
-    With 256 classes, a pixel has any distribution over its levels (van den Oord et al. 2016, section 2.2).
+    With 256 classes, a pixel has an arbitrary distribution over its levels (van den Oord et al. 2016, section 2.2).
 
-    Data are class numbers 0, 1, ..., classes - 1, of dtype ``int64``; a posterior's network has to take such. The mean
-    is that of the number, which says something where the classes are ordered, as levels are; where they are not, take
-    ``likelihood(z).base_dist.probs``.
+    Data are class indices 0, 1, ..., classes - 1 of dtype ``int64``, which the network of the posterior must accept
+    (:class:`pyro_vae.nn.OneHot`). ``mean`` is the mean of the index, which is meaningful for ordered classes such as
+    grey levels; for others use ``likelihood(z).base_dist.probs``.
 
     Args:
         network: Maps latents ``[*batch, latent]`` to logits ``[*batch, *event, classes]``.
 
     Raises:
-        ValueError: If (when called) the logits have no dimension but the last beyond those of the batch.
+        ValueError: When called, if the logits have no dimension for the classes.
+
+    Example:
+        >>> likelihood = likelihoods.Categorical(nn.mlp(2, [8], (5, 3)))  # 5 values of 3 classes
+        >>> likelihood(torch.zeros(4, 2)).sample().shape
+        torch.Size([4, 5])
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Grey pixels."""
+"""A likelihood for values in [0, 1]."""
 
 from __future__ import annotations
 
@@ -12,15 +12,20 @@ __all__ = ["ContinuousBernoulli"]
 
 
 class ContinuousBernoulli(nn.Module):
-    """Independent pixels from 0 to 1, each continuous Bernoulli (Loaiza-Ganem & Cunningham 2019, section 3).
+    """Independent continuous Bernoulli values in [0, 1] (Loaiza-Ganem & Cunningham 2019, section 3).
 
-    It is the Bernoulli's cross-entropy with the normalizing constant that makes it a density on grey values. Being a
-    density, it may exceed 1: evidence in nats is not comparable with that of discrete pixels.
+    It is the exponential of the negative Bernoulli cross-entropy, normalized to a density on [0, 1]. A density may
+    exceed 1, so log p(x) is not comparable with that of a likelihood for discrete pixels.
 
     Data are any values in [0, 1].
 
     Args:
         network: Maps latents ``[*batch, latent]`` to logits ``[*batch, *event]``.
+
+    Example:
+        >>> likelihood = likelihoods.ContinuousBernoulli(nn.mlp(2, [8], (1, 4, 4)))
+        >>> likelihood(torch.zeros(8, 2)).log_prob(torch.rand(8, 1, 4, 4)).shape
+        torch.Size([8])
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Which dimensions of what a network returns are what."""
+"""The batch, event and parameter dimensions of a network's outputs."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ __all__ = ["as_event", "check_parameters", "split_parameters"]
 
 
 def as_event(distribution: TorchDistribution, z: Tensor) -> TorchDistribution:
-    """Makes one event of all dimensions of the distribution but the batch dimensions of z ``[*batch, latent]``."""
+    """Makes one event of all batch dimensions of the distribution except those of z ``[*batch, latent]``."""
     return distribution.to_event(len(distribution.batch_shape) - (z.ndim - 1))
 
 
 def check_parameters(name: str, parameters: Tensor, z: Tensor, expected: str) -> Tensor:
-    """Returns the parameters ``[*batch, *event, count]`` that a network made of z ``[*batch, latent]``.
+    """Returns the parameters ``[*batch, *event, count]`` that a network computed from z ``[*batch, latent]``.
 
     Raises:
-        ValueError: If they have too few dimensions; the message has the name of the likelihood and what is expected.
+        ValueError: If they have too few dimensions; the message names the likelihood and what is expected.
     """
     if parameters.ndim <= z.ndim:
         raise ValueError(_message(name, parameters, z, expected))
@@ -25,10 +25,10 @@ def check_parameters(name: str, parameters: Tensor, z: Tensor, expected: str) ->
 
 
 def split_parameters(name: str, parameters: Tensor, z: Tensor, *names: str) -> tuple[Tensor, ...]:
-    """Splits ``[*batch, *event, count]`` into ``count`` tensors ``[*batch, *event]``, one for each of the names.
+    """Splits ``[*batch, *event, count]`` into ``count`` tensors ``[*batch, *event]``, one for each name.
 
     Raises:
-        ValueError: If they are not so many; the message has the name of the likelihood.
+        ValueError: If the last dimension has another size; the message contains the name of the likelihood.
     """
     expected = f"{len(names)} ({', '.join(names)})"
     if check_parameters(name, parameters, z, expected).shape[-1] != len(names):

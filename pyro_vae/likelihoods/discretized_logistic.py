@@ -1,4 +1,4 @@
-"""8-bit pixels."""
+"""A likelihood for 8-bit pixels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ __all__ = ["DiscretizedLogistic"]
 
 
 class DiscretizedLogistic(nn.Module):
-    """Independent pixels of 256 levels, each a logistic variable rounded to a level (Kingma et al. 2016).
+    """Independent pixels with 256 levels, each a logistic variable rounded to a level (Kingma et al. 2016).
 
-    It gives a probability to levels, so that the evidence is bounded by 0 and in bits per pixel comparable with that of
-    other models of 8-bit pixels. The scale is softplus(raw) and a tenth of a level; at that scale a level
-    at the location has more than 98% of the probability, and below it little is gained but large gradients.
+    It gives probabilities to levels, so log p(x) is at most 0, and in bits per pixel comparable with that of other
+    models of 8-bit pixels. The scale is softplus(raw) plus a tenth of a level: at that scale the level at the location
+    has more than 98% of the probability; smaller scales would gain little and make gradients large.
 
     Data are the levels k / (levels - 1), from 0 to 1: 8-bit pixels divided by 255.
 
@@ -28,7 +28,13 @@ class DiscretizedLogistic(nn.Module):
         levels: The number of levels, at least 2.
 
     Raises:
-        ValueError: If ``levels`` is not an integer of at least 2, or (when called) the last dimension is not of size 2.
+        ValueError: If ``levels`` is not an integer of at least 2; when called, if the last dimension is not of size 2.
+
+    Example:
+        >>> likelihood = likelihoods.DiscretizedLogistic(nn.mlp(2, [8], (1, 4, 4, 2)))
+        >>> pixels = torch.randint(256, (8, 1, 4, 4)) / 255
+        >>> bool((likelihood(torch.zeros(8, 2)).log_prob(pixels) < 0).all())
+        True
     """
 
     def __init__(self, network: nn.Module, levels: int = 256) -> None:

@@ -1,4 +1,4 @@
-"""Data of which some values are missing."""
+"""A likelihood for data with missing values."""
 
 from __future__ import annotations
 
@@ -18,14 +18,23 @@ __all__ = ["Incomplete"]
 
 
 class Incomplete(nn.Module):
-    """Another likelihood, for data with missing values: what is NaN is left out (Mattei & Frellsen 2019, section 2).
+    """Another likelihood for data with missing values, marked by NaN and left out (Mattei & Frellsen 2019, section 2).
 
-    The density is that of the values that are there, so log p(x) is that of the observed part of each datapoint: exact
-    if values are missing at random. The posterior gets the same data; ``nn.FillMissing`` puts zeros in the gaps for its
-    network. Fill them in afterwards with ``evidence.impute``.
+    The density is that of the observed values, so log p(x) is that of the observed part of each datapoint, which is
+    correct if values are missing at random. The posterior gets the same data; wrap its network in ``nn.FillMissing``
+    to replace NaN by zero. ``evidence.impute`` fills in the missing values after training.
 
     Args:
-        likelihood: A likelihood whose values are independent given z, of any shape. Data are floating-point.
+        likelihood: A likelihood whose values are independent given z, with any event shape. Data are floats.
+
+    Raises:
+        ValueError: When called, if the values are not independent given z.
+
+    Example:
+        >>> likelihood = likelihoods.Incomplete(likelihoods.Normal(nn.mlp(2, [8], (3,)), scale=1.0))
+        >>> data = torch.tensor([[1.0, float("nan"), 0.0]])
+        >>> likelihood(torch.zeros(1, 2)).log_prob(data).isfinite()
+        tensor([True])
     """
 
     def __init__(self, likelihood: nn.Module) -> None:
@@ -33,11 +42,7 @@ class Incomplete(nn.Module):
         self.likelihood = likelihood
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
-        """Returns p(x | z), which accepts NaN, of the shapes of the likelihood; its draws are complete.
-
-        Raises:
-            ValueError: If the values are not independent given z.
-        """
+        """Returns p(x | z) with the shapes of the other likelihood. It accepts NaN; its draws are complete."""
         return _Incomplete(as_pyro(self.likelihood(z)))
 
 
@@ -49,18 +54,18 @@ class _Incomplete(dist.TorchDistribution):
         self.each, dims = split_independent(complete)
         if self.each.event_shape:
             raise ValueError(
-                f"an incomplete likelihood needs values that are independent given z; a {type(self.each).__name__} has "
+                f"Incomplete expects values that are independent given z; a {type(self.each).__name__} has "
                 f"event shape {list(self.each.event_shape)}"
             )
         self.complete, self.dims = complete, dims
         super().__init__(complete.batch_shape, complete.event_shape, validate_args=False)
 
     @property
-    def has_rsample(self) -> bool:  # type: ignore[override]
+    def has_rsample(self) -> bool:  # type: ignore[override]  # a class attribute in torch
         return self.complete.has_rsample
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]
+    def support(self) -> constraints.Constraint:
         return constraints.independent(_OrMissing(self.each.support), self.dims)
 
     @property
@@ -82,13 +87,13 @@ class _Incomplete(dist.TorchDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         missing = value.isnan()
-        # A number that is possible, in the place of what is missing: NaN would spoil the gradient.
+        # Missing values are replaced by a value in the support: NaN would make the gradient NaN.
         each = self.each.log_prob(torch.where(missing, _possible(self.each.support, value), value))
         return each.masked_fill(missing, 0.0).flatten(-self.dims).sum(-1) if self.dims else each.masked_fill(missing, 0)
 
 
 def _possible(support: Any, value: Tensor) -> Tensor:
-    """A number in the support: that which zero is mapped to, or zero where there is no such map, as for counts."""
+    """A value in the support: the image of zero under the bijection to it, or zero if there is none, as for counts."""
     if isinstance(support, ColumnSupports):
         return support.possible(value)
     zero = value.new_zeros(())

@@ -1,4 +1,4 @@
-"""Counts that vary more than Poisson's."""
+"""Likelihoods for overdispersed counts."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ __all__ = ["HeterogeneousNegativeBinomial", "NegativeBinomial"]
 
 
 class NegativeBinomial(nn.Module):
-    """Independent counts of mean m(z) and variance m + m^2 / r, of one r for all datapoints (Lopez et al. 2018).
+    """Independent counts with mean m(z) and variance m + m^2 / r, the same r for all datapoints (Lopez et al. 2018).
 
-    r is the inverse dispersion. To learn one for each feature, as is usual for genes:
+    r is the inverse dispersion. To learn one for each feature, as is usual for genes, use
     ``NegativeBinomial(network, PositiveParameter(torch.ones(genes)))``.
 
     Data are counts 0, 1, 2, ... as floats.
 
     Args:
-        network: Maps latents ``[*batch, latent]`` to the logs of means, ``[*batch, *event]``.
-        inverse_dispersion: A positive number; or a module that takes nothing and returns positive numbers that
+        network: Maps latents ``[*batch, latent]`` to log-means ``[*batch, *event]``.
+        inverse_dispersion: A positive number; or a module that takes no input and returns positive numbers that
             broadcast with ``[*event]``, such as :class:`PositiveParameter`.
 
     Raises:
-        ValueError: If the inverse dispersion is not a positive number or a module.
+        ValueError: If the inverse dispersion is neither a positive number nor a module.
+
+    Example:
+        >>> inverse_dispersion = likelihoods.PositiveParameter(torch.ones(5))
+        >>> likelihood = likelihoods.NegativeBinomial(nn.mlp(2, [8], (5,)), inverse_dispersion)
+        >>> likelihood(torch.zeros(3, 2)).sample().shape
+        torch.Size([3, 5])
     """
 
     def __init__(self, network: nn.Module, inverse_dispersion: float | nn.Module) -> None:
@@ -41,15 +47,21 @@ class NegativeBinomial(nn.Module):
 
 
 class HeterogeneousNegativeBinomial(nn.Module):
-    """Independent counts as of :class:`NegativeBinomial`, each with an inverse dispersion of its own (Hilbe 2011).
+    """Independent counts as in :class:`NegativeBinomial`, with an inverse dispersion that depends on z (Hilbe 2011).
 
     Data are counts 0, 1, 2, ... as floats.
 
     Args:
-        network: Maps latents ``[*batch, latent]`` to ``[*batch, *event, 2]``: logs of means and of inverse dispersions.
+        network: Maps latents ``[*batch, latent]`` to ``[*batch, *event, 2]``: log-means and the logs of inverse
+            dispersions.
 
     Raises:
-        ValueError: If (when called) the last dimension is not of size 2.
+        ValueError: When called, if the last dimension is not of size 2.
+
+    Example:
+        >>> likelihood = likelihoods.HeterogeneousNegativeBinomial(nn.mlp(2, [8], (5, 2)))
+        >>> likelihood(torch.zeros(3, 2)).sample().shape
+        torch.Size([3, 5])
     """
 
     def __init__(self, network: nn.Module) -> None:

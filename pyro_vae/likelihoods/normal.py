@@ -1,4 +1,4 @@
-"""Real data with normal noise: its scale fixed, learned and shared, or different from pixel to pixel."""
+"""Likelihoods for real data: normal noise with a fixed, a learned or a varying scale."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from pyro_vae.checks import check_positive
 from pyro_vae.distributions.supports import FiniteReals
 from pyro_vae.likelihoods.dimensions import as_event, split_parameters
-from pyro_vae.likelihoods.positive import as_positive, check_positive
+from pyro_vae.likelihoods.positive import as_positive
 
 __all__ = ["HeteroscedasticNormal", "Normal"]
 
@@ -20,21 +21,26 @@ class _Normal(dist.Normal):
 
 
 class Normal(nn.Module):
-    """Independent values N(loc(z), scale^2), of one scale for all datapoints (Kingma & Welling 2013, appendix C.2).
+    """Independent values N(loc(z), scale^2), the same scale for all datapoints (Kingma & Welling 2013, appendix C.2).
 
-    With a fixed scale the log-likelihood is a squared error, weighted by 1 / (2 scale^2). A learned scale finds that
-    weight by itself (Rybkin et al. 2021): ``Normal(network, PositiveParameter(1.0))``.
+    With a fixed scale the negative log-likelihood is the squared error times 1 / (2 scale^2), plus a constant. With a
+    learned scale this weight is learned too (Rybkin et al. 2021): ``Normal(network, PositiveParameter(1.0))``.
 
     Data are any finite real numbers.
 
     Args:
         network: Maps latents ``[*batch, latent]`` to locations ``[*batch, *event]``.
-        scale: A positive number; or a module that takes nothing and returns positive scales that broadcast with
-            ``[*event]``, such as :class:`PositiveParameter`, which has a floor for the reason given in
-            :class:`HeteroscedasticNormal`.
+        scale: A positive number; or a module that takes no input and returns positive scales that broadcast with
+            ``[*event]``, such as :class:`PositiveParameter` (which has a floor, for the reason given in
+            :class:`HeteroscedasticNormal`).
 
     Raises:
-        ValueError: If the scale is not a positive number or a module.
+        ValueError: If the scale is neither a positive number nor a module.
+
+    Example:
+        >>> likelihood = likelihoods.Normal(nn.mlp(2, [8], (5,)), likelihoods.PositiveParameter(1.0))
+        >>> likelihood(torch.zeros(3, 2)).log_prob(torch.zeros(3, 5)).shape
+        torch.Size([3])
     """
 
     def __init__(self, network: nn.Module, scale: float | nn.Module) -> None:
@@ -48,12 +54,12 @@ class Normal(nn.Module):
 
 
 class HeteroscedasticNormal(nn.Module):
-    """Independent values N(loc(z), scale(z)^2), each with a scale of its own: floor + softplus(raw).
+    """Independent values N(loc(z), scale(z)^2), each with its own scale, floor + softplus(raw).
 
-    The likelihood of normal noise is unbounded: where a network fits one value exactly, its density grows without
-    limit as the scale falls, and training ends there (Mattei & Frellsen 2018, section 2). The floor bounds it. It
-    should be the error with which data are known, in their units; 8-bit pixels divided by 255 are rounded with an
-    error of standard deviation 1 / (255 sqrt(12)), which is 0.0011.
+    A normal likelihood is unbounded: if the network fits a value exactly, the density grows without limit as the scale
+    falls, and training diverges (Mattei & Frellsen 2018, section 2). The floor bounds it. Set it to the measurement
+    error of the data, in their units; 8-bit pixels divided by 255 have a rounding error with standard deviation
+    1 / (255 sqrt(12)) = 0.0011.
 
     Data are any finite real numbers.
 
@@ -62,7 +68,12 @@ class HeteroscedasticNormal(nn.Module):
         floor: The smallest scale.
 
     Raises:
-        ValueError: If the floor is not positive, or (when called) the last dimension is not of size 2.
+        ValueError: If the floor is not a positive number; when called, if the last dimension is not of size 2.
+
+    Example:
+        >>> likelihood = likelihoods.HeteroscedasticNormal(nn.mlp(2, [8], (5, 2)))
+        >>> bool((likelihood(torch.zeros(3, 2)).stddev >= 1e-3).all())
+        True
     """
 
     def __init__(self, network: nn.Module, floor: float = 1e-3) -> None:

@@ -1,4 +1,4 @@
-"""Counts."""
+"""A likelihood for counts."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ __all__ = ["Poisson"]
 
 
 class Poisson(nn.Module):
-    """Independent counts, each Poisson with a log-rate from a network.
+    """Independent Poisson counts with log-rates from a network.
 
     Data are counts 0, 1, 2, ... as floats.
 
     Args:
         network: Maps latents ``[*batch, latent]`` to log-rates ``[*batch, *event]``.
+
+    Example:
+        >>> likelihood = likelihoods.Poisson(nn.mlp(2, [8], (5,)))
+        >>> likelihood(torch.zeros(3, 2)).sample().shape
+        torch.Size([3, 5])
     """
 
     def __init__(self, network: nn.Module) -> None:

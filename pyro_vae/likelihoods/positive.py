@@ -1,44 +1,46 @@
-"""Positive numbers that all datapoints share: fixed, or learned."""
+"""Positive parameters of likelihoods that all datapoints share, fixed or learned."""
 
 from __future__ import annotations
-
-import math
-from numbers import Real
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PositiveParameter", "as_positive", "check_positive"]
+from pyro_vae.checks import check_positive
+
+__all__ = ["PositiveParameter", "as_positive"]
 
 
 class PositiveParameter(nn.Module):
-    """A positive number, or one for each of an array of values, to be learned: floor + exp(raw).
+    """A learned positive number, or an array of them: floor + exp(raw).
 
     Args:
         initial: The initial value: a number, or a tensor that broadcasts with the event shape.
-        floor: What it cannot fall below.
+        floor: The lower limit of the values.
 
     Raises:
-        ValueError: If the floor is not positive, or an initial value is not above it.
+        ValueError: If the floor is not a positive number, or an initial value is not above it.
+
+    Example:
+        >>> likelihoods.PositiveParameter(torch.tensor([1.0, 2.0]))()
+        tensor([1., 2.], grad_fn=<AddBackward0>)
     """
 
     def __init__(self, initial: float | Tensor, floor: float = 1e-3) -> None:
         super().__init__()
-        check_positive("floor", floor)
+        self.floor = floor = check_positive("floor", floor)
         initial = torch.as_tensor(initial, dtype=torch.get_default_dtype())
         if not ((initial > floor) & initial.isfinite()).all():
             raise ValueError(f"initial is {initial.tolist()}; expected finite values above the floor, {floor}")
         self.initial = initial.tolist()
         self.raw = nn.Parameter((initial - floor).log())
-        self.floor = floor
 
     def forward(self) -> Tensor:
-        """Returns the value, of the shape of the initial one."""
+        """Returns the values, with the shape of the initial ones."""
         return self.floor + self.raw.exp()
 
 
 class _Constant(nn.Module):
-    """A number that is not learned, and follows ``.to``."""
+    """A fixed number, as a buffer that ``.to`` moves."""
 
     value: Tensor
 
@@ -51,20 +53,11 @@ class _Constant(nn.Module):
 
 
 def as_positive(name: str, value: float | nn.Module) -> nn.Module:
-    """Returns a module that returns a positive tensor: the value itself, or a constant if it is a number.
+    """Returns a module that returns a positive tensor: the value itself if it is a module, else a constant.
 
     Raises:
-        ValueError: If it is a number that is not positive, or neither; the message has the name.
+        ValueError: If it is neither a positive number nor a module; the message contains the name.
     """
-    return value if isinstance(value, nn.Module) else _Constant(check_positive(name, value))
-
-
-def check_positive(name: str, value: float) -> float:
-    """Returns the value if it is a positive, finite number.
-
-    Raises:
-        ValueError: If not; the message has the name.
-    """
-    if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
-        raise ValueError(f"{name} is {value!r}; expected a positive number, or a module such as PositiveParameter")
-    return float(value)
+    if isinstance(value, nn.Module):
+        return value
+    return _Constant(check_positive(name, value, "a positive number, or a module such as PositiveParameter"))

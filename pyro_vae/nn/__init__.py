@@ -1,6 +1,6 @@
-"""Networks to put inside likelihoods and posteriors. They broadcast over leading dimensions.
+"""Networks for likelihoods and posteriors. They broadcast over leading dimensions.
 
-Any module that does so works instead, and :class:`Broadcast` makes one of a module that takes one batch dimension.
+Any other module that broadcasts can be used as well; :class:`Broadcast` wraps modules that take one batch dimension.
 """
 
 from pyro_vae.nn.broadcast import Broadcast

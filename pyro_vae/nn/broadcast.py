@@ -1,4 +1,4 @@
-"""Any number of leading dimensions for networks that take one."""
+"""Makes networks that take one batch dimension accept any number."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["Broadcast"]
 
 
 class Broadcast(nn.Module):
-    """Makes a network from ``[n, *inputs]`` to ``[n, *outputs]`` one for inputs ``[*batch, *inputs]``.
+    """Turns a network from ``[n, *inputs]`` to ``[n, *outputs]`` into one from ``[*batch, *inputs]``.
 
     Convolutions and most networks for images take one batch dimension; likelihoods and posteriors are called with any
-    number, such as particles and datapoints. This flattens the leading dimensions and restores them.
+    number, such as particles and datapoints. This module flattens the leading dimensions and restores them afterwards.
 
     Args:
         network: A module that treats the rows of its input independently.
@@ -21,6 +21,11 @@ class Broadcast(nn.Module):
 
     Raises:
         ValueError: If ``event_dims`` is not an integer of at least 0.
+
+    Example:
+        >>> network = nn.Broadcast(torch.nn.Conv2d(1, 3, kernel_size=2), event_dims=3)
+        >>> network(torch.zeros(5, 7, 1, 4, 4)).shape
+        torch.Size([5, 7, 3, 3, 3])
     """
 
     def __init__(self, network: nn.Module, event_dims: int) -> None:
@@ -42,5 +47,5 @@ class Broadcast(nn.Module):
         return y.reshape(*batch, *y.shape[1:])
 
     def extra_repr(self) -> str:
-        """What ``print`` says beside the network."""
+        """The arguments that ``print`` shows."""
         return f"event_dims={self.event_dims}"

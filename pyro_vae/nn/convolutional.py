@@ -1,4 +1,4 @@
-"""Convolutional networks for images of any size: an encoder, and the decoder that mirrors it."""
+"""Convolutional networks for images of any size: an encoder, and a decoder that mirrors it."""
 
 from __future__ import annotations
 
@@ -26,20 +26,26 @@ def convolutional_encoder(
 ) -> nn.Sequential:
     """Convolutions with stride 2, then a linear layer: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
 
-    Each convolution (3x3) halves height and width, rounding up, so that any size of image will do.
+    Each convolution (3x3) halves height and width, rounding up, so images may have any size.
 
     Args:
         inputs: The shape of one image, ``(channels, height, width)``.
         outputs: The shape of one output, an integer for a vector.
-        channels: The number of channels after each halving.
-        activation: Makes the nonlinearities.
-        block: Makes what comes between a halving and its nonlinearity, given the number of channels: a module from
-            ``[n, channels, height, width]`` to the same shape, such as :class:`ResidualBlock`. By default nothing. One
-            with batch statistics would make the log-weight of a datapoint depend on the others.
+        channels: The number of channels after each convolution.
+        activation: A function that makes a nonlinearity.
+        block: A function that makes a module to put between a convolution and its nonlinearity, given the number of
+            channels. The module keeps the shape ``[n, channels, height, width]``, as :class:`ResidualBlock` does; by
+            default it is the identity. With batch normalization, the log-weight of a datapoint would depend on the
+            other datapoints.
 
     Raises:
         ValueError: If a size is not a positive integer, ``inputs`` is not the shape of an image, or the image is too
             small to be halved that often.
+
+    Example:
+        >>> network = nn.convolutional_encoder((1, 28, 28), 10, block=nn.ResidualBlock)
+        >>> network(torch.zeros(8, 1, 28, 28)).shape
+        torch.Size([8, 10])
     """
     colors, height, width = _image_shape("inputs", inputs, dims=(3,))
     channels = as_shape("channels", channels)
@@ -59,23 +65,28 @@ def convolutional_decoder(
 ) -> nn.Sequential:
     """A linear layer, then transposed convolutions with stride 2: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
 
-    It mirrors :func:`convolutional_encoder`, of which the channels are reversed: each convolution doubles height and
-    width, less one where the encoder rounded up. The kernels are 4x4, so that each pixel is reached by 2x2 of their
-    weights; where the stride does not divide the kernel, some pixels are reached more often, which shows as a
-    checkerboard (Odena et al. 2016). They start as what Odena et al. recommend, repeated pixels and a 3x3 convolution,
-    and cost a fraction of it.
+    It mirrors :func:`convolutional_encoder` with the channels in reverse order: each convolution doubles height and
+    width, minus one where the encoder rounded up. The kernels are 4x4, so every output pixel depends on 2x2 of their
+    weights; if the stride does not divide the kernel size, the number differs between pixels, which causes checkerboard
+    patterns (Odena et al. 2016). Initially each convolution is what Odena et al. recommend, repeated pixels followed by
+    a 3x3 convolution, at a fraction of the cost.
 
     Args:
         inputs: The shape of one input, an integer for a vector.
         outputs: The shape of one output, ``(channels, height, width)``, or ``(channels, height, width, parameters)``
-            for a likelihood that has several parameters for each pixel.
-        channels: The number of channels before each doubling.
-        activation: Makes the nonlinearities.
-        block: Makes what comes before each nonlinearity, as in :func:`convolutional_encoder`.
+            for a likelihood with several parameters for each pixel.
+        channels: The number of channels before each convolution.
+        activation: A function that makes a nonlinearity.
+        block: A function that makes a module to put before each nonlinearity, as in :func:`convolutional_encoder`.
 
     Raises:
         ValueError: If a size is not a positive integer, ``outputs`` is not the shape of an image, or the image is too
             small to be halved that often.
+
+    Example:
+        >>> network = nn.convolutional_decoder(10, (1, 28, 28))
+        >>> network(torch.zeros(8, 10)).shape
+        torch.Size([8, 1, 28, 28])
     """
     colors, height, width, *parameters = _image_shape("outputs", outputs, dims=(3, 4))
     channels = as_shape("channels", channels)
@@ -97,40 +108,40 @@ def _image_shape(name: str, sizes: Sequence[int], dims: Sequence[int]) -> tuple[
 
 
 def _halved(name: str, size: tuple[int, int], times: int) -> list[tuple[int, int]]:
-    """The sizes ``(height, width)`` of an image that is halved again and again, from the largest."""
+    """The sizes ``(height, width)`` of an image that is halved repeatedly, from the largest to the smallest."""
     sizes = [size]
     for _ in range(times):
         height, width = sizes[-1]
         if min(height, width) == 1:
             raise ValueError(
                 f"{name} has height and width {size[0]} x {size[1]}; expected more than {2 ** (times - 1)} of each for "
-                f"{times} halvings, one for each of the channels"
+                f"{times} halvings, one for each number of channels"
             )
         sizes.append(((height + 1) // 2, (width + 1) // 2))
     return sizes
 
 
-# Initial weights are those of He et al. 2015. PyTorch's would divide the differences between datapoints by three at
-# each convolution, so that deep networks began blind.
+# Initial weights are those of He et al. 2015. With PyTorch's, each convolution divides the differences between
+# datapoints by three, so that the outputs of a deep network hardly depend on its inputs at first.
 
 
 def _halving(fan_in: int, fan_out: int) -> nn.Conv2d:
     convolution = nn.Conv2d(fan_in, fan_out, 3, stride=2, padding=1)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # not None, since bias=True
     return convolution
 
 
 @torch.no_grad()
 def _doubling(fan_in: int, fan_out: int, size: tuple[int, int]) -> nn.ConvTranspose2d:
-    """A transposed convolution to images of the given size: twice that of its inputs, or one less if that is odd."""
+    """A transposed convolution to images of a given size: twice the size of its inputs, or one less if odd."""
     odd = (size[0] % 2, size[1] % 2)
     padding = (1 + odd[0], 1 + odd[1])
     convolution = nn.ConvTranspose2d(fan_in, fan_out, 4, stride=2, padding=padding, output_padding=odd)
     kernel = nn.init.kaiming_normal_(torch.empty(fan_in, fan_out, 3, 3), mode="fan_out", nonlinearity="relu")
-    # To repeat pixels 2x2 and convolve with a 3x3 kernel is to add up its four shifts.
+    # Repeating pixels 2x2 and convolving with a 3x3 kernel is the same as adding up its four shifts.
     convolution.weight.copy_(avg_pool2d(pad(kernel, (1, 1, 1, 1)), 2, stride=1, divisor_override=1))
-    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]
+    nn.init.zeros_(convolution.bias)  # type: ignore[arg-type]  # not None, since bias=True
     return convolution
 
 

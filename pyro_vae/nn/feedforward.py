@@ -1,4 +1,4 @@
-"""What all perceptrons share: layers from one shape to another."""
+"""Feedforward networks from one shape to another, shared by all perceptrons."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def feedforward(
     outputs: int | Sequence[int],
     layer: Callable[[int, int], Sequence[nn.Module]],
 ) -> nn.Sequential:
-    """Hidden layers, then a linear one, between vectors or arrays: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
+    """Hidden layers and then a linear layer: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
 
     Args:
         inputs: The shape of one input, an integer for a vector; arrays are flattened.
-        hidden: The width of each hidden layer; none for a linear map.
+        hidden: The width of each hidden layer; an empty list for a linear map.
         outputs: The shape of one output, an integer for a vector.
-        layer: Makes a hidden layer, given the sizes of its inputs and of its outputs.
+        layer: A function that makes a hidden layer, given its numbers of inputs and outputs.
 
     Raises:
         ValueError: If a size is not a positive integer.

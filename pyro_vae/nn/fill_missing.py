@@ -1,4 +1,4 @@
-"""Networks for data with missing values."""
+"""Makes networks accept data with missing values."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ __all__ = ["FillMissing"]
 
 
 class FillMissing(nn.Module):
-    """Puts a value in the place of every NaN, and calls the network (Mattei & Frellsen 2019, section 3: zero).
+    """Replaces every NaN by a value and calls the network (zero in Mattei & Frellsen 2019, section 3).
 
     Args:
-        network: Maps complete data ``[*batch, *event]`` to whatever it does.
-        value: The value.
+        network: A network for complete data ``[*batch, *event]``.
+        value: The value that replaces NaN.
+
+    Example:
+        >>> nn.FillMissing(torch.nn.Identity())(torch.tensor([1.0, float("nan")]))
+        tensor([1., 0.])
     """
 
     def __init__(self, network: nn.Module, value: float = 0.0) -> None:
@@ -22,5 +26,5 @@ class FillMissing(nn.Module):
         self.value = value
 
     def forward(self, x: Tensor) -> Tensor:
-        """Calls the network with the gaps of x ``[*batch, *event]`` filled."""
+        """Calls the network with x ``[*batch, *event]``, NaN replaced."""
         return self.network(torch.where(x.isnan(), self.value, x))

@@ -1,4 +1,4 @@
-"""Multilayer perceptrons with gates."""
+"""Multilayer perceptrons with gated hidden layers."""
 
 from __future__ import annotations
 
@@ -15,16 +15,20 @@ __all__ = ["gated_mlp"]
 def gated_mlp(inputs: int | Sequence[int], hidden: int | Sequence[int], outputs: int | Sequence[int]) -> nn.Sequential:
     """A multilayer perceptron with gated hidden layers: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
 
-    A hidden layer is (A x + a) * sigmoid(B x + b), a linear map and how much of it passes (Dauphin et al. 2017,
-    equation 1), as in the VAEs of Tomczak & Welling 2018. It has twice the weights of a layer of :func:`mlp`.
+    A hidden layer is (A x + a) * sigmoid(B x + b), a linear map times a gate (Dauphin et al. 2017, equation 1), as in
+    the VAEs of Tomczak & Welling 2018. It has twice as many weights as a layer of :func:`mlp`.
 
     Args:
         inputs: The shape of one input, an integer for a vector; arrays are flattened.
-        hidden: The width of each hidden layer, counted after the gates; none for a linear map.
+        hidden: The width of each hidden layer, after the gates; an empty list for a linear map.
         outputs: The shape of one output, an integer for a vector.
 
     Raises:
         ValueError: If a size is not a positive integer.
+
+    Example:
+        >>> nn.gated_mlp((1, 28, 28), [300, 300], 2)(torch.zeros(8, 1, 28, 28)).shape
+        torch.Size([8, 2])
     """
     return feedforward(inputs, hidden, outputs, _gated)
 
@@ -32,8 +36,8 @@ def gated_mlp(inputs: int | Sequence[int], hidden: int | Sequence[int], outputs:
 @torch.no_grad()
 def _gated(fan_in: int, fan_out: int) -> list[nn.Module]:
     linear = nn.Linear(fan_in, 2 * fan_out)
-    values, gates = linear.weight.chunk(2)  # as nn.GLU takes its inputs
-    # Gates begin by letting a half through: twice the values make up for it, and the scale of x is kept.
+    values, gates = linear.weight.chunk(2)  # in the order that nn.GLU expects
+    # The gates start near one half; doubling the values compensates for it, so that the scale of x is kept.
     values.normal_(std=2 * fan_in**-0.5)
     gates.normal_(std=fan_in**-0.5)
     linear.bias.zero_()

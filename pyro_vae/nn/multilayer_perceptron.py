@@ -17,19 +17,24 @@ def mlp(
     outputs: int | Sequence[int],
     activation: Callable[[], nn.Module] = nn.SiLU,
 ) -> nn.Sequential:
-    """A multilayer perceptron between vectors or arrays: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
+    """A multilayer perceptron: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
 
-    Hidden layers begin with the weights of He et al. (2015, equation 10), which keep the scale of what comes in; with
-    PyTorch's own it fades from layer to layer, and a deep encoder begins by giving the same code to all data.
+    Hidden layers have the initial weights of He et al. (2015, equation 10), which keep the scale of the inputs. With
+    PyTorch's initial weights the scale falls from layer to layer, and a deep encoder starts with nearly the same code
+    for all data.
 
     Args:
         inputs: The shape of one input, an integer for a vector; arrays are flattened.
-        hidden: The width of each hidden layer; none for a linear map.
+        hidden: The width of each hidden layer; an empty list for a linear map.
         outputs: The shape of one output, an integer for a vector.
-        activation: Makes the nonlinearity after each hidden layer.
+        activation: A function that makes the nonlinearity after each hidden layer.
 
     Raises:
         ValueError: If a size is not a positive integer.
+
+    Example:
+        >>> nn.mlp((1, 28, 28), [200, 100], 2)(torch.zeros(8, 1, 28, 28)).shape
+        torch.Size([8, 2])
     """
 
     def layer(fan_in: int, fan_out: int) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Networks for classes."""
+"""Makes networks accept classes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,19 @@ __all__ = ["OneHot"]
 
 
 class OneHot(nn.Module):
-    """Makes classes into vectors of zeros and a one, and calls the network with them.
+    """Encodes classes as one-hot vectors and calls the network.
 
     Args:
-        network: Maps ``[*batch, *event, classes]`` to whatever it does.
-        classes: The number of classes.
+        network: A network for one-hot vectors ``[*batch, *event, classes]``.
+        classes: The number of classes, at least 2.
+
+    Raises:
+        ValueError: If ``classes`` is not an integer of at least 2.
+
+    Example:
+        >>> nn.OneHot(torch.nn.Identity(), classes=3)(torch.tensor([0, 2]))
+        tensor([[1., 0., 0.],
+                [0., 0., 1.]])
     """
 
     values: Tensor
@@ -27,5 +35,5 @@ class OneHot(nn.Module):
         self.register_buffer("values", torch.eye(classes), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Calls the network with the vectors of x ``[*batch, *event]``, integers from 0 to ``classes - 1``."""
+        """Calls the network with x ``[*batch, *event]``, integers from 0 to ``classes - 1``, as one-hot vectors."""
         return self.network(self.values[x])

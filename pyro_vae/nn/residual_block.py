@@ -10,16 +10,20 @@ __all__ = ["ResidualBlock"]
 
 
 class ResidualBlock(nn.Module):
-    """x plus two 3x3 convolutions of x, each after its nonlinearity (He et al. 2016, Identity mappings, figure 4e).
+    """x plus two 3x3 convolutions of x, each after a nonlinearity (He et al. 2016, Identity mappings, figure 4e).
 
-    There is no normalization, as in Child 2021. Batch normalization is out of the question: with it the log-weight of a
-    datapoint depends on the others in the batch. Nor is any needed to start: PyTorch's initial weights make the
-    convolutions shrink what they are given, so that a block begins close to the identity, and fifty of them in a row
+    There is no normalization, as in Child 2021. With batch normalization the log-weight of a datapoint would depend on
+    the other datapoints of the batch. Normalization is not needed at the start of training either: with PyTorch's
+    initial weights the convolutions shrink their inputs, so a block is close to the identity, and fifty blocks in a row
     enlarge standard normal inputs by less than half.
 
     Args:
-        channels: The number of channels of x, which are kept.
-        activation: Makes the nonlinearities.
+        channels: The number of channels of x.
+        activation: A function that makes a nonlinearity.
+
+    Example:
+        >>> nn.ResidualBlock(3)(torch.zeros(8, 3, 4, 4)).shape
+        torch.Size([8, 3, 4, 4])
     """
 
     def __init__(self, channels: int, activation: Callable[[], nn.Module] = nn.SiLU) -> None:

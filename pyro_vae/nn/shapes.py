@@ -1,4 +1,4 @@
-"""Shapes as users write them."""
+"""Shapes given as an integer or a sequence of integers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["as_shape"]
 
 
 def as_shape(name: str, sizes: int | Sequence[int], least: int = 1) -> tuple[int, ...]:
-    """Returns the sizes as a tuple, of at least ``least``; an integer is a shape of one.
+    """Returns the sizes as a tuple of at least ``least`` integers; a single integer is a shape of one dimension.
 
     Raises:
-        ValueError: If there are too few, or one is not a positive integer; the message has the name.
+        ValueError: If there are too few, or one is not a positive integer; the message contains the name.
     """
     shape = tuple(sizes) if isinstance(sizes, Iterable) else (sizes,)
     if len(shape) < least:

@@ -1,7 +1,7 @@
-"""Posteriors q(z | x), amortized: modules that take data and return a distribution over latent vectors.
+"""Amortized posteriors q(z | x): modules that take data and return a distribution over latent vectors.
 
-A posterior is any ``nn.Module`` whose ``posterior(x)``, for x ``[*batch, *event]``, returns a distribution with batch
-shape ``[*batch]`` and event shape ``[latent]``.
+A posterior is any ``nn.Module`` for which ``posterior(x)``, with x ``[*batch, *event]``, returns a distribution with
+batch shape ``[*batch]`` and event shape ``[latent]``.
 """
 
 from pyro_vae.posteriors.full_normal import FullNormal

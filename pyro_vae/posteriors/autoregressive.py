@@ -1,4 +1,4 @@
-"""What posteriors made of autoregressive networks share."""
+"""Autoregressive transforms, shared by several posteriors."""
 
 from __future__ import annotations
 
@@ -17,17 +17,19 @@ __all__ = ["autoregressive_transforms", "split_outputs"]
 def autoregressive_transforms(
     latent_dim: int, context_dim: int, transforms: int, hidden_features: Sequence[int], **univariate: Any
 ) -> zuko.lazy.LazyComposedTransform:
-    """Transforms ``y[i] = f(x[i]; network(x[:i], context))`` in sequence, each in the reverse of the last order.
+    """Transforms ``y[i] = f(x[i]; network(x[:i], context))`` in sequence, each in the reverse order of the last.
 
-    From x to y each takes one pass through its network, the way back one for every dimension. The last layers of the
-    networks start small, so that f, the identity at parameters of zero, starts close to it.
+    From x to y each transform takes one pass through its network; from y to x it takes one pass for every dimension.
+    f is the identity if its parameters are zero. The last layers of the networks start small, so that f starts close to
+    the identity.
 
     Args:
         latent_dim: The number of dimensions of x and y, at least 1.
         context_dim: The number of dimensions of the context, at least 1.
         transforms: The number of transforms, at least 1.
         hidden_features: The widths of the hidden layers of each network.
-        univariate: f and the shapes of its parameters, as zuko's ``MaskedAutoregressiveTransform`` takes them.
+        univariate: f and the shapes of its parameters: ``univariate=`` and ``shapes=`` of zuko's
+            ``MaskedAutoregressiveTransform``.
 
     Raises:
         ValueError: If a size is not a positive integer.
@@ -54,14 +56,14 @@ def autoregressive_transforms(
 
 
 def split_outputs(outputs: Tensor, latent_dim: int, context_dim: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Splits a network's outputs into two of ``[*batch, latent]`` and the context, ``[*batch, context]``.
+    """Splits the outputs of a network into two tensors ``[*batch, latent]`` and the context, ``[*batch, context]``.
 
     Raises:
-        ValueError: If their number is not ``2 * latent_dim + context_dim``.
+        ValueError: If the number of outputs is not ``2 * latent_dim + context_dim``.
     """
     if outputs.shape[-1] != 2 * latent_dim + context_dim:
         raise ValueError(
-            f"the network of the posterior gives {outputs.shape[-1]} numbers for a datapoint; expected "
+            f"the network of the posterior has {outputs.shape[-1]} outputs for a datapoint; expected "
             f"2 * latent_dim + context_dim = {2 * latent_dim + context_dim}"
         )
     first, second, context = outputs.split([latent_dim, latent_dim, context_dim], dim=-1)

@@ -1,4 +1,4 @@
-"""A normal posterior bent by autoregressive networks."""
+"""An inverse autoregressive flow."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["InverseAutoregressive"]
 
 
 class InverseAutoregressive(nn.Module):
-    """Inverse autoregressive flow: z_0 from N(loc(x), diag(scale(x)^2)), then z_t = mu_t + sigma_t z_(t-1).
+    """Inverse autoregressive flow: z_0 ~ N(loc(x), diag(scale(x)^2)), then z_t = mu_t + sigma_t z_(t-1).
 
     The network of step t computes ``mu_t[i]`` and ``sigma_t[i]`` from ``z_(t-1)[:i]`` and the context of x (Kingma et
-    al. 2016, equation 10 and algorithm 1), every other step in the reverse order. Unlike in the paper's equations 12 to
-    14, sigma_t is not a sigmoid gate but exp of a number softly bounded by +-log(1000), zuko's affine transform, which
-    is as stable and starts as the identity.
+    al. 2016, equation 10 and algorithm 1); every second step reverses the order of the dimensions. In the paper's
+    equations 12 to 14 sigma_t is a sigmoid gate. Here it is zuko's affine transform, the exponential of a number softly
+    bounded by +-log(1000), which is as stable and starts as the identity.
 
-    To draw z and have its density takes one pass through each network. The density of a z from elsewhere takes
+    Drawing z and computing its density takes one pass through each network. The density of any other z takes
     ``latent_dim`` passes through each.
 
     Args:
@@ -35,7 +35,13 @@ class InverseAutoregressive(nn.Module):
         hidden_features: The widths of the hidden layers of each step's network.
 
     Raises:
-        ValueError: If a size is not a positive integer.
+        ValueError: If a size is not a positive integer; when called, if the network's number of outputs is not
+            ``2 * latent_dim + context_dim``.
+
+    Example:
+        >>> posterior = posteriors.InverseAutoregressive(nn.mlp((1, 4, 4), [8], 7), latent_dim=2, context_dim=3)
+        >>> posterior(x).sample().shape
+        torch.Size([8, 2])
     """
 
     def __init__(
@@ -52,12 +58,8 @@ class InverseAutoregressive(nn.Module):
         self.steps = autoregressive_transforms(latent_dim, context_dim, transforms, hidden_features)
 
     def forward(self, x: Tensor) -> Distribution:
-        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
-
-        Raises:
-            ValueError: If the network's number of outputs is not ``2 * latent_dim + context_dim``.
-        """
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         loc, raw_scale, context = split_outputs(self.network(x), self.latent_dim, self.context_dim)
         base = dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
-        # zuko's transform is the one from z to the base: sampling runs the steps forwards.
+        # zuko expects the transform from z to the base, so its inverse, which sampling uses, runs the steps forwards.
         return zuko.distributions.NormalizingFlow(self.steps(context).inv, base)

@@ -18,18 +18,25 @@ __all__ = ["LinearGaussian"]
 class LinearGaussian(nn.Module):
     """p(z | x) where p(z) = N(0, I) and p(x | z) = N(W z + b, diag(s^2)) (Bishop 2006, equation 2.116).
 
-    That is probabilistic PCA (Tipping & Bishop 1999), with one s for each dimension factor analysis. W, b and s are
-    read off the likelihood at every call, so the posterior stays exact while the likelihood is trained. It has no
-    parameters of its own, every log-weight is log p(x), and to maximize the ELBO is to maximize the likelihood.
+    With one shared s this is probabilistic PCA (Tipping & Bishop 1999), with one s for each dimension factor analysis.
+    W, b and s are taken from the likelihood at every call, so the posterior stays exact while the likelihood is
+    trained. It has no parameters of its own, every log-weight is log p(x), and the ELBO is the log-likelihood.
 
     Args:
         likelihood: The likelihood of the model: ``likelihood(z)``, for z ``[*batch, latent]``, returns independent
-            normals of event shape ``[*event]`` with locations linear in z, a bias included, and scales not dependent
-            on z.
+            normals of event shape ``[*event]`` whose locations are affine in z and whose scales do not depend on z.
         latent_dim: The number of latent dimensions, at least 1.
 
     Raises:
+        TypeError: If the likelihood is not an ``nn.Module``.
         ValueError: If ``latent_dim`` is not a positive integer, or the likelihood is not linear-Gaussian.
+
+    Example:
+        >>> likelihood = likelihoods.Normal(torch.nn.Linear(2, 5), scale=0.1)
+        >>> pca = VAE(priors.StandardNormal(2), likelihood, posteriors.LinearGaussian(likelihood, 2))
+        >>> log_w = weights.log_weights(pca.model, pca.guide, torch.randn(3, 5), num_particles=2)
+        >>> torch.allclose(log_w[0], log_w[1], rtol=1e-4)  # both are log p(x)
+        True
     """
 
     points: Tensor
@@ -42,7 +49,7 @@ class LinearGaussian(nn.Module):
         tensors = chain(likelihood.parameters(), likelihood.buffers())
         like = next((tensor for tensor in tensors if tensor.is_floating_point()), torch.empty(()))
         self.likelihood = likelihood
-        # The values of a linear map at the origin and at the unit vectors are all that there is to know of it.
+        # An affine map is determined by its values at the origin and at the unit vectors.
         points = torch.cat([torch.zeros(1, latent_dim), torch.eye(latent_dim)])
         self.register_buffer("points", points.to(like), persistent=False)
         self._check_linear()
@@ -52,7 +59,7 @@ class LinearGaussian(nn.Module):
         p_x = self.likelihood(self.points)
         scale = p_x.stddev[0]
         values = (p_x.mean / scale).flatten(1)
-        bias, weight = values[0], values[1:] - values[0]  # those of x / scale; the weight transposed, [latent, event]
+        bias, weight = values[0], values[1:] - values[0]  # of x / scale; the weight is transposed, [latent, event]
         precision = self.points[1:] + weight @ weight.T
         regression = torch.cholesky_solve(weight, torch.linalg.cholesky(precision))
         centred = (x / scale).flatten(x.ndim - scale.ndim) - bias
@@ -64,10 +71,10 @@ class LinearGaussian(nn.Module):
         p_x = call_part(f"likelihood(z), for z of shape {list(points.shape)},", self.likelihood, points)
         base, _ = split_independent(p_x)
         if not isinstance(base, Normal) or p_x.batch_shape != points.shape[:1]:
-            raise ValueError(f"likelihood(z) is {p_x}; expected independent normals that are one event")
+            raise ValueError(f"likelihood(z) is {p_x}; expected independent normals, all in one event")
         origin, steps = p_x.mean[0], p_x.mean[1:] - p_x.mean[0]
-        difference = steps[-1] + 0.5 * steps[:-1].sum(0)  # zero if linear, but for rounding
+        difference = steps[-1] + 0.5 * steps[:-1].sum(0)  # zero up to rounding if the map is affine
         if (difference.abs() > torch.finfo(steps.dtype).eps ** 0.5 * (origin.abs() + steps.abs().sum(0))).any():
-            raise ValueError("the locations of likelihood(z) are not linear in z; the exact posterior is not known")
+            raise ValueError("the locations of likelihood(z) are not affine in z; the exact posterior is not known")
         if not torch.equal(p_x.stddev, p_x.stddev[:1].expand_as(p_x.stddev)):
             raise ValueError("the scales of likelihood(z) depend on z; the exact posterior is not known")

@@ -1,4 +1,4 @@
-"""A normal posterior bent by splines with knots from autoregressive networks."""
+"""A neural spline flow."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ __all__ = ["NeuralSpline"]
 
 
 class NeuralSpline(nn.Module):
-    """Neural spline flow: z = loc(x) + scale(x) f(u), u from N(0, I), f of monotonic splines (Durkan et al. 2019).
+    """Neural spline flow: z = loc(x) + scale(x) f(u), u ~ N(0, I), with monotonic splines f (Durkan et al. 2019).
 
-    f is a sequence of autoregressive transforms, each a rational-quadratic spline on [-5, 5] and the identity outside
-    (section 3.1), with knots computed from the dimensions before and the context of x, every other one in the reverse
-    order. It starts close to the identity.
+    f is a sequence of autoregressive transforms. Each is a rational-quadratic spline on [-5, 5] and the identity
+    outside (section 3.1), with knots computed from the preceding dimensions and the context of x; every second
+    transform reverses the order of the dimensions. f starts close to the identity.
 
-    To draw z and have its density takes one pass through each network, as in inverse autoregressive flow (Kingma et al.
-    2016). The density of a z from elsewhere takes ``latent_dim`` passes through each.
+    Drawing z and computing its density takes one pass through each network, as in inverse autoregressive flow (Kingma
+    et al. 2016). The density of any other z takes ``latent_dim`` passes through each.
 
     Args:
         network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent_dim + context_dim]``: the locations, the raw
@@ -36,7 +36,13 @@ class NeuralSpline(nn.Module):
         bins: The number of pieces of each spline, at least 2.
 
     Raises:
-        ValueError: If a size is not an integer, or too small.
+        ValueError: If a size is not an integer or is too small; when called, if the network's number of outputs is not
+            ``2 * latent_dim + context_dim``.
+
+    Example:
+        >>> posterior = posteriors.NeuralSpline(nn.mlp((1, 4, 4), [8], 7), latent_dim=2, context_dim=3)
+        >>> posterior(x).sample().shape
+        torch.Size([8, 2])
     """
 
     def __init__(
@@ -62,16 +68,12 @@ class NeuralSpline(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Distribution:
-        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``.
-
-        Raises:
-            ValueError: If the network's number of outputs is not ``2 * latent_dim + context_dim``.
-        """
+        """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         loc, raw_log_scale, context = split_outputs(self.network(x), self.latent_dim, self.context_dim)
         affine = zuko.transforms.MonotonicAffineTransform(loc, raw_log_scale)
         from_base = zuko.transforms.ComposedTransform(
             self.splines(context), zuko.transforms.DependentTransform(affine, 1)
         )
         base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
-        # zuko's transform is the one from z to the base: sampling runs the splines forwards.
+        # zuko expects the transform from z to the base, so its inverse, which sampling uses, runs the splines forwards.
         return zuko.distributions.NormalizingFlow(from_base.inv, base)

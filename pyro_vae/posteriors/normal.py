@@ -16,6 +16,11 @@ class Normal(nn.Module):
     Args:
         network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent]``: the locations, then the raw scales, which
             go through :func:`~pyro_vae.distributions.positive_scale.positive_scale`.
+
+    Example:
+        >>> posterior = posteriors.Normal(nn.mlp((1, 4, 4), [8], 4))
+        >>> posterior(x).batch_shape, posterior(x).event_shape
+        (torch.Size([8]), torch.Size([2]))
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -11,17 +11,22 @@ __all__ = ["ProjectedNormal"]
 
 
 class ProjectedNormal(nn.Module):
-    """q(z | x): the direction of a draw from N(mu(x), I), on the unit sphere.
+    """q(z | x): the direction of a draw from N(mu(x), I), a point on the unit sphere (Pukkila & Rao 1988).
 
-    It goes with a prior on the sphere, such as :class:`pyro_vae.priors.HypersphericalUniform`. The norm of mu is the
-    concentration. Unlike von Mises-Fisher (Davidson et al. 2018), it is reparameterized in every dimension without
-    rejection. The codes that ``VAE.encode`` gives are the mean directions mu / norm(mu).
+    Use it with a prior on the sphere, such as :class:`pyro_vae.priors.HypersphericalUniform`. The norm of mu is the
+    concentration. Unlike the von Mises-Fisher distribution (Davidson et al. 2018), it is reparameterized without
+    rejection in every dimension. The codes of ``VAE.encode`` are the mean directions mu / norm(mu).
 
-    In two dimensions the variance of its gradients is infinite, if only logarithmically so: a draw from N(mu, I) may
-    fall close to zero. It matters where mu is small.
+    In two dimensions the variance of its gradients is infinite (it diverges logarithmically), since a draw from
+    N(mu, I) may be close to zero. This matters if mu is small.
 
     Args:
         network: Maps data ``[*batch, *event]`` to mu, ``[*batch, latent]``.
+
+    Example:
+        >>> posterior = posteriors.ProjectedNormal(nn.mlp((1, 4, 4), [8], 3))
+        >>> torch.allclose(posterior(x).sample().norm(dim=-1), torch.ones(8))
+        True
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""Priors p(z): modules that take nothing and return a distribution over one latent vector.
+"""Priors p(z): modules that take no input and return a distribution over one latent vector.
 
-A prior is any ``nn.Module`` whose ``prior()`` returns a distribution with an empty batch shape and an event shape
-``[latent]``. A zuko flow is one as it stands. The data plate expands it over datapoints and particles.
+A prior is any ``nn.Module`` for which ``prior()`` returns a distribution with an empty batch shape and event shape
+``[latent]``, such as an unconditional zuko flow. The data plate expands it over datapoints and particles.
 """
 
 from pyro_vae.priors.hyperspherical_uniform import HypersphericalUniform

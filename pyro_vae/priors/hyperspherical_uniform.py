@@ -1,4 +1,4 @@
-"""A prior without a center."""
+"""The uniform prior on the sphere."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ __all__ = ["HypersphericalUniform"]
 
 
 class HypersphericalUniform(nn.Module):
-    """p(z): uniform on the unit sphere, with respect to surface area (Davidson et al. 2018, section 3).
+    """p(z), uniform on the unit sphere with respect to surface area (Davidson et al. 2018, section 3).
 
-    It goes with a posterior on the sphere, such as :class:`pyro_vae.posteriors.ProjectedNormal`.
+    Use it with a posterior on the sphere, such as :class:`pyro_vae.posteriors.ProjectedNormal`.
 
     Args:
-        latent_dim: The dimension of the space around the sphere, at least 2 (for a circle).
+        latent_dim: The dimension of the space that contains the sphere, at least 2 (the circle).
 
     Raises:
         ValueError: If ``latent_dim`` is not an integer of at least 2.
+
+    Example:
+        >>> z = priors.HypersphericalUniform(3)().sample()
+        >>> torch.allclose(z.norm(), torch.tensor(1.0))
+        True
     """
 
     origin: torch.Tensor

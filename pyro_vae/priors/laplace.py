@@ -16,15 +16,19 @@ __all__ = ["Laplace"]
 class Laplace(nn.Module):
     """p(z): independent Laplace distributions of mean 0 and variance 1 (Barello, Charles & Pillow 2018).
 
-    The variance is that of :class:`StandardNormal`, so that to swap the two changes the shape of the prior and not its
-    scale: more mass near zero and in the tails. Its KL divergence from a normal posterior with a diagonal covariance is
-    known in closed form.
+    It has the variance of :class:`StandardNormal`, so exchanging the two changes the shape of the prior (more mass near
+    zero and in the tails) but not its scale. The KL divergence from a normal posterior with a diagonal covariance has a
+    closed form.
 
     Args:
         latent_dim: The number of latent dimensions, at least 1.
 
     Raises:
         ValueError: If ``latent_dim`` is not a positive integer.
+
+    Example:
+        >>> priors.Laplace(2)().variance
+        tensor([1.0000, 1.0000])
     """
 
     loc: torch.Tensor

@@ -1,4 +1,4 @@
-"""A masked autoregressive flow as a prior."""
+"""A masked autoregressive flow."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["MaskedAutoregressiveFlow"]
 
 
 class MaskedAutoregressiveFlow(nn.Module):
-    """p(z) as a normal made flexible by masked autoregressive transforms (Papamakarios et al. 2017, section 3).
+    """p(z): a standard normal transformed by masked autoregressive networks (Papamakarios et al. 2017, section 3).
 
-    Any zuko flow is a prior as it stands. This one also knows what it was made with, so that ``pyro_vae.load`` can
+    Any unconditional zuko flow can be a prior. Unlike these, this class stores its arguments, so ``pyro_vae.load`` can
     rebuild it.
 
     Args:
@@ -26,6 +26,10 @@ class MaskedAutoregressiveFlow(nn.Module):
 
     Raises:
         ValueError: If ``latent_dim`` or ``transforms`` is not a positive integer.
+
+    Example:
+        >>> priors.MaskedAutoregressiveFlow(2, transforms=2, hidden_features=[16])().sample().shape
+        torch.Size([2])
     """
 
     def __init__(self, latent_dim: int, transforms: int = 3, hidden_features: Sequence[int] = (128,)) -> None:

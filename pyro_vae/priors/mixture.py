@@ -16,10 +16,10 @@ __all__ = ["Mixture"]
 
 
 class Mixture(nn.Module):
-    """p(z) = sum over k of w_k N(loc_k, diag(scale_k^2)), all of it learned (Jiang et al. 2017, section 3.1).
+    """p(z) = sum over k of w_k N(loc_k, diag(scale_k^2)), with all parameters learned (Jiang et al. 2017, section 3.1).
 
-    The components start at different places, with equal weights: loc_k ~ N(0, I / 4) and scale_k^2 = 3 / 4, so that
-    the mixture is N(0, I) on average over the draw of its locations, and tends to it with many components.
+    Initially the weights are equal, loc_k ~ N(0, I / 4) and scale_k^2 = 3 / 4: averaged over the random locations, the
+    mixture is N(0, I), and with many components it is close to that.
 
     Args:
         latent_dim: The number of latent dimensions, at least 1.
@@ -27,6 +27,10 @@ class Mixture(nn.Module):
 
     Raises:
         ValueError: If ``latent_dim`` or ``components`` is not a positive integer.
+
+    Example:
+        >>> priors.Mixture(2, components=10)().sample().shape
+        torch.Size([2])
     """
 
     def __init__(self, latent_dim: int, components: int) -> None:
@@ -35,7 +39,7 @@ class Mixture(nn.Module):
         self.components = check_count("components", components)
         self.logits = nn.Parameter(torch.zeros(components))
         self.loc = nn.Parameter(0.5 * torch.randn(components, latent_dim))
-        raw_scale = math.log(math.expm1(math.sqrt(0.75)))  # what softplus takes to sqrt(3 / 4)
+        raw_scale = math.log(math.expm1(math.sqrt(0.75)))  # softplus maps it to sqrt(3 / 4)
         self.raw_scale = nn.Parameter(torch.full((components, latent_dim), raw_scale))
 
     def forward(self) -> dist.TorchDistribution:

@@ -19,6 +19,10 @@ class StandardNormal(nn.Module):
 
     Raises:
         ValueError: If ``latent_dim`` is not a positive integer.
+
+    Example:
+        >>> priors.StandardNormal(2)().log_prob(torch.zeros(2))
+        tensor(-1.8379)
     """
 
     loc: torch.Tensor
@@ -27,7 +31,7 @@ class StandardNormal(nn.Module):
     def __init__(self, latent_dim: int) -> None:
         super().__init__()
         self.latent_dim = check_count("latent_dim", latent_dim)
-        # Buffers, so that .to(device) and .to(dtype) carry the prior along; not saved, since they hold nothing learned.
+        # Buffers, so that .to(device) and .to(dtype) move them; not saved, since nothing in them is learned.
         self.register_buffer("loc", torch.zeros(latent_dim), persistent=False)
         self.register_buffer("scale", torch.ones(latent_dim), persistent=False)
 

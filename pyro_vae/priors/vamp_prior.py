@@ -1,4 +1,4 @@
-"""A prior made of the posterior."""
+"""A mixture of posteriors at learned pseudo-inputs."""
 
 from __future__ import annotations
 
@@ -13,20 +13,26 @@ __all__ = ["VampPrior"]
 class VampPrior(nn.Module):
     """p(z) = (1 / K) sum over k of q(z | u_k), for learned pseudo-inputs u_k (Tomczak & Welling 2018, section 3).
 
-    The prior that is best for the ELBO is the posterior averaged over all data; this is one averaged over K
-    pseudo-inputs. It shares the posterior with the VAE, so pass both the same module: it is one module in the VAE, in
-    copies of it and in its parameters, and learns from both roles. Any posterior will do, a flow as well as a normal.
+    The prior that maximizes the ELBO is the posterior averaged over all data; this one averages over K pseudo-inputs.
+    Pass the same posterior module to this prior and to the VAE: they share its parameters, which are trained in both
+    roles. Any posterior can be used, including flows.
 
-    Nothing keeps the pseudo-inputs where data are. If that is wanted, put it before the posterior, here only:
-    ``VampPrior(nn.Sequential(nn.Hardtanh(0, 1), posterior), pseudo_inputs)`` is what the paper does for images.
+    The pseudo-inputs are not restricted to the range of the data. To restrict them to [0, 1], as the paper does for
+    images, use ``VampPrior(nn.Sequential(nn.Hardtanh(0, 1), posterior), pseudo_inputs)``.
 
     Args:
         posterior: The posterior of the VAE.
-        pseudo_inputs: Where they start, ``[components, *event]``: some of the data, for one, or noise.
+        pseudo_inputs: The initial pseudo-inputs, ``[components, *event]``: for example some of the data, or noise.
 
     Raises:
         TypeError: If the posterior is not a module, or the pseudo-inputs are not a floating-point tensor.
         ValueError: If there are no pseudo-inputs.
+
+    Example:
+        >>> posterior = posteriors.Normal(nn.mlp((1, 4, 4), [8], 4))
+        >>> prior = priors.VampPrior(posterior, pseudo_inputs=x[:5])
+        >>> VAE(prior, likelihoods.Bernoulli(nn.mlp(2, [8], (1, 4, 4))), posterior).sample(3).shape
+        torch.Size([3, 1, 4, 4])
     """
 
     logits: Tensor
@@ -34,10 +40,10 @@ class VampPrior(nn.Module):
     def __init__(self, posterior: nn.Module, pseudo_inputs: Tensor) -> None:
         super().__init__()
         if not isinstance(posterior, nn.Module):
-            raise TypeError(f"posterior is of type {type(posterior).__name__}; expected the module that the VAE has")
+            raise TypeError(f"posterior is of type {type(posterior).__name__}; expected the nn.Module of the VAE")
         if not isinstance(pseudo_inputs, Tensor) or not pseudo_inputs.is_floating_point():
             kind = pseudo_inputs.dtype if isinstance(pseudo_inputs, Tensor) else type(pseudo_inputs).__name__
-            raise TypeError(f"pseudo_inputs is of type {kind}; expected a floating-point tensor, for it is learned")
+            raise TypeError(f"pseudo_inputs is of type {kind}; expected a floating-point tensor, since it is learned")
         if pseudo_inputs.ndim == 0 or len(pseudo_inputs) == 0:
             shape = list(pseudo_inputs.shape)
             raise ValueError(f"pseudo_inputs has shape {shape}; expected [components, *event] with at least one")

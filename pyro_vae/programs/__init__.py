@@ -1,1 +1,1 @@
-"""What is done with anybody's Pyro programs: which arguments they take, and runs on a few rows. Internal."""
+"""Any Pyro programs: their arguments, data of several tensors, and runs on a few rows. Internal."""

@@ -1,4 +1,4 @@
-"""What arguments a program takes."""
+"""The arguments of a program."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ __all__ = ["most_tensors", "parameters_of"]
 
 
 def parameters_of(program: Callable[..., Any]) -> list[Parameter]:
-    """The parameters of a program; of a module, those of ``forward``, since ``__call__`` takes anything."""
+    """The parameters of a program; for a module those of ``forward``, since ``__call__`` accepts anything."""
     return list(signature(program.forward if isinstance(program, nn.Module) else program).parameters.values())
 
 
 def most_tensors(parameters: Iterable[Parameter]) -> int | None:
-    """How many tensors can be passed by position; None if any number."""
+    """The largest number of tensors that can be passed by position; None if there is no limit."""
     kinds = [parameter.kind for parameter in parameters]
     if Parameter.VAR_POSITIONAL in kinds:
         return None

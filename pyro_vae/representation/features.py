@@ -1,4 +1,4 @@
-"""What can be taken as features: checked early, then computed with in float64."""
+"""Checks features and converts them to float64."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ __all__ = ["as_features"]
 
 
 def as_features(least: int = 1, **named: Tensor) -> list[Tensor]:
-    """Returns features ``[n, features]``, by name, in float64.
+    """Returns several sets of features ``[n, features]`` in float64.
 
     Args:
-        least: The number of rows that each needs.
-        **named: The features, all with as many columns and on the same device.
+        least: The smallest number of rows.
+        **named: The features by name, all with the same number of columns and on the same device.
 
     Raises:
-        TypeError: If one is not a tensor of real numbers.
-        ValueError: If one is misshapen, has too few rows, is not finite, or does not go with the first.
+        TypeError: If one is not a floating-point tensor.
+        ValueError: If one has the wrong shape, too few rows, values that are not finite, or a number of columns or a
+            device other than that of the first.
     """
     first_name, first = next(iter(named.items()))
     for name, x in named.items():
@@ -27,12 +28,12 @@ def as_features(least: int = 1, **named: Tensor) -> list[Tensor]:
         if x.ndim != 2 or x.shape[0] < least or x.shape[1] == 0:
             raise ValueError(
                 f"{name} has shape {list(x.shape)}; expected [n, features] with n at least {least} "
-                "(.flatten(1) makes images into features)"
+                "(use .flatten(1) for images)"
             )
         if x.shape[1] != first.shape[1]:
-            raise ValueError(f"{name} has {x.shape[1]} features, and {first_name} has {first.shape[1]}")
+            raise ValueError(f"{name} has {x.shape[1]} features; expected {first.shape[1]}, as {first_name}")
         if x.device != first.device:
-            raise ValueError(f"{name} is on device {x.device}, and {first_name} on {first.device}")
+            raise ValueError(f"{name} is on device {x.device}; expected {first.device}, as {first_name}")
         if not x.isfinite().all():
             raise ValueError(f"{name} has {int((~x.isfinite()).sum())} values that are NaN or infinite")
     return [x.detach().to(torch.float64) for x in named.values()]

@@ -1,4 +1,4 @@
-"""Two sets of features, compared by who is whose neighbour."""
+"""Compares two sets of features by nearest neighbours."""
 
 from __future__ import annotations
 
@@ -14,21 +14,26 @@ from pyro_vae.representation.features import as_features
 
 __all__ = ["FidelityAndDiversity", "fidelity_and_diversity"]
 
-PAIRS = 2**22  # distances that are in memory at once
+PAIRS = 2**22  # the number of distances in memory at once
 
 
 class FidelityAndDiversity(NamedTuple):
-    """How well samples look like data, and how much of the data they look like.
+    """How similar samples are to data (fidelity), and how much of the data they cover (diversity).
 
-    The neighbourhood of a point is the ball that reaches to its k-th nearest neighbour in its own set.
+    The neighbourhood of a point is the ball around it whose radius is the distance to its k-th nearest neighbour in the
+    same set.
 
     Attributes:
-        precision: How many of the samples lie in the neighbourhood of some datapoint, from 0 to 1.
-        recall: How many of the data lie in the neighbourhood of some sample, from 0 to 1.
-        density: In how many neighbourhoods of data a sample lies, over k. Its expectation is 1 for samples of the
-            distribution of the data, and greater where samples crowd together in the midst of the data.
-        coverage: How many of the data have a sample in their neighbourhood, from 0 to 1. For m samples of the
-            distribution of the n data its expectation is 1 - (n-1)...(n-k) / ((m+n-1)...(m+n-k)).
+        precision: The share of samples that lie in the neighbourhood of some datapoint.
+        recall: The share of datapoints that lie in the neighbourhood of some sample.
+        density: The mean number of datapoints in whose neighbourhood a sample lies, divided by k. Its expectation is 1
+            if samples have the distribution of the data, and greater if they concentrate where data are dense.
+        coverage: The share of datapoints with a sample in their neighbourhood. If m samples have the distribution of
+            the n datapoints, its expectation is 1 - (n-1)...(n-k) / ((m+n-1)...(m+n-k)).
+
+    Example:
+        >>> representation.fidelity_and_diversity(torch.randn(100, 2), 100 + torch.randn(50, 2))
+        FidelityAndDiversity(precision=0.0, recall=0.0, density=0.0, coverage=0.0)
     """
 
     precision: float
@@ -51,24 +56,31 @@ class FidelityAndDiversity(NamedTuple):
 def fidelity_and_diversity(data: Tensor, samples: Tensor, *, k: int = 5) -> FidelityAndDiversity:
     """Precision and recall (Kynkäänniemi et al. 2019, equations 1 and 2), density and coverage (Naeem et al. 2020).
 
-    What is near depends on the features. Outliers have large neighbourhoods, which make precision and recall too high;
-    density and coverage do not suffer as much from it. All four depend on the numbers of data and samples: the
-    numbers of held-out data in place of the samples say what the best model could have.
+    The measures depend on the features. Outliers have large neighbourhoods, which make precision and recall too high;
+    density and coverage are less affected. All four depend on the numbers of datapoints and samples: the values for
+    held-out data instead of samples show what a perfect model would reach.
 
     Args:
-        data: Features of data, ``[n, features]``: pixels, codes, or what a network makes of images.
+        data: Features of data, ``[n, features]``: pixels, codes, or outputs of a network.
         samples: The same features of samples from a model, ``[m, features]``.
-        k: Which neighbour the neighbourhoods reach to.
+        k: The number of neighbours that define a neighbourhood.
 
     Raises:
         TypeError: If an argument is not a floating-point tensor.
-        ValueError: If features are misshapen, of no more than k rows, not finite, or on different devices.
+        ValueError: If features have the wrong shape, have at most k rows, are not finite, or are on different devices.
+
+    Example:
+        >>> scores = representation.fidelity_and_diversity(torch.randn(200, 2), torch.randn(200, 2), k=5)
+        >>> scores.coverage > 0.8
+        True
     """
     k = check_count("k", k)
     data, samples = as_features(k + 1, data=data, samples=samples)
     data_radii, sample_radii = _radii(data, k), _radii(samples, k)
-    neighbours = torch.zeros(len(samples), dtype=torch.int64, device=data.device)  # data of which it is in the ball
-    nearest = []  # sample, of each datapoint
+    neighbours = torch.zeros(
+        len(samples), dtype=torch.int64, device=data.device
+    )  # of each sample: in how many neighbourhoods of data it is
+    nearest = []  # distance to a sample, of each datapoint
     recalled = 0
     for rows, distances in _distances(data, samples):
         neighbours += (distances <= data_radii[rows, None]).sum(0)
@@ -83,15 +95,15 @@ def fidelity_and_diversity(data: Tensor, samples: Tensor, *, k: int = 5) -> Fide
 
 
 def _radii(x: Tensor, k: int) -> Tensor:
-    """The distance of every point to its k-th nearest neighbour, other than itself; ``[n]``."""
-    # The point itself is among the nearest k + 1, at distance 0.
+    """The distance of every point to its k-th nearest neighbour other than itself, ``[n]``."""
+    # The k + 1 nearest points include the point itself, at distance 0.
     return torch.cat([distances.kthvalue(k + 1, dim=1).values for _, distances in _distances(x, x)])
 
 
 def _distances(x: Tensor, y: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Distances from some rows of x to all of y, and which rows these are."""
+    """Slices of the rows of x, each with the distances from these rows to all rows of y."""
     step = max(1, PAIRS // len(y))
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
-        # By matrix products, ten times as fast for pixels; ties of integers, such as binary pixels, stay exact.
+        # Matrix products are ten times as fast for pixels; distances of integers, such as binary pixels, stay exact.
         yield rows, torch.cdist(x[rows], y, compute_mode="use_mm_for_euclid_dist")

@@ -1,4 +1,4 @@
-"""How much codes say of labels, to a simple classifier that is trained on them."""
+"""How well simple classifiers predict labels from codes."""
 
 from __future__ import annotations
 
@@ -10,33 +10,39 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
-from pyro_vae.representation.estimate import Estimate, estimate_share
 from pyro_vae.representation.features import as_features
+from pyro_vae.representation.score import Score, share_score
 
 __all__ = ["linear_probe", "nearest_neighbours"]
 
 
-def linear_probe(codes_train: Tensor, labels_train: Tensor, codes_test: Tensor, labels_test: Tensor) -> Estimate:
-    """The accuracy of a logistic regression from codes to labels (Alain & Bengio 2016), with scikit-learn.
+def linear_probe(codes_train: Tensor, labels_train: Tensor, codes_test: Tensor, labels_test: Tensor) -> Score:
+    """The accuracy of a logistic regression from codes to labels (Alain & Bengio 2016), by scikit-learn.
 
     Codes are standardized by the mean and standard deviation of the training codes; the penalty on the weights is
-    scikit-learn's default. A label that is not among the training labels counts as wrong. Deterministic.
+    scikit-learn's default. Test labels that are not among the training labels count as errors. It is deterministic.
 
     Args:
-        codes_train: Codes to learn from, ``[n, latent]``: ``vae.encode(x)``, for one.
+        codes_train: Training codes, ``[n, latent]``, such as ``vae.encode(x)``.
         labels_train: Their labels, integers ``[n]``.
-        codes_test: Codes to classify, ``[m, latent]``.
+        codes_test: Test codes, ``[m, latent]``.
         labels_test: Their labels, integers ``[m]``.
 
     Returns:
-        The share of test codes that are classified correctly, and its standard error: of a single one it is infinite,
-        and where all or none are correct it is 1 / m, as if one were not. (With 95% confidence the share of all data is
-        then within 3 / m of that.)
+        The accuracy on the test codes with its standard error. The error is infinite for a single test code. If all or
+        none are correct it is 1 / m, as if one were different. (The accuracy on the whole population is then within
+        3 / m of this with 95% confidence.)
 
     Raises:
-        ImportError: If scikit-learn is absent; the extra ``[representation]`` has it.
+        ImportError: If scikit-learn is not installed; it is in the extra ``[representation]``.
         TypeError: If codes are not floating-point tensors, or labels not integer tensors.
         ValueError: If shapes do not match, codes are not finite, or all training labels are the same.
+
+    Example:
+        >>> codes, labels = torch.randn(200, 2), torch.arange(200) % 2
+        >>> codes[:, 0] += 10 * labels
+        >>> representation.linear_probe(codes[:100], labels[:100], codes[100:], labels[100:])
+        Score(value=1.0, std_error=0.01)
     """
     linear_model, pipeline, preprocessing = (
         _scikit_learn(name) for name in ("linear_model", "pipeline", "preprocessing")
@@ -48,24 +54,33 @@ def linear_probe(codes_train: Tensor, labels_train: Tensor, codes_test: Tensor, 
 
 def nearest_neighbours(
     codes_train: Tensor, labels_train: Tensor, codes_test: Tensor, labels_test: Tensor, *, k: int = 5
-) -> Estimate:
-    """The accuracy of a vote of the k nearest training codes, in Euclidean distance, with scikit-learn.
+) -> Score:
+    """The accuracy of a majority vote of the k nearest training codes in Euclidean distance, by scikit-learn.
 
-    Codes are not standardized: latents that a VAE does not use have codes near 0, and do not count. Of labels with as
-    many votes the least wins. Otherwise as :func:`linear_probe`.
+    Codes are not standardized, since unused latent dimensions of a VAE have codes near 0 and should not count. In a tie
+    the smallest label wins. Otherwise it is like :func:`linear_probe`.
 
     Args:
-        codes_train: Codes to learn from, ``[n, latent]``, at least k of them.
+        codes_train: Training codes, ``[n, latent]``, with n at least k.
         labels_train: Their labels, integers ``[n]``.
-        codes_test: Codes to classify, ``[m, latent]``.
+        codes_test: Test codes, ``[m, latent]``.
         labels_test: Their labels, integers ``[m]``.
-        k: How many neighbours vote.
+        k: The number of neighbours that vote.
+
+    Returns:
+        The accuracy on the test codes with its standard error, as for :func:`linear_probe`.
 
     Raises:
-        ImportError: If scikit-learn is absent; the extra ``[representation]`` has it.
+        ImportError: If scikit-learn is not installed; it is in the extra ``[representation]``.
         TypeError: If codes are not floating-point tensors, or labels not integer tensors.
         ValueError: If shapes do not match, codes are not finite, all training labels are the same, or there are
             fewer than k training codes.
+
+    Example:
+        >>> codes, labels = torch.randn(200, 2), torch.arange(200) % 2
+        >>> codes[:, 0] += 10 * labels
+        >>> representation.nearest_neighbours(codes[:100], labels[:100], codes[100:], labels[100:], k=5)
+        Score(value=1.0, std_error=0.01)
     """
     as_features(check_count("k", k), codes_train=codes_train)
     classifier = _scikit_learn("neighbors").KNeighborsClassifier(k)
@@ -81,7 +96,7 @@ def _scikit_learn(name: str) -> ModuleType:
 
 def _accuracy(
     classifier: Any, codes_train: Tensor, labels_train: Tensor, codes_test: Tensor, labels_test: Tensor
-) -> Estimate:
+) -> Score:
     codes = as_features(codes_train=codes_train, codes_test=codes_test)
     labels = [
         _as_labels("labels_train", labels_train, "codes_train", codes_train),
@@ -91,7 +106,7 @@ def _accuracy(
         raise ValueError(f"labels_train are all {labels[0][0].item()}; expected at least two classes")
     classifier.fit(codes[0].cpu().numpy(), labels[0].numpy())
     predicted = torch.from_numpy(classifier.predict(codes[1].cpu().numpy()))
-    return estimate_share(predicted == labels[1])
+    return share_score(predicted == labels[1])
 
 
 def _as_labels(name: str, labels: Tensor, codes_name: str, codes: Tensor) -> Tensor:

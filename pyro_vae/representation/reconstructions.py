@@ -1,4 +1,4 @@
-"""How much of the data comes back."""
+"""The error of reconstructions."""
 
 from __future__ import annotations
 
@@ -6,25 +6,30 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_rows
-from pyro_vae.representation.estimate import Estimate, estimate_mean
+from pyro_vae.representation.score import Score, mean_score
 
 __all__ = ["reconstruction_error"]
 
 
 @torch.no_grad()
-def reconstruction_error(x: Tensor, reconstructed: Tensor) -> Estimate:
-    """The squared error of a datapoint, averaged over its values (pixels) and over the datapoints.
+def reconstruction_error(x: Tensor, reconstructed: Tensor) -> Score:
+    """The mean squared error of reconstructions, averaged over the values (pixels) of a datapoint and over datapoints.
 
     Args:
         x: Data, ``[n, *event]``.
-        reconstructed: What became of them, of the same shape: ``vae.reconstruct(x)``, for one.
+        reconstructed: Their reconstructions, with the same shape, such as ``vae.reconstruct(x)``.
 
     Returns:
-        The mean squared error of a value, times ``x[0].numel()`` that of a datapoint.
+        The mean squared error of one value with its standard error. Times ``x[0].numel()`` it is that of a datapoint.
 
     Raises:
         TypeError: If an argument is not a tensor.
-        ValueError: If the shapes differ, there are no data, or errors are not finite.
+        ValueError: If the shapes differ, there are no data, or an error is not finite.
+
+    Example:
+        >>> error = representation.reconstruction_error(x, vae.reconstruct(x))
+        >>> 0 < error.value < 1
+        True
     """
     check_rows(x)
     if not isinstance(reconstructed, Tensor):
@@ -34,4 +39,4 @@ def reconstruction_error(x: Tensor, reconstructed: Tensor) -> Estimate:
     errors = (x.double() - reconstructed.double()).square().reshape(len(x), -1).mean(1)
     if not errors.isfinite().all():
         raise ValueError(f"{int((~errors.isfinite()).sum())} datapoints have a squared error that is NaN or infinite")
-    return estimate_mean(errors)
+    return mean_score(errors)

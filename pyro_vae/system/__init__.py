@@ -1,1 +1,1 @@
-"""What the package needs of the machine: devices, random generators, memory, files, signals, threads. Internal."""
+"""The machine: devices, random generators, memory, files, locks, signals, threads, warnings. Internal."""

@@ -1,4 +1,4 @@
-"""Which device to compute on."""
+"""The choice of a device."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ __all__ = ["choose_device"]
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Returns the device of that name; without a name the GPU if there is one, else the CPU.
+    """Returns the device with this name; without a name, the GPU if there is one and else the CPU.
 
     Raises:
-        ValueError: If there is no such device.
+        ValueError: If the device does not exist.
     """
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).cpu()  # a device may be known to torch and not be there
+        torch.zeros(1, device=device).cpu()  # torch accepts names of devices that do not exist
     except (RuntimeError, AssertionError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ValueError(f"device {name!r} does not exist here: {reason}") from error

@@ -1,4 +1,4 @@
-"""Files that are whole or not there, and tensors in them with a checksum; nothing in them runs when it is read."""
+"""Atomic writes, and files of tensors with a checksum, which can be read without executing anything."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ __all__ = ["ChecksumError", "from_bytes", "replace", "to_bytes", "writable_folde
 
 
 class ChecksumError(ValueError):
-    """The content of a file is not what was written to it."""
+    """The content of a file differs from what was written to it."""
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Writes another file, which takes the place of the old one when it is on disk: there is a whole one at any moment.
+    """Writes a file atomically: the old file is replaced when the new one is on disk, so it is complete at any time.
 
     Raises:
-        OSError: If it cannot be written; the old file is as it was.
+        OSError: If it cannot be written; the old file is unchanged.
     """
     new = path.with_name(f".{path.name}.new")
     try:
@@ -34,7 +34,7 @@ def replace(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
-    except BaseException as error:  # Ctrl-C too leaves no half of a file behind
+    except BaseException as error:  # also Ctrl-C, which must not leave a partial file
         with suppress(OSError):
             new.unlink(missing_ok=True)
         if isinstance(error, OSError):
@@ -44,7 +44,7 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Makes the folder if need be, and makes sure that files can be written to it.
+    """Creates the folder if it does not exist, and checks that files can be written to it.
 
     Raises:
         OSError: If they cannot; the message names the folder.
@@ -60,18 +60,18 @@ def writable_folder(path: str | Path) -> Path:
 
 
 def to_bytes(tensors: Mapping[str, Tensor], text: str) -> bytes:
-    """A safetensors file of tensors and a text, with a checksum of both."""
-    # Copies, since safetensors refuses tensors that share memory, as those of a part that is used twice do.
+    """The content of a safetensors file with tensors, a text and a checksum of both."""
+    # Copies, since safetensors refuses tensors that share memory, such as those of a part that is used twice.
     copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
     return save(copies, {"pyro_vae": text, "sha256": _digest(copies, text)})
 
 
 def from_bytes(data: bytes) -> tuple[dict[str, Tensor], str]:
-    """The tensors, on the CPU, and the text that :func:`to_bytes` was given.
+    """The tensors, on the CPU, and the text that were passed to :func:`to_bytes`.
 
     Raises:
         ChecksumError: If the checksum does not match.
-        Exception: If this is no such file: nobody lists what libraries raise at content that is not theirs.
+        Exception: If this is another kind of file; libraries do not document what they raise for invalid files.
     """
     tensors = load(data)
     size = int.from_bytes(data[:8], "little")
@@ -79,7 +79,7 @@ def from_bytes(data: bytes) -> tuple[dict[str, Tensor], str]:
     text, digest = metadata["pyro_vae"], metadata["sha256"]
     if digest != _digest(tensors, text):
         raise ChecksumError("its checksum does not match")
-    return {name: tensors[name].clone() for name in sorted(tensors)}, text  # in memory that is aligned
+    return {name: tensors[name].clone() for name in sorted(tensors)}, text  # cloned into aligned memory
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
@@ -91,7 +91,7 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Has the new name of a file written to disk too, where the system does such."""
+    """Writes the new name of a file to disk too, if the system supports it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

@@ -1,4 +1,4 @@
-"""Gradients, wherever one is called: under ``torch.no_grad`` and ``torch.inference_mode`` too."""
+"""Computes gradients also inside ``torch.no_grad`` and ``torch.inference_mode``."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ __all__ = ["differentiable", "gradients_enabled"]
 
 @contextmanager
 def gradients_enabled() -> Iterator[None]:
-    """Has torch compute gradients."""
+    """Enables gradients, also if a caller has disabled them."""
     with torch.inference_mode(False), torch.enable_grad():
         yield
 
 
 @torch.inference_mode(False)
 def differentiable(x: Tensor) -> Tensor:
-    """The tensor, as one that gradients may be taken with: those made in inference mode are not."""
+    """The tensor, copied if it was made in inference mode, since such tensors cannot be used for gradients."""
     return x.clone() if x.is_inference() else x

@@ -1,4 +1,4 @@
-"""Ctrl-C, with what was done until then."""
+"""Ctrl-C with a partial result."""
 
 from __future__ import annotations
 
@@ -13,10 +13,17 @@ Result = TypeVar("Result")
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C, with what was done until then.
+    """Ctrl-C, with the partial result of the interrupted function.
 
     Attributes:
-        result: What the interrupted function would have returned for what was done; None if nothing was.
+        result: The result for the part that was completed; None if there is none.
+
+    Example:
+        >>> try:
+        ...     raise Interrupted("stopped after 3 of 10 datapoints", [1.0, 2.0, 3.0])
+        ... except Interrupted as interrupt:
+        ...     len(interrupt.result)
+        3
     """
 
     def __init__(self, message: str, result: Any) -> None:
@@ -25,10 +32,10 @@ class Interrupted(KeyboardInterrupt):
 
 
 def interruptible(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function, of which Ctrl-C makes an :class:`Interrupted` wherever it comes; without a result, if it has none.
+    """The function, with every Ctrl-C converted to an :class:`Interrupted` (without a result, if it has none yet).
 
     Args:
-        function: A function that raises ``Interrupted`` itself once it has something to show.
+        function: A function that raises ``Interrupted`` itself as soon as it has a partial result.
     """
 
     @wraps(function)

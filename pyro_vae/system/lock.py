@@ -1,4 +1,4 @@
-"""A lock on a file or a folder that a run is kept in, so that no other run writes there at the same time."""
+"""A lock on the file or folder of a run, so that no other run writes there at the same time."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ from typing import Any
 try:
     import fcntl
 except ImportError:  # not on Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # typed as a module, and checked for None before use
 
 __all__ = ["locked"]
 
-_descriptors: set[int] = set()  # of the locks that this process has
+_descriptors: set[int] = set()  # of the locks that this process holds
 
 
 @contextmanager
 def locked(path: Path, lend: bool = False) -> Iterator[None]:
-    """Keeps the path for this process, by a lock on a small file, which the system releases if the process dies.
+    """Locks the path for this process by a lock on a small file, which the system releases if the process dies.
 
-    The file is in the folder, or beside the file. Where the system or the file system has no locks, there is none.
+    The lock file is in the folder, or beside the file. If the system or the file system does not support locks, there
+    is no lock.
 
     Args:
-        path: A folder that exists, or a file that need not.
-        lend: Whether what this thread calls, and the processes that this one starts, may lock the path again.
+        path: A folder that exists, or a file, which need not exist.
+        lend: Whether functions called by this thread, and child processes of this process, may lock the path again.
 
     Raises:
-        OSError: If another run has it; the message names the process.
+        OSError: If another run holds the lock; the message names its process.
     """
     descriptor = _lock(path, lend)
     try:
@@ -40,7 +41,7 @@ def locked(path: Path, lend: bool = False) -> Iterator[None]:
     finally:
         if descriptor is not None:
             with suppress(OSError):
-                _side_file(path).unlink(missing_ok=True)  # while it is locked, so that nobody else holds it
+                _side_file(path).unlink(missing_ok=True)  # while locked: no other process has it then
             _descriptors.discard(descriptor)
             os.close(descriptor)
 
@@ -54,12 +55,12 @@ def _lock(path: Path, lend: bool) -> int | None:
     while fcntl is not None:
         try:
             descriptor = os.open(side, os.O_CREAT | os.O_RDWR, 0o666)
-        except OSError:  # no such folder, or not to be written to: whoever writes the file finds out
+        except OSError:  # no such folder, or not writable: the write itself will report it
             return None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(descriptor), os.stat(side)):  # else the one who had it removed it
+                if os.path.samestat(os.fstat(descriptor), os.stat(side)):  # else its holder has removed it
                     _write(descriptor, lend)
                     _descriptors.add(descriptor)
                     return descriptor
@@ -77,7 +78,7 @@ def _lock(path: Path, lend: bool) -> int | None:
 
 
 def _write(descriptor: int, lend: bool) -> None:
-    """Says in the file who has the lock; a disk that is full is no reason to be without one."""
+    """Writes the holder of the lock to the file; if the disk is full, the lock works without this."""
     holder = {"host": socket.gethostname(), "process": os.getpid(), "thread": threading.get_ident(), "lend": lend}
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
@@ -87,13 +88,13 @@ def _write(descriptor: int, lend: bool) -> None:
 def _read(descriptor: int) -> dict[str, Any]:
     try:
         holder = dict(json.loads(os.pread(descriptor, 4096, 0)))
-    except (OSError, ValueError, TypeError):  # it is about to say so
+    except (OSError, ValueError, TypeError):  # its holder has not written it yet
         return {}
     return holder if holder.keys() >= {"host", "process", "thread", "lend"} else {}
 
 
 def _lends(holder: dict[str, Any]) -> bool:
-    """Whether who has the lock has it for this thread, or for processes that it started, such as this one."""
+    """Whether the holder of the lock is this thread or the parent of this process, and lends it."""
     if not holder or not holder["lend"] or holder["host"] != socket.gethostname():
         return False
     here = os.getpid(), threading.get_ident()
@@ -102,14 +103,14 @@ def _lends(holder: dict[str, Any]) -> bool:
 
 def _in_words(holder: dict[str, Any]) -> str:
     if not holder:
-        return "which has begun just now"
+        return "which has just started"
     if holder["host"] != socket.gethostname():
         return f"process {holder['process']} on {holder['host']}"
     return f"process {holder['process']}" + (" (this one)" if holder["process"] == os.getpid() else "")
 
 
 def _close_in_child() -> None:
-    """A lock belongs to whoever has its file open: a worker that was forked is not to hold it when its parent died."""
+    """Closes the lock files in a forked worker, which would otherwise hold the locks after its parent has died."""
     for descriptor in _descriptors:
         with suppress(OSError):
             os.close(descriptor)

@@ -1,4 +1,4 @@
-"""Progress bars: what ``progress=`` means, everywhere."""
+"""Progress bars: the meaning of ``progress=`` in all functions."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ Progress = bool | Callable[[Sequence[Any]], Iterable[Any]]
 
 
 def shown(progress: Progress, items: Sequence[Any], description: str) -> Iterable[Any]:
-    """The items, with the progress shown while they are iterated over.
+    """The items, with a progress bar while they are iterated over.
 
-    The bar appears on the standard error if that is a terminal or a notebook, and vanishes in the end. After the first
-    item it has a forecast of the time that all take.
+    The bar is on the standard error if that is a terminal or a notebook, and is removed at the end. After the first
+    item it shows an estimate of the total time.
 
     Args:
-        progress: Whether to show a bar, or what wraps the items.
+        progress: Whether to show a bar, or a function that wraps the items.
         items: Blocks of datapoints, or numbers of steps.
-        description: What the bar says.
+        description: The text of the bar.
     """
     if not isinstance(progress, bool):
         return progress(items)

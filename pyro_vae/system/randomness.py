@@ -1,4 +1,4 @@
-"""The states of torch's generators: draws that leave no trace, and runs that go on where they stopped."""
+"""The states of torch's random generators: to save, restore and seed them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["generators_kept", "get_generators", "reseed", "set_generators"]
 
 @contextmanager
 def generators_kept(device: torch.device) -> Iterator[None]:
-    """Restores the generators of the CPU and of the device on leaving."""
+    """Restores the states of the generators of the CPU and of the device on exit."""
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         yield
 
 
 def reseed(seed: int, device: torch.device) -> None:
-    """Seeds the generators of the CPU and of the device, and no others."""
+    """Seeds the generators of the CPU and of the device, and no other generators."""
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         with torch.cuda.device(device):

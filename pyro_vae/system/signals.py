@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, taken when it suits."""
+"""Ctrl-C and SIGTERM, noted for later instead of raised at once."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ __all__ = ["signals_noted"]
 
 @contextmanager
 def signals_noted(note: Callable[[int], None]) -> Iterator[None]:
-    """Calls ``note`` with the number of the first SIGINT or SIGTERM that comes; the next one does what it always does.
+    """Calls ``note`` with the number of the first SIGINT or SIGTERM; the next one has its usual effect.
 
-    Outside of the main thread, where Python takes no signals, nothing is done.
+    Outside of the main thread it does nothing, since Python handles signals only there.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -29,7 +29,7 @@ def signals_noted(note: Callable[[int], None]) -> Iterator[None]:
         restore()
         if os.getpid() == process:
             note(number)
-        else:  # a worker of a data loader, say, that was forked: this is none of its business
+        else:  # a forked process, such as a worker of a data loader, which has the usual handlers
             os.kill(os.getpid(), number)
 
     def restore() -> None:

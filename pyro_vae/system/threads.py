@@ -1,4 +1,4 @@
-"""Threads take turns: Pyro's stack of handlers, its validation and its parameters belong to the whole process."""
+"""One thread at a time: Pyro's handler stack, validation setting and parameters are global to the process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _turn = threading.RLock()
 
 
 def in_turn() -> AbstractContextManager[bool]:
-    """What to be in while Pyro is at work: other threads wait to be in it. A thread may be in it more than once."""
+    """A reentrant lock as a context manager, for code that uses Pyro's global state."""
     return _turn
 
 
 def one_thread_at_a_time(function: Callable[Arguments, Result]) -> Callable[Arguments, Result]:
-    """The function, which waits until no other thread is in it or in another such function."""
+    """The function, which runs while no other thread is in it or in another such function."""
 
     @wraps(function)
     def waiting(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
@@ -34,7 +34,7 @@ def one_thread_at_a_time(function: Callable[Arguments, Result]) -> Callable[Argu
 
 
 def _begin_anew() -> None:
-    """In a process that was forked, there are no other threads to wait for."""
+    """Makes a new lock in a forked process, which has no other threads to wait for."""
     global _turn
     _turn = threading.RLock()
 

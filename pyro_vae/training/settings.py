@@ -50,11 +50,10 @@ class Settings:
             check_count(name, getattr(self, name))
         if self.patience is not None:
             check_count("patience", self.patience)
-        check_positive("lr", self.lr)
-        if self.clip_norm is not None:
-            check_positive("clip_norm", self.clip_norm)
-        if self.compile not in (True, False, "graph", "auto"):
-            raise ValueError(f"compile is {self.compile!r}; expected True, False, 'graph' or 'auto'")
+        for name in ("lr", "clip_norm"):
+            if (value := getattr(self, name)) is not None:  # as a float, which JSON knows
+                object.__setattr__(self, name, check_positive(name, value))
+        check_choice("compile", self.compile, (True, False, "graph", "auto"))
         if self.loss is not None and not (callable(self.loss) or hasattr(self.loss, "loss_and_grads")):
             raise TypeError(f"loss is {self.loss!r}; expected an ELBO of Pyro or a function of model, guide and data")
         check_choice("scheduler_every", self.scheduler_every, ("epoch", "step"))

@@ -148,7 +148,7 @@ class Loaded:
         sampler = getattr(self._data, "batch_sampler", None)
         if type(sampler) is not BatchSampler or isinstance(self._data.dataset, IterableDataset):
             return set()
-        return _sizes(len(sampler.sampler), sampler.batch_size, len(sampler))  # type: ignore[arg-type]
+        return _sizes(len(sampler.sampler), sampler.batch_size, len(sampler))  # type: ignore[arg-type]  # it has a length
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch | None]:
         """The batches of an epoch, without the first so many, which are loaded nevertheless."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -303,7 +303,8 @@ class AnnealedPath:
         lengths = (schedule.inverse_temperatures[:-1] < 1).sum(0)
         order = lengths.argsort(descending=True, stable=True)  # those that arrive first are last
         path, schedule, lengths = self.some(order), schedule.rows(order), lengths[order]
-        state, momentum = path.start.evaluate(path.start.draw(num_chains)), None
+        state = path.start.evaluate(path.start.draw(num_chains))
+        momentum: Any = None  # drawn by the first move
         log_weights, acceptance = torch.zeros_like(state.start, dtype=torch.float64), torch.zeros_like(state.start[0])
         arrived: list[Annealed] = []
         for t in range(1, len(schedule.inverse_temperatures)):

@@ -41,7 +41,9 @@ def laplace() -> Proposal:
         A proposal for :func:`~pyro_vae.evidence.importance` and other functions.
 
     Example:
-        >>> evidence.importance(model, guide, x, proposal=evidence.laplace())  # doctest: +SKIP
+        >>> result = evidence.importance(vae.model, vae.guide, x, num_samples=100, proposal=evidence.laplace())
+        >>> result.log_prob.shape
+        torch.Size([8])
     """
     return _Laplace()
 

@@ -1,4 +1,7 @@
-"""Losses besides Pyro's: functions of model, guide and their arguments, in nats, summed over datapoints."""
+"""Losses that Pyro does not have: functions of model, guide and their arguments, in nats, summed over datapoints.
+
+Use them like the ELBOs of Pyro: ``SVI(model, guide, optim, losses.IWAE(num_particles=5))``, ``fit(loss=...)``.
+"""
 
 from pyro_vae.infer.losses.beta import BetaELBO
 from pyro_vae.infer.losses.beta_tc import BetaTC

@@ -1,4 +1,4 @@
-"""Losses of all kinds as functions whose result has a gradient."""
+"""Any loss as a function whose result has a gradient."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ __all__ = ["as_function"]
 
 
 def as_function(loss: Any) -> Callable[..., Any]:
-    """The loss as a function of model, guide and their arguments; an ELBO of Pyro is no function itself.
+    """The loss as a function of model, guide and their arguments; Pyro's ELBOs are not callable themselves.
 
     Raises:
-        TypeError: If it is neither a function nor an ELBO that has one.
+        TypeError: If it is neither a function nor an ELBO with a ``differentiable_loss``.
     """
     function = getattr(loss, "differentiable_loss", loss)
     if not callable(function) or isinstance(function, ELBO):

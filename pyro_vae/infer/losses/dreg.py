@@ -1,4 +1,4 @@
-"""The importance-weighted bound with a gradient whose noise does not drown it."""
+"""The importance-weighted bound with a gradient of the guide that has less noise."""
 
 from __future__ import annotations
 
@@ -15,22 +15,32 @@ __all__ = ["DReG"]
 class DReG(LogWeightLoss):
     """The bound of :class:`IWAE`, with the doubly reparameterized gradient of the guide (Tucker et al. 2018, eq. 8).
 
-    That is the path derivative of each log-weight, times the square of its share in the sum of weights; it has the same
-    mean as the gradient of ``IWAE``. The model's gradient is the same. What it costs is said at
-    :class:`StickingTheLanding`, which it is for one particle.
+    The guide's gradient is the path derivative of each log-weight, times the square of its normalized weight; it has
+    the same mean as the gradient of ``IWAE``. The model's gradient is that of ``IWAE``. With one particle it is
+    :class:`StickingTheLanding`, where its cost is described.
+
+    Args:
+        num_particles: The number of draws for each datapoint; with 1 the bound is the ELBO.
+
+    Raises:
+        ValueError: If ``num_particles`` is not a positive integer.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.DReG(num_particles=5))
+        >>> loss = svi.step(x)
     """
 
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
-        shares: Tensor
+        """The objective in nats, ``[n]``, to be maximized."""
+        normalized: Tensor
 
         def weigh_gradient(z: Tensor) -> Tensor:
             z = z.clone()
             if z.requires_grad:
-                z.register_hook(lambda gradient: gradient * particles.broadcast(shares, z))
+                z.register_hook(lambda gradient: gradient * particles.broadcast(normalized, z))
             return z
 
-        # The log of a mean multiplies each gradient by its share once, the hook again, on the way to the guide.
+        # log_mean_exp multiplies each gradient by its normalized weight once; the hook does so again for the guide.
         log_weights = particles.log_path_weights({name: weigh_gradient(z) for name, z in particles.latents.items()})
-        shares = torch.softmax(log_weights.detach(), 0)
+        normalized = torch.softmax(log_weights.detach(), 0)
         return log_mean_exp(log_weights)

@@ -1,4 +1,4 @@
-"""A rate that costs nothing below some level."""
+"""The ELBO with a minimum for the KL term of each latent dimension."""
 
 from __future__ import annotations
 
@@ -14,25 +14,30 @@ __all__ = ["FreeBits"]
 
 
 class FreeBits:
-    """The negative ELBO, with max(nats, KL) in the place of the KL of each latent dimension (Kingma et al. 2016, C.8).
+    """The negative ELBO with max(nats, KL) instead of the KL of each latent dimension (Kingma et al. 2016, C.8).
 
-    The KL is averaged over the batch first (equation 15), so that it does not pay to switch a dimension off before the
-    decoder has learned to use it. Dimensions that are not independent, as under a flow, make one group: that of the
-    site, of which the KL is taken at the draw if there is no closed form. A datapoint's share of the loss depends on
-    the others of its batch: with several processes it is the batch of each.
+    The KL is averaged over the batch first (equation 15). Below the minimum a dimension gains nothing by a smaller KL,
+    so it is not switched off before the decoder has learned to use it. If the dimensions of a site are not independent,
+    as under a flow, the site counts as one dimension; its KL is taken at the draw if there is no closed form. The loss
+    of a datapoint depends on the other datapoints of its batch, and with several processes on those of the same
+    process.
 
     Args:
-        nats: What each group may have for nothing.
+        nats: The minimum for each latent dimension, in nats.
 
     Raises:
-        ValueError: If that is not a positive number.
+        ValueError: If ``nats`` is not a positive number.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.FreeBits(0.5))
+        >>> loss = svi.step(x)
     """
 
     def __init__(self, nats: float) -> None:
         self.nats = check_positive("nats", nats)
 
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, summed over the datapoints, with its gradient."""
+        """The loss, ``[]``, in nats, summed over the datapoints; it is differentiable."""
         log_likelihood, sites = draw(model, guide, *args, **kwargs)
         loss = -log_likelihood
         for site in sites.values():

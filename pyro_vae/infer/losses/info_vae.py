@@ -1,4 +1,4 @@
-"""A weight on the distance of q(z) from the prior, instead of that of each q(z | x)."""
+"""The distance of the aggregate posterior q(z) from the prior, instead of the KL of each q(z | x)."""
 
 from __future__ import annotations
 
@@ -18,30 +18,35 @@ Kernel = Callable[[Tensor, Tensor], Tensor]
 
 
 def gaussian_kernel(a: Tensor, b: Tensor) -> Tensor:
-    """exp(-|a - b|^2 / (2 latent)) for a ``[n, latent]`` and b ``[m, latent]``, ``[n, m]``.
+    """exp(-|a - b|^2 / (2 latent)), ``[n, m]``, for a ``[n, latent]`` and b ``[m, latent]``.
 
-    At the distance that two draws from a standard normal have on average, it is 1 / e.
+    It is 1 / e at the root mean square distance of two draws from a standard normal.
     """
     return torch.exp(-(a.unsqueeze(1) - b).square().mean(-1) / 2)
 
 
 class InfoVAE:
-    """log p(x | z) minus kl_weight * KL(q(z | x) || p(z)) minus mmd_weight * MMD^2(q(z), p(z)), as a loss.
+    """-log p(x | z) + kl_weight * KL(q(z | x) || p(z)) + mmd_weight * MMD^2(q(z), p(z)).
 
-    That is InfoVAE (Zhao et al. 2017, section 3) with the maximum mean discrepancy as the divergence of q(z) from the
-    prior, kl_weight = 1 - alpha and mmd_weight = alpha + lambda - 1 there. Without the KL term codes are free to say
-    all they can of x, as long as together they look like the prior. It is no bound on log p(x).
+    This is InfoVAE (Zhao et al. 2017, section 3) with the maximum mean discrepancy (MMD) as the divergence of q(z) from
+    the prior; in the paper's notation kl_weight = 1 - alpha and mmd_weight = alpha + lambda - 1. Without the KL term
+    the codes may hold any amount of information about x, as long as their distribution over all data is the prior. It
+    is not a bound on log p(x).
 
-    The discrepancy compares the latents of the batch with as many draws from the prior (a batch of one datapoint has
-    none); a prior is trained by it if its draws have a gradient.
+    The MMD compares the latents of the batch with as many draws from the prior; for a batch of one datapoint the term
+    is left out. A learned prior is trained by it if the prior's draws have a gradient.
 
     Args:
-        mmd_weight: The weight of the squared discrepancy, for each datapoint.
-        kl_weight: The weight of the KL term, 0 for none of it.
-        kernel: Of latents ``[n, latent]`` and ``[m, latent]``, as ``[n, m]``.
+        mmd_weight: The weight of MMD^2, for each datapoint.
+        kl_weight: The weight of the KL term, 0 to leave it out.
+        kernel: A positive definite kernel: maps latents ``[n, latent]`` and ``[m, latent]`` to ``[n, m]``.
 
     Raises:
-        ValueError: If the weight of the discrepancy is not positive, or that of the KL term is negative.
+        ValueError: If ``mmd_weight`` is not a positive number, or ``kl_weight`` is negative.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.InfoVAE(mmd_weight=10.0))
+        >>> loss = svi.step(x)
     """
 
     def __init__(self, mmd_weight: float, kl_weight: float = 0.0, kernel: Kernel = gaussian_kernel) -> None:
@@ -50,9 +55,9 @@ class InfoVAE:
         self.kernel = kernel
 
     def __call__(self, model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any) -> Tensor:
-        """The loss, summed over the datapoints, with its gradient."""
+        """The loss, ``[]``, in nats, summed over the datapoints; it is differentiable."""
         log_likelihood, sites = draw(model, guide, *args, **kwargs)
-        prior = poutine.trace(model).get_trace(*args, **kwargs)  # on draws of its own
+        prior = poutine.trace(model).get_trace(*args, **kwargs)  # at draws from the prior
         codes = _side_by_side([site.z for site in sites.values()])
         draws = _side_by_side([prior.nodes[name]["value"] for name in sites])
         loss = -log_likelihood
@@ -65,7 +70,7 @@ class InfoVAE:
 
 
 def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = gaussian_kernel) -> Tensor:
-    """An unbiased estimate of the squared discrepancy of two samples (Gretton et al. 2012, equation 3), ``[]``.
+    """An unbiased estimate of MMD^2 from two samples, ``[]`` (Gretton et al. 2012, equation 3).
 
     Args:
         a: ``[n, latent]``, with n at least 2.
@@ -73,10 +78,10 @@ def maximum_mean_discrepancy(a: Tensor, b: Tensor, kernel: Kernel = gaussian_ker
         kernel: As in :class:`InfoVAE`.
 
     Raises:
-        ValueError: If there are less than two of either.
+        ValueError: If a sample has fewer than two rows.
     """
     if min(len(a), len(b)) < 2:
-        raise ValueError(f"the samples are of {len(a)} and {len(b)}; expected at least 2 of each")
+        raise ValueError(f"the samples have {len(a)} and {len(b)} rows; expected at least 2 in each")
     return _mean_of_pairs(kernel(a, a)) + _mean_of_pairs(kernel(b, b)) - 2 * kernel(a, b).mean()
 
 

@@ -14,10 +14,20 @@ __all__ = ["IWAE"]
 class IWAE(LogWeightLoss):
     """The log of the mean weight of k particles, a bound on log p(x) that tightens with k (Burda et al. 2015, eq. 8).
 
-    Its gradient with respect to the guide gets worse with k, relative to its noise (Rainforth et al. 2018); that of
-    :class:`~pyro_vae.infer.losses.DReG` has less noise, and close to the posterior gets better with k.
+    With more particles, the signal-to-noise ratio of the guide's gradient falls (Rainforth et al. 2018). That of
+    :class:`~pyro_vae.infer.losses.DReG` has less noise, and close to the posterior the ratio grows with k.
+
+    Args:
+        num_particles: The number of draws for each datapoint; with 1 the bound is the ELBO.
+
+    Raises:
+        ValueError: If ``num_particles`` is not a positive integer.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.IWAE(num_particles=5))
+        >>> loss = svi.step(x)
     """
 
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
+        """The objective in nats, ``[n]``, to be maximized."""
         return log_mean_exp(particles.log_weights(particles.latents))

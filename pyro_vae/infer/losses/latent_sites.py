@@ -1,4 +1,4 @@
-"""One draw of all latents, and the KL divergence of each site."""
+"""One draw of all latents, and the KL divergence at each latent site."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class LatentSite(NamedTuple):
     """A latent site of both programs."""
 
     z: Tensor  #: The draw, ``[*batch, *event]``.
-    q: Any  #: The guide's distribution there.
-    p: Any  #: The model's.
-    scale: Any  #: What the site's log-densities are multiplied by.
-    mask: Any  #: Where they count.
-    is_given: bool  #: Whether the parents of the site in the model are given when the guide draws it.
-    plates: Any  #: That it is in.
+    q: Any  #: The distribution of the guide.
+    p: Any  #: The distribution of the model.
+    scale: Any  #: The factor of the log-densities of the site.
+    mask: Any  #: Where the log-densities count.
+    is_given: bool  #: Whether the guide draws this site after the site's parents in the model.
+    plates: Any  #: The plates that contain the site.
 
     def datapoints(self, rows: int) -> float:
-        """How many datapoints a batch of so many stands for: more, if the data plate is subsampled."""
+        """How many datapoints a batch of ``rows`` rows represents: more if the data plate is subsampled."""
         return next((frame.full_size for frame in self.plates if frame.size == rows), rows)
 
     @property
     def divergence(self) -> Tensor:
-        """KL(q || p), ``[*batch, groups]``, not scaled: in closed form if there is one, else at the draw.
+        """KL(q || p) in nats without scale, ``[*batch, groups]``: in closed form if there is one, else at the draw.
 
-        Each latent dimension is a group of its own, or all of them are one where they are not independent.
+        Independent latent dimensions are one group each; dependent ones form one group together.
         """
         if is_factorized(self.q) and is_factorized(self.p):
             divergence = self._closed_form(self.q.base_dist, self.p.base_dist)
@@ -51,7 +51,7 @@ class LatentSite(NamedTuple):
         return scale_and_mask(divergence, mask=mask)
 
     def _closed_form(self, q: Any, p: Any) -> Tensor | None:
-        if not self.is_given:  # the mean over draws of the divergence given the parents would be another one
+        if not self.is_given:  # a closed form given the parents would have another expectation
             return None
         try:
             return torch.as_tensor(kl_divergence(q, p))
@@ -60,17 +60,17 @@ class LatentSite(NamedTuple):
 
 
 def is_factorized(distribution: Any) -> bool:
-    """Whether it is one of vectors with independent entries."""
+    """Whether this is a distribution of vectors with independent entries."""
     return isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims == 1
 
 
 def draw(
     model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> tuple[Any, dict[str, LatentSite]]:
-    """Runs the guide, then the model on its draws.
+    """Runs the guide, then the model on the guide's draws.
 
     Returns:
-        log p(x | z), scaled and summed over datapoints, ``[]``, and the latent sites, by name.
+        log p(x | z) in nats, scaled and summed over datapoints, ``[]``; and the latent sites by name.
     """
     model_trace, guide_trace = trace_pair(model, guide, *args, **kwargs)
     model_trace.compute_log_prob()

@@ -1,4 +1,4 @@
-"""Between the ELBO and the importance-weighted bound."""
+"""Objectives between the ELBO and the importance-weighted bound."""
 
 from __future__ import annotations
 
@@ -15,12 +15,20 @@ __all__ = ["CIWAE", "MIWAE", "PIWAE"]
 class MIWAE(LogWeightLoss):
     """The mean of several importance-weighted bounds (Rainforth et al. 2018, section 5).
 
-    The gradient of the guide keeps its direction in the noise with more bounds, and loses it with more particles in
-    each. (Another method of the same name is for missing data: that is :class:`~pyro_vae.likelihoods.Incomplete`.)
+    The signal-to-noise ratio of the guide's gradient grows with the number of bounds, and falls with the number of
+    particles in each. (The MIWAE of Mattei & Frellsen 2019, for missing data, is a different method: see
+    :class:`~pyro_vae.likelihoods.Incomplete`.)
 
     Args:
         num_bounds: The number of bounds, M.
-        num_particles: The number of draws for each datapoint in each of them, K.
+        num_particles: The number of draws for each datapoint in each bound, K.
+
+    Raises:
+        ValueError: If a number is not a positive integer.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.MIWAE(4, num_particles=8))
+        >>> loss = svi.step(x)
     """
 
     def __init__(self, num_bounds: int, num_particles: int) -> None:
@@ -28,7 +36,7 @@ class MIWAE(LogWeightLoss):
         super().__init__(self.num_bounds * check_count("num_particles", num_particles))
 
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
+        """The objective in nats, ``[n]``, to be maximized."""
         return self._mean_of_bounds(particles.log_weights(particles.latents))
 
     def _mean_of_bounds(self, log_weights: Tensor) -> Tensor:
@@ -36,14 +44,25 @@ class MIWAE(LogWeightLoss):
 
 
 class PIWAE(MIWAE):
-    """The bound of :class:`MIWAE` for the guide, that of all particles together for the model (Rainforth et al. 2018).
+    """The bound of :class:`MIWAE` for the guide, and of all particles together for the model (Rainforth et al. 2018).
 
-    Section 5 there. The value is that of the model's, the tighter one. The model is run a second time, to tell its
-    gradient from the guide's.
+    See section 5 of the paper. The value is the bound for the model, the tighter of the two. The model runs twice, to
+    separate its gradient from that of the guide.
+
+    Args:
+        num_bounds: The number of bounds for the guide, M.
+        num_particles: The number of draws for each datapoint in each bound, K.
+
+    Raises:
+        ValueError: If a number is not a positive integer.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.PIWAE(4, num_particles=8))
+        >>> loss = svi.step(x)
     """
 
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
+        """The objective in nats, ``[n]``, to be maximized."""
         log_posterior = particles.log_posterior(particles.latents)
         log_weights = particles.log_joint(particles.latents) - log_posterior
         of_model = particles.log_joint(particles.fixed) - log_posterior.detach()
@@ -51,14 +70,18 @@ class PIWAE(MIWAE):
 
 
 class CIWAE(LogWeightLoss):
-    """A part of the ELBO and a part of the bound of :class:`IWAE` (Rainforth et al. 2018, section 5).
+    """A weighted average of the ELBO and the bound of :class:`IWAE` (Rainforth et al. 2018, section 5).
 
     Args:
-        elbo_share: The weight of the ELBO, beta there, from 0 to 1.
+        elbo_share: The weight of the ELBO (beta in the paper), from 0 to 1.
         num_particles: The number of draws for each datapoint.
 
     Raises:
-        ValueError: If the weight is not from 0 to 1.
+        ValueError: If ``elbo_share`` is not from 0 to 1, or ``num_particles`` not a positive integer.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.CIWAE(0.5, num_particles=8))
+        >>> loss = svi.step(x)
     """
 
     def __init__(self, elbo_share: float, num_particles: int) -> None:
@@ -68,6 +91,6 @@ class CIWAE(LogWeightLoss):
         self.elbo_share = elbo_share
 
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
+        """The objective in nats, ``[n]``, to be maximized."""
         log_weights = particles.log_weights(particles.latents)
         return self.elbo_share * log_weights.mean(0) + (1 - self.elbo_share) * log_mean_exp(log_weights)

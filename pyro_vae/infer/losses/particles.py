@@ -1,4 +1,4 @@
-"""Draws from a guide, and the log-densities of two programs at them, as a loss needs them."""
+"""Draws from a guide, and the log-densities of model and guide at these draws."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Latents = dict[str, Tensor]
 
 
 class Particles:
-    """Draws from the guide for each datapoint, at which both programs can be asked for their log-densities.
+    """Draws from the guide for each datapoint, and the log-densities of both programs at these or other latents.
 
-    The gradient with respect to the parameters of q is a sum of two: that through the draws (the path derivative), and
-    that of log q itself at given draws (the score function). Losses that treat them differently evaluate the programs
-    at :attr:`fixed` latents, where only the second is left.
+    The gradient with respect to the parameters of q is a sum of two terms: the path derivative, through the draws, and
+    the score function, the gradient of log q at given draws. To separate them, evaluate the programs at the
+    :attr:`fixed` latents, where only the second term remains.
 
-    Scales of sites (``poutine.scale``, a KL weight) multiply their log-densities. That of a subsampled data plate is
-    left out: it says how many datapoints a datapoint stands for, and is no part of its log-weights.
+    Scales of sites (``poutine.scale``, a KL weight) multiply their log-densities. The scale of a subsampled data plate
+    is left out: it says how many datapoints each datapoint represents, and is not part of its log-weights.
 
     Args:
         model: The model, called with x alone.
-        guide: The guide, likewise.
+        guide: The guide, called with x alone.
         x: Data, ``[n, *event]``.
         num_particles: The number of draws for each datapoint.
-        layout: That of the programs.
+        layout: The layout of the programs.
     """
 
     def __init__(self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> None:
@@ -38,25 +38,25 @@ class Particles:
         self._num_particles, self.layout = num_particles, layout
         self._trace = trace_of(guide, x, num_particles, layout)
         self._sites = sample_sites(self._trace)
-        self.latents: Latents = {name: site["value"] for name, site in self._sites}  #: As drawn, by site.
-        self.fixed: Latents = {name: z.detach() for name, z in self.latents.items()}  #: The same, without a gradient.
+        self.latents: Latents = {name: site["value"] for name, site in self._sites}  #: The draws, by site.
+        self.fixed: Latents = {name: z.detach() for name, z in self.latents.items()}  #: The draws without a gradient.
 
     @property
     def weight(self) -> float:
-        """How many datapoints each of the batch stands for: more than one if the data plate is subsampled."""
+        """How many datapoints each row of the batch represents: more than one if the data plate is subsampled."""
         return _weight(self._sites[0][1], self.layout)
 
     @property
     def not_reparameterized(self) -> list[str]:
-        """The sites whose draws have no gradient."""
+        """The names of sites whose draws have no gradient."""
         return [name for name, site in self._sites if not site["fn"].has_rsample]
 
     def log_joint(self, latents: Latents) -> Tensor:
-        """log p(x, z), ``[particles, n]``."""
+        """log p(x, z) in nats, ``[particles, n]``."""
         return self._sum(self._run(self._model, latents))
 
     def log_posterior(self, latents: Latents) -> Tensor:
-        """log q(z | x), ``[particles, n]``."""
+        """log q(z | x) in nats, ``[particles, n]``."""
         if latents is self.latents:
             return self._sum(self._trace)
         if len(self._sites) > 1:  # the distributions of some sites may depend on other sites
@@ -65,16 +65,16 @@ class Particles:
         return self._log_prob(name, {**site, "value": latents[name]})
 
     def log_weights(self, latents: Latents) -> Tensor:
-        """log p(x, z) - log q(z | x), ``[particles, n]``."""
+        """log p(x, z) - log q(z | x) in nats, ``[particles, n]``."""
         return self.log_joint(latents) - self.log_posterior(latents)
 
     def log_path_weights(self, latents: Latents) -> Tensor:
-        """The same, of which the score function, the gradient of log q at given latents, is taken away."""
+        """The log-weights with only the path derivative as their gradient: the score function is subtracted."""
         score = self.log_posterior(self.fixed)
         return self.log_weights(latents) + score - score.detach()
 
     def broadcast(self, values: Tensor, z: Tensor) -> Tensor:
-        """Views values ``[particles, n]`` so that they broadcast with a latent as drawn."""
+        """Views values ``[particles, n]`` so that they broadcast with the draws of a latent site."""
         return self.layout.by_site(values[(..., *[None] * (z.ndim - 2))])
 
     def _run(self, program: Program, latents: Latents) -> Trace:

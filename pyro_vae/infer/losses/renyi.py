@@ -1,4 +1,4 @@
-"""Rényi's family of bounds."""
+"""The variational Rényi bounds."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ __all__ = ["Renyi"]
 class Renyi(LogWeightLoss):
     """The variational Rényi bound, log(mean of w^(1 - alpha)) / (1 - alpha) (Li & Turner 2016, equations 4 and 6).
 
-    It falls with alpha: 1 is the ELBO, 0 is :class:`IWAE`, and towards minus infinity the largest log-weight is all
-    that counts. In the limit of many particles it is below log p(x) for a positive alpha, and above for a negative one;
-    with few of them it is lower than in that limit for alpha < 1.
+    It decreases in alpha: alpha = 1 is the ELBO, 0 is :class:`IWAE`, and minus infinity the largest log-weight. In the
+    limit of many particles it is a lower bound on log p(x) for positive alpha and an upper bound for negative alpha.
+    With few particles and alpha < 1 it is lower than in that limit.
 
     Args:
         alpha: The order.
-        num_particles: The number of draws for each datapoint, 2 or more for it to differ from the ELBO.
+        num_particles: The number of draws for each datapoint; with 1 the bound is the ELBO.
 
     Raises:
-        ValueError: If the order is not a finite number.
+        ValueError: If ``alpha`` is not a finite number, or ``num_particles`` not a positive integer.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.Renyi(0.5, num_particles=5))
+        >>> loss = svi.step(x)
     """
 
     def __init__(self, alpha: float, num_particles: int) -> None:
@@ -35,7 +39,7 @@ class Renyi(LogWeightLoss):
         self.alpha = alpha
 
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
+        """The objective in nats, ``[n]``, to be maximized."""
         log_weights = particles.log_weights(particles.latents)
         power = 1 - self.alpha
         return log_mean_exp(power * log_weights) / power if power else log_weights.mean(0)

@@ -1,4 +1,4 @@
-"""The ELBO with a gradient that does not go through the draws."""
+"""The ELBO with the score-function gradient."""
 
 from __future__ import annotations
 
@@ -17,13 +17,22 @@ Baseline = Callable[[Tensor], Tensor]
 class ScoreFunction(LogWeightLoss):
     """The ELBO, with the score-function gradient of the guide (Ranganath et al. 2014, equation 2; REINFORCE).
 
-    It weighs the gradient of log q at each draw by the log-weight there. Draws need have no gradient, as those of
-    discrete latents; if they have, it is not used.
+    It multiplies the gradient of log q at each draw by the log-weight of the draw. The draws need no gradient, so the
+    latents may be discrete; a gradient through the draws is not used.
 
     Args:
         num_particles: The number of draws for each datapoint.
-        baseline: Makes of log-weights ``[particles, n]`` what is subtracted from them, of the same shape. The mean of
-            the gradient stays what it is if no entry depends on the draw of its own: :func:`leave_one_out`.
+        baseline: Maps log-weights ``[particles, n]`` to a baseline of the same shape, which is subtracted from them to
+            reduce the variance. The gradient stays unbiased if no entry depends on its own draw, as for
+            :func:`leave_one_out`.
+
+    Raises:
+        ValueError: If ``num_particles`` is not a positive integer, or is 1 with the baseline ``leave_one_out``.
+
+    Example:
+        >>> loss = losses.ScoreFunction(num_particles=10, baseline=losses.leave_one_out)
+        >>> loss(vae.model, vae.guide, x).shape
+        torch.Size([])
     """
 
     through_draws = False
@@ -31,11 +40,11 @@ class ScoreFunction(LogWeightLoss):
     def __init__(self, num_particles: int = 1, baseline: Baseline | None = None) -> None:
         super().__init__(num_particles)
         if baseline is leave_one_out and num_particles < 2:
-            raise ValueError(f"num_particles is {num_particles!r}; expected at least 2 for a baseline of the others")
+            raise ValueError(f"num_particles is {num_particles!r}; expected at least 2 for the baseline leave_one_out")
         self.baseline = baseline
 
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
+        """The objective in nats, ``[n]``, to be maximized."""
         log_joint, log_posterior = particles.log_joint(particles.fixed), particles.log_posterior(particles.fixed)
         log_weights = (log_joint - log_posterior).detach()
         signal = log_weights if self.baseline is None else log_weights - self.baseline(log_weights)
@@ -44,5 +53,12 @@ class ScoreFunction(LogWeightLoss):
 
 
 def leave_one_out(log_weights: Tensor) -> Tensor:
-    """The mean over the other particles, for log-weights ``[particles, n]`` (Mnih & Rezende 2016; Kool et al. 2019)."""
+    """The mean of the other particles, for log-weights ``[particles, n]`` (Mnih & Rezende 2016; Kool et al. 2019).
+
+    Example:
+        >>> losses.leave_one_out(torch.tensor([[1.0], [2.0], [6.0]]))
+        tensor([[4.0000],
+                [3.5000],
+                [1.5000]])
+    """
     return (log_weights.sum(0) - log_weights) / (len(log_weights) - 1)

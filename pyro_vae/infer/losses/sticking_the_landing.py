@@ -1,4 +1,4 @@
-"""The ELBO with a gradient that has no noise where q is the posterior."""
+"""The ELBO with a gradient that has no variance when q is the exact posterior."""
 
 from __future__ import annotations
 
@@ -13,11 +13,24 @@ __all__ = ["StickingTheLanding"]
 class StickingTheLanding(LogWeightLoss):
     """The ELBO, with the path derivative as the gradient with respect to the guide (Roeder et al. 2017, section 3).
 
-    What is left out, the gradient of log q at given draws, has mean zero, and the rest vanishes for every single draw
-    where q is the posterior. It takes log q once more, at draws from elsewhere, which an inverse autoregressive flow
-    has to be inverted for; and a second pass through a guide with several sites.
+    The other term, the score function, has mean zero and is left out. The path derivative is zero for every single draw
+    if q is the exact posterior. The cost is one more evaluation of log q at given draws, for which an inverse
+    autoregressive flow must be inverted, and which takes a second pass through a guide with several sites.
+
+    Args:
+        num_particles: The number of draws for each datapoint.
+
+    Raises:
+        ValueError: If ``num_particles`` is not a positive integer.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, torch.optim.Adam(vae.parameters()), losses.StickingTheLanding())
+        >>> loss = svi.step(x)
     """
 
+    def __init__(self, num_particles: int = 1) -> None:
+        super().__init__(num_particles)
+
     def objective(self, particles: Particles) -> Tensor:
-        """What is maximized, ``[n]``."""
+        """The objective in nats, ``[n]``, to be maximized."""
         return particles.log_path_weights(particles.latents).mean(0)

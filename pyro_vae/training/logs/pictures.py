@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_images
 from pyro_vae.processes import Processes
-from pyro_vae.system.files import writable_folder
+from pyro_vae.system.files import replace, writable_folder
 from pyro_vae.training.logs.drawing import curves, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.run import Run
@@ -60,11 +60,7 @@ class Pictures:
 
     def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
         path = self._folder / f"{name}.png"
-        new = path.with_name(f".{path.name}.new")
+        content = io.BytesIO()
         with failures_warned(path):
-            try:
-                draw().savefig(new, format="png", dpi=DPI)
-                new.replace(path)
-            finally:
-                with suppress(OSError):
-                    new.unlink(missing_ok=True)
+            draw().savefig(content, format="png", dpi=DPI)
+            replace(path, content.getvalue())
