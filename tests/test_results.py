@@ -13,6 +13,7 @@ import pkgutil
 import warnings
 from html.parser import HTMLParser
 
+import pandas as pd
 import pytest
 import torch
 from conftest import small_vae
@@ -20,14 +21,15 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import pyro_vae
-from pyro_vae import data, evidence, fit, infer, representation, weights
+from pyro_vae import VAE, data, evidence, fit, infer, likelihoods, posteriors, priors, representation, tables, weights
+from pyro_vae import nn as networks
 from pyro_vae.html_table import html_table
 
 LONGEST_REPR = 300
 NO_RESULTS = {weights.Layout}  # dimensions of tensors, and no numbers to look at
-NO_PICTURE = {"ElboEstimate", "Estimate", "FidelityAndDiversity", "Terms"}  # a few numbers each
+NO_PICTURE = {"ElboEstimate", "FidelityAndDiversity", "FilledTable", "Score", "Table", "Terms"}  # a few numbers each
 WITH_MODEL = {"Run"}  # which is there to hold one
-NEVER_EMPTY = {"Evidence", "Imputation"}  # their functions refuse data without rows
+NEVER_EMPTY = {"Evidence", "FilledTable", "Imputation"}  # their functions refuse data without rows
 QUIET = {"progress": False}
 
 
@@ -52,6 +54,13 @@ def make():
     vae, x = small_vae(), torch.rand(12, 1, 4, 4).bernoulli()
     programs, many = (vae.model, vae.guide), x.repeat(5, 1, 1, 1)
     codes, labels = torch.randn(40, 2), torch.arange(40) % 2
+    frame = pd.DataFrame({"a": [1.5, None, 3.0, 0.2], "b": ["x", "y", None, "x"]})
+    table = tables.Table.of(frame)
+    of_table = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Incomplete(table.likelihood(networks.mlp(2, [], table.num_parameters))),
+        posteriors.Normal(table.encoder(networks.mlp(table.num_features, [], 4))),
+    )
     images = torch.randint(256, (60, 1, 6, 6), dtype=torch.uint8)
     path = {"num_chains": 4, "num_temperatures": 3, "num_leapfrog": 2}
     first, second = (evidence.importance(*programs, x, num_samples=400, **QUIET) for _ in range(2))
@@ -73,6 +82,8 @@ def make():
         data.Splits.from_uint8(images, labels.repeat(2)[:60], images[:30], labels[:30], num_valid=20),
         representation.nearest_neighbours(codes, labels, codes, labels, k=3),
         representation.fidelity_and_diversity(codes, torch.randn(40, 2)),
+        table,
+        tables.fill_table(table, of_table.model, of_table.guide, frame, num_draws=3, num_samples=4, **QUIET),
         weights.terms(*programs, x, 4, weights.find_layout(*programs, x)),
     ]
     return {type(result).__name__: result for result in results if not isinstance(result, Tensor)}

@@ -18,7 +18,7 @@ FRAMES = (".csv", ".tsv", ".parquet", ".feather", ".xlsx")
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
-    """Reads a table: CSV, TSV, Parquet, Feather or Excel. Empty fields are missing values.
+    r"""Reads a table: CSV, TSV, Parquet, Feather or Excel. Empty fields are missing values.
 
     Args:
         path: The file. Its suffix says what it is. The first line of a text has the names of the columns.
@@ -27,6 +27,13 @@ def read_frame(path: str | Path) -> pd.DataFrame:
         OSError: If the file cannot be read.
         ModuleNotFoundError: If a package that reads such files is not installed; the message names it.
         ValueError: If it is damaged, of another kind, or a row has another number of fields than the first.
+
+    Example:
+        >>> _ = open("birds.csv", "w").write("length,kind\n10.5,owl\n,wren\n")
+        >>> pyro_vae.data.read_frame("birds.csv")
+           length  kind
+        0    10.5   owl
+        1     NaN  wren
     """
     path = Path(path)
     suffix = path.suffix.lower()

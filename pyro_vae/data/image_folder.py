@@ -47,6 +47,12 @@ class ImageFolder(Dataset[Tensor]):
     Raises:
         FileNotFoundError: If the folder does not exist.
         ValueError: If it has no images, a file cannot be read, or images have different sizes and none is given.
+
+    Example:
+        >>> from PIL import Image
+        >>> Image.new("RGB", (30, 20)).save("red.png")
+        >>> pyro_vae.data.ImageFolder(".", size=8)
+        ImageFolder(1 colour images, 8 x 8)
     """
 
     def __init__(

@@ -25,6 +25,11 @@ class SparseCounts(Dataset[Tensor]):
     Raises:
         TypeError: If it is not a sparse matrix.
         ValueError: If it is empty, or a value is not a count.
+
+    Example:
+        >>> from scipy import sparse
+        >>> pyro_vae.data.SparseCounts(sparse.csr_array([[0, 3], [1, 0]]))[0]
+        tensor([0., 3.])
     """
 
     def __init__(self, matrix: Any) -> None:

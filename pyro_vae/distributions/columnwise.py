@@ -22,7 +22,7 @@ class Columnwise(TorchDistribution):
 
     Example:
         >>> from torch.distributions import Normal, Poisson
-        >>> p = Columnwise([Normal(torch.zeros(5), 1.0), Poisson(torch.ones(5))], torch.float32)
+        >>> p = pyro_vae.distributions.Columnwise([Normal(torch.zeros(5), 1.0), Poisson(torch.ones(5))], torch.float32)
         >>> p.batch_shape, p.log_prob(torch.ones(5, 2)).shape
         (torch.Size([5, 2]), torch.Size([5, 2]))
     """

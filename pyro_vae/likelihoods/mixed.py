@@ -30,9 +30,9 @@ class Columns(nn.Module):
         ValueError: If there are no kinds; or (when called) if the network has another number of outputs.
 
     Example:
-        >>> from pyro_vae.likelihoods import columns
+        >>> columns = likelihoods.columns
         >>> kinds = [columns.Real(), columns.Categorical(3), columns.Count()]
-        >>> p = Columns(nn.Linear(2, 7), kinds)(torch.zeros(4, 2))
+        >>> p = likelihoods.Columns(nn.mlp(2, [8], 7), kinds)(torch.zeros(4, 2))
         >>> p.batch_shape, p.event_shape
         (torch.Size([4]), torch.Size([3]))
     """

@@ -32,7 +32,7 @@ class Rescaled(nn.Module):
         ValueError: If a scale is not positive, or a number is not finite.
 
     Example:
-        >>> p = Rescaled(Normal(nn.Linear(2, 3), 1.0), center=[5.0, 0.0, 1.0], scale=10.0)
+        >>> p = likelihoods.Rescaled(likelihoods.Normal(nn.mlp(2, [8], 3), 1.0), center=[5.0, 0.0, 1.0], scale=10.0)
         >>> p(torch.zeros(4, 2)).event_shape
         torch.Size([3])
     """

@@ -26,7 +26,8 @@ class ZeroInflated(nn.Module):
             shape.
 
     Example:
-        >>> p = ZeroInflated(Poisson(nn.Linear(2, 5)), nn.Linear(2, 5))(torch.zeros(4, 2))
+        >>> likelihood = likelihoods.ZeroInflated(likelihoods.Poisson(nn.mlp(2, [8], 5)), nn.mlp(2, [8], 5))
+        >>> p = likelihood(torch.zeros(4, 2))
         >>> p.batch_shape, p.event_shape
         (torch.Size([4]), torch.Size([5]))
     """

@@ -24,8 +24,8 @@ class ColumnFeatures(nn.Module):
         num_features: The number of inputs that the network gets: those of all kinds, and one more for each column.
 
     Example:
-        >>> from pyro_vae.likelihoods import columns
-        >>> ColumnFeatures(nn.Identity(), [columns.Real(2.0), columns.Categorical(3)])(torch.tensor([[3.0, torch.nan]]))
+        >>> kinds = [likelihoods.columns.Real(2.0), likelihoods.columns.Categorical(3)]
+        >>> nn.ColumnFeatures(torch.nn.Identity(), kinds)(torch.tensor([[3.0, torch.nan]]))
         tensor([[1., 0., 0., 0., 1., 0.]])
     """
 

@@ -18,7 +18,7 @@ class MarkMissing(nn.Module):
         network: Maps ``[*batch, *event, 2 * features]`` to whatever it does.
 
     Example:
-        >>> MarkMissing(nn.Identity())(torch.tensor([[3.0, torch.nan]]))
+        >>> nn.MarkMissing(torch.nn.Identity())(torch.tensor([[3.0, torch.nan]]))
         tensor([[3., 0., 1., 0.]])
     """
 

@@ -32,7 +32,7 @@ def recurrent_encoder(inputs: Sequence[int], outputs: int | Sequence[int], hidde
         ValueError: If a size is not a positive integer, or ``inputs`` is not the shape of a series.
 
     Example:
-        >>> recurrent_encoder((50, 3), 4)(torch.zeros(2, 50, 3)).shape
+        >>> nn.recurrent_encoder((50, 3), 4)(torch.zeros(2, 50, 3)).shape
         torch.Size([2, 4])
     """
     shape = as_shape("inputs", inputs)
@@ -55,7 +55,7 @@ def recurrent_decoder(inputs: int, outputs: Sequence[int], hidden: int = 64) -> 
         ValueError: If a size is not a positive integer, or ``outputs`` is not the shape of a series.
 
     Example:
-        >>> recurrent_decoder(4, (50, 3, 2))(torch.zeros(7, 2, 4)).shape
+        >>> nn.recurrent_decoder(4, (50, 3, 2))(torch.zeros(7, 2, 4)).shape
         torch.Size([7, 2, 50, 3, 2])
     """
     shape = as_shape("outputs", outputs)

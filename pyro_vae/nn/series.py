@@ -36,7 +36,7 @@ def series_encoder(
             short to be halved that often.
 
     Example:
-        >>> series_encoder((50, 3), 4)(torch.zeros(2, 50, 3)).shape
+        >>> nn.series_encoder((50, 3), 4)(torch.zeros(2, 50, 3)).shape
         torch.Size([2, 4])
     """
     steps, features = _series_shape("inputs", inputs, dims=(2,))
@@ -71,7 +71,7 @@ def series_decoder(
             short to be halved that often.
 
     Example:
-        >>> series_decoder(4, (50, 3, 2))(torch.zeros(7, 2, 4)).shape
+        >>> nn.series_decoder(4, (50, 3, 2))(torch.zeros(7, 2, 4)).shape
         torch.Size([7, 2, 50, 3, 2])
     """
     steps, features, *parameters = _series_shape("outputs", outputs, dims=(2, 3))

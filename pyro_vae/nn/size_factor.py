@@ -15,7 +15,7 @@ class Log1p(nn.Module):
         network: Maps ``[*batch, *event]`` to whatever it does.
 
     Example:
-        >>> Log1p(nn.Identity())(torch.zeros(3))
+        >>> nn.Log1p(torch.nn.Identity())(torch.zeros(3))
         tensor([0., 0., 0.])
     """
 
@@ -38,7 +38,7 @@ class SizeFactor(nn.Module):
         network: Maps ``[*batch, inputs]`` to ``[*batch, features]``.
 
     Example:
-        >>> SizeFactor(nn.Identity())(torch.tensor([0.0, 0.0, 3.0])).logsumexp(-1)
+        >>> nn.SizeFactor(torch.nn.Identity())(torch.tensor([0.0, 0.0, 3.0])).logsumexp(-1)
         tensor(3.)
     """
 

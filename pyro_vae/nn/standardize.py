@@ -20,7 +20,7 @@ class Standardize(nn.Module):
         scale: What is divided by, likewise.
 
     Example:
-        >>> Standardize(nn.Identity(), [10.0, 0.0], 2.0)(torch.tensor([14.0, 1.0]))
+        >>> nn.Standardize(torch.nn.Identity(), [10.0, 0.0], 2.0)(torch.tensor([14.0, 1.0]))
         tensor([2.0000, 0.5000])
     """
 

@@ -21,6 +21,7 @@ def roc_auc(scores: Tensor, positive: Tensor) -> float:
         ValueError: If there is no positive or no negative, or a score is NaN.
 
     Example:
+        >>> from pyro_vae.representation.roc_auc import roc_auc
         >>> roc_auc(torch.tensor([0.1, 0.4, 0.3, 0.9]), torch.tensor([False, False, True, True]))
         0.75
     """

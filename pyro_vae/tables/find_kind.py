@@ -14,7 +14,8 @@ __all__ = ["find_column"]
 
 MOST_CATEGORIES = 50  # more different words are a text or a name, unless somebody says otherwise
 MOST_LEVELS = 10  # so many different integers are categories with an order
-MOST_ROWS_TO_COUNT_IDS = 20
+ROWS_FOR_IDS = 20
+ROWS_FOR_TWO = 10  # of fewer rows, two different numbers may be chance
 
 
 def find_column(values: pd.Series, kind: str | None = None) -> Column:
@@ -60,11 +61,11 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
     if not pd.api.types.is_numeric_dtype(known):
         return _words(name, known, unique)
     numbers = known.to_numpy(np.float64)
-    if unique == 2:
+    if unique == 2 and (set(numbers) == {0.0, 1.0} or len(numbers) >= ROWS_FOR_TWO):
         return "binary", "two different numbers"
     if not (numbers % 1 == 0).all():
         return _continuous(numbers)
-    if unique == len(known) > MOST_ROWS_TO_COUNT_IDS and (np.diff(np.sort(numbers)) == 1).all():
+    if unique == len(known) > ROWS_FOR_IDS and (np.diff(np.sort(numbers)) == 1).all():
         return "drop", "an identifier: each integer once"
     if unique <= MOST_LEVELS and numbers.min() in (0, 1) and (np.diff(np.unique(numbers)) == 1).all():
         return "ordinal", f"the integers from {numbers.min():.0f} to {numbers.max():.0f}"
@@ -76,7 +77,7 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
 def _words(name: str, known: pd.Series, unique: int) -> tuple[str, str]:
     if unique == 2:
         return "binary", "two different words"
-    if unique == len(known) > MOST_ROWS_TO_COUNT_IDS:
+    if unique == len(known) > ROWS_FOR_IDS:
         return "drop", "an identifier: no word twice"
     if unique > MOST_CATEGORIES:
         raise ValueError(

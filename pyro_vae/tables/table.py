@@ -34,6 +34,7 @@ class Table:
 
     Example:
         >>> import pandas as pd
+        >>> from pyro_vae.tables import Table
         >>> frame = pd.DataFrame({"age": [31.5, None, 48.0], "smokes": ["yes", "no", None]})
         >>> table = Table.of(frame)
         >>> table.tensor(frame)
