@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from torch import Tensor
 from tyro.conf import Positional, arg
 
 from pyro_vae import load
@@ -51,7 +52,7 @@ class Encode:
         x, labels = rows_of(seen_of(self.run, data), data, self.split, self.limit, vae)
         vae.check(x.to(device))
         parts = [vae.codes(part.to(device)) for part in x.split(1000)]
-        columns = {}
+        columns: dict[str, Tensor] = {}
         for site in parts[0]:
             z = torch.cat([part[site].flatten(1).cpu() for part in parts])
             columns |= {f"{site}{i}": z[:, i] for i in range(z.shape[1])}

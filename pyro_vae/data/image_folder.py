@@ -99,8 +99,7 @@ class ImageFolder(Dataset[Tensor]):
         path = self.paths[index]
         try:
             with Image.open(path) as image:
-                image = _eight_bits(image).convert(self.mode)
-                return _array(self._resized(image))
+                return _array(self._resized(_eight_bits(image).convert(self.mode)))
         except OSError as error:
             raise ValueError(f"the image {str(path)!r} cannot be read: it is damaged") from error
 

@@ -35,7 +35,7 @@ class Columnwise(TorchDistribution):
         super().__init__(torch.Size((*batch, len(columns))), validate_args=False)
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]  # of this object, not of the class
+    def support(self) -> constraints.Constraint:
         """The values that are possible in each column."""
         return ColumnSupports([column.support for column in self.columns])
 

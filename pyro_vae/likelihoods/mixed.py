@@ -8,6 +8,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.distributions.columnwise import Columnwise
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["Columns"]
 
@@ -37,7 +38,7 @@ class Columns(nn.Module):
         (torch.Size([4]), torch.Size([3]))
     """
 
-    def __init__(self, network: nn.Module, kinds: Sequence[nn.Module]) -> None:
+    def __init__(self, network: nn.Module, kinds: Sequence[Kind]) -> None:
         super().__init__()
         if not kinds:
             raise ValueError("kinds is empty; expected one for each column")

@@ -70,7 +70,7 @@ class _Rescaled(dist.TorchDistribution):
         return self.base.has_rsample
 
     @property
-    def support(self) -> constraints.Constraint:  # type: ignore[override]  # likewise
+    def support(self) -> constraints.Constraint:
         return self.base.support
 
     @property

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["ColumnFeatures"]
 
@@ -29,7 +32,7 @@ class ColumnFeatures(nn.Module):
         tensor([[1., 0., 0., 0., 1., 0.]])
     """
 
-    def __init__(self, network: nn.Module, kinds: Sequence[nn.Module]) -> None:
+    def __init__(self, network: nn.Module, kinds: Sequence[Kind]) -> None:
         super().__init__()
         self.network = network
         self.kinds = nn.ModuleList(kinds)
@@ -38,8 +41,7 @@ class ColumnFeatures(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Calls the network with the features of x ``[*batch, columns]``."""
         missing = x.isnan()
+        kinds: Any = self.kinds
         known = torch.where(missing, 1.0, x)  # a value that every kind has
-        parts = [
-            kind.features(known[..., i]).masked_fill(missing[..., i, None], 0.0) for i, kind in enumerate(self.kinds)
-        ]
+        parts = [kind.features(known[..., i]).masked_fill(missing[..., i, None], 0.0) for i, kind in enumerate(kinds)]
         return self.network(torch.cat([*parts, (~missing).to(x.dtype)], dim=-1))

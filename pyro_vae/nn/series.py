@@ -97,8 +97,10 @@ class _Transpose(nn.Module):
 
 def _initialized(convolution: nn.Conv1d | nn.ConvTranspose1d) -> nn.Module:
     """With the initial weights of He et al. 2015, and no bias."""
-    mode = "fan_out" if isinstance(convolution, nn.ConvTranspose1d) else "fan_in"
-    nn.init.kaiming_normal_(convolution.weight, mode=mode, nonlinearity="relu")
+    if isinstance(convolution, nn.ConvTranspose1d):
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_out", nonlinearity="relu")
+    else:
+        nn.init.kaiming_normal_(convolution.weight, mode="fan_in", nonlinearity="relu")
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
     return convolution

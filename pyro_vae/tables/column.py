@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from torch import nn
 
 from pyro_vae.likelihoods import columns
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["KINDS", "Column"]
 
@@ -43,7 +43,7 @@ class Column:
     center: float = 0.0
     scale: float = 1.0
 
-    def module(self) -> nn.Module:
+    def module(self) -> Kind:
         """The kind as a module, for ``likelihoods.Columns`` and ``nn.ColumnFeatures``."""
         if self.kind == "binary":
             return columns.Binary()

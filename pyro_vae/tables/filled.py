@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -112,5 +112,5 @@ def fill_table(
 
 def _dtype(program: Any, x: Tensor) -> torch.dtype:
     """The dtype that the module of a program has."""
-    parameters = getattr(getattr(program, "__self__", program), "parameters", list)()
+    parameters: Iterable[Tensor] = getattr(getattr(program, "__self__", program), "parameters", list)()
     return next((each.dtype for each in parameters if each.is_floating_point()), x.dtype)

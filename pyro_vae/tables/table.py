@@ -74,12 +74,12 @@ class Table:
     @property
     def num_parameters(self) -> int:
         """How many outputs the network of :meth:`likelihood` has."""
-        return sum(column.module().num_parameters for column in self.kept)  # type: ignore[misc]  # an int of the kind
+        return sum(column.module().num_parameters for column in self.kept)
 
     @property
     def num_features(self) -> int:
         """How many inputs the network of :meth:`encoder` gets."""
-        return sum(column.module().num_features + 1 for column in self.kept)  # type: ignore[operator]  # likewise
+        return sum(column.module().num_features + 1 for column in self.kept)
 
     def likelihood(self, network: nn.Module) -> Columns:
         """The likelihood of these columns; the network maps latents to ``[*batch, num_parameters]``."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
+
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["Binary"]
 
 
-class Binary(nn.Module):
+class Binary(Kind):
     """0 or 1, of which a network gives the logit."""
 
     num_parameters = 1

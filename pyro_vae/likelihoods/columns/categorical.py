@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.checks import check_count
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["Categorical"]
 
@@ -22,7 +23,7 @@ class _Categories(dist.Categorical):
         return torch.full_like(self.logits[..., 0], torch.nan)
 
 
-class Categorical(nn.Module):
+class Categorical(Kind):
     """Categories 0, ..., K - 1 without an order, of which a network gives the logits.
 
     Args:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.checks import check_positive
 from pyro_vae.distributions import NegativeBinomial
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["Count"]
 
 
-class Count(nn.Module):
+class Count(Kind):
     """Counts with a negative binomial distribution, of which a network gives the mean and the inverse dispersion.
 
     For a large inverse dispersion it is the Poisson distribution.

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from pyro_vae.checks import check_count
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["Ordinal"]
 
@@ -26,7 +27,7 @@ class _Levels(dist.Categorical):
         return torch.arange(self._num_events, dtype=self.probs.dtype, device=self.probs.device)
 
 
-class Ordinal(nn.Module):
+class Ordinal(Kind):
     """Categories 0, ..., K - 1 with an order: log-odds of x <= k are threshold_k - location (McCullagh 1980).
 
     A network gives the location. The thresholds are parameters, the same for all datapoints.

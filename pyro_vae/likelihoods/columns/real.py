@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.checks import check_positive
 from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.nn.kind import Kind
 
 __all__ = ["Real"]
 
 
-class Real(nn.Module):
+class Real(Kind):
     """Real numbers with a normal distribution, of which a network gives the location and the scale.
 
     The network works with standardized numbers; the density is that of the data in their own units.
