@@ -455,6 +455,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
         (["train", "OUT", "--particles", "0"], "--particles is 0"),
         (["train", "OUT", "--beta", "0"], "beta is 0"),
         (["train", "OUT", "--kl-warmup", "0"], "expected a positive number"),
+        (["train", "OUT", "--loss", "dreg"], "--particles, for --loss dreg, is 1; expected an integer of at least 2"),
         (["train", "OUT", "--free-bits", "-1"], "expected a positive number"),
         (["train", "FILE"], "cannot write to the folder"),
         (["evaluate", "MISSING"], "No such file"),
