@@ -113,5 +113,5 @@ def test_long_runs_are_compiled(monkeypatch, vae, n, pays):
 
 
 def test_a_wrong_word_for_compile(vae):
-    with pytest.raises(ValueError, match="compile is 'always'; expected True, False or 'auto'"):
+    with pytest.raises(ValueError, match="compile is 'always'; expected one of True, False, 'auto'"):
         evidence.importance(vae.model, vae.guide, torch.zeros(3, 1, 4, 4), compile="always")

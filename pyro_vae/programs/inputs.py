@@ -171,10 +171,10 @@ def _in_order(data: Dataset[Any] | DataLoader[Any]) -> DataLoader[Any]:
     if isinstance(data.dataset, IterableDataset) or not is_usual:
         return data
     # A RandomSampler has a length, and so has its data set.
-    whole = shuffled and not data.sampler.replacement and len(data.sampler) == len(data.dataset)  # type: ignore[arg-type,attr-defined]
+    whole = shuffled and not data.sampler.replacement and len(data.sampler) == len(data.dataset)  # type: ignore[arg-type,attr-defined]  # a random sampler
     return DataLoader(
         data.dataset,
-        batch_size=data.batch_sampler.batch_size,  # type: ignore[union-attr]
+        batch_size=data.batch_sampler.batch_size,  # type: ignore[union-attr]  # checked by is_usual
         sampler=None if whole else data.sampler,
         num_workers=data.num_workers,
         collate_fn=data.collate_fn,

@@ -25,8 +25,11 @@ def compare(first: Evidence, second: Evidence) -> Comparison:
         ValueError: If they have different numbers of datapoints.
 
     Example:
-        >>> a, b = (evidence.estimate(vae.model, vae.guide, x) for vae in (first, second))  # doctest: +SKIP
-        >>> print(evidence.compare(a, b))  # doctest: +SKIP
+        >>> other = VAE(vae.prior, likelihoods.Bernoulli(nn.mlp(2, [8], (1, 4, 4))), vae.posterior)
+        >>> a, b = (evidence.estimate(each.model, each.guide, x) for each in (vae, other))
+        >>> print(evidence.compare(a, b))
+        first - second = ... nats per datapoint, mean over 8 datapoints
+        ...
     """
     for name, result in (("first", first), ("second", second)):
         if not isinstance(result, Evidence):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count
+from pyro_vae.checks import check_choice, check_count
 from pyro_vae.evidence.draws.arviz_draws import to_arviz
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.evidence import Evidence
@@ -70,8 +70,7 @@ def importance(
         Interrupted: At Ctrl-C, with the result for the finished datapoints.
     """
     num_samples = check_count("num_samples", num_samples)
-    if compile not in (True, False, "auto"):
-        raise ValueError(f"compile is {compile!r}; expected True, False or 'auto'")
+    check_choice("compile", compile, (True, False, "auto"))
     programs = Programs(model, guide, x, chunk_size)
     x, chunk_size = programs.x, programs.chunk_size
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 from torch import Tensor
 
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.results.pictures import draw_bounds
+from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Bounds", "std_error"]
+__all__ = ["Bounds"]
 
 
 class Bounds:
@@ -35,7 +35,7 @@ class Bounds:
     @property
     def gap_std_error(self) -> float:
         """The standard error of ``gap``, over datapoints, which are independent; infinite for a single one."""
-        return std_error(self.upper - self.lower)
+        return standard_error(self.upper - self.lower)
 
     def plot(self) -> Figure:
         """Draws both bounds of each datapoint, in ascending order of the lower one."""
@@ -57,8 +57,3 @@ class Bounds:
     def __repr__(self) -> str:
         error = f", gap_std_error={self.gap_std_error:.3f}" if len(self.lower) > 1 else ""
         return f"{type(self).__name__}(gap={self.gap:.3f}{error}, n={len(self.lower)})"
-
-
-def std_error(values: Tensor) -> float:
-    """The standard error of the mean of independent values ``[n]``; infinite for a single one."""
-    return values.std().item() / math.sqrt(len(values)) if len(values) > 1 else math.inf

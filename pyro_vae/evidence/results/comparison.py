@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pyro_vae.evidence.results.bounds import std_error
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.results.evidence import error_of_mean
 from pyro_vae.evidence.results.pictures import draw_differences
 from pyro_vae.html_table import html_table
+from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -55,7 +55,7 @@ class Comparison:
     @property
     def population_std_error(self) -> float:
         """The standard error of ``mean`` for the population of the datapoints (paired); infinite for a single one."""
-        return std_error(self.difference[self.settled])
+        return standard_error(self.difference[self.settled])
 
     @property
     def population_error(self) -> float:

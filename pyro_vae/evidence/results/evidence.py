@@ -15,6 +15,7 @@ from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
 from pyro_vae.evidence.results.pictures import draw_estimates, draw_images
 from pyro_vae.evidence.results.rungs import RUNGS
 from pyro_vae.html_table import html_table
+from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -177,8 +178,7 @@ class Evidence:
     @property
     def population_std_error(self) -> float:
         """The standard error of ``mean`` for the population of the datapoints; infinite for a single one."""
-        n = len(self.log_prob)
-        return self.log_prob.std().item() / math.sqrt(n) if n > 1 else math.inf
+        return standard_error(self.log_prob)
 
     def interval(self, probability: float = 0.95) -> tuple[Tensor, Tensor]:
         """The ends of an interval that contains log p(x) with this probability, each ``[n]``, bias included.

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from pyro_vae.evidence.results.bounds import Bounds, std_error
+from pyro_vae.evidence.results.bounds import Bounds
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.html_table import html_table
+from pyro_vae.weights import standard_error
 
 __all__ = ["Sandwich"]
 
@@ -40,7 +41,7 @@ class Sandwich(Bounds):
         if n == 1:
             lines = [f"{bounds}, on average, for one datapoint drawn from the model"]
         else:
-            spread = student(n - 1) * max(std_error(self.lower), std_error(self.upper))
+            spread = student(n - 1) * max(standard_error(self.lower), standard_error(self.upper))
             lines = [
                 f"{bounds} (+- {spread:.3f}, for the choice of datapoints)",
                 f"  means over {n} datapoints drawn from the model, with 95% errors",

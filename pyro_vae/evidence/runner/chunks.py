@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from pyro_vae.system.memory import keep_freed_memory
+
 __all__ = ["Allocations", "choose_rows", "fitting_chunk_size", "particle_counts"]
 
 CPU_BYTES_AT_ONCE = 2**24  # of the largest tensor of a chunk: it stays in the cache
@@ -52,16 +54,9 @@ def fitting_chunk_size(allocations: Allocations, device: torch.device) -> int:
     if device.type == "cuda":
         at_once = torch.cuda.mem_get_info(device)[0] // 4 * allocations.n // max(1, allocations.total)
     else:
-        _keep_freed_memory()
+        keep_freed_memory()
         at_once = CPU_BYTES_AT_ONCE * allocations.n // max(1, allocations.largest)
     return 2 ** (min(max(1, at_once), MOST_AT_ONCE).bit_length() - 1)
-
-
-def _keep_freed_memory() -> None:
-    # Beyond a threshold, the C library of Linux returns freed memory to the system, and getting it back page by page
-    # takes as long as the arithmetic. The threshold is the largest block freed so far, up to 32 MiB. (This block is
-    # never written to, so it takes no memory.)
-    torch.empty(2**25 - 2**16, dtype=torch.uint8)
 
 
 def choose_rows(chunk_size: int, num_samples: int) -> int:

@@ -17,4 +17,5 @@ def failures_warned(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        warn(f"cannot write {str(path)!r}: {str(error) or type(error).__name__}; training continues")
+        what, reason = f"cannot write {str(path)!r}", str(error) or type(error).__name__
+        warn(f"{reason if reason.startswith(what) else f'{what}: {reason}'}; training continues")

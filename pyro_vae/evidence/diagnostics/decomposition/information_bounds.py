@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.evidence.diagnostics.decomposition.aggregate_posterior import AggregateDensities
 from pyro_vae.evidence.results.error_bars import student
+from pyro_vae.weights import standard_error
 
 __all__ = ["Bounds", "InformationBounds", "information_bounds"]
 
@@ -92,7 +93,7 @@ def _ordered(bounds: Bounds) -> Bounds:
 
 def _interval(values: Tensor) -> tuple[float, float]:
     """An interval for the mean of independent values, ``[m]``."""
-    half = student(len(values) - 1, Z) * values.std().item() / math.sqrt(len(values))
+    half = student(len(values) - 1, Z) * standard_error(values)
     return values.mean().item() - half, values.mean().item() + half
 
 
