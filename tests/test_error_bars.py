@@ -216,7 +216,7 @@ def test_a_warning_grows_with_what_it_is_about(unsettled, expected, unexpected):
     assert ("a lower bound" in result.summary()) == (unsettled > 0)
     assert len(repr(result)) < 120
     assert result._repr_html_().startswith("<table>")
-    assert len(result.plot().axes) == 1
+    assert len(result.plot().axes) == 3
 
 
 def test_what_is_left_out_widens_the_error_of_the_others():
