@@ -8,6 +8,7 @@ from functools import partial
 
 import pyro
 import pytest
+import rich.progress
 import torch
 from pyro.infer import Trace_ELBO
 from rich.console import Console
@@ -252,7 +253,7 @@ def test_the_bar_has_a_loss_after_the_first_step(where, monkeypatch):
     console.is_jupyter = False
     monkeypatch.setattr(progress_bar, "Console", lambda **_: console)
 
-    class Bar(progress_bar.Progress):
+    class Bar(rich.progress.Progress):
         def __init__(self, *columns, transient, **options) -> None:
             assert transient == (where == "terminal")
             super().__init__(*columns, transient=transient, **options)
@@ -261,7 +262,7 @@ def test_the_bar_has_a_loss_after_the_first_step(where, monkeypatch):
             shown.append(fields["description"])
             super().update(task, **fields)
 
-    monkeypatch.setattr(progress_bar, "Progress", Bar)
+    monkeypatch.setattr(rich.progress, "Progress", Bar)
     if where == "notebook":
         monkeypatch.setattr(console, "is_jupyter", True)
         monkeypatch.setattr(progress_bar, "find_spec", lambda _: True)

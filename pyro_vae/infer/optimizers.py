@@ -15,6 +15,8 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
+from pyro_vae.system.private_apis import has_step_hooks, mark_as_stepped
+
 __all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "check_steps_by_gradients", "fuse", "step_by"]
 
 
@@ -183,14 +185,14 @@ _SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
 def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, Any]]:
     """The torch optimizer that steps the parameter, and its group of settings there."""
     optimizer = _optimizer(optim, parameter)
-    if type(optimizer) not in _STEPS or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    if type(optimizer) not in _STEPS or has_step_hooks(optimizer):
         raise NotImplementedError
     if parameter.device.type not in ("cpu", "cuda") or "exp_avg" not in optimizer.state.get(parameter, {}):
         raise NotImplementedError
     group = next(group for group in optimizer.param_groups if any(parameter is each for each in group["params"]))
     if group["differentiable"]:
         raise NotImplementedError
-    optimizer._opt_called = True  # type: ignore[attr-defined]  # or schedulers would warn that it was never called
+    mark_as_stepped(optimizer)
     if parameter.device.type == "cuda":
         group["fused"] = True  # so that it can also step by itself, from the state that is on the GPU
     return optimizer, group

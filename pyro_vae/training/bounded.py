@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
+
+from pyro_vae.system.private_apis import TorchDispatchMode
+from pyro_vae.system.trees import flatten, leaves_of, map_leaves
 
 __all__ = ["Bounded"]
 
@@ -32,8 +33,8 @@ class Bounded(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None) -> Any:
         """Computes what is asked for, if it is not too much."""
         kwargs = kwargs or {}
-        leaves, form = tree_flatten((args, kwargs))
-        kind = func, str(form), *((each.shape, each.dtype) if isinstance(each, Tensor) else each for each in leaves)
+        leaves, treespec = flatten((args, kwargs))
+        kind = func, treespec, *((each.shape, each.dtype) if isinstance(each, Tensor) else each for each in leaves)
         if kind not in self._sizes:
             self._sizes[kind] = _size(func, args, kwargs)
         size = self._sizes[kind]
@@ -47,11 +48,11 @@ class Bounded(TorchDispatchMode):
 
 def _size(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> int:
     """The size in bytes of what an operation gives, which is found out without doing it."""
-    args, kwargs = tree_map_only(Tensor, lambda tensor: tensor.to("meta"), (args, kwargs))
+    args, kwargs = map_leaves(lambda each: each.to("meta") if isinstance(each, Tensor) else each, (args, kwargs))
     if "device" in kwargs:
         kwargs["device"] = "meta"
     try:
-        results = tree_leaves(func(*args, **kwargs))
+        results = leaves_of(func(*args, **kwargs))
     except Exception:  # it depends on values, as indices of what is not zero do; those are no more than the input
         return 0
     return max((each.untyped_storage().nbytes() for each in results if isinstance(each, Tensor)), default=0)

@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from pyro_vae.system.private_apis import held_by
 from pyro_vae.system.randomness import generators_kept
+from pyro_vae.system.trees import leaves_of
 from pyro_vae.training.bounded import Bounded
 from pyro_vae.training.difference import difference
 from pyro_vae.training.moved import MOVED
@@ -69,7 +70,7 @@ def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Modu
     dtype, default_dtype = (_dtype(description[name]) for name in ("dtype", "default_dtype"))
     before, cpu = torch.get_default_dtype(), torch.device("cpu")
     size = sum(tensor.nbytes for tensor in weights.values())
-    if any(isinstance(number, int) and abs(number) > 2**16 + size for number in tree_leaves(description)):
+    if any(isinstance(number, int) and abs(number) > 2**16 + size for number in leaves_of(description)):
         raise ValueError("it has numbers far larger than its weights call for")
     try:
         torch.set_default_dtype(default_dtype)
@@ -100,8 +101,9 @@ def _describe(path: str, value: Any, known: dict[int, str]) -> Any:
     known[id(value)] = path
     name = _name(path, type(value))
     if isinstance(value, nn.Sequential):
-        modules = value._modules.items()  # with those that are there twice
-        return {"class": name, "modules": {key: _describe(f"{path}.{key}", each, known) for key, each in modules}}
+        _, _, modules = held_by(value)  # with those that are there twice
+        described = {key: _describe(f"{path}.{key}", each, known) for key, each in modules.items()}
+        return {"class": name, "modules": described}
     arguments = {}
     for parameter in inspect.signature(type(value)).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in _PLACED:

@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pyro_vae.system.private_apis import held_by, unsaved_buffers
+
 __all__ = ["difference"]
 
 _APART = ("training", "_parameters", "_buffers", "_modules")  # what is compared otherwise, or not
@@ -39,9 +41,10 @@ def _shared(module: nn.Module) -> dict[str, str]:
 def _facts(module: nn.Module) -> dict[str, Any]:
     attributes = {name: value for name, value in vars(module).items() if name not in _APART}
     facts = {"class": type(module)} | {name: _fact(name, value) for name, value in attributes.items()}
-    for name, value in (*module._parameters.items(), *module._buffers.items()):
-        is_saved = name not in module._non_persistent_buffers_set
-        facts[name] = value.shape if is_saved and value is not None else _fact(name, value)
+    parameters, buffers, _ = held_by(module)
+    unsaved = unsaved_buffers(module)
+    for name, value in (parameters | buffers).items():
+        facts[name] = value.shape if name not in unsaved and value is not None else _fact(name, value)
     return facts
 
 

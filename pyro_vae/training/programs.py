@@ -13,9 +13,15 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from pyro_vae.checks import check_count
+from pyro_vae.infer.batch_arguments import BatchArguments
+from pyro_vae.processes import Processes
+from pyro_vae.system.private_apis import constraint_of
+from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.training.sources import as_source
 from pyro_vae.weights import trace_pair
 
-__all__ = ["Programs", "device_of"]
+__all__ = ["Programs", "as_module"]
 
 
 class Programs(nn.Module):
@@ -70,7 +76,46 @@ class Programs(nn.Module):
         return name
 
 
-def device_of(programs: Sequence[Callable[..., Any]], data: Any) -> torch.device:
+def as_module(vae: Any, train: Any, batch_size: int, seed: int | None) -> Any:
+    """A pair of programs as a module, with the parameters that they have on the first batch; anything else as it is.
+
+    Args:
+        vae: See :func:`~pyro_vae.fit`.
+        train: Likewise.
+        batch_size: Likewise.
+        seed: Likewise.
+
+    Raises:
+        ValueError: If there is no batch, or the programs have no parameters.
+    """
+    if not isinstance(vae, tuple) or len(vae) != 2 or not all(map(callable, vae)):
+        return vae
+    owner: Any = getattr(vae[0], "__self__", None)
+    if isinstance(owner, nn.Module) and (getattr(owner, "model", None), getattr(owner, "guide", None)) == vae:
+        return owner
+    check_count("batch_size", batch_size)
+    device = _device_of(vae, train)
+    if seed is not None:
+        reseed(seed, device)  # the programs may create parameters
+    source = as_source(
+        train,
+        batch_size=batch_size,
+        arguments=BatchArguments(vae[0]),
+        transform=None,
+        device=device,
+        dtype=torch.get_default_dtype(),
+        seed=0,
+        processes=Processes(device),
+    )
+    with generators_kept(device):
+        batch = next(iter(source.epoch(0)), None)
+    if batch is None:
+        raise ValueError("train has no batches")
+    args, kwargs = batch.arguments
+    return Programs(*vae, args, kwargs)
+
+
+def _device_of(programs: Sequence[Callable[..., Any]], data: Any) -> torch.device:
     """Where the modules are that two programs can see, or else the data."""
     for program in programs:
         seen = [getattr(program, "__self__", program)]
@@ -88,8 +133,7 @@ def _as_parameter(name: str, leaf: Tensor) -> nn.Parameter:
     """The same numbers as a parameter, which takes its place in Pyro's store."""
     if isinstance(leaf, nn.Parameter):
         return leaf
-    store = pyro.get_param_store()
-    constraint = store._constraints[name]
+    store, constraint = pyro.get_param_store(), constraint_of(name)
     del store[name]
     parameter = nn.Parameter(leaf.detach())
     store.set_state({"params": {name: parameter}, "constraints": {name: constraint}})

@@ -23,7 +23,7 @@ from pyro_vae.system.lock import locked
 from pyro_vae.training.checkpoint import CheckpointError, blaming, pack, read, replace, unpack, write
 from pyro_vae.training.description import NotDescribable, describe
 from pyro_vae.training.loading import BEST, LAST, NOT_WEIGHTS, check_weights, weights_among
-from pyro_vae.training.run import Progress, Row, Run
+from pyro_vae.training.run import Row, Run, RunProgress
 
 __all__ = ["RunFolder", "kept_to_itself", "versions"]
 
@@ -162,17 +162,17 @@ class RunFolder:
                 )
 
 
-def _read_progress(progress: dict[str, Any], history: list[Row]) -> tuple[Progress, list[Row]]:
+def _read_progress(progress: dict[str, Any], history: list[Row]) -> tuple[RunProgress, list[Row]]:
     """Both as they were saved.
 
     Raises:
         Exception: If they were not.
     """
-    expected = asdict(Progress())
+    expected = asdict(RunProgress())
     kinds = {name: type(value) for name, value in expected.items()}
     if {name: type(value) for name, value in progress.items()} != kinds:
         raise TypeError(f"its progress is {progress}; expected {kinds}")
-    done = Progress(**progress)
+    done = RunProgress(**progress)
     counts = [value for value in progress.values() if isinstance(value, int)]
     if min(counts) < 0 or not done.best_epoch <= done.epoch == len(history):
         raise ValueError(f"its progress is {progress}, and its history has {len(history)} epochs")

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.processes import Processes
+from pyro_vae.system.trees import map_leaves
 
 __all__ = ["ShardedLoss", "gathered", "load_weights", "shard", "sharded_state", "whole_and_shards"]
 
@@ -44,7 +44,7 @@ def gathered(tree: Any) -> Any:
     """The tree with whole tensors in the place of spread ones. All processes must ask."""
     from torch.distributed.tensor import DTensor
 
-    return tree_map_only(DTensor, lambda tensor: tensor.full_tensor(), tree)
+    return map_leaves(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, tree)
 
 
 def whole_and_shards(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

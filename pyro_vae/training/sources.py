@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, StackDataset, default_collate
 
 from pyro_vae.checks import check_rows
@@ -18,6 +17,7 @@ from pyro_vae.data.arrays import as_tensor, native
 from pyro_vae.infer.batch_arguments import BatchArguments
 from pyro_vae.processes import Processes
 from pyro_vae.system.randomness import get_generators, reseed, set_generators
+from pyro_vae.system.trees import map_leaves
 
 __all__ = ["Batch", "Loaded", "Rows", "Source", "as_source"]
 
@@ -185,7 +185,7 @@ class Loaded:
         rows = len(check_rows((*args, *kwargs.values())[0]))
         if self._has_shares:
             part = slice(self._processes.rank, None, self._processes.size)
-            args, kwargs = tree_map(
+            args, kwargs = map_leaves(
                 lambda each: each[part] if each.ndim and len(each) == rows else each, (args, kwargs)
             )
         x, *others = (value.to(self._device, non_blocking=True) for value in (*args, *kwargs.values()))
@@ -327,7 +327,7 @@ def _check_batches(data: Any, name: str) -> None:
 
 
 def _collate(items: list[Any]) -> Any:
-    return default_collate(tree_map(lambda each: native(each) if isinstance(each, np.ndarray) else each, items))
+    return default_collate(map_leaves(lambda each: native(each) if isinstance(each, np.ndarray) else each, items))
 
 
 def _sizes(n: int, batch_size: int, batches: int) -> set[int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions.supports import Counts, FiniteReals, Levels
+from pyro_vae.system.private_apis import validates
 from pyro_vae.weights import sample_sites
 
 __all__ = ["Observed", "observed", "surely_inside"]
@@ -131,7 +132,7 @@ def _constant_support(distribution: Any) -> Any:
     """What each value of a distribution may be; None if that depends on parameters, or nobody is to look."""
     inner = distribution
     while inner is not None:
-        if isinstance(inner, MaskedDistribution) or not inner._validate_args:
+        if isinstance(inner, MaskedDistribution) or not validates(inner):
             return None
         inner = getattr(inner, "base_dist", None)
     try:

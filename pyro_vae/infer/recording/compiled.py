@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_leaves
 
 from pyro_vae.infer.recording.inductor import inductor
 from pyro_vae.infer.recording.record import record, why
 from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.trees import leaves_of
 from pyro_vae.system.warning import warn
 
 __all__ = ["compiled", "recorded"]
@@ -80,9 +80,9 @@ def _as_recorded(graph: GraphModule, *inputs: Tensor) -> Function:  # noqa: ARG0
 def _difference(candidate: Function, function: Function, inputs: tuple[Tensor, ...]) -> Exception | None:
     device = inputs[0].device
     reseed(0, device)
-    results = tree_leaves(candidate(*inputs))
+    results = leaves_of(candidate(*inputs))
     reseed(0, device)
-    expected = tree_leaves(function(*inputs))
+    expected = leaves_of(function(*inputs))
     if len(results) == len(expected) and all(map(_close, results, expected)):
         return None
     return ValueError("recorded once, it gives other results than when it is run again")

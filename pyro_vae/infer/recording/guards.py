@@ -8,7 +8,9 @@ from typing import Any
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-__all__ = ["Surroundings"]
+from pyro_vae.system.private_apis import held_by
+
+__all__ = ["Guards"]
 
 _PLAIN = (bool, int, float, str)
 _SEEN = (*_PLAIN, type(None), Tensor, nn.Module)
@@ -16,7 +18,7 @@ _SEEN = (*_PLAIN, type(None), Tensor, nn.Module)
 _INTERNAL = set(vars(PyroModule())).union(*(vars(kind) for kind in PyroModule.__mro__)) - {"training"}
 
 
-class Surroundings:
+class Guards:
     """Numbers, words, flags, modules and tensors that two programs can see: attributes and variables.
 
     They are attributes (``training`` is one) of the modules that the programs call and of the object that they are
@@ -47,7 +49,7 @@ class Surroundings:
         self._parameters = []
         for module in (each for each in objects if isinstance(each, nn.Module)):
             self._parameters += module.parameters(recurse=False)
-            for held in (module._parameters, module._buffers, module._modules):
+            for held in held_by(module):
                 self._names += [(held, name) for name in held]
 
     def values(self) -> tuple[Any, ...]:

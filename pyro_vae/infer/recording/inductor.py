@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from pyro_vae.infer.recording.bfloat16 import PRODUCTS
 from pyro_vae.infer.recording.record import deprecations_ignored
+from pyro_vae.system.private_apis import compile_graph, schema_of
 
 __all__ = ["inductor"]
 
@@ -25,11 +26,9 @@ def inductor(graph: GraphModule, *inputs: Tensor) -> Callable[..., Any]:
     Raises:
         Exception: If there is no compiler, or Inductor cannot compile the graph.
     """
-    from torch import _inductor  # imports take a second
-
     lifted, attributes = _attributes_as_inputs(graph)
     with deprecations_ignored():
-        run = _inductor.compile(lifted, [*attributes, *inputs], options={"fallback_random": True})
+        run = compile_graph(lifted, [*attributes, *inputs])
     return lambda *inputs: run(*attributes, *inputs)
 
 
@@ -58,9 +57,10 @@ def seconds_saved(graph: GraphModule) -> float:
     seconds = 0.0
     for node in graph.graph.nodes:
         value, operation = node.meta.get("val"), node.target
-        if not isinstance(operation, torch._ops.OpOverload) or not isinstance(value, Tensor) or operation in _KEPT:
+        schema = schema_of(operation)
+        if schema is None or not isinstance(value, Tensor) or operation in _KEPT:
             continue
-        is_view = any(argument.alias_info is not None for argument in operation._schema.arguments)
+        is_view = any(argument.alias_info is not None for argument in schema.arguments)
         seconds += 0.0 if is_view else 4e-6 + 2e-10 * value.numel()
     return seconds
 

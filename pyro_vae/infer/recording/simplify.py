@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from pyro_vae.system.private_apis import schema_of
+
 __all__ = ["simplify", "written_attributes"]
 
 aten = torch.ops.aten
@@ -99,7 +101,8 @@ def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
 
 def _is_pure(node: Node) -> bool:
     """Whether the node is an operation with the same result each time."""
-    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+    schema = schema_of(node.target)
+    if schema is None or schema.is_mutable:
         return False
     return torch.Tag.nondeterministic_seeded not in node.target.tags and "empty" not in node.target.name()
 
@@ -132,12 +135,13 @@ def _shared_memory(node: Node) -> Iterator[tuple[Node, bool]]:
         yield node.args[0], False  # type: ignore[misc]
     if node.target is aten.native_batch_norm.default:  # its schema does not say so
         yield from ((each, True) for each in node.args[3:5] if isinstance(each, Node))
-    if isinstance(node.target, torch._ops.OpOverload):
-        for described, argument in zip(node.target._schema.arguments, node.args, strict=False):
+    schema = schema_of(node.target)
+    if schema is not None:
+        for described, argument in zip(schema.arguments, node.args, strict=False):
             if described.alias_info is not None:
                 for each in argument if isinstance(argument, list | tuple) else [argument]:
                     if isinstance(each, Node):
                         yield each, described.alias_info.is_write
-        for described in node.target._schema.arguments:
+        for described in schema.arguments:
             if described.alias_info is not None and isinstance(node.kwargs.get(described.name), Node):
                 yield node.kwargs[described.name], described.alias_info.is_write  # type: ignore[misc]

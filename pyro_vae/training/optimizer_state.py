@@ -1,4 +1,4 @@
-"""States of torch's optimizers and schedulers, which load whatever they are given, and fail at a later step."""
+"""States of torch's optimizers and schedulers: torch loads any state, and fails at a later step if it is invalid."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.optim import Optimizer
+
+from pyro_vae.system.private_apis import mark_as_stepped
 
 __all__ = ["load_optimizer", "load_scheduler"]
 
@@ -21,7 +23,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """
     expected = _after_a_step(optimizer)
     optimizer.load_state_dict(state)
-    optimizer._opt_called = True  # type: ignore[attr-defined]  # or schedulers would warn that it never was
+    mark_as_stepped(optimizer)
     loaded = optimizer.state_dict()
     # Parameters without gradients up to then have no state.
     expected["state"] = {key: value for key, value in expected["state"].items() if key in loaded["state"]}
