@@ -1,8 +1,8 @@
 """Every private name of torch and Pyro that the package uses, in this file alone.
 
-Each entry holds for torch 2.5 to 2.14 and Pyro 1.9.1 to 1.9.2, the range that ``pyproject.toml`` allows. It says what
-the name is for, and what happens if it is gone. If recording needs the name, nothing is recorded, and programs run as
-Pyro runs them: the results are the same, but slower.
+Each entry says what a name is for, which versions have it, and what happens without it. If recording needs the name,
+nothing is recorded, and programs run as Pyro runs them: the results are the same, but slower. The tests run with torch
+2.14 and Pyro 1.9.2; earlier versions are those whose source has the name.
 
 Not listed: what subclasses of ``torch.distributions.Distribution``, ``nn.Module`` and ``pyro.poutine.Messenger`` are
 meant to use or to override, such as ``_validate_args`` of ``self``.
@@ -52,22 +52,25 @@ __all__ = [
 # Recording
 
 
+_HELD = ("_parameters", "_buffers", "_modules")
+_NEEDED: dict[str, tuple[Any, str]] = {
+    "pyro.poutine.runtime._PYRO_STACK": (pyro.poutine.runtime, "_PYRO_STACK"),
+    "pyro.infer.util.torch": (pyro.infer.util, "torch"),
+    "pyro.util.torch_isnan": (pyro.util, "torch_isnan"),
+    "Distribution._validate_sample": (Distribution, "_validate_sample"),
+    "OpOverload._schema": (torch.ops.aten.add.Tensor, "_schema"),
+    "Tensor._backward_hooks": (Tensor, "_backward_hooks"),
+    **{f"Module.{name}": (nn.Module(), name) for name in _HELD},
+}
+
+
 def check_recording() -> None:
-    """Checks that all private names are there which recording relies on.
+    """Checks that the private names are there without which recording would be wrong.
 
     Raises:
         NotImplementedError: If some are not: then nothing can be recorded.
     """
-    needed = {
-        "pyro.poutine.runtime._PYRO_STACK": (pyro.poutine.runtime, "_PYRO_STACK"),
-        "pyro.infer.util.torch": (pyro.infer.util, "torch"),
-        "pyro.util.torch_isnan": (pyro.util, "torch_isnan"),
-        "Distribution._validate_sample": (Distribution, "_validate_sample"),
-        "OpOverload._schema": (torch.ops.aten.add.Tensor, "_schema"),
-        "Tensor._backward_hooks": (Tensor, "_backward_hooks"),
-        **{f"Module.{name}": (_MODULE, name) for name in _HELD},
-    }
-    missing = [name for name, (owner, attribute) in needed.items() if not hasattr(owner, attribute)]
+    missing = [name for name, (owner, attribute) in _NEEDED.items() if not hasattr(owner, attribute)]
     if missing:
         versions = f"torch {torch.__version__} and Pyro {pyro.__version__}"
         raise NotImplementedError(f"{versions} do not have {', '.join(missing)}")
@@ -76,7 +79,7 @@ def check_recording() -> None:
 def handlers_are_active() -> bool:
     """Whether effect handlers of Pyro are around the caller, which a replayed step would not see.
 
-    ``_PYRO_STACK`` has them. Without it: True, so that nothing is recorded.
+    ``_PYRO_STACK`` has them (Pyro 1.9.1 to 1.9.2). Without it: True, so that nothing is recorded.
     """
     stack = getattr(pyro.poutine.runtime, "_PYRO_STACK", None)
     return stack is None or len(stack) > 0
@@ -85,20 +88,17 @@ def handlers_are_active() -> bool:
 def has_gradient_hooks(tensor: Tensor) -> bool:
     """Whether somebody wants to be told of the gradient of a tensor, which a replayed step would not do.
 
-    ``Tensor._backward_hooks`` has them. Without it: True, so that nothing is replayed.
+    ``Tensor._backward_hooks`` has them (torch 2.5 to 2.14). Without it: True, so that nothing is recorded.
     """
     return bool(getattr(tensor, "_backward_hooks", True))
-
-
-_HELD = ("_parameters", "_buffers", "_modules")
-_MODULE = nn.Module()
 
 
 def held_by(module: nn.Module) -> list[dict[str, Any]]:
     """The parameters, buffers and submodules of a module by name: the dictionaries that change when the module does.
 
-    The public methods make copies, which do not change, and leave out what is None. Without the dictionaries: these
-    copies; :func:`check_recording` fails then, since a recorded step would not notice a change.
+    ``_parameters``, ``_buffers`` and ``_modules`` of ``nn.Module`` (torch 2.5 to 2.14). Without them: copies by the
+    public methods, which do not change; :func:`check_recording` fails then, since a recorded step would not notice a
+    change.
     """
     if all(hasattr(module, name) for name in _HELD):
         return [getattr(module, name) for name in _HELD]
@@ -107,10 +107,10 @@ def held_by(module: nn.Module) -> list[dict[str, Any]]:
 
 
 def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:
-    """``torch.fx.experimental.proxy_tensor.make_fx``: it runs a function, and returns its operations as a graph.
+    """``torch.fx.experimental.proxy_tensor.make_fx`` runs a function, and returns its operations (torch 2.5 to 2.14).
 
     Raises:
-        ImportError: If it is gone: then nothing can be recorded.
+        Exception: If it is gone: then nothing can be recorded.
     """
     from torch.fx.experimental import proxy_tensor  # imports take a second
 
@@ -120,7 +120,7 @@ def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:
 def schema_of(operation: Any) -> Any | None:
     """Which arguments an operation of a graph writes to, or shares memory with; None for what is no such operation.
 
-    Without ``OpOverload._schema``: :func:`check_recording` fails, so that nothing is recorded.
+    ``OpOverload._schema`` knows (torch 2.5 to 2.14). Without it: :func:`check_recording` fails.
     """
     return operation._schema if isinstance(operation, type(torch.ops.aten.add.Tensor)) else None
 
@@ -128,7 +128,8 @@ def schema_of(operation: Any) -> Any | None:
 def value_checks() -> list[tuple[Any, str]]:
     """Owner and name of the functions by which Pyro and torch look at values to warn or to raise.
 
-    While something is recorded they look at nothing. Without one: :func:`check_recording` fails.
+    They are disabled while something is recorded. ``pyro.util.torch_isnan`` (Pyro 1.9.1 to 1.9.2) and
+    ``Distribution._validate_sample`` (torch 2.5 to 2.14). Without one: :func:`check_recording` fails.
     """
     return [(pyro.util, "torch_isnan"), (Distribution, "_validate_sample")]
 
@@ -136,11 +137,11 @@ def value_checks() -> list[tuple[Any, str]]:
 def sums_without_selection() -> list[tuple[Any, str, Any]]:
     """Owner, name and temporary value of what lets the expectations of ``TraceEnum_ELBO`` be recorded.
 
-    Pyro selects the terms of positive probability, unless it is traced (``torch._C._get_tracing_state``): then it
-    selects always. While recording it is told that it is traced, and zeros replace the terms that are not selected. In
-    a sum of products they do the same, and the number of terms does not depend on their values.
-
-    Without the names, such a loss depends on values: it cannot be recorded, and its steps run as in Pyro.
+    Pyro selects the terms of positive probability, unless all are positive. If it is traced, which it asks
+    ``torch._C._get_tracing_state`` (Pyro 1.9.1 to 1.9.2), it always selects. While recording it is told so, and zeros
+    replace the terms that are not selected. In a sum of products they have the same effect, and the number of terms
+    does not depend on their values. If Pyro no longer asks, such a loss cannot be recorded, and its steps run as in
+    Pyro.
     """
     return [(pyro.infer.util, "torch", _TorchThatTraces()), (Tensor, "masked_select", _with_zeros)]
 
@@ -160,10 +161,12 @@ class _TorchThatTraces:
 
 
 def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
-    """Machine code for a graph by Inductor, which draws random numbers from torch's generators.
+    """Machine code for a graph, which draws random numbers from torch's generators.
+
+    By ``torch._inductor.compile`` (torch 2.5 to 2.14).
 
     Raises:
-        Exception: If it cannot be compiled, or ``torch._inductor`` is gone: then the graph is replayed as it is.
+        Exception: If it cannot be compiled, or the function is gone: then the graph is replayed as it is.
     """
     from torch import _inductor  # imports take a second
 
@@ -173,7 +176,8 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
 def has_bfloat16() -> bool:
     """Whether the CPU has instructions for products in bfloat16.
 
-    ``_is_mkldnn_bf16_supported`` knows. Without it: False, so that float32 stays, with a warning.
+    ``torch.ops.mkldnn._is_mkldnn_bf16_supported`` knows (torch 2.5 to 2.14). Without it: False, so that float32 is
+    used, with a warning.
     """
     try:
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -184,7 +188,8 @@ def has_bfloat16() -> bool:
 def has_step_hooks(optimizer: Optimizer) -> bool:
     """Whether an optimizer calls functions around its steps, which an update by one kernel would not.
 
-    Without the attributes: True, so that the optimizer steps by itself.
+    ``_optimizer_step_pre_hooks`` and ``_optimizer_step_post_hooks`` have them (torch 2.5 to 2.14). Without these: True,
+    so that the optimizer steps by itself.
     """
     names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
     return any(bool(getattr(optimizer, name, True)) for name in names)
@@ -193,7 +198,7 @@ def has_step_hooks(optimizer: Optimizer) -> bool:
 def mark_as_stepped(optimizer: Any) -> None:
     """Keeps schedulers from warning that the optimizer never stepped, where it stepped by one kernel, or was loaded.
 
-    They look at ``_opt_called``. If they look elsewhere one day, they warn without need.
+    They look at ``_opt_called`` (torch 2.5 to 2.14). If they no longer do, they may warn without need.
     """
     optimizer._opt_called = True
 
@@ -201,7 +206,7 @@ def mark_as_stepped(optimizer: Any) -> None:
 def scale_in_place(tensors: Sequence[Tensor], factor: float) -> None:
     """Multiplies all tensors by a number, by one kernel.
 
-    Without ``torch._foreach_mul_``: one after the other.
+    By ``torch._foreach_mul_`` (torch 2.5 to 2.14). Without it: one after the other.
     """
     if hasattr(torch, "_foreach_mul_"):
         torch._foreach_mul_(tensors, factor)
@@ -217,11 +222,11 @@ class _FunctionMode(TorchFunctionMode):
     """Sees functions of torch as they are called, rather than the operations that they consist of."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        dispatch: Any = type(self).__dict__["__torch_dispatch__"]
-        return dispatch(self, func, types, args, kwargs)
+        mode: Any = self
+        return mode.__torch_dispatch__(func, types, args, kwargs)
 
 
-# Lets a subclass see every operation, by ``__torch_dispatch__``. Without it, subclasses see calls of functions instead.
+# Lets a subclass see every operation, by __torch_dispatch__ (torch 2.5 to 2.14). Without it: calls of functions.
 try:
     from torch.utils._python_dispatch import TorchDispatchMode
 except ImportError:
@@ -229,21 +234,27 @@ except ImportError:
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to. Without ``Tensor._version``: 0; callers compare the values as well."""
+    """How often a tensor was written to, as ``_version`` counts (torch 2.5 to 2.14).
+
+    Without it: 0; callers compare the values too.
+    """
     return getattr(tensor, "_version", 0)
 
 
 def standard_gamma(concentration: Tensor) -> Tensor:
-    """Draws from gamma distributions of rate 1. Without ``torch._standard_gamma``: by torch's distribution."""
+    """Draws from gamma distributions of rate 1.
+
+    By ``torch._standard_gamma`` (torch 2.5 to 2.14). Without it: by ``torch.distributions.Gamma``.
+    """
     if hasattr(torch, "_standard_gamma"):
         return torch._standard_gamma(concentration)
     return torch.distributions.Gamma(concentration, 1.0, validate_args=False).sample()
 
 
 def mask_of(distribution: Any) -> Any:
-    """The mask of a ``MaskedDistribution``: a tensor or a flag. Without ``_mask``: found by its log-density.
+    """The mask of a ``MaskedDistribution``, a tensor or a flag: ``_mask`` (Pyro 1.9.1 to 1.9.2).
 
-    Where a mask is False, the log-density of a draw is 0. (So it is of a value that has probability 1.)
+    Without it: where the log-density of a draw is not 0. (It is also 0 for a value that has probability 1.)
     """
     if hasattr(distribution, "_mask"):
         return distribution._mask
@@ -254,21 +265,24 @@ def mask_of(distribution: Any) -> Any:
 def inverse_of(transform: Any) -> Any | None:
     """The transform that this one is the inverse of; None if it is no inverse.
 
-    torch 2.5 to 2.14 keep it as ``_inv`` of an ``_InverseTransform``. Without the class: None.
+    ``_inv`` of an ``_InverseTransform`` (torch 2.5 to 2.14). Without the class: None.
     """
     kind = getattr(transforms, "_InverseTransform", None)
     return transform._inv if kind is not None and isinstance(transform, kind) else None
 
 
 def validates(distribution: Any) -> bool:
-    """Whether a distribution, or a class of them, checks its arguments and values. Without ``_validate_args``: True."""
+    """Whether a distribution, or a class of them, checks its arguments and values.
+
+    ``_validate_args`` says so (torch 2.5 to 2.14). Without it: True.
+    """
     return getattr(distribution, "_validate_args", True)
 
 
 def unsaved_buffers(module: nn.Module) -> set[str]:
     """The names of the buffers of a module that are not saved with it.
 
-    Without ``_non_persistent_buffers_set``: those that are not in its ``state_dict``.
+    ``_non_persistent_buffers_set`` (torch 2.5 to 2.14). Without it: those that are not in its ``state_dict``.
     """
     try:
         return module._non_persistent_buffers_set
@@ -279,7 +293,8 @@ def unsaved_buffers(module: nn.Module) -> set[str]:
 def constraint_of(name: str) -> Any:
     """The constraint of a parameter in Pyro's store.
 
-    Without ``_constraints``: from a copy of the store's state, which costs a copy of all parameters.
+    The store has them as ``_constraints`` (Pyro 1.9.1 to 1.9.2). Without it: from the store's state, which drops what
+    the parameters know of their unconstrained values.
     """
     store = pyro.get_param_store()
     constraints = getattr(store, "_constraints", None)
