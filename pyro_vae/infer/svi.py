@@ -27,7 +27,7 @@ from pyro_vae.system.memory import keep_freed_memory
 from pyro_vae.system.private_apis import handlers_are_active
 from pyro_vae.system.randomness import get_generators, set_generators
 from pyro_vae.system.threads import in_turn, one_thread_at_a_time
-from pyro_vae.system.trees import TreeSpec, flatten, leaves_of, map_leaves, unflatten
+from pyro_vae.system.trees import flatten, leaves_of, map_leaves, unflatten
 from pyro_vae.system.warning import warn
 
 __all__ = ["SVI", "Computed"]
@@ -189,8 +189,8 @@ class SVI(pyro.infer.SVI):
 
     def _advance_on(self, index: Tensor, gather: Callable[[Tensor], Tensor], in_a_row: bool) -> Any:
         with in_turn():
-            if in_a_row and self._replayed is not None and self._before_update is None:
-                return self._replayed(index)
+            if in_a_row and self._replayed is not None:
+                return self._replay(self._replayed, (index,))
             return self._advance(Call((index,), {}, gather))
 
     @one_thread_at_a_time
@@ -198,19 +198,31 @@ class SVI(pyro.infer.SVI):
         """Takes a step in the fastest way there is. Returns the loss, as numbers or as tensors on the device."""
         key = self._key(call)
         step = self._find(key)
-        if step is not None and self._before_update is None:
-            return step(*call.tensors)
-        computed, treespec = self._compute(call, key, step)
-        if self._before_update is None or self._before_update(
-            [torch.as_tensor(each) for each in computed.losses], computed.gradients
-        ):
+        if step is not None:
+            return self._replay(step, call.tensors)
+        loss, gradients = self._run(call, key)
+        self._update_if_wanted(_computed_by(self._pyro, loss, gradients))
+        return loss
+
+    def _replay(self, step: RecordedStep, inputs: Sequence[Tensor]) -> Any:
+        if self._before_update is None:
+            return step(*inputs)
+        computed = _computed_again(step, inputs)
+        self._update_if_wanted(computed)
+        return unflatten(computed.losses, step.treespec)
+
+    def _update_if_wanted(self, computed: Computed) -> None:
+        losses = [torch.as_tensor(each) for each in computed.losses]
+        if self._before_update is None or self._before_update(losses, computed.gradients):
             computed.update()
-        return unflatten(computed.losses, treespec)
 
     def _gradients(self, call: Call) -> Computed:
         """The first half of a step, for a caller that decides on the update. It must be the only thread with Pyro."""
         key = self._key(call)
-        return self._compute(call, key, self._find(key))[0]
+        step = self._find(key)
+        if step is not None:
+            return _computed_again(step, call.tensors)
+        return _computed_by(self._pyro, *self._run(call, key))
 
     def _gradients_on(self, index: Tensor, gather: Callable[[Tensor], Tensor], in_a_row: bool) -> Computed:
         """The same as ``_gradients`` of ``gather(index)``, where gathering is part of what is recorded.
@@ -222,7 +234,7 @@ class SVI(pyro.infer.SVI):
                 values of tensors and settings of the optimizer have changed since. Then nothing is compared.
         """
         if in_a_row and self._replayed is not None:
-            return _replay(self._replayed, (index,))
+            return _computed_again(self._replayed, (index,))
         return self._gradients(Call((index,), {}, gather))
 
     @gradients_enabled()
@@ -261,14 +273,6 @@ class SVI(pyro.infer.SVI):
             return None
         self._previous, self._replayed = key, step
         return step
-
-    def _compute(self, call: Call, key: Any | None, step: RecordedStep | None) -> tuple[Computed, TreeSpec]:
-        """Losses and gradients, by the recorded step or else by the programs, and the structure of the loss."""
-        if step is not None:
-            return _replay(step, call.tensors), step.treespec
-        loss, gradients = self._run(call, key)
-        losses, treespec = flatten(loss)
-        return Computed(losses, list(gradients.values()), partial(self._pyro.update, gradients)), treespec
 
     @gradients_enabled()
     def _run(self, call: Call, key: Any | None) -> _LossAndGradients:
@@ -390,7 +394,11 @@ def _flat(loss: Any, gradients: dict[Tensor, Tensor]) -> list[Tensor]:
     return [*map(torch.as_tensor, leaves_of(loss)), *gradients.values()]
 
 
-def _replay(step: RecordedStep, inputs: Sequence[Tensor]) -> Computed:
+def _computed_by(step: PyroStep, loss: Any, gradients: dict[Tensor, Tensor]) -> Computed:
+    return Computed(leaves_of(loss), list(gradients.values()), partial(step.update, gradients))
+
+
+def _computed_again(step: RecordedStep, inputs: Sequence[Tensor]) -> Computed:
     losses, gradients = step.gradients(*inputs)
     return Computed(losses, gradients, partial(step.update, gradients))
 
