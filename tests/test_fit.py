@@ -557,7 +557,7 @@ def test_history_is_a_table_for_everybody(tmp_path):
 def test_a_run_is_not_overwritten(tmp_path):
     fit(new_vae(), new_data(), epochs=1, out=tmp_path, **QUIET)
     before = (tmp_path / "last.safetensors").read_bytes()
-    with pytest.raises(FileExistsError, match=r"there is a run in .* already: resume=True goes on with it"):
+    with pytest.raises(FileExistsError, match=r"there is a run in .* already: pass resume=True to resume it"):
         fit(new_vae(), new_data(), epochs=1, out=tmp_path, **QUIET)
     assert (tmp_path / "last.safetensors").read_bytes() == before
 

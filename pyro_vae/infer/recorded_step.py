@@ -77,8 +77,9 @@ class RecordedStep:
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
         """Updates the parameters. Returns the loss before the update, without waiting for the device."""
-        if self._device.type == "cuda" and self._is_fused():
-            losses: Sequence[Any] = self._replay(self._with_update, inputs, self._fused)
+        fused = self._fuse() if self._device.type == "cuda" else None
+        if fused is not None:
+            losses: Sequence[Any] = self._replay(self._with_update, inputs, fused)
         else:
             losses, gradients = self.gradients(*inputs)
             self.update(gradients)
@@ -92,10 +93,11 @@ class RecordedStep:
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor]) -> None:
         """Updates the parameters."""
-        if self._is_fused():
-            self._fused(gradients)  # type: ignore[misc]  # it is not None then
-        else:
+        fused = self._fuse()
+        if fused is None:
             step_by(self._optim, self._leaves, gradients)
+        else:
+            fused(gradients)
 
     def _replay(
         self, function: _Function, inputs: Sequence[Tensor], fused: FusedAdam | None = None
@@ -127,20 +129,20 @@ class RecordedStep:
     def _with_update(self, *inputs: Tensor) -> Sequence[Tensor]:
         """The same and the update, which uses up the gradients. Returns the leaves of the loss."""
         losses, gradients = self._split(self._run(*inputs))
-        self._fused(gradients)  # type: ignore[misc]  # called only if it is not None
+        self.update(gradients)
         return losses
 
     def _split(self, results: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         return results[: self._num_losses], results[self._num_losses :]
 
-    def _is_fused(self) -> bool:
-        """Whether one kernel can update all parameters, as far as the optimizer's settings are now."""
+    def _fuse(self) -> FusedAdam | None:
+        """Updates all parameters by one kernel, if the optimizer's present settings allow that."""
         if self._fused is None or not self._fused.is_current():
             try:
                 self._fused = FusedAdam(self._optim, self._leaves)
             except NotImplementedError:
                 self._fused = None
-        return self._fused is not None
+        return self._fused
 
     def is_of(self, store: dict[str, Tensor]) -> bool:
         """Whether the store has the same parameters."""

@@ -203,7 +203,7 @@ def mark_as_stepped(optimizer: Any) -> None:
     optimizer._opt_called = True
 
 
-def scale_in_place(tensors: Sequence[Tensor], factor: float) -> None:
+def scale_in_place(tensors: list[Tensor], factor: float) -> None:
     """Multiplies all tensors by a number, by one kernel.
 
     By ``torch._foreach_mul_`` (torch 2.5 to 2.14). Without it: one after the other.

@@ -1,4 +1,4 @@
-"""What tells two modules apart, whatever their weights."""
+"""The difference between two modules, except for their weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pyro_vae.system.private_apis import held_by, unsaved_buffers
 
 __all__ = ["difference"]
 
-_APART = ("training", "_parameters", "_buffers", "_modules")  # what is compared otherwise, or not
+_APART = ("training", "_parameters", "_buffers", "_modules")  # compared in other ways, or not at all
 
 
 def difference(module: nn.Module, other: nn.Module) -> str | None:
-    """What tells a module from one that was made with the same arguments, in words; None if nothing does.
+    """The difference between a module and one created with the same arguments, in words; None if there is none.
 
-    Values of weights do not count, nor whether it is in training.
+    Values of weights and training mode are not compared.
     """
     if _shared(module) != _shared(other):
         return "it has other modules, or shares others, than its arguments make"
@@ -32,7 +32,7 @@ def difference(module: nn.Module, other: nn.Module) -> str | None:
 
 
 def _shared(module: nn.Module) -> dict[str, str]:
-    """The modules and parameters by their names, those that are there twice by their first ones."""
+    """Modules and parameters by all their names, each with its first name."""
     first: dict[int, str] = {}
     named = [*module.named_modules(remove_duplicate=False), *module.named_parameters(remove_duplicate=False)]
     return {name: first.setdefault(id(each), name) for name, each in named}
@@ -49,7 +49,7 @@ def _facts(module: nn.Module) -> dict[str, Any]:
 
 
 def _fact(name: str, value: Any) -> Any:
-    """What can be compared of an attribute: values, but of objects their type."""
+    """What is compared of an attribute: its value, or for objects their type."""
     if value is None or isinstance(value, bool | int | float | str | type):
         return value
     if isinstance(value, Tensor):

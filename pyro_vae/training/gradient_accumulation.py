@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class GradientAccumulation:
         for size in self._sizes(rows):
             part, keywords = args, kwargs
             if size < rows:
-                part, keywords = map_leaves(lambda each, i=start, n=size: each.narrow(0, i, n), (args, kwargs))
+                part, keywords = map_leaves(partial(_rows, start, size), (args, kwargs))
             start += size
             self._scale_gradients(rows / size)
             self.scales.begin()
@@ -88,6 +89,10 @@ class GradientAccumulation:
         for parameter in self.parameters if weight != 1 and self.scales.is_subsample else ():
             if parameter.grad is not None:
                 parameter.grad = parameter.grad * weight
+
+
+def _rows(start: int, size: int, tensor: Tensor) -> Tensor:
+    return tensor.narrow(0, start, size)
 
 
 def _enough_of(gradient: Tensor) -> tuple[Tensor, ...]:

@@ -257,7 +257,7 @@ def _leave(session: Session, signals: list[int]) -> NoReturn:
         message += f"; what was done since the last save is not kept: {error}"
     else:
         if run.out is not None:
-            message += f"; the run is kept in {str(run.out)!r}, and goes on from there with resume=True"
+            message += f"; the run is saved in {str(run.out)!r}; pass resume=True to resume it"
     if signals and signals[0] == signal.SIGINT:
         raise Interrupted(message, run)
     print(message, file=sys.stderr)

@@ -19,7 +19,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Loads a ``state_dict``.
 
     Raises:
-        Exception: If it is not like what this optimizer has after a step.
+        Exception: If its structure differs from the state of this optimizer after a step.
     """
     expected = _after_a_step(optimizer)
     optimizer.load_state_dict(state)
@@ -34,7 +34,7 @@ def load_scheduler(scheduler: Any, state: dict[str, Any]) -> None:
     """Loads a ``state_dict``.
 
     Raises:
-        Exception: If it is not like what this scheduler has.
+        Exception: If its structure differs from the state of this scheduler.
     """
     expected = copy.deepcopy(scheduler.state_dict())
     scheduler.load_state_dict(state)
@@ -43,18 +43,18 @@ def load_scheduler(scheduler: Any, state: dict[str, Any]) -> None:
 
 def _after_a_step(optimizer: Optimizer) -> dict[str, Any]:
     try:
-        rehearsal = copy.deepcopy(optimizer)  # with parameters of its own
+        rehearsal = copy.deepcopy(optimizer)  # this copies the parameters too
         for group in rehearsal.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         rehearsal.step()
-    except Exception:  # it cannot be copied, or its steps need more than gradients
+    except Exception:  # it cannot be copied, or a step needs more than gradients
         return copy.deepcopy(optimizer.state_dict())
     return rehearsal.state_dict()
 
 
 def _check(name: str, value: Any, expected: Any) -> None:
-    """Raises an error if two trees differ in more than numbers. More of anything is allowed, and all where None was."""
+    """Raises an error if two trees differ in more than numbers. More entries are allowed, and any value for None."""
     if isinstance(expected, Tensor):
         if not isinstance(value, Tensor) or (value.shape, value.dtype) != (expected.shape, expected.dtype):
             raise ValueError(f"{name} is not a tensor {list(expected.shape)} of {expected.dtype}")

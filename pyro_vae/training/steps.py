@@ -181,16 +181,16 @@ class Steps:
                 each /= self._processes.size
         datapoints = 0.0 if self._clip_norm is None else self._loss.datapoints(rows) * weight
         numbers = loss, datapoints, rows, self._squared_norm(shards), *requests
-        loss, datapoints, rows, squared_norm, *counts = self._processes.sum(whole, *numbers)
+        loss, datapoints, all_rows, squared_norm, *counts = self._processes.sum(whole, *numbers)
         if is_mean:
-            datapoints /= rows
+            datapoints /= all_rows
             for each in whole:
-                each /= rows
+                each /= all_rows
         squared_norm += self._squared_norm(whole)
         if self._clip_norm is not None and squared_norm > 0:
             scale_in_place([*whole, *shards], min(1.0, self._clip_norm * datapoints / math.sqrt(squared_norm)))
         is_finite = math.isfinite(loss) and math.isfinite(squared_norm)
-        return Outcome(loss, int(rows), is_finite, Requests(*(count > 0 for count in counts)))
+        return Outcome(loss, int(all_rows), is_finite, Requests(*(count > 0 for count in counts)))
 
     def _squared_norm(self, gradients: Sequence[Tensor]) -> float:
         """Needed to clip gradients, and to check those that the loss does not; otherwise 0."""

@@ -1,4 +1,4 @@
-"""Recorded graphs as machine code."""
+"""Recorded graphs compiled to machine code."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["inductor"]
 def inductor(graph: GraphModule, *inputs: Tensor) -> Callable[..., Any]:
     """Compiles a recorded graph by Inductor, for inputs of these shapes.
 
-    It takes seconds, and a C++ compiler, or Triton on a GPU. Random numbers are still drawn by torch's kernels, from
-    torch's generators: with the same seed they are the same.
+    It takes seconds, and needs a C++ compiler, or Triton on a GPU. Random numbers still come from torch's kernels and
+    generators: with the same seed they are the same.
 
     Raises:
         Exception: If there is no compiler, or Inductor cannot compile the graph.
@@ -33,7 +33,7 @@ def inductor(graph: GraphModule, *inputs: Tensor) -> Callable[..., Any]:
 
 
 def _attributes_as_inputs(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
-    """A copy of the graph without attributes of its own: Inductor would take their values for constants."""
+    """A copy of the graph with its attributes as inputs: Inductor would treat their values as constants."""
     nodes, attributes = torch.fx.Graph(), {}
     copies: dict[torch.fx.Node, torch.fx.Node] = {}
     for node in graph.graph.nodes:
@@ -44,15 +44,15 @@ def _attributes_as_inputs(graph: GraphModule) -> tuple[GraphModule, list[Tensor]
     output = nodes.graph_copy(graph.graph, copies)
     nodes.output(output)
     for node in nodes.nodes:
-        node.meta = {}  # fake values, which Inductor makes itself
+        node.meta = {}  # Inductor makes its own fake values
     lifted = GraphModule(torch.nn.Module(), nodes)
     return lifted, [getattr(graph, name) for name in attributes]
 
 
 def seconds_saved(graph: GraphModule) -> float:
-    """About how much time Inductor saves at each run: by operations that it fuses, and memory it need not pass over.
+    """About how much time Inductor saves at each run, by fusing operations and reading memory less often.
 
-    A rough rule, but one that says the same at every run, which a measurement does not.
+    The rule is rough, but it gives the same number in every run, which a measurement does not.
     """
     seconds = 0.0
     for node in graph.graph.nodes:
