@@ -239,12 +239,12 @@ def test_the_loss_of_an_epoch_is_the_sum_over_all_datapoints():
 # The step in two halves, and as a CUDA graph
 
 
-@pytest.mark.parametrize("compile", ["graph", False])
-def test_a_step_in_two_halves_is_a_step(compile):
+@pytest.mark.parametrize("mode", ["graph", False])
+def test_a_step_in_two_halves_is_a_step(mode):
     """Gradients, then the update: the same losses and weights; without the update, nothing changes."""
-    whole, x = small_svi(compile=compile)
+    whole, x = small_svi(compile=mode)
     expected = [whole.step(x) for _ in range(6)], weights_of(whole)
-    svi, x = small_svi(compile=compile)
+    svi, x = small_svi(compile=mode)
     losses = []
     for _ in range(6):
         before = weights_of(svi)
@@ -272,11 +272,11 @@ def test_preparing_records_a_step_and_takes_none(monkeypatch):
 class Captured:
     """Stands in for a CUDA graph: it runs the function that it has captured."""
 
-    made: list = []
+    made = ()
 
-    def __init__(self, function, inputs) -> None:
+    def __init__(self, function, _inputs) -> None:
         self.function = function
-        Captured.made.append(function.__name__)
+        Captured.made += (function.__name__,)
 
     def __call__(self, *inputs):
         return list(self.function(*inputs))
@@ -287,28 +287,28 @@ def test_what_is_captured_for_a_gpu(halves, monkeypatch):
     """All operations on tensors, once; the update again when the optimizer has another state."""
     (captured, x), (plain, _) = small_svi(compile="graph"), small_svi(compile="graph")
 
-    def take(svi):
+    def take(ours):
         if not halves:
-            return svi.step(x)
-        computed = svi._gradients(Call((x,), {}))
+            return ours.step(x)
+        computed = ours._gradients(Call((x,), {}))
         computed.update()
-        return computed.losses[0].item()
+        return float(computed.losses[0])
 
     def both(steps):
         found = []
-        for svi in (captured, plain):
+        for each in (captured, plain):
             torch.manual_seed(1)
-            found.append([take(svi) for _ in range(steps)])
+            found.append([take(each) for _ in range(steps)])
         assert found[0] == found[1]
         assert_close(weights_of(captured), weights_of(plain))
 
     both(4)
     monkeypatch.setattr(recorded_step, "CudaGraph", Captured)
-    monkeypatch.setattr(Captured, "made", [])
+    monkeypatch.setattr(Captured, "made", ())
     monkeypatch.setattr(next(iter(captured._steps.values())), "_device", SimpleNamespace(type="cuda"))
     both(3)
-    assert Captured.made == ["_without_update" if halves else "_with_update"]
-    for svi in (captured, plain):
-        svi.optim.set_state(svi.optim.get_state())
+    assert Captured.made == ("_without_update" if halves else "_with_update",)
+    for each in (captured, plain):
+        each.optim.set_state(each.optim.get_state())
     both(2)
-    assert Captured.made == (["_without_update"] if halves else ["_with_update"] * 2)
+    assert Captured.made == (("_without_update",) if halves else ("_with_update",) * 2)
