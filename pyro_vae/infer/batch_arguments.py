@@ -18,15 +18,15 @@ __all__ = ["BatchArguments"]
 class BatchArguments:
     """Picks the arguments of the programs from a batch.
 
-    From a tuple, the programs get as many tensors as they take, from the first. From a dictionary, they get the values
-    with the names of their arguments, as keyword arguments. NumPy arrays become tensors.
+    Of a tuple they get the first as many as they take, in their order; of a dictionary what has the names of their
+    arguments, as keywords. NumPy's arrays become tensors.
 
     Args:
-        model: The model. The guide has the same arguments.
+        model: The model, whose arguments are those of the guide too.
 
     Attributes:
-        most: The number of tensors that the programs take from a tuple; None if any number.
-        required: The names of the arguments without a default.
+        most: How many of a tuple the programs take; None if any number.
+        required: The names of those without a default.
     """
 
     def __init__(self, model: Callable[..., Any]) -> None:
@@ -43,7 +43,7 @@ class BatchArguments:
         """The arguments and keyword arguments.
 
         Raises:
-            TypeError: If there are too few, or they are not tensors.
+            TypeError: If they are not tensors, or are too few.
         """
         if isinstance(batch, Mapping):
             chosen = {name: batch[name] for name in batch if self._names is None or name in self._names}

@@ -26,14 +26,14 @@ __all__ = ["GradientMoments", "gradient_variance"]
 
 @dataclass(frozen=True)
 class GradientMoments:
-    """Mean and variance of a random gradient, estimated from independent draws.
+    """Mean and variance of a random gradient, as estimated from independent draws.
 
     Attributes:
-        mean: The mean, by parameter, each of the shape of the parameter.
-        variance: The variance of a single draw, likewise.
+        mean: By parameter, of its shape.
+        variance: Likewise, of a single draw.
         num_draws: The number of draws.
         total_variance: The sum of the variances of all entries: the mean squared distance of a draw from the mean.
-        total_variance_std_error: The standard error of ``total_variance``.
+        total_variance_std_error: The standard error of that.
     """
 
     mean: dict[str, Tensor]
@@ -49,7 +49,7 @@ class GradientMoments:
 
     @property
     def signal_to_noise(self) -> float:
-        """The norm of the mean divided by the root of the total variance, with the bias of the squared norm removed."""
+        """The norm of the mean by the root of the total variance; of the norm, what the noise adds is taken away."""
         squared_norm = sum(mean.square().sum().item() for mean in self.mean.values())
         squared_norm -= self.total_variance / self.num_draws
         return math.sqrt(max(squared_norm, 0.0) / self.total_variance) if self.total_variance else math.inf

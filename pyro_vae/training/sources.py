@@ -149,7 +149,7 @@ class Loaded:
         sampler = getattr(self._data, "batch_sampler", None)
         if type(sampler) is not BatchSampler or isinstance(self._data.dataset, IterableDataset):
             return set()
-        return _sizes(len(sampler.sampler), sampler.batch_size, len(sampler))  # type: ignore[arg-type]  # samplers have a len
+        return _sizes(len(sampler.sampler), sampler.batch_size, len(sampler))  # type: ignore[arg-type]  # it has a length
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch | None]:
         """The batches of an epoch after the first ``skip``, which are loaded too."""
@@ -259,7 +259,7 @@ def as_source(
 
 
 def _as_tensors(data: Any, dtype: torch.dtype, name: str) -> Any:
-    """Arrays as tensors, also in a tuple or as values of a dictionary; anything else as it is."""
+    """Arrays as tensors: alone, in a tuple or as the values of a dictionary. All else as it is."""
     if isinstance(data, np.ndarray):
         try:
             tensor = as_tensor(data)

@@ -55,8 +55,9 @@ def validate(
 
 def _terms(programs: tuple[Callable[..., Any], Callable[..., Any]], batch: Batch) -> tuple[float, float]:
     """Rate and distortion, summed over the batch, without the scale of the programs."""
+    model, guide = programs
     args, kwargs = batch.arguments
-    model_trace, guide_trace = trace_pair(programs[0], programs[1], *args, **kwargs)
+    model_trace, guide_trace = trace_pair(model, guide, *args, **kwargs)
     model_trace.compute_log_prob()
     nodes: dict[str, Any] = dict(model_trace.nodes)
     observed = sum(nodes[name]["log_prob_sum"].item() for name in model_trace.observation_nodes)
