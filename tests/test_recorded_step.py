@@ -312,3 +312,23 @@ def test_what_is_captured_for_a_gpu(halves, monkeypatch):
         each.optim.set_state(each.optim.get_state())
     both(2)
     assert Captured.made == (("_without_update",) if halves else ("_with_update",) * 2)
+
+
+def test_a_keyword_is_not_taken_for_another():
+    """What is recorded for one keyword argument is not replayed for another one of the same shape."""
+
+    def model(up=None, down=None):
+        loc = pyro.param("loc", torch.zeros(3))
+        with pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=up if down is None else -down)
+
+    def guide(up=None, down=None):
+        pass
+
+    def run(kind, **options):
+        pyro.clear_param_store()
+        ours = kind(model, guide, pyro.optim.SGD({"lr": 0.1}), Trace_ELBO(), **options)
+        x = torch.tensor([1.0, 2.0, 3.0])
+        return [ours.step(**{name: x}) for name in ["up"] * 4 + ["down"] * 4]
+
+    assert run(SVI, compile="graph") == pytest.approx(run(pyro.infer.SVI), rel=1e-6)
