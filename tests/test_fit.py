@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 from pyro_vae import VAE, ConditionalVAE, NotFiniteError, data, fit, likelihoods, load, nn, posteriors, priors
 from pyro_vae.infer.kl_weight import WeightedLatents, linear_warm_up
 from pyro_vae.infer.losses import FreeBits
-from pyro_vae.training.steps import InParts
+from pyro_vae.training.gradient_accumulation import GradientAccumulation
 
 PIXELS, LATENT = 4, 2
 QUIET = {"progress": False, "seed": 1}
@@ -251,7 +251,7 @@ def test_parts_of_a_batch_have_noise_of_their_own():
     """With an ELBO of Pyro: the sum of its losses on the parts, drawn one after the other."""
     vae, x = new_vae(), new_data(10)
     torch.manual_seed(0)
-    total = InParts(Trace_ELBO(), 3)(vae.model, vae.guide, x)
+    total = GradientAccumulation(Trace_ELBO(), 3)(vae.model, vae.guide, x)
     gradients = [parameter.grad.clone() for parameter in vae.parameters()]
     vae.zero_grad()
     torch.manual_seed(0)
@@ -557,7 +557,7 @@ def test_history_is_a_table_for_everybody(tmp_path):
 def test_a_run_is_not_overwritten(tmp_path):
     fit(new_vae(), new_data(), epochs=1, out=tmp_path, **QUIET)
     before = (tmp_path / "last.safetensors").read_bytes()
-    with pytest.raises(FileExistsError, match=r"there is a run in .* already: resume=True goes on with it"):
+    with pytest.raises(FileExistsError, match=r"there is a run in .* already: pass resume=True to resume it"):
         fit(new_vae(), new_data(), epochs=1, out=tmp_path, **QUIET)
     assert (tmp_path / "last.safetensors").read_bytes() == before
 

@@ -269,8 +269,8 @@ def test_a_list_is_batches_and_a_tuple_what_programs_take():
         with pytest.raises(ValueError, match=message):
             fit(new_vae(), train, epochs=1, **QUIET)
     for train, message in (
-        (iter(batches), "train is of type list_iterator, which can be gone through once only"),
-        ((batch for batch in batches), "train is of type generator, which can be gone through once only"),
+        (iter(batches), "train is of type list_iterator, which can be iterated over only once"),
+        ((batch for batch in batches), "train is of type generator, which can be iterated over only once"),
         ({"y": new_data()}, "a batch has the keys y; the programs take x"),
         ((new_data(), "labels"), "train is a tuple of Tensor, str; expected tensors"),
         (np.array(["a", "b"]), "train is an array of <U1"),

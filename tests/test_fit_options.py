@@ -8,6 +8,7 @@ from functools import partial
 
 import pyro
 import pytest
+import rich.progress
 import torch
 from pyro.infer import Trace_ELBO
 from rich.console import Console
@@ -244,6 +245,37 @@ def test_a_run_that_goes_on_shows_the_epochs_that_are_new(tmp_path, capsys):
     assert [line.split("  ")[0] for line in capsys.readouterr().err.splitlines()] == ["epoch 3/3"]
 
 
+def test_progress_may_wrap_the_epochs(tmp_path, capsys):
+    """Those that are left; patience and callbacks may end the run before them."""
+    seen = []
+
+    def wrap(epochs):
+        seen.append(list(epochs))
+        for epoch in epochs:
+            seen.append(epoch)
+            yield epoch
+
+    quiet = {"out": tmp_path, "seed": 1, "progress": wrap}
+    fit(new_vae(), new_data(), epochs=2, **quiet)
+    run = fit(new_vae(), new_data(), epochs=6, resume=True, callbacks=[lambda run: run.progress.epoch == 4], **quiet)
+    assert len(run.history) == 4
+    assert seen == [[0, 1], 0, 1, [2, 3, 4, 5], 2, 3]
+    assert not capsys.readouterr().err
+
+
+def test_a_run_that_is_done_has_no_epochs_left(tmp_path):
+    seen = []
+    options = {"epochs": 2, "out": tmp_path, "seed": 1}
+    fit(new_vae(), new_data(), progress=iter, **options)
+    fit(new_vae(), new_data(), resume=True, progress=lambda epochs: seen.extend(epochs) or epochs, **options)
+    assert seen == []
+
+
+def test_progress_is_a_flag_or_a_function():
+    with pytest.raises(TypeError, match="progress is 'yes'; expected True, False or a function"):
+        fit(new_vae(), new_data(), epochs=1, progress="yes")
+
+
 @pytest.mark.parametrize("where", ["terminal", "notebook"])
 def test_the_bar_has_a_loss_after_the_first_step(where, monkeypatch):
     """And in a notebook the last line stays."""
@@ -252,7 +284,7 @@ def test_the_bar_has_a_loss_after_the_first_step(where, monkeypatch):
     console.is_jupyter = False
     monkeypatch.setattr(progress_bar, "Console", lambda **_: console)
 
-    class Bar(progress_bar.Progress):
+    class Bar(rich.progress.Progress):
         def __init__(self, *columns, transient, **options) -> None:
             assert transient == (where == "terminal")
             super().__init__(*columns, transient=transient, **options)
@@ -261,7 +293,7 @@ def test_the_bar_has_a_loss_after_the_first_step(where, monkeypatch):
             shown.append(fields["description"])
             super().update(task, **fields)
 
-    monkeypatch.setattr(progress_bar, "Progress", Bar)
+    monkeypatch.setattr(rich.progress, "Progress", Bar)
     if where == "notebook":
         monkeypatch.setattr(console, "is_jupyter", True)
         monkeypatch.setattr(progress_bar, "find_spec", lambda _: True)

@@ -14,7 +14,7 @@ from conftest import EXAMPLES
 
 import pyro_vae
 from pyro_vae import data
-from pyro_vae.training.session import Training
+from pyro_vae.training.session import Session
 
 SIZES = ["--epochs", 2, "--images", 40, "--batch-size", 20, "--test-images", 4, "--num-samples", 30, "--device", "cpu"]
 SIZES += ["--max-temperatures", 16]  # enough for numbers, if not for errors
@@ -27,16 +27,17 @@ def steps(monkeypatch):
     They run as in Pyro: to record a step takes longer than to take the few that there are here.
     """
     monkeypatch.setattr(pyro_vae, "fit", partial(pyro_vae.fit, compile=False))
-    taken, step = [], Training.step
+    taken, step = [], Session.step
 
-    def counted(self, batch, wants_to_stop):
-        step(self, batch, wants_to_stop)
+    def counted(self, batch, *, stop):
+        is_stopping = step(self, batch, stop=stop)
         taken.append(self.run.out.name)
         if len(taken) == counted.stop_after:
             signal.raise_signal(signal.SIGINT)
+        return is_stopping
 
     counted.stop_after = None
-    monkeypatch.setattr(Training, "step", counted)
+    monkeypatch.setattr(Session, "step", counted)
     counted.taken = taken
     return counted
 
@@ -150,11 +151,11 @@ def test_the_table_has_the_papers_rows_and_goes_on(run, steps, tmp_path, capsys)
 def test_full_is_the_papers_training(run, monkeypatch, tmp_path):
     seen = {}
 
-    def stop(_self, _vae, train, **others):
-        seen.update(vars(others["settings"]), images=len(train))
+    def stop(_self, _vae, train, _valid, settings, **_others):
+        seen.update(vars(settings), images=len(train))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Training, "__init__", stop)
+    monkeypatch.setattr(Session, "__init__", stop)
     with pytest.raises(SystemExit) as end:
         run("--full", "--out", tmp_path)
     assert end.value.code == 130

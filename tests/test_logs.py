@@ -41,7 +41,7 @@ from pyro_vae import (
     priors,
 )
 from pyro_vae.training.logs import Pictures, TensorBoard
-from pyro_vae.training.run import Progress, Run
+from pyro_vae.training.run import Run, RunProgress
 
 STEPS = 4  # in an epoch of ``train``
 PICTURES = ["curves.png", "reconstructions.png", "samples.png"]
@@ -72,7 +72,7 @@ def train(vae: torch.nn.Module, *callbacks: Callable[[Run], object], epochs: int
 def finished(vae: torch.nn.Module, epoch: int = 1, is_done: bool = True) -> Run:
     """A run as callbacks see it, without the training."""
     history = [{"epoch": i + 1, "step": STEPS * (i + 1), "train_loss": 3.0 - i} for i in range(epoch)]
-    progress = Progress(epoch=epoch, step=STEPS * epoch)
+    progress = RunProgress(epoch=epoch, step=STEPS * epoch)
     return Run(vae, epoch, history=history, progress=progress, is_done=is_done)
 
 

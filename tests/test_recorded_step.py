@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from types import SimpleNamespace
 
 import pyro
 import pytest
@@ -14,6 +15,7 @@ from torch.testing import assert_close
 from pyro_vae import SVI, VAE, data, likelihoods, nn, posteriors, priors
 from pyro_vae.infer import recorded_step, svi
 from pyro_vae.infer.recorded_step import RecordedStep
+from pyro_vae.infer.recording.call import Call
 from pyro_vae.infer.recording.record import record
 from pyro_vae.infer.recording.simplify import written_attributes
 
@@ -23,6 +25,10 @@ def small_svi(**options) -> tuple[SVI, torch.Tensor]:
     vae = VAE(priors.StandardNormal(2), likelihoods.Bernoulli(nn.mlp(2, [4], 3)), posteriors.Normal(nn.mlp(3, [4], 4)))
     optimizer = torch.optim.Adam(vae.parameters(), lr=1e-2)
     return SVI(vae.model, vae.guide, optimizer, Trace_ELBO(), **options), torch.rand(5, 3).bernoulli()
+
+
+def weights_of(svi: SVI) -> torch.Tensor:
+    return torch.cat([parameter.detach().flatten() for parameter in svi.optim.parameters()])
 
 
 def neutral(x):
@@ -228,3 +234,101 @@ def test_the_loss_of_an_epoch_is_the_sum_over_all_datapoints():
     by_hand, _ = small_svi(compile=False)
     torch.manual_seed(4)
     assert first == pytest.approx(sum(by_hand.step(batch) for batch in batches), rel=1e-6)
+
+
+# The step in two halves, and as a CUDA graph
+
+
+@pytest.mark.parametrize("mode", ["graph", False])
+def test_a_step_in_two_halves_is_a_step(mode):
+    """Gradients, then the update: the same losses and weights; without the update, nothing changes."""
+    whole, x = small_svi(compile=mode)
+    expected = [whole.step(x) for _ in range(6)], weights_of(whole)
+    svi, x = small_svi(compile=mode)
+    losses = []
+    for _ in range(6):
+        before = weights_of(svi)
+        computed = svi._gradients(Call((x,), {}))
+        losses.append(sum(float(loss) for loss in computed.losses))
+        assert torch.equal(weights_of(svi), before)
+        computed.update()
+    assert losses == pytest.approx(expected[0], rel=1e-6)
+    assert_close(weights_of(svi), expected[1])
+
+
+def test_preparing_records_a_step_and_takes_none(monkeypatch):
+    svi, x = small_svi(compile="graph")
+    before = weights_of(svi)
+    assert svi._prepare(Call((x,), {})) > 0
+    assert torch.equal(weights_of(svi), before)
+    calls = []
+    model = svi._pyro.run
+    monkeypatch.setattr(svi._pyro, "run", lambda *args: calls.append(1) or model(*args))
+    svi.step(x)
+    assert not calls  # the first step is a replay
+    assert not torch.equal(weights_of(svi), before)
+
+
+class Captured:
+    """Stands in for a CUDA graph: it runs the function that it has captured."""
+
+    made = ()
+
+    def __init__(self, function, _inputs) -> None:
+        self.function = function
+        Captured.made += (function.__name__,)
+
+    def __call__(self, *inputs):
+        return list(self.function(*inputs))
+
+
+@pytest.mark.parametrize("halves", [True, False])
+def test_what_is_captured_for_a_gpu(halves, monkeypatch):
+    """All operations on tensors, once; the update again when the optimizer has another state."""
+    (captured, x), (plain, _) = small_svi(compile="graph"), small_svi(compile="graph")
+
+    def take(ours):
+        if not halves:
+            return ours.step(x)
+        computed = ours._gradients(Call((x,), {}))
+        computed.update()
+        return float(computed.losses[0])
+
+    def both(steps):
+        found = []
+        for each in (captured, plain):
+            torch.manual_seed(1)
+            found.append([take(each) for _ in range(steps)])
+        assert found[0] == found[1]
+        assert_close(weights_of(captured), weights_of(plain))
+
+    both(4)
+    monkeypatch.setattr(recorded_step, "CudaGraph", Captured)
+    monkeypatch.setattr(Captured, "made", ())
+    monkeypatch.setattr(next(iter(captured._steps.values())), "_device", SimpleNamespace(type="cuda"))
+    both(3)
+    assert Captured.made == ("_without_update" if halves else "_with_update",)
+    for each in (captured, plain):
+        each.optim.set_state(each.optim.get_state())
+    both(2)
+    assert Captured.made == (("_without_update",) if halves else ("_with_update",) * 2)
+
+
+def test_a_keyword_is_not_taken_for_another():
+    """What is recorded for one keyword argument is not replayed for another one of the same shape."""
+
+    def model(up=None, down=None):
+        loc = pyro.param("loc", torch.zeros(3))
+        with pyro.plate("data", 3):
+            pyro.sample("x", dist.Normal(loc, 1.0), obs=up if down is None else -down)
+
+    def guide(up=None, down=None):
+        pass
+
+    def run(kind, **options):
+        pyro.clear_param_store()
+        ours = kind(model, guide, pyro.optim.SGD({"lr": 0.1}), Trace_ELBO(), **options)
+        x = torch.tensor([1.0, 2.0, 3.0])
+        return [ours.step(**{name: x}) for name in ["up"] * 4 + ["down"] * 4]
+
+    assert run(SVI, compile="graph") == pytest.approx(run(pyro.infer.SVI), rel=1e-6)

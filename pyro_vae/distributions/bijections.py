@@ -16,6 +16,7 @@ from torch.distributions.transforms import ComposeTransform, IndependentTransfor
 from torch.nn.functional import softplus
 
 from pyro_vae.distributions.zuko_import import zuko
+from pyro_vae.system.private_apis import inverse_of
 
 __all__ = ["bijection", "is_unbounded"]
 
@@ -194,9 +195,9 @@ def _parts(step: Any) -> list[Any]:
         return _parts(step.base_transform)
     if isinstance(step, zuko.transforms.DependentTransform):
         return _parts(step.base)
-    if isinstance(step, transforms._InverseTransform):
-        inside = _parts(step._inv)
-        return [step] if inside == [step._inv] else [part.inv for part in reversed(inside)]
+    if (inverse := inverse_of(step)) is not None:
+        inside = _parts(inverse)
+        return [step] if inside == [inverse] else [part.inv for part in reversed(inside)]
     return [step]
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from torch.distributions import Distribution
 
-_validates = Distribution._validate_args
+from pyro_vae.system.private_apis import validates
+
+_validates = validates(Distribution)
 
 import zuko  # noqa: E402
 

@@ -1,4 +1,4 @@
-"""From programs to steps."""
+"""Inference: steps of SVI on two programs, their losses, and the noise of gradients."""
 
 from pyro_vae.infer import losses
 from pyro_vae.infer.gradient_moments import GradientMoments

@@ -1,4 +1,4 @@
-"""The noise of gradients: the same step again and again, on the same data and the same parameters."""
+"""The noise of gradients: many draws of the gradient of a loss, on the same data and parameters."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def gradient_variance(
     num_draws: int = 100,
     parameters: Mapping[str, Tensor] | None = None,
 ) -> dict[str, GradientMoments]:
-    """Computes the gradient of each loss many times, on the same data, and says how much it varies.
+    """Computes the gradient of each loss many times, on the same data, to see how much it varies.
 
-    Losses that estimate one gradient have the same mean; the less noisy one learns faster. The losses are summed over
-    datapoints, and so are the gradients.
+    Losses that estimate the same gradient have the same mean; the one with less noise learns faster. Losses and
+    gradients are sums over datapoints.
 
     Args:
         model: The model.
         guide: The guide.
-        x: What they are called with: data, ``[n, *event]``.
+        x: Their argument: data, ``[n, *event]``.
         losses: By name: ELBOs of Pyro or functions of model, guide and x.
-        num_draws: How often each gradient is computed, at least 3.
-        parameters: The tensors that gradients are taken of, by name; by default the parameters of the guide.
+        num_draws: The number of draws of each gradient, at least 3.
+        parameters: The tensors to differentiate by, by name; by default the parameters of the guide.
 
     Returns:
         The moments of the gradient of each loss, by its name.
@@ -74,7 +74,7 @@ def gradient_variance(
 
 
 def _parameters_of(program: Callable[..., Any], x: Tensor) -> dict[str, Tensor]:
-    """Those that a program meets, by the names of their sites, unconstrained."""
+    """The unconstrained parameters of a program, by the names of their sites."""
     with torch.no_grad(), generators_kept(x.device), pyro.validation_enabled(False):
         trace = poutine.trace(program, param_only=True).get_trace(x)
     values: dict[str, Any] = {name: trace.nodes[name]["value"] for name in trace.param_nodes}
@@ -84,14 +84,14 @@ def _parameters_of(program: Callable[..., Any], x: Tensor) -> dict[str, Tensor]:
 def _draws(
     loss: Callable[[Tensor], Tensor], x: Tensor, leaves: list[Tensor], times: int
 ) -> Callable[[Tensor], list[Tensor]]:
-    """A function of x that draws a gradient of the loss: recorded, for speed, if that pays and gives the same."""
+    """A function of x that draws a gradient of the loss; recorded if that saves time and gives the same results."""
 
     def gradient(x: Tensor) -> list[Tensor]:
         found = torch.autograd.grad(loss(x), leaves, allow_unused=True)
         return [torch.zeros_like(leaf) if each is None else each for each, leaf in zip(found, leaves, strict=True)]
 
     with generators_kept(x.device):
-        gradient(x)  # with Pyro's validation; and what is made lazily is there from now on
+        gradient(x)  # with Pyro's validation; this creates lazy parameters
     if times < _OFTEN:
         return gradient
     try:
@@ -110,15 +110,15 @@ def _close(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=1e-3, atol=1e-5 * b.abs().max().item())
 
 
-_OFTEN = 100  # as many draws as one could take while one is recorded
+_OFTEN = 100  # recording takes as long as this many draws
 
 
 class _Moments:
-    """Means and squared deviations of vectors as they come in (Welford 1962)."""
+    """Running means and squared deviations of vectors (Welford 1962)."""
 
     def __init__(self) -> None:
         self._mean = self._squares = torch.zeros(())
-        self._distances: list[float] = []  # each of them an unbiased estimate of the total variance
+        self._distances: list[float] = []  # each is an unbiased estimate of the total variance
 
     def update(self, draw: list[Tensor]) -> None:
         values = torch.cat([each.detach().flatten() for each in draw]).double()

@@ -1,4 +1,4 @@
-"""A weight on the latents of two programs, which is one on the KL term of their ELBO."""
+"""A weight on the latents of two programs, which weights the KL term of their ELBO."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ __all__ = ["WeightedLatents", "linear_warm_up"]
 
 
 class WeightedLatents:
-    """A program with log-densities of latent sites weighted: do so with model and guide, and ELBOs have a weighted KL.
+    """A program whose latent sites have weighted log-densities. With both programs so, an ELBO has a weighted KL term.
 
-    That is the objective of Higgins et al. 2017 (equation 4), and with a weight that grows from 0 to 1 the warm-up of
-    Sønderby et al. 2016 (section 2.3). Observed sites are left alone.
+    This is the objective of Higgins et al. 2017 (equation 4), and with a weight that grows from 0 to 1 the warm-up of
+    Sønderby et al. 2016 (section 2.3). Observed sites do not change.
 
     Args:
         program: A model or a guide.
-        weight: A number, or a tensor ``[]``. Changed in place, it counts from the next call on.
+        weight: A number, or a tensor ``[]``. If the tensor is changed in place, the next call uses the new value.
     """
 
     def __init__(self, program: Callable[..., Any], weight: Tensor | float) -> None:
@@ -36,7 +36,7 @@ class WeightedLatents:
             return self.program(*args, **kwargs)
 
     def __eq__(self, other: object) -> bool:
-        """Whether they are the same program with the very same weight."""
+        """Whether they are the same program with the same weight object."""
         return isinstance(other, WeightedLatents) and self.program == other.program and self.weight is other.weight
 
     def __hash__(self) -> int:
@@ -54,7 +54,7 @@ class _ScaleOfLatents(Messenger):
 
 
 def linear_warm_up(epochs: float, start: float = 0.0) -> Callable[[float], float]:
-    """A weight that grows from ``start`` to 1 over so many epochs, and stays there: for ``fit(kl_weight=...)``.
+    """A weight that grows linearly from ``start`` to 1 over the given epochs, and stays at 1: ``fit(kl_weight=...)``.
 
     Raises:
         ValueError: If ``epochs`` is not positive or ``start`` not from 0 to 1.

@@ -1,4 +1,4 @@
-"""Updates of all parameters at once, by optimizers of Pyro or of torch."""
+"""Updates of all parameters at once, by optimizers of Pyro or torch."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.adam import adam
 from torch.optim.adamw import adamw
 
+from pyro_vae.system.private_apis import has_step_hooks, mark_as_stepped
+
 __all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "check_steps_by_gradients", "fuse", "step_by"]
 
 
 class TorchOptimizer(PyroOptim):
-    """One of torch's optimizers in the place of one of Pyro's: it steps the parameters that it was made with."""
+    """An optimizer of torch with the interface of Pyro's. It updates the parameters that it was created with."""
 
     def __init__(self, optimizer: Optimizer) -> None:
         self.optimizer = optimizer
@@ -29,7 +31,7 @@ class TorchOptimizer(PyroOptim):
         self.optimizer.step(*args, **kwargs)
 
     def parameters(self) -> list[Tensor]:
-        """Those that it steps."""
+        """The parameters that it updates."""
         return [parameter for group in self.optimizer.param_groups for parameter in group["params"]]
 
     def get_state(self) -> dict[str, Any]:
@@ -42,11 +44,11 @@ class TorchOptimizer(PyroOptim):
 
 
 def as_pyro_optim(optim: PyroOptim | Optimizer) -> PyroOptim:
-    """Takes optimizers of Pyro as they are, and those of torch too.
+    """Returns an optimizer of Pyro as it is, and wraps one of torch.
 
     Raises:
         TypeError: If it is neither.
-        ValueError: If it cannot step by gradients alone, as LBFGS.
+        ValueError: If it needs more than gradients, as LBFGS does.
     """
     if isinstance(optim, Optimizer):
         check_steps_by_gradients(type(optim))
@@ -59,7 +61,7 @@ def as_pyro_optim(optim: PyroOptim | Optimizer) -> PyroOptim:
 
 
 def check_steps_by_gradients(kind: Any) -> None:
-    """Checks that an optimizer of this kind steps without computing losses again.
+    """Checks that an optimizer of this kind takes a step without computing the loss again.
 
     Raises:
         ValueError: If it does not.
@@ -74,14 +76,14 @@ def check_steps_by_gradients(kind: Any) -> None:
 
 
 def fuse(optimizer: Optimizer) -> None:
-    """Has Adam and AdamW step by the kernel that recorded steps use, so that other steps round as these do."""
+    """Lets Adam and AdamW use the same kernel as recorded steps, so that all steps round alike."""
     for group in optimizer.param_groups:
         if type(optimizer) in _STEPS and not (group["differentiable"] or group["capturable"]):
             group["fused"], group["foreach"] = True, False
 
 
 def step_by(optim: PyroOptim, parameters: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
-    """Steps the parameters as Pyro does, by way of their ``grad``, which is None afterwards."""
+    """Updates the parameters as Pyro does, by their ``grad``, which is None afterwards."""
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
     optim(list(parameters))
@@ -90,17 +92,17 @@ def step_by(optim: PyroOptim, parameters: Sequence[Tensor], gradients: Sequence[
 
 
 class FusedAdam:
-    """The steps of Adam or AdamW for all parameters by one kernel, on the states of the optimizers that they belong to.
+    """The updates of Adam or AdamW for all parameters by one kernel, on the states of their optimizers.
 
-    Pyro has an optimizer for each parameter. They go on to hold the moments and the learning rates, so that schedulers,
-    ``get_state`` and ``set_state`` do what they always do.
+    Pyro has one optimizer per parameter. These still hold the moments and the learning rates, so that schedulers,
+    ``get_state`` and ``set_state`` work as usual.
 
     Args:
-        optim: Whose states are used. Every parameter must have been stepped by it once.
+        optim: The optimizer. It must have updated every parameter once.
         parameters: The parameters, in the order of the gradients.
 
     Raises:
-        NotImplementedError: If the optimizer does more than Adam and AdamW do (such as clipping), or something else.
+        NotImplementedError: If the optimizer is neither Adam nor AdamW, or does more (such as clipping).
     """
 
     def __init__(self, optim: PyroOptim, parameters: Sequence[Tensor]) -> None:
@@ -113,7 +115,7 @@ class FusedAdam:
         self._calls = self._calls_of_equal_settings()
 
     def is_current(self) -> bool:
-        """Takes over learning rates that were changed. False if anything else was: states were loaded, or settings."""
+        """Takes over changed learning rates. Returns False if states or other settings have changed."""
         if self._read(_SETTINGS) != self._settings:
             return False
         for parameter, (optimizer, _), state in zip(self._parameters, self._owners, self._states, strict=True):
@@ -139,7 +141,7 @@ class FusedAdam:
             step(parameters, [gradients[i] for i in indices], *states, fused=True, **options)
 
     def rehearse(self) -> None:
-        """Does with copies what an update does, so that its kernels are loaded."""
+        """Updates copies, so that the kernels are loaded."""
         for _, step, tensors, options in self._calls:
             parameters, *states = [[each.clone() for each in some] for some in tensors]
             step(parameters, [torch.zeros_like(each) for each in parameters], *states, fused=True, **options)
@@ -156,7 +158,7 @@ class FusedAdam:
             options = dict(zip(_SETTINGS, settings, strict=True))
             options["beta1"], options["beta2"] = options.pop("betas")
             device = self._parameters[indices[0]].device
-            if device.type == "cuda":  # what a CUDA graph has captured can change only as a tensor
+            if device.type == "cuda":  # in a CUDA graph only tensors can change
                 rate = torch.tensor(float(rate), dtype=torch.float32, device=device)
             options["lr"] = rate
             calls.append((indices, _STEPS[kind], self._tensors(indices), options))
@@ -166,7 +168,7 @@ class FusedAdam:
         parameters = [self._parameters[i] for i in indices]
         states = [self._states[i][self._parameters[i]] for i in indices]
         for state, parameter in zip(states, parameters, strict=True):
-            state["step"] = state["step"].to(parameter.device)  # where fused kernels want it
+            state["step"] = state["step"].to(parameter.device)  # fused kernels need it there
         return [
             parameters,
             [state["exp_avg"] for state in states],
@@ -181,23 +183,23 @@ _SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
 
 
 def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, Any]]:
-    """The torch optimizer that steps the parameter, and its group of settings there."""
+    """The torch optimizer that updates the parameter, and its parameter group."""
     optimizer = _optimizer(optim, parameter)
-    if type(optimizer) not in _STEPS or optimizer._optimizer_step_pre_hooks or optimizer._optimizer_step_post_hooks:
+    if type(optimizer) not in _STEPS or has_step_hooks(optimizer):
         raise NotImplementedError
     if parameter.device.type not in ("cpu", "cuda") or "exp_avg" not in optimizer.state.get(parameter, {}):
         raise NotImplementedError
     group = next(group for group in optimizer.param_groups if any(parameter is each for each in group["params"]))
     if group["differentiable"]:
         raise NotImplementedError
-    optimizer._opt_called = True  # type: ignore[attr-defined]  # or schedulers would warn that it was never called
+    mark_as_stepped(optimizer)
     if parameter.device.type == "cuda":
-        group["fused"] = True  # so that it can also step by itself, from the state that is on the GPU
+        group["fused"] = True  # so that its own steps can use the state on the GPU
     return optimizer, group
 
 
 def _optimizer(optim: PyroOptim, parameter: Tensor) -> Any:
-    """The torch optimizer that steps the parameter; None if there is none, or if it is not all that happens."""
+    """The torch optimizer that updates the parameter; None if there is none, or if Pyro does more than that."""
     if isinstance(optim, TorchOptimizer):
         return optim.optimizer
     if type(optim) not in (PyroOptim, PyroLRScheduler) or optim.grad_clip.get(parameter) is not None:

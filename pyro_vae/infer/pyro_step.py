@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,27 +11,29 @@ from pyro import poutine
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.infer.optimizers import TorchOptimizer
-from pyro_vae.infer.recording.guards import Surroundings
+from pyro_vae.infer.recording.guards import Guards
 from pyro_vae.infer.reparameterized import reparameterized
+from pyro_vae.system.grad_mode import gradients_enabled
+from pyro_vae.system.private_apis import has_gradient_hooks
 
-__all__ = ["BeforeUpdate", "PyroStep"]
-
-BeforeUpdate = Callable[[Sequence[Tensor], Sequence[Tensor]], bool]
+__all__ = ["PyroStep"]
 
 
 class PyroStep:
-    """Runs the programs as Pyro does, and remembers what they are made of.
+    """Runs the programs as Pyro does, and notes their parameters and what they depend on.
 
     Args:
         model: The model.
         guide: The guide.
         loss_and_grads: Called with both, and with their arguments.
-        optim: Steps the parameters.
-        before_update: See :class:`~pyro_vae.infer.svi.SVI`.
-        through_draws: Whether the gradients go through the draws of the guide, which then must have some.
+        optim: Updates the parameters.
+        through_draws: Whether gradients go through the draws of the guide, which must then be reparameterized.
+
+    Attributes:
+        parameters: The unconstrained parameters of the last run, by the names of their sites.
+        not_stepped: Sites of the last run with a parameter that gets gradients but no update.
     """
 
     def __init__(
@@ -40,84 +42,74 @@ class PyroStep:
         guide: Callable[..., Any],
         loss_and_grads: Callable[..., Any],
         optim: PyroOptim,
-        before_update: BeforeUpdate | None = None,
         *,
         through_draws: bool = False,
     ) -> None:
-        self.parameters: dict[str, Tensor] = {}  #: The leaves that the last run met, by the names of their sites.
-        self.not_stepped: list[str] = []  #: Sites of the last run whose module's own parameters got gradients in vain.
+        self.parameters: dict[str, Tensor] = {}
+        self.not_stepped: list[str] = []
         checked = reparameterized(guide) if through_draws else guide
         self._run = lambda *args, **kwargs: loss_and_grads(model, checked, *args, **kwargs)
         self._optim = optim
-        self._before_update = before_update
-        self._surroundings = Surroundings(model, guide)
-        self._leaves: dict[Tensor, None] = {}  # the parameters that are stepped
-        self._moved: dict[Tensor, None] = {}  # those that have had a gradient
+        self._guards = Guards(model, guide)
+        self._leaves: dict[Tensor, None] = {}  # the parameters that are updated
+        self._had_gradient: dict[Tensor, None] = {}
 
-    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Runs the programs, and leaves gradients at the parameters that they meet. Returns the loss."""
+    def run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[Tensor, Tensor]]:
+        """Runs the programs.
+
+        Returns:
+            The loss, and the gradients by parameter; none stay at the parameters. A parameter without gradient is left
+            out until it has had one; from then on its gradient is zero, as in Pyro.
+        """
         try:
             with poutine.trace(param_only=True) as capture, self._modules_noted():
                 loss = self._run(*args, **kwargs)
-        except BaseException:  # Ctrl-C too
-            self.forget_gradients()
-            raise
-        sites: dict[str, Any] = dict(capture.trace.nodes)
-        self.parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
-        self._leaves = dict.fromkeys(self.parameters.values())
-        if isinstance(self._optim, TorchOptimizer):  # which needs no statement of Pyro to know a parameter
-            self._leaves.update(dict.fromkeys(self._optim.parameters()))
-        self.not_stepped = [name for name, site in sites.items() if self._is_anothers(name, site)]
-        return loss
+            sites: dict[str, Any] = dict(capture.trace.nodes)
+            self.parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
+            self._leaves = dict.fromkeys(self.parameters.values())
+            if isinstance(self._optim, TorchOptimizer):  # it has its parameters without a statement of Pyro
+                self._leaves.update(dict.fromkeys(self._optim.parameters()))
+            self.not_stepped = [name for name, site in sites.items() if self._has_no_update(name, site)]
+            return loss, self._gradients()
+        finally:  # at Ctrl-C too
+            self._clear_gradients()
 
-    def _is_anothers(self, name: str, site: Any) -> bool:
-        """Whether a module was used whose parameter no update reaches, since the store has another of that name."""
-        if "$$$" not in name or len(site["args"]) < 2:  # the first is what pyro.module puts between its names
+    def _has_no_update(self, name: str, site: Any) -> bool:
+        """Whether a module was called whose parameter is not updated, since the store has another one of that name."""
+        if "$$$" not in name or len(site["args"]) < 2:  # pyro.module puts "$$$" between its names
             return False
         given = site["args"][1]
         return isinstance(given, nn.Parameter) and given not in self._leaves and given.grad is not None
 
-    def gradients(self) -> dict[Tensor, Tensor]:
-        """What the last run has left, by parameter.
-
-        A parameter without gradient is left out until it has had one; from then on it has zero, as in Pyro.
-        """
+    def _gradients(self) -> dict[Tensor, Tensor]:
+        self._had_gradient.update(dict.fromkeys(leaf for leaf in self._leaves if leaf.grad is not None))
         return {
             leaf: torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
             for leaf in self._leaves
-            if leaf.grad is not None or leaf in self._moved
+            if leaf in self._had_gradient
         }
 
-    def update(self, loss: Any) -> Any:
-        """Steps the parameters by what the last run has left, of which nothing stays. Returns its loss."""
+    @gradients_enabled()
+    def update(self, gradients: dict[Tensor, Tensor]) -> None:
+        """Updates the parameters by gradients that :meth:`run` has returned."""
         try:
-            gradients = self.gradients()
             for leaf, gradient in gradients.items():
                 leaf.grad = gradient
-                self._moved[leaf] = None
-            if self._before_update is None:
-                self._optim(list(self._leaves))
-                return loss
-            losses, form = tree_flatten(loss)
-            losses = [torch.as_tensor(each) for each in losses]
-            if self._before_update(losses, list(gradients.values())):
-                self._optim(list(self._leaves))
-            return tree_unflatten(losses, form)
+            self._optim(list(self._leaves))
         finally:
-            self.forget_gradients()
+            self._clear_gradients()
 
-    def forget_gradients(self) -> None:
-        """Drops what a run has left."""
+    def _clear_gradients(self) -> None:
         for leaf in self._leaves:
             leaf.grad = None
 
     def state(self) -> tuple[Any, ...]:
         """What further steps depend on, besides arguments and the values of tensors."""
-        return *self._surroundings.values(), len(self._moved)
+        return *self._guards.values(), len(self._had_gradient)
 
     def is_watched(self) -> bool:
-        """Whether somebody wants to be told of gradients, or has left some to be added to."""
-        return any(leaf._backward_hooks or leaf.grad is not None for leaf in self._leaves)  # type: ignore[attr-defined]
+        """Whether a parameter has hooks on its gradient, or a gradient that the next one would be added to."""
+        return any(has_gradient_hooks(leaf) or leaf.grad is not None for leaf in self._leaves)
 
     @contextmanager
     def _modules_noted(self) -> Iterator[None]:
@@ -127,4 +119,4 @@ class PyroStep:
             yield
         finally:
             hook.remove()
-        self._surroundings.add(called)
+        self._guards.add(called)

@@ -10,134 +10,155 @@ import torch
 from pyro.optim import PyroOptim
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.utils._pytree import TreeSpec, tree_unflatten
 
 from pyro_vae.infer.optimizers import FusedAdam, step_by
-from pyro_vae.infer.pyro_step import BeforeUpdate
 from pyro_vae.infer.recording.bfloat16 import products_in_bfloat16
 from pyro_vae.infer.recording.cuda_graph import CudaGraph
 from pyro_vae.infer.recording.inductor import inductor, seconds_saved
 from pyro_vae.infer.recording.simplify import written_attributes
+from pyro_vae.system.private_apis import has_bfloat16
 from pyro_vae.system.randomness import get_generators, set_generators
+from pyro_vae.system.trees import TreeSpec, unflatten
+from pyro_vae.system.values import values_kept
 from pyro_vae.system.warning import warn
 
 __all__ = ["RecordedStep"]
 
+_Function = Callable[..., Sequence[Tensor]]
+
 
 class RecordedStep:
-    """The loss, the gradients and the update of a step, without the Python of the programs.
+    """The loss, the gradients and the update of a step, without the Python code of the programs.
 
     Args:
         graph: Returns the leaves of the loss, then the gradients.
-        form: The loss as a tree of its leaves; mostly it is one leaf.
-        parameters: The parameters that the programs met, by the names of their sites.
-        leaves: Those that the gradients are of.
-        optim: What updates them.
-        compile_later: Whether to have the graph compiled once the steps up to then have lost more time without than
-            compiling takes; unless the graph then proves to be clearly faster, or cannot be compiled.
-        before_update: See :class:`~pyro_vae.infer.svi.SVI`.
+        treespec: The structure of the loss; most losses are a single leaf.
+        parameters: The parameters that the programs used, by the names of their sites.
+        leaves: The parameters of the gradients.
+        optim: Updates them.
+        compile_later: Whether to compile the graph once the steps without Inductor have lost as much time as compiling
+            takes. The graph stays as it is if compiling fails or does not make it clearly faster.
+
+    Attributes:
+        follows_store: Whether the parameters are those that Pyro's store has under their names.
+        is_tested: Whether the step was compared with Pyro's.
+        seconds_saved: About how much time Inductor would save at each step.
     """
 
     def __init__(
         self,
         graph: GraphModule,
-        form: TreeSpec,
+        treespec: TreeSpec,
         parameters: dict[str, Tensor],
         leaves: list[Tensor],
         optim: PyroOptim,
         compile_later: bool,
-        before_update: BeforeUpdate | None = None,
     ) -> None:
         self.parameters = parameters
-        self.follows_store = True  #: Whether these are what Pyro's store has under their names.
-        self.is_tested = False  #: Whether the step was seen to agree with Pyro's.
+        self.follows_store = True
+        self.is_tested = False
         self._leaves = leaves
         self._device = leaves[0].device if leaves else torch.device("cpu")
-        self._form = form
+        self.treespec = treespec
+        self._num_losses = treespec.num_leaves
         self._optim = optim
         self._graph = graph
         self._written = written_attributes(graph)
-        self._run: Callable[..., Sequence[Tensor]] = graph
+        self._run: _Function = graph
         self._tolerance = 1e4  # times the precision of the numbers
         self._compile_later = compile_later
-        self._before_update = before_update
-        self.seconds_saved = seconds_saved(graph)  #: About how much time Inductor would save at each step.
+        self.seconds_saved = seconds_saved(graph)
         self._seconds_lost = 0.0
         self._fused: FusedAdam | None = None
         self._captured: CudaGraph | None = None
-        self._places: list[int] = []
+        self._captured_for: Any = None
         self._can_capture = True
 
     @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
-        """Updates the parameters. Returns the loss that they had before, without waiting for the device."""
-        if self._fused is not None and not self._fused.is_current():
-            self._fused = self._captured = None
-        if self._fused is None and (fused := self._fuse()) is not None:
-            self._fused, self._captured = fused, None
+        """Updates the parameters. Returns the loss before the update, without waiting for the device."""
+        fused = self._fuse() if self._device.type == "cuda" else None
+        if fused is not None:
+            losses: Sequence[Any] = self._replay(self._with_update, inputs, fused)
+        else:
+            losses, gradients = self.gradients(*inputs)
+            self.update(gradients)
+        return unflatten(losses, self.treespec)
+
+    @torch.no_grad()
+    def gradients(self, *inputs: Tensor) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The leaves of the loss and the gradients, without waiting for the device."""
+        return self._split(self._replay(self._without_update, inputs))
+
+    @torch.no_grad()
+    def update(self, gradients: Sequence[Tensor]) -> None:
+        """Updates the parameters."""
+        fused = self._fuse()
+        if fused is None:
+            step_by(self._optim, self._leaves, gradients)
+        else:
+            fused(gradients)
+
+    def _replay(
+        self, function: _Function, inputs: Sequence[Tensor], fused: FusedAdam | None = None
+    ) -> Sequence[Tensor]:
+        """The results of a function, which on a GPU is captured once as a CUDA graph."""
         if self._compile_later:
             self._compile_if_it_pays(inputs)
-        step = self._on_the_device if self._device.type != "cuda" else self._capture(inputs)
-        losses, gradients = self._split(step(*inputs))
-        if self._before_update is not None and not self._before_update(losses, gradients):
-            return tree_unflatten(losses, self._form)
-        if self._fused is None:
-            step_by(self._optim, self._leaves, gradients)
-        elif self._before_update is not None:
-            self._fused(gradients)
-        return tree_unflatten(losses, self._form)
+        return (function if self._device.type != "cuda" else self._capture(function, inputs, fused))(*inputs)
 
-    def _capture(self, inputs: Sequence[Tensor]) -> Callable[..., Sequence[Tensor]]:
-        """The part on the device as a CUDA graph, which knows parameters by where they are in memory."""
+    def _capture(self, function: _Function, inputs: Sequence[Tensor], fused: FusedAdam | None) -> _Function:
         if not self._can_capture:
-            return self._on_the_device
-        places = [leaf.data_ptr() for leaf in self._leaves]
-        if self._captured is None or self._places != places:
-            if self._fused is not None:
-                self._fused.rehearse()
+            return function
+        # A CUDA graph knows parameters by where they are in memory.
+        wanted = function, fused, [leaf.data_ptr() for leaf in self._leaves]
+        if self._captured is None or self._captured_for != wanted:
+            if fused is not None:
+                fused.rehearse()
             try:
-                self._captured, self._places = CudaGraph(self._on_the_device, inputs), places
+                self._captured, self._captured_for = CudaGraph(function, inputs), wanted
             except RuntimeError as error:
                 self._can_capture = False
                 warn(f"the step cannot be captured in a CUDA graph, and is slower ({error})")
-                return self._on_the_device
+                return function
         return self._captured
 
-    def _on_the_device(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """All of the step that is tensor operations: with the update if that is, which uses up the gradients."""
-        results = self._run(*inputs)
-        if self._fused is None or self._before_update is not None:
-            return results
-        losses, gradients = self._split(results)
-        self._fused(gradients)
+    def _without_update(self, *inputs: Tensor) -> Sequence[Tensor]:
+        return self._run(*inputs)
+
+    def _with_update(self, *inputs: Tensor) -> Sequence[Tensor]:
+        """The same and the update, which uses up the gradients. Returns the leaves of the loss."""
+        losses, gradients = self._split(self._run(*inputs))
+        self.update(gradients)
         return losses
 
     def _split(self, results: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
-        return results[: self._form.num_leaves], results[self._form.num_leaves :]
+        return results[: self._num_losses], results[self._num_losses :]
 
     def _fuse(self) -> FusedAdam | None:
-        try:
-            return FusedAdam(self._optim, self._leaves)
-        except NotImplementedError:
-            return None
+        """Updates all parameters by one kernel, if the optimizer's present settings allow that."""
+        if self._fused is None or not self._fused.is_current():
+            try:
+                self._fused = FusedAdam(self._optim, self._leaves)
+            except NotImplementedError:
+                self._fused = None
+        return self._fused
 
     def is_of(self, store: dict[str, Tensor]) -> bool:
-        """Whether the parameters are those of the store."""
+        """Whether the store has the same parameters."""
         return all(store.get(name) is leaf for name, leaf in self.parameters.items())
 
     @torch.no_grad()
     def rehearse(self, *inputs: Tensor) -> Sequence[Tensor]:
-        """The losses and gradients, with no effect: neither on generators nor on running statistics."""
+        """The losses and gradients. Generators and running statistics stay as they are."""
         generators = get_generators(self._device)
-        written = [(tensor, tensor.clone()) for tensor in self._written]
-        results = self._run(*inputs)
-        for tensor, before in written:
-            tensor.copy_(before)
+        with values_kept(self._written):
+            results = self._run(*inputs)
         set_generators(generators, self._device)
         return results
 
     def agrees(self, results: Sequence[Tensor], expected: Sequence[Tensor]) -> bool:
-        """Whether two rehearsals of the same step differ by rounding only."""
+        """Whether two rehearsals of the same step differ only by rounding."""
         if [tensor.shape for tensor in results] != [tensor.shape for tensor in expected]:
             return False
         losses, gradients = self._split([_largest(tensor) for tensor in expected])
@@ -150,19 +171,19 @@ class RecordedStep:
         return True
 
     def use_bfloat16(self) -> bool:
-        """From now on, products take bfloat16; False if the device cannot do it."""
-        if self._device.type == "cpu" and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        """From now on, products take bfloat16. Returns False if the device cannot do it."""
+        if self._device.type == "cpu" and not has_bfloat16():
             return False
         products_in_bfloat16(self._graph)
         self.seconds_saved = seconds_saved(self._graph)
-        self._tolerance = 1e6  # of numbers rounded to 8 bits, in one order and another
+        self._tolerance = 1e6  # sums of numbers with 8 bits, in different orders
         return True
 
     def compile(self, *inputs: Tensor) -> None:
-        """From now on, runs what Inductor makes of the graph.
+        """From now on, runs the graph as compiled by Inductor.
 
         Raises:
-            Exception: If Inductor cannot compile the graph, or makes something else of it.
+            Exception: If Inductor cannot compile the graph, or the result differs from the graph.
         """
         self._compile_later = False
         compiled, expected = inductor(self._graph, *inputs), self.rehearse(*inputs)
@@ -184,7 +205,7 @@ class RecordedStep:
         seconds = [min(self._seconds(way, inputs) for _ in range(5)) for way in ways]
         self._run = ways[1] if seconds[1] < 0.9 * seconds[0] else ways[0]
 
-    def _seconds(self, way: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> float:
+    def _seconds(self, way: _Function, inputs: Sequence[Tensor]) -> float:
         self._run = way
         start = time.perf_counter()
         _largest(self.rehearse(*inputs)[0])  # waits for the device

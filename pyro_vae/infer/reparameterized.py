@@ -1,4 +1,4 @@
-"""Losses whose gradients go through draws, and guides whose draws have none."""
+"""Losses whose gradients go through the draws of the guide, and a check that these are reparameterized."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["check_reparameterized", "goes_through_draws", "reparameterized"]
 
 
 def goes_through_draws(loss: Any) -> bool:
-    """Whether a loss of Pyro, or another that weighs or sums one, needs draws that have gradients."""
+    """Whether a loss of Pyro, or a loss that wraps one, needs draws with gradients."""
     loss = getattr(loss, "__self__", loss)
     while not isinstance(loss, ELBO) and hasattr(loss, "loss"):
         loss = loss.loss
@@ -21,7 +21,7 @@ def goes_through_draws(loss: Any) -> bool:
 
 
 def reparameterized(guide: Callable[..., Any]) -> Callable[..., Any]:
-    """The guide, with a look at every draw. Pyro looks too, but only if its validation is on.
+    """The guide with a check of every draw. Pyro has this check too, but only if its validation is on.
 
     Raises:
         ValueError: When called, if a draw has no gradient.

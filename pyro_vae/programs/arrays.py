@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 from torch.utils.data import default_collate
 
 __all__ = ["arrays_as_tensors", "as_tensor", "collate", "native"]
@@ -59,4 +58,4 @@ def arrays_as_tensors(data: Any, dtype: torch.dtype, name: str) -> Any:
 
 def collate(items: list[Any]) -> Any:
     """Puts the items of a ``Dataset`` together in a batch, as torch does; arrays may have any byte order."""
-    return default_collate(tree_map(lambda each: native(each) if isinstance(each, np.ndarray) else each, items))
+    return default_collate(map_leaves(lambda each: native(each) if isinstance(each, np.ndarray) else each, items))

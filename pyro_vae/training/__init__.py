@@ -1,4 +1,4 @@
-"""Training for real: runs that survive, and can be gone on with."""
+"""Training: ``fit``, with runs that are saved and can be resumed."""
 
 from pyro_vae.training import logs
 from pyro_vae.training.checkpoint import CheckpointError

@@ -2,46 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import pyro
 import torch
 from pyro.poutine import Trace
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_vae.system.randomness import generators_kept
+from pyro_vae.system.values import values_kept
 from pyro_vae.training.sources import Batch
 from pyro_vae.weights import trace_pair
 
-__all__ = ["batch_of_one_explained", "has_a_part_of_one", "normalizes_batches", "rehearse"]
+__all__ = ["explain_batch_of_one", "has_a_part_of_one", "normalizes_batches", "rehearse"]
+
+_BATCH_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.LazyBatchNorm1d,
+    nn.LazyBatchNorm2d,
+    nn.LazyBatchNorm3d,
+    nn.SyncBatchNorm,
+)
 
 
 def normalizes_batches(vae: nn.Module) -> list[str]:
-    """The names of the layers that take statistics of a batch."""
-    return [name for name, module in vae.named_modules() if isinstance(module, _BatchNorm) and module.training]
+    """The names of the batch normalization layers in training mode."""
+    return [name for name, module in vae.named_modules() if isinstance(module, _BATCH_NORMS) and module.training]
 
 
 def has_a_part_of_one(sizes: Iterable[int], processes: int, parts: int) -> bool:
-    """Whether a batch of one of these sizes, shared by processes and cut in parts, has a part of one datapoint."""
+    """Whether a batch of one of these sizes, divided among processes and into parts, has a part of one datapoint."""
     shares = {share for size in sizes for share in (size // processes, -(-size // processes)) if share}
     return any(share == 1 or share % -(-share // parts) == 1 or -(-share // parts) == 1 for share in shares)
 
 
-@contextmanager
-def batch_of_one_explained(vae: nn.Module, where: str) -> Iterator[None]:
-    """Says what to do where batch normalization fails on one datapoint.
+def explain_batch_of_one(error: ValueError, vae: nn.Module, where: str) -> None:
+    """Says what to do if batch normalization has failed on one datapoint.
+
+    Args:
+        error: What was raised.
+        vae: The VAE.
+        where: What the message begins with.
 
     Raises:
-        ValueError: If it does; the message begins with where.
+        ValueError: If that is what has failed.
     """
-    try:
-        yield
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
+    if "more than 1 value per channel" in str(error):
         raise ValueError(
             f"{where} has 1 datapoint, of which batch normalization ({', '.join(normalizes_batches(vae))}) cannot take "
             "statistics; pass drop_last=True, or another batch_size"
@@ -50,16 +59,11 @@ def batch_of_one_explained(vae: nn.Module, where: str) -> Iterator[None]:
 
 @torch.no_grad()
 def rehearse(vae: nn.Module, programs: Sequence[Callable[..., Any]], batch: Batch, validate: bool = False) -> Trace:
-    """Runs the programs on a batch, with Pyro's validation or without; no generators or running statistics change.
+    """Runs the programs on a batch, with Pyro's validation or without. Generators and buffers stay as they are.
 
     Returns:
         The trace of the model.
     """
-    before = [(buffer, buffer.clone()) for buffer in vae.buffers()]
     args, kwargs = batch.arguments
-    try:
-        with generators_kept(batch.device), pyro.validation_enabled(validate):
-            return trace_pair(programs[0], programs[1], *args, **kwargs)[0]
-    finally:
-        for buffer, value in before:
-            buffer.copy_(value)
+    with generators_kept(batch.device), values_kept(vae.buffers()), pyro.validation_enabled(validate):
+        return trace_pair(programs[0], programs[1], *args, **kwargs)[0]

@@ -1,4 +1,4 @@
-"""Files that training is kept in: whole or not there, and never anything that runs when it is read."""
+"""Checkpoint files: tensors and JSON, written atomically. Reading one never executes code."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ FORMAT = 1
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: damaged, not one of ours, or of something else."""
+    """A checkpoint that cannot be used: it is damaged, not written by this package, or of another model or run."""
 
 
 @contextmanager
 def blaming(path: Path, reason: str) -> Iterator[None]:
-    """Blames the file for whatever goes wrong within: nobody lists what libraries raise at content that is not theirs.
+    """Turns every error in the context into a CheckpointError: libraries may raise anything at invalid content.
 
     Raises:
-        CheckpointError: If anything does; the message is ``{path} {reason}`` and what went wrong.
+        CheckpointError: If there is an error; the message is ``{path} {reason}`` and that of the error.
     """
     try:
         yield
@@ -39,21 +39,21 @@ def blaming(path: Path, reason: str) -> Iterator[None]:
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], content: dict[str, Any]) -> None:
-    """Writes tensors and what can be said in JSON, as a safetensors file with a checksum of all.
+    """Writes tensors and JSON content to a safetensors file with a checksum.
 
     Raises:
-        OSError: If it cannot be written; the old file is as it was.
+        OSError: If it cannot be written; the old file stays as it was.
     """
-    text = json.dumps({"format": FORMAT, **content}, default=float)  # callbacks may add NumPy's to the history
+    text = json.dumps({"format": FORMAT, **content}, default=float)  # callbacks may add NumPy numbers to the history
     replace(path, to_bytes(tensors, text))
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors, on the CPU, and the rest of a file that :func:`write` has written.
+    """The tensors, on the CPU, and the content of a file that :func:`write` has written.
 
     Raises:
         OSError: If there is no such file, or it cannot be read.
-        CheckpointError: If it is damaged, not one of ours, or of a newer version.
+        CheckpointError: If it is damaged, not written by this package, or of a newer version.
     """
     data = path.read_bytes()
     with blaming(path, "is not a checkpoint of pyro_vae, or is damaged"):
@@ -69,19 +69,19 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def pack(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
-    """A tree as JSON can say it; its tensors are put among those given, under names that begin with the one given.
+    """A tree as JSON can hold it. Its tensors are added to ``tensors``, under names that begin with ``name``.
 
     Raises:
-        TypeError: If something in it is neither a tensor, a number, a string, a list, a tuple nor a dictionary.
+        TypeError: If it contains anything but tensors, numbers, strings, lists, tuples and dictionaries.
     """
     if isinstance(value, Tensor):
-        while name in tensors:  # that of ["a.b"] and of ["a"]["b"] are the same, for one
+        while name in tensors:  # tree["a.b"] and tree["a"]["b"] have the same name, for example
             name += "'"
         tensors[name] = value
         return {"tensor": name}
     if value is None or isinstance(value, bool | str):
         return value
-    if isinstance(value, Real):  # NumPy's too
+    if isinstance(value, Real):  # NumPy numbers too
         return int(value) if isinstance(value, Integral) else float(value)
     if isinstance(value, list | tuple):
         return {_kind(value): [pack(f"{name}.{i}", each, tensors) for i, each in enumerate(value)]}
@@ -97,7 +97,7 @@ def unpack(packed: Any, tensors: Mapping[str, Tensor]) -> Any:
     """The tree that :func:`pack` was given.
 
     Raises:
-        Exception: If it was given none.
+        Exception: If ``packed`` is invalid.
     """
     if not isinstance(packed, dict):
         return packed

@@ -1,4 +1,4 @@
-"""What a module is made of, in words that JSON can hold, and the module made again of them."""
+"""Descriptions of modules in JSON, and the modules built from them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_leaves
 
+from pyro_vae.system.private_apis import held_by
 from pyro_vae.system.randomness import generators_kept
+from pyro_vae.system.trees import leaves_of
 from pyro_vae.training.bounded import Bounded
 from pyro_vae.training.difference import difference
 from pyro_vae.training.moved import MOVED
@@ -22,20 +23,21 @@ __all__ = ["NotDescribable", "build", "describe"]
 
 _PACKAGES = ("pyro_vae", "torch.nn")
 _PLAIN = (bool, int, float, str, type(None))
-_PLACED = ("device", "dtype")  # arguments of torch's modules that are seen in their tensors
+_PLACED = ("device", "dtype")  # arguments of torch's modules that their tensors show
 
 
 class NotDescribable(ValueError):  # noqa: N818
-    """A module with something in it that cannot be made again from its description."""
+    """A module that cannot be built again from a description."""
 
 
 def describe(module: nn.Module) -> dict[str, Any]:
-    """Describes a module by its class and arguments, which it keeps as attributes of those names, and these likewise.
+    """Describes a module by its class and its arguments, and these in the same way.
 
-    What is described is built again at once, to see that it is the same, weights aside.
+    The module must keep its arguments as attributes of the same names. The description is built at once, to check that
+    it gives the same module, except for the weights.
 
     Raises:
-        NotDescribable: If it has parts that are neither of this library nor of ``torch.nn``, or were altered.
+        NotDescribable: If a part is neither of this library nor of ``torch.nn``, or was changed after it was created.
     """
     weights = module.state_dict()
     dtypes = {tensor.dtype for tensor in weights.values() if tensor.is_floating_point()}
@@ -43,13 +45,13 @@ def describe(module: nn.Module) -> dict[str, Any]:
         raise NotDescribable(f"{type(module).__name__} has parameters of different dtypes")
     description = {
         "dtype": _word(dtypes.pop() if dtypes else torch.float32),
-        "default_dtype": _word(torch.get_default_dtype()),  # constants may have been made in it
+        "default_dtype": _word(torch.get_default_dtype()),  # constants may have this dtype
         "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
         "module": _describe("", module, {}),
     }
     try:
         again = build(description, weights)
-    except Exception as error:  # what a class raises at arguments that it did not get as it keeps them
+    except Exception as error:  # an attribute may differ from the argument of its name
         raise NotDescribable(f"{type(module).__name__} cannot be built again: {error}") from error
     if reason := difference(module, again):
         raise NotDescribable(reason)
@@ -57,24 +59,24 @@ def describe(module: nn.Module) -> dict[str, Any]:
 
 
 def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
-    """Makes the module that :func:`describe` has described, with weights of no meaning. torch's generators are kept.
+    """Builds the module that :func:`describe` has described, with arbitrary weights. torch's generators do not change.
 
     Args:
         description: The description.
-        weights: Those that it will have. A description that asks for far more is refused before memory is used up.
+        weights: The weights it will get. A description that needs far more memory is refused before it is used.
 
     Raises:
-        Exception: If the description is none.
+        Exception: If the description is invalid.
     """
     dtype, default_dtype = (_dtype(description[name]) for name in ("dtype", "default_dtype"))
     before, cpu = torch.get_default_dtype(), torch.device("cpu")
     size = sum(tensor.nbytes for tensor in weights.values())
-    if any(isinstance(number, int) and abs(number) > 2**16 + size for number in tree_leaves(description)):
-        raise ValueError("it has numbers far larger than its weights call for")
+    if any(isinstance(number, int) and abs(number) > 2**16 + size for number in leaves_of(description)):
+        raise ValueError("it has numbers far larger than its weights need")
     try:
         torch.set_default_dtype(default_dtype)
         with generators_kept(cpu), cpu, warnings.catch_warnings(), Bounded(size):
-            warnings.simplefilter("ignore")  # they were given where the module was made
+            warnings.simplefilter("ignore")  # they were shown when the module was created
             module = _build("", description["module"], {})
     finally:
         torch.set_default_dtype(before)
@@ -87,7 +89,7 @@ def _describe(path: str, value: Any, known: dict[int, str]) -> Any:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, Tensor):
-        # A number that is not among the weights; other tensors are, and only their shapes matter.
+        # A number that is no weight; other tensors are weights, of which only the shapes matter.
         return value.item() if value.numel() == 1 and not isinstance(value, nn.Parameter) else {"ones": [*value.shape]}
     if isinstance(value, list | tuple | nn.ModuleList):
         return [_describe(f"{path}.{i}", each, known) for i, each in enumerate(value)]
@@ -100,8 +102,9 @@ def _describe(path: str, value: Any, known: dict[int, str]) -> Any:
     known[id(value)] = path
     name = _name(path, type(value))
     if isinstance(value, nn.Sequential):
-        modules = value._modules.items()  # with those that are there twice
-        return {"class": name, "modules": {key: _describe(f"{path}.{key}", each, known) for key, each in modules}}
+        _, _, modules = held_by(value)  # with those that are there twice
+        described = {key: _describe(f"{path}.{key}", each, known) for key, each in modules.items()}
+        return {"class": name, "modules": described}
     arguments = {}
     for parameter in inspect.signature(type(value)).parameters.values():
         if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD) or parameter.name in _PLACED:
@@ -124,7 +127,7 @@ def _name(path: str, kind: type[nn.Module]) -> str:
 
 def _argument(module: nn.Module, name: str) -> Any:
     value = getattr(module, name)
-    # torch's modules are asked for a bias by a flag, and keep it, or None.
+    # torch's modules take a flag for the bias, and keep the bias itself, or None.
     return value is not None if name == "bias" and not isinstance(value, bool) else value
 
 
@@ -155,7 +158,7 @@ def _is_ours(name: str) -> bool:
 
 
 def _find(name: str) -> type[nn.Module]:
-    """A class of a module that is imported already: nothing is, because a file says so."""
+    """A class from a module that is imported already: a file cannot import anything."""
     if not isinstance(name, str) or not _is_ours(name):
         raise ValueError(f"{name!r} is no class of {' or '.join(_PACKAGES)}")
     module, _, class_name = name.rpartition(".")

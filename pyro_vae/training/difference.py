@@ -1,4 +1,4 @@
-"""What tells two modules apart, whatever their weights."""
+"""The difference between two modules, except for their weights."""
 
 from __future__ import annotations
 
@@ -8,15 +8,17 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pyro_vae.system.private_apis import held_by, unsaved_buffers
+
 __all__ = ["difference"]
 
-_APART = ("training", "_parameters", "_buffers", "_modules")  # what is compared otherwise, or not
+_APART = ("training", "_parameters", "_buffers", "_modules")  # compared in other ways, or not at all
 
 
 def difference(module: nn.Module, other: nn.Module) -> str | None:
-    """What tells a module from one that was made with the same arguments, in words; None if nothing does.
+    """The difference between a module and one created with the same arguments, in words; None if there is none.
 
-    Values of weights do not count, nor whether it is in training.
+    Values of weights and training mode are not compared.
     """
     if _shared(module) != _shared(other):
         return "it has other modules, or shares others, than its arguments make"
@@ -30,7 +32,7 @@ def difference(module: nn.Module, other: nn.Module) -> str | None:
 
 
 def _shared(module: nn.Module) -> dict[str, str]:
-    """The modules and parameters by their names, those that are there twice by their first ones."""
+    """Modules and parameters by all their names, each with its first name."""
     first: dict[int, str] = {}
     named = [*module.named_modules(remove_duplicate=False), *module.named_parameters(remove_duplicate=False)]
     return {name: first.setdefault(id(each), name) for name, each in named}
@@ -39,14 +41,15 @@ def _shared(module: nn.Module) -> dict[str, str]:
 def _facts(module: nn.Module) -> dict[str, Any]:
     attributes = {name: value for name, value in vars(module).items() if name not in _APART}
     facts = {"class": type(module)} | {name: _fact(name, value) for name, value in attributes.items()}
-    for name, value in (*module._parameters.items(), *module._buffers.items()):
-        is_saved = name not in module._non_persistent_buffers_set
-        facts[name] = value.shape if is_saved and value is not None else _fact(name, value)
+    parameters, buffers, _ = held_by(module)
+    unsaved = unsaved_buffers(module)
+    for name, value in (parameters | buffers).items():
+        facts[name] = value.shape if name not in unsaved and value is not None else _fact(name, value)
     return facts
 
 
 def _fact(name: str, value: Any) -> Any:
-    """What can be compared of an attribute: values, but of objects their type."""
+    """What is compared of an attribute: its value, or for objects their type."""
     if value is None or isinstance(value, bool | int | float | str | type):
         return value
     if isinstance(value, Tensor):

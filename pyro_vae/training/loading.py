@@ -1,4 +1,4 @@
-"""VAEs from the folders that training has left."""
+"""Loading of trained VAEs."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from pyro_vae.training.description import build
 __all__ = ["BEST", "LAST", "check_weights", "load", "weights_among"]
 
 LAST, BEST = "last.safetensors", "best.safetensors"
-NOT_WEIGHTS = "training:"  # what the names of other tensors begin with
+NOT_WEIGHTS = "training:"  # the names of other tensors begin with this
 
 
 def load(path: str | Path, vae: nn.Module | None = None) -> Any:
-    """Loads a VAE from what :func:`~pyro_vae.fit` has written. Nothing in a file is ever executed.
+    """Loads a VAE that :func:`~pyro_vae.fit` has saved. Loading never executes code from a file.
 
     Args:
-        path: The folder, of which the weights of the best epoch are taken if there was validation, else the last; or
+        path: The folder of the run: the weights are those of the best epoch if there was validation, else the last. Or
             one of its files.
-        vae: Where to load the weights to. Without it, the VAE is rebuilt, if it is made of parts of this library and of
+        vae: The VAE that gets the weights. Without it, the VAE is rebuilt; all its parts must be of this library or of
             ``torch.nn``.
 
     Returns:
         The VAE, on the CPU if it is rebuilt, in evaluation mode.
 
     Raises:
-        OSError: If there is nothing, or it cannot be read.
-        CheckpointError: If the file is damaged, not ours, of a newer version or of another architecture, or cannot be
-            rebuilt without a VAE.
+        OSError: If there is no file, or it cannot be read.
+        CheckpointError: If the file is damaged, not written by this package, of a newer version or of another
+            architecture, or if the VAE cannot be rebuilt.
     """
     if vae is not None and not isinstance(vae, nn.Module):
         raise TypeError(f"vae is of type {type(vae).__name__}; expected a module, or None to have it rebuilt")
@@ -58,7 +58,7 @@ def load(path: str | Path, vae: nn.Module | None = None) -> Any:
 
 
 def weights_among(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the tensors in a file that are weights."""
+    """The tensors in a file that are weights."""
     return {name: tensor for name, tensor in tensors.items() if not name.startswith(NOT_WEIGHTS)}
 
 
@@ -66,7 +66,7 @@ def check_weights(path: Path, vae: nn.Module, weights: Mapping[str, Tensor]) -> 
     """Checks that a VAE can load these weights.
 
     Raises:
-        CheckpointError: If they are of another architecture.
+        CheckpointError: If the weights are of another architecture.
     """
     mine = vae.state_dict()
     for name in sorted(weights.keys() | mine.keys()):

@@ -1,4 +1,4 @@
-"""Modules that have moved: runs that were saved before still have their old names."""
+"""Modules that have moved: runs that were saved earlier have the old names."""
 
 from __future__ import annotations
 

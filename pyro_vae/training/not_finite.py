@@ -1,4 +1,4 @@
-"""What made a loss NaN or infinite."""
+"""The cause of a loss that is NaN or infinite."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Inputs = tuple[Tensor, ...]
 
 
 class NotFiniteError(ArithmeticError):
-    """A loss or a gradient that is NaN or infinite. The parameters are those from before the step.
+    """A loss or a gradient is NaN or infinite. The parameters are those before the step.
 
     Attributes:
         epoch: The epoch, from 1.
@@ -35,13 +35,13 @@ class NotFiniteError(ArithmeticError):
 def find_cause(
     vae: nn.Module, programs: tuple[Callable[..., Any], Callable[..., Any]], args: Inputs, kwargs: dict[str, Tensor]
 ) -> str:
-    """Runs the programs again, as they are, and says what is the first to be NaN or infinite, in a few words."""
+    """Runs the programs again and describes the first value that is NaN or infinite."""
     for name, parameter in vae.named_parameters():
         if not parameter.isfinite().all():
             return f"the parameter {name} {_how_many(parameter)}"
     try:
         with pyro.validation_enabled(False):
-            takes_nan = hasattr(vae, "check")  # and has looked at the data
+            takes_nan = hasattr(vae, "check")  # which has seen the data
             causes = _causes(programs, args, kwargs, takes_nan)
             return next(causes, "a gradient is not finite, all densities are")
     except (ValueError, RuntimeError, ArithmeticError) as error:

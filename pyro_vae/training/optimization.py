@@ -1,4 +1,4 @@
-"""Optimizers and schedulers as ``fit`` makes them, refused before the first step if they cannot be."""
+"""Optimizers and schedulers for ``fit``, checked before the first step."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _EXAMPLES = {
 
 
 def check_maker(name: str, maker: Any) -> None:
-    """Checks what is to make an optimizer or a scheduler, without calling it.
+    """Checks a function that makes an optimizer or a scheduler, without calling it.
 
     Raises:
-        TypeError: If it is one of Pyro's, one that is made already, or no function.
-        ValueError: If it makes one that cannot step by gradients.
+        TypeError: If it is of Pyro, an optimizer or scheduler itself, or no function.
+        ValueError: If its optimizers need more than gradients.
     """
     kind = maker.func if isinstance(maker, partial) else maker
     module = getattr(kind, "__module__", None) or ""
@@ -47,8 +47,8 @@ def make_optimizer(maker: Any, vae: nn.Module, parameters: Sequence[Tensor], lr:
     """Makes the optimizer.
 
     Raises:
-        TypeError: If what is made is none of torch's.
-        ValueError: If it cannot train these parameters.
+        TypeError: If the result is no optimizer of torch.
+        ValueError: If it cannot train the parameters.
     """
     optimizer = maker(parameters, lr=lr)
     if not isinstance(optimizer, torch.optim.Optimizer):
@@ -64,11 +64,11 @@ def make_optimizer(maker: Any, vae: nn.Module, parameters: Sequence[Tensor], lr:
 
 
 def check_scheduler(scheduler: Any, every: str) -> None:
-    """Checks a scheduler that was made.
+    """Checks a scheduler.
 
     Raises:
-        TypeError: If it is none.
-        ValueError: If it cannot step as often.
+        TypeError: If it is not a scheduler.
+        ValueError: If it cannot step after every step of the optimizer, but is asked to.
     """
     if not callable(getattr(scheduler, "step", None)) or not callable(getattr(scheduler, "state_dict", None)):
         raise TypeError(f"scheduler makes a {type(scheduler).__name__}; expected one of torch.optim.lr_scheduler")
@@ -80,6 +80,6 @@ def check_scheduler(scheduler: Any, every: str) -> None:
 
 
 def steps_by_loss(scheduler: Any) -> bool:
-    """Whether its step wants a loss, as that of ReduceLROnPlateau does."""
+    """Whether its step needs a loss, as that of ReduceLROnPlateau does."""
     metrics = signature(scheduler.step).parameters.get("metrics")
     return metrics is not None and metrics.default is Parameter.empty

@@ -1,4 +1,4 @@
-"""Two programs as a module, to train what they have in Pyro's parameter store."""
+"""A pair of programs as a module, to train their parameters in Pyro's store."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from pyro import poutine
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from pyro_vae.checks import check_count
+from pyro_vae.processes import Processes
+from pyro_vae.programs.batch_arguments import BatchArguments
+from pyro_vae.system.private_apis import constraint_of
+from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.training.sources import as_source
 from pyro_vae.weights import trace_pair
 
-__all__ = ["Programs", "device_of"]
+__all__ = ["Programs", "as_module"]
 
 
 class Programs(nn.Module):
-    """A module with the parameters that two programs meet: those of ``pyro.module``, of modules, and of ``pyro.param``.
+    """A module with the parameters of two programs: of ``pyro.module``, of modules that are called, of ``pyro.param``.
 
-    The programs are run once, to find them; parameters that come into being later are not trained. Those of
-    ``pyro.param`` are in Pyro's store as before, so that constraints hold.
+    The programs are run once to find the parameters; those that are created later are not trained. Parameters of
+    ``pyro.param`` stay in Pyro's store, so that constraints hold.
 
     Args:
         model: The model.
         guide: The guide.
-        args: What to run them with.
-        kwargs: Likewise.
+        args: Arguments to run them with.
+        kwargs: Keyword arguments, likewise.
 
     Raises:
         ValueError: If they have no parameters.
@@ -42,7 +48,7 @@ class Programs(nn.Module):
         kwargs: dict[str, Tensor],
     ) -> None:
         super().__init__()
-        # As attributes they would be submodules under these names, if they are modules.
+        # Set by setattr, programs that are modules would become submodules.
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "guide", guide)
         given = [getattr(program, "__self__", program) for program in (model, guide)]
@@ -50,7 +56,8 @@ class Programs(nn.Module):
             trace_pair(model, guide, *args, **kwargs)
         modules = [each for each in (*given, *called) if isinstance(each, nn.Module)]
         parts = {id(part) for module in modules for part in list(module.modules())[1:]}
-        sites = {name: site["value"].unconstrained() for name, site in capture.trace.nodes.items()}
+        nodes: dict[str, Any] = dict(capture.trace.nodes)
+        sites = {name: site["value"].unconstrained() for name, site in nodes.items()}
         for module in dict.fromkeys(each for each in modules if id(each) not in parts):
             self.add_module(self._name_of(module, sites), module)
         known = {id(parameter) for parameter in self.parameters()}
@@ -61,7 +68,7 @@ class Programs(nn.Module):
             raise ValueError("the programs have no parameters to train")
 
     def _name_of(self, module: nn.Module, sites: dict[str, Tensor]) -> str:
-        """What ``pyro.module`` calls it, or its class; with a number, if that is taken."""
+        """Its name in ``pyro.module``, or that of its class; with underscores if the name is taken."""
         mine = {id(parameter) for parameter in module.parameters()}
         names = [name.split("$$$")[0] for name, leaf in sites.items() if "$$$" in name and id(leaf) in mine]
         name = _plain(names[0] if names else type(module).__name__.lower())
@@ -70,8 +77,47 @@ class Programs(nn.Module):
         return name
 
 
-def device_of(programs: Sequence[Callable[..., Any]], data: Any) -> torch.device:
-    """Where the modules are that two programs can see, or else the data."""
+def as_module(vae: Any, train: Any, batch_size: int, seed: int | None) -> Any:
+    """A pair of programs as a module, with the parameters that they have on the first batch; anything else as it is.
+
+    Args:
+        vae: See :func:`~pyro_vae.fit`.
+        train: Likewise.
+        batch_size: Likewise.
+        seed: Likewise.
+
+    Raises:
+        ValueError: If there is no batch, or the programs have no parameters.
+    """
+    if not isinstance(vae, tuple) or len(vae) != 2 or not all(map(callable, vae)):
+        return vae
+    owner: Any = getattr(vae[0], "__self__", None)
+    if isinstance(owner, nn.Module) and (getattr(owner, "model", None), getattr(owner, "guide", None)) == vae:
+        return owner
+    check_count("batch_size", batch_size)
+    device = _device_of(vae, train)
+    if seed is not None:
+        reseed(seed, device)  # the programs may create parameters
+    source = as_source(
+        train,
+        batch_size=batch_size,
+        arguments=BatchArguments(vae[0]),
+        transform=None,
+        device=device,
+        dtype=torch.get_default_dtype(),
+        seed=0,
+        processes=Processes(device),
+    )
+    with generators_kept(device):
+        batch = next(iter(source.epoch(0)), None)
+    if batch is None:
+        raise ValueError("train has no batches")
+    args, kwargs = batch.arguments
+    return Programs(*vae, args, kwargs)
+
+
+def _device_of(programs: Sequence[Callable[..., Any]], data: Any) -> torch.device:
+    """The device of the modules that two programs can see, or else of the data."""
     for program in programs:
         seen = [getattr(program, "__self__", program)]
         function = getattr(program, "__func__", program)
@@ -85,11 +131,10 @@ def device_of(programs: Sequence[Callable[..., Any]], data: Any) -> torch.device
 
 
 def _as_parameter(name: str, leaf: Tensor) -> nn.Parameter:
-    """The same numbers as a parameter, which takes its place in Pyro's store."""
+    """A parameter with the same values, which replaces it in Pyro's store."""
     if isinstance(leaf, nn.Parameter):
         return leaf
-    store = pyro.get_param_store()
-    constraint = store._constraints[name]
+    store, constraint = pyro.get_param_store(), constraint_of(name)
     del store[name]
     parameter = nn.Parameter(leaf.detach())
     store.set_state({"params": {name: parameter}, "constraints": {name: constraint}})
@@ -97,13 +142,13 @@ def _as_parameter(name: str, leaf: Tensor) -> nn.Parameter:
 
 
 def _plain(name: str) -> str:
-    """A name that an attribute can have."""
+    """A valid name for an attribute."""
     return name.replace(".", "_").replace("$$$", "_")
 
 
 @contextmanager
 def _modules_noted() -> Iterator[list[nn.Module]]:
-    """The modules that are called, in order."""
+    """Yields a list that gets the modules that were called, in order, at the end."""
     called: dict[nn.Module, None] = {}
     noted: list[nn.Module] = []
     hook = register_module_forward_pre_hook(lambda module, _: called.setdefault(module))

@@ -1,38 +1,45 @@
-"""How far a run is, for those who watch it."""
+"""The progress of a run, on the screen."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 
+import rich.progress
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from pyro_vae.processes import Processes
+from pyro_vae.system.progress import Progress
 from pyro_vae.training.run import Run
 
-__all__ = ["describe_row", "progress_bar"]
+__all__ = ["describe_row", "epochs_left", "progress_bar"]
 
 SECONDS = 0.2
 
 
+def epochs_left(run: Run, progress: Progress) -> Iterable[int]:
+    """The epochs that are left of a run, from 0; in the first process wrapped by ``progress`` if that is a function."""
+    epochs = range(run.progress.epoch, run.progress.epoch if run.is_done else run.epochs)
+    return epochs if isinstance(progress, bool) or not _is_first_process() else progress(epochs)
+
+
 @contextmanager
-def progress_bar(run: Run, batches: Callable[[], int | None], shown: bool) -> Iterator[Callable[[], None]]:
+def progress_bar(run: Run, batches: Callable[[], int | None], progress: Progress) -> Iterator[Callable[[], None]]:
     """Shows progress: a bar on a terminal, or in a notebook with ``ipywidgets``; elsewhere a line for each epoch.
 
     Args:
         run: The run.
-        batches: How many an epoch has, if that is known.
-        shown: Whether to show it; only the first process does.
+        batches: Returns the number of batches in an epoch, if it is known.
+        progress: Only True shows something, and only in the first process.
 
     Yields:
-        What to call after every step, and after every epoch.
+        A function to call after every step, and after every epoch.
     """
-    if not shown or not Processes(torch.device("cpu")).is_first:
+    if progress is not True or not _is_first_process():
         yield lambda: None
         return
     console = Console(stderr=True)
@@ -40,16 +47,17 @@ def progress_bar(run: Run, batches: Callable[[], int | None], shown: bool) -> It
     if not has_bar:
         yield _lines(run)
         return
-    columns = TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn()
+    text = rich.progress.TextColumn("{task.description}")
+    columns = text, rich.progress.BarColumn(), rich.progress.TimeRemainingColumn()
     # In a notebook the last line stays.
-    with Progress(*columns, console=console, transient=not console.is_jupyter) as bar:
+    with rich.progress.Progress(*columns, console=console, transient=not console.is_jupyter) as bar:
         task = bar.add_task(describe_row(run), total=run.epochs)
         last = 0.0
 
         def update() -> None:
-            progress, all_batches = run.progress, batches()
-            part = min(1.0, progress.batch / all_batches) if all_batches else 0.0
-            bar.update(task, completed=progress.epoch + part, description=describe_row(run))
+            num_batches = batches()
+            part = min(1.0, run.progress.batch / num_batches) if num_batches else 0.0
+            bar.update(task, completed=run.progress.epoch + part, description=describe_row(run))
 
         def show() -> None:
             nonlocal last
@@ -61,6 +69,10 @@ def progress_bar(run: Run, batches: Callable[[], int | None], shown: bool) -> It
             yield show
         finally:
             update()
+
+
+def _is_first_process() -> bool:
+    return Processes(torch.device("cpu")).is_first
 
 
 def _lines(run: Run) -> Callable[[], None]:
@@ -76,7 +88,7 @@ def _lines(run: Run) -> Callable[[], None]:
 
 
 def describe_row(run: Run) -> str:
-    """The last epoch that was done, in a line; in the first one, its loss so far."""
+    """The last epoch in one line; during the first epoch, its loss so far."""
     if not run.history:
         progress = run.progress
         so_far = f"  loss {progress.loss / progress.rows:.2f} so far" if progress.rows else ""

@@ -1,4 +1,4 @@
-"""A run of training: how far it is, and what it has seen."""
+"""A run of training: its model, its history, and how far it is."""
 
 from __future__ import annotations
 
@@ -15,23 +15,24 @@ from pyro_vae.training.history_plot import draw_history
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Callback", "Progress", "Row", "Run"]
+__all__ = ["Callback", "Row", "Run", "RunProgress"]
 
 Row = dict[str, Any]
 
 
 @dataclass
-class Progress:
+class RunProgress:
     """How far a run is.
 
     Attributes:
         epoch: The number of epochs that are done.
-        batch: The number of batches of the next one that are done.
+        batch: The number of batches done in this epoch.
         step: The number of steps that are done.
-        loss: The sum of their losses in this epoch.
+        loss: The sum of the losses in this epoch.
         rows: The number of their datapoints.
-        skipped: The number of them that were without an update, since something was not finite.
-        seconds: The time that the run has taken, and in this epoch ``epoch_seconds``.
+        skipped: The number of steps without an update, because the loss or a gradient was not finite.
+        seconds: The time that the run has taken.
+        epoch_seconds: The time that this epoch has taken.
         best_epoch: The epoch with the lowest validation loss, from 1; 0 before there is one.
         best_loss: That loss.
     """
@@ -47,6 +48,11 @@ class Progress:
     best_epoch: int = 0
     best_loss: float = float("inf")
 
+    def begin_epoch(self) -> None:
+        """Sets the counts of the epoch to zero."""
+        self.batch = self.rows = 0
+        self.loss = self.epoch_seconds = 0.0
+
 
 @dataclass(repr=False)
 class Run:
@@ -54,10 +60,10 @@ class Run:
 
     Attributes:
         vae: The VAE that is trained.
-        history: A row for each epoch, as a dictionary: ``pandas.DataFrame(run.history)`` makes a table of them.
+        history: A dictionary for each epoch: ``pandas.DataFrame(run.history)`` makes a table of them.
         progress: How far it is.
-        epochs: How far it is to go.
-        out: The folder that it is kept in, or None.
+        epochs: The number of epochs that it takes.
+        out: The folder in which it is saved, or None.
         is_done: Whether this was the last epoch.
     """
 
@@ -65,7 +71,7 @@ class Run:
     epochs: int
     out: Path | None = None
     history: list[Row] = field(default_factory=list)
-    progress: Progress = field(default_factory=Progress)
+    progress: RunProgress = field(default_factory=RunProgress)
     is_done: bool = False
 
     @property
@@ -75,7 +81,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """How long training has taken, validation and checkpoints included, over all of its sessions."""
+        """How long training has taken in all sessions, including validation and saving."""
         return self.progress.seconds
 
     def summary(self) -> str:

@@ -1,4 +1,4 @@
-"""The folder that a run is kept in."""
+"""The folder in which a run is saved."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from pyro_vae.system.lock import locked
 from pyro_vae.training.checkpoint import CheckpointError, blaming, pack, read, replace, unpack, write
 from pyro_vae.training.description import NotDescribable, describe
 from pyro_vae.training.loading import BEST, LAST, NOT_WEIGHTS, check_weights, weights_among
-from pyro_vae.training.run import Progress, Row, Run
+from pyro_vae.training.run import Row, Run, RunProgress
 
 __all__ = ["RunFolder", "kept_to_itself", "versions"]
 
 
 @contextmanager
 def kept_to_itself(path: str | Path | None, processes: Processes) -> Iterator[None]:
-    """Makes the folder, if there is to be one, and keeps other runs out of it.
+    """Creates the folder, if a path is given, and locks it against other runs.
 
     Raises:
         OSError: If it cannot be written to, or another run is in it.
@@ -43,11 +43,11 @@ def kept_to_itself(path: str | Path | None, processes: Processes) -> Iterator[No
 
 @dataclass
 class RunFolder:
-    """The files of a run: ``last.safetensors`` to go on from, ``best.safetensors``, ``run.json``, ``history.csv``.
+    """The files of a run: ``last.safetensors`` (to resume it), ``best.safetensors``, ``run.json``, ``history.csv``.
 
     Args:
         path: The folder.
-        settings: What must be the same when the run goes on, by name.
+        settings: What must be the same when the run is resumed, by name.
     """
 
     path: Path
@@ -58,16 +58,16 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, settings: dict[str, Any], resume: bool, is_first: bool) -> RunFolder:
-        """Makes the folder, if need be; only the first process writes to it.
+        """Creates the folder if needed; only the first process writes to it.
 
         Raises:
-            OSError: If nothing can be written to it.
-            FileExistsError: If there is a run in it that is not to go on, or cannot.
+            OSError: If the folder cannot be written to.
+            FileExistsError: If there is a run in it that is not to be resumed, or cannot be.
         """
         folder = cls(writable_folder(path) if is_first else Path(path), settings)
         if folder.exists and not resume:
             raise FileExistsError(
-                f"there is a run in {str(path)!r} already: resume=True goes on with it; or choose another folder"
+                f"there is a run in {str(path)!r} already: pass resume=True to resume it, or choose another folder"
             )
         if not folder.exists and (folder.path / BEST).exists():
             raise FileExistsError(f"in {str(path)!r} there is a {BEST}, but no {LAST}: choose another folder")
@@ -75,11 +75,11 @@ class RunFolder:
 
     @property
     def exists(self) -> bool:
-        """Whether there is something to go on from."""
+        """Whether there is a run that can be resumed."""
         return (self.path / LAST).exists()
 
     def describe(self, vae: nn.Module) -> None:
-        """Finds out whether the VAE can be rebuilt from the folder alone, and writes ``run.json``, for people.
+        """Finds out whether the VAE can be rebuilt from the folder alone, and writes ``run.json`` for people to read.
 
         Raises:
             OSError: If it cannot be written.
@@ -92,10 +92,10 @@ class RunFolder:
         replace(self.path / "run.json", f"{text}\n".encode())
 
     def save(self, run: Run, weights: dict[str, Tensor], state: dict[str, Any], best: dict[str, Tensor] | None) -> None:
-        """Writes all that a run needs to go on, then the files that are made of it.
+        """Writes all that is needed to resume the run, then the other files.
 
         Raises:
-            OSError: If a file cannot be written; what was there before is as it was.
+            OSError: If a file cannot be written; the old one stays as it was.
         """
         tensors = dict(weights)
         content = {
@@ -113,23 +113,23 @@ class RunFolder:
         replace(self.path / "history.csv", _table(run.history))
 
     def restore(self, run: Run, load: Callable[[dict[str, Any]], None] | None) -> dict[str, Tensor] | None:
-        """Goes on with a run where it was saved.
+        """Restores a run as it was saved.
 
         Args:
-            run: Gets the progress and the history; and its VAE the weights, if all else is as it should be.
-            load: Takes the state that was saved, before that. None leaves it, and settings may be others.
+            run: Gets the progress and the history, and its VAE the weights if everything else is valid.
+            load: Loads the saved state, before the weights. None leaves it out, and settings may differ.
 
         Returns:
-            The best weights, if there was validation; on the same data.
+            The best weights, if there was validation on the same data.
 
         Raises:
-            CheckpointError: If it cannot be used; the weights are as they were.
+            CheckpointError: If the file cannot be used; the weights stay as they were.
         """
         path = self.path / LAST
         tensors, content = read(path)
         if "progress" not in content:
-            raise CheckpointError(f"{path} holds weights, but no run to go on with")
-        with blaming(path, "cannot be gone on with"):
+            raise CheckpointError(f"{path} holds weights, but no run that could be resumed")
+        with blaming(path, "cannot be resumed"):
             if load is not None:
                 self._check_settings(path, content["settings"])
             run.progress, run.history[:] = _read_progress(content["progress"], content["history"])
@@ -142,7 +142,7 @@ class RunFolder:
                 check_weights(path, run.vae, best)
             if load is not None:
                 load(state)
-            elif self._differs("valid", content["settings"]):  # losses that do not compare
+            elif self._differs("valid", content["settings"]):  # the losses cannot be compared
                 run.progress.best_epoch, run.progress.best_loss, best = 0, math.inf, None
         run.vae.load_state_dict(weights)
         return best
@@ -158,21 +158,21 @@ class RunFolder:
             if self._differs(name, settings):
                 raise CheckpointError(
                     f"{path} is of another run: {name} is {settings.get(name)!r} there and {value!r} here; choose "
-                    'another folder, or the same settings, or resume="weights" to go on from its weights with these'
+                    'another folder, or the same settings, or resume="weights" to start from its weights with these'
                 )
 
 
-def _read_progress(progress: dict[str, Any], history: list[Row]) -> tuple[Progress, list[Row]]:
-    """Both as they were saved.
+def _read_progress(progress: dict[str, Any], history: list[Row]) -> tuple[RunProgress, list[Row]]:
+    """Checks progress and history as they were saved.
 
     Raises:
-        Exception: If they were not.
+        Exception: If they are invalid.
     """
-    expected = asdict(Progress())
+    expected = asdict(RunProgress())
     kinds = {name: type(value) for name, value in expected.items()}
     if {name: type(value) for name, value in progress.items()} != kinds:
         raise TypeError(f"its progress is {progress}; expected {kinds}")
-    done = Progress(**progress)
+    done = RunProgress(**progress)
     counts = [value for value in progress.values() if isinstance(value, int)]
     if min(counts) < 0 or not done.best_epoch <= done.epoch == len(history):
         raise ValueError(f"its progress is {progress}, and its history has {len(history)} epochs")
@@ -194,7 +194,7 @@ def _table(history: list[Row]) -> bytes:
 
 
 def versions() -> dict[str, str]:
-    """What computes, by name."""
+    """The versions of Python and of the packages that compute, by name."""
     found = {"python": platform.python_version(), "torch": torch.__version__}
     for package, name in (("pyro_vae", "pyro-vae"), ("pyro", "pyro-ppl"), ("zuko", "zuko")):
         try:

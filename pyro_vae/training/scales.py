@@ -1,4 +1,4 @@
-"""How many datapoints a loss is a sum over, whatever two programs multiply their log-densities by."""
+"""The number of datapoints that a loss is a sum over, if programs scale their log-densities."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ __all__ = ["Noted", "Scale", "Scales", "scale_of"]
 
 
 class Scale(NamedTuple):
-    """What the loss of a batch stands for."""
+    """The datapoints that the loss of a batch stands for."""
 
-    datapoints: float  #: The loss is a sum over so many: those of the data set, if the data plate is subsampled.
-    is_subsample: bool = False  #: Whether the batch is a subsample: then that number is the same for every batch.
+    datapoints: float  #: The loss is a sum over so many. With a subsampled data plate: all in the data set.
+    is_subsample: bool = False  #: Whether the batch is a subsample: then the number is the same for every batch.
 
 
 class Scales(Messenger):
-    """Notes the scales of sites, by the number of datapoints that the programs are called with.
+    """Notes the scales of sites, by the number of datapoints in a batch.
 
-    Programs with ``pyro.plate("data", N, subsample=x)`` have losses that are sums over N datapoints, whatever x is.
+    Programs with ``pyro.plate("data", N, subsample=x)`` have losses that are sums over N datapoints for any x.
     """
 
     def __init__(self) -> None:
@@ -38,12 +38,12 @@ class Scales(Messenger):
         self._sites.clear()
 
     def end(self, rows: int) -> None:
-        """Notes what they say, if that is not known and programs have run: replayed steps run none."""
+        """Notes the scale, if it is not known and the programs have run: replayed steps do not run them."""
         if rows not in self._known and self._sites:
             self._known[rows] = scale_of(self._sites, rows)
 
     def of(self, rows: int) -> Scale:
-        """What the loss of so many datapoints stands for; of themselves, where no program was seen to run."""
+        """What the loss of so many datapoints stands for; if no program was seen to run, these datapoints."""
         return self._known.get(rows, Scale(rows))
 
     @property
@@ -57,16 +57,16 @@ class Scales(Messenger):
 
 
 class Noted:
-    """A program whose scales are noted, without those that others put around it, such as a weight of the KL.
+    """A program whose scales are noted, without scales from outside, such as a weight of the KL.
 
     Args:
         program: The program.
-        scales: Where.
+        scales: Notes them.
     """
 
     def __init__(self, program: Callable[..., Any], scales: Scales) -> None:
         self._program, self._scales = program, scales
-        # What it depends on is found by these.
+        # Guards look for these.
         self.__self__ = getattr(program, "__self__", program)
         self.__func__ = getattr(program, "__func__", program)
 
@@ -90,12 +90,12 @@ def scale_of(sites: Iterable[tuple[Any, Any]], rows: int) -> Scale:
     if frame is None:
         return Scale(rows * (common or 1.0))
     full, size = float(frame.full_size), float(frame.size)
-    # Sites with scales of their own, as that of a weighted KL, are weighted: the scale that all share is the plate's.
+    # Sites may have weights of their own, such as a KL weight; the scale that all share is that of the plate.
     return Scale(size * (common or full / size), is_subsample=full != size == rows)
 
 
 def _data_plate(frames: list[Any], rows: int) -> Any:
-    """The plate of which the batch is the subsample, or all of it; None if there is none."""
+    """The plate that the batch is all or a subsample of; None if there is none."""
     candidates = {frame.name: frame for frame in frames if rows in (frame.size, frame.full_size)}
     counts = Counter(frame.name for frame in frames)
     if "data" in candidates:
@@ -105,7 +105,7 @@ def _data_plate(frames: list[Any], rows: int) -> Any:
 
 
 def _common(scales: list[Any]) -> float | None:
-    """The positive number that all of them are; None if there is none."""
+    """The positive number that all of them are equal to; None if there is none."""
     numbers = [_number(scale) for scale in scales]
     if not numbers or not all(math.isclose(each, numbers[0], rel_tol=1e-6) for each in numbers) or numbers[0] <= 0:
         return None

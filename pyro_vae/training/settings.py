@@ -1,4 +1,4 @@
-"""What a run is asked to do."""
+"""The settings of a run."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pyro_vae.training.optimization import check_maker
 
 __all__ = ["Settings", "name_of"]
 
-# What may be another when a run goes on: it does not change what is done up to there.
+# These may change when a run is resumed: they do not change what was done before.
 _FREE = ("epochs", "patience", "on_nan", "compile")
 
 
@@ -23,8 +23,8 @@ class Settings:
     """The arguments of :func:`~pyro_vae.fit` that say how to train; they are explained there.
 
     Raises:
-        TypeError: If one is of another type.
-        ValueError: If one has a value that cannot be.
+        TypeError: If one is of a wrong type.
+        ValueError: If one is invalid.
     """
 
     epochs: int
@@ -69,7 +69,7 @@ class Settings:
     def in_words(self) -> dict[str, Any]:
         """The settings as JSON can hold them, functions by their names.
 
-        Those that have a default are newer than some runs that are to be resumed: they are left out where they have it.
+        Settings with a default are newer than some saved runs. They are left out if they have the default.
         """
         defaults = {field.name: field.default for field in fields(self) if field.default is not MISSING}
         return {
@@ -80,7 +80,7 @@ class Settings:
 
 
 def name_of(value: Any) -> Any:
-    """Numbers and words as they are, of anything else a name that is the same in the next run."""
+    """Numbers and strings as they are; for anything else a name that is the same in the next run."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
     if isinstance(value, partial):

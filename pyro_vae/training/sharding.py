@@ -1,4 +1,4 @@
-"""Parameters that are spread over processes, for what does not fit on one device (FSDP; Zhao et al. 2023)."""
+"""Parameters spread over processes, for models that do not fit on one device (FSDP; Zhao et al. 2023)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
 
 from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.processes import Processes
+from pyro_vae.system.trees import map_leaves
 
 __all__ = ["ShardedLoss", "gathered", "load_weights", "shard", "sharded_state", "whole_and_shards"]
 
 
 def shard(vae: nn.Module, processes: Processes) -> None:
-    """Spreads the parameters of networks over the processes; each layer has all of its own while it computes.
+    """Spreads the parameters of networks over the processes; each layer gathers its own while it computes.
 
-    Networks are modules of ``torch.nn``: they return tensors, by which FSDP knows when gradients are there. What the
-    parts hold themselves (the components of a mixture, a scale, flows) is small, and stays whole.
+    Networks are modules of ``torch.nn``: they return tensors, which FSDP needs to know when gradients are complete.
+    Other parameters of the parts (components of a mixture, a scale, flows) are small, and stay whole.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import fully_shard
@@ -41,14 +41,14 @@ def _networks(module: nn.Module) -> list[nn.Module]:
 
 
 def gathered(tree: Any) -> Any:
-    """The tree with whole tensors in the place of spread ones. All processes must ask."""
+    """The tree with whole tensors instead of spread ones. All processes must call this."""
     from torch.distributed.tensor import DTensor
 
-    return tree_map_only(DTensor, lambda tensor: tensor.full_tensor(), tree)
+    return map_leaves(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, tree)
 
 
 def whole_and_shards(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-    """Those that each process has whole, and what it has of the others."""
+    """The tensors that each process has whole, and the shards that this process has of the others."""
     from torch.distributed.tensor import DTensor
 
     whole = [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
@@ -56,7 +56,7 @@ def whole_and_shards(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tens
 
 
 def sharded_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
-    """A ``state_dict`` of whole tensors, spread as the parameters of the optimizer are."""
+    """A ``state_dict`` of whole tensors, spread like the parameters of the optimizer."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states = {
         index: {name: _spread_as(parameters[index], value) for name, value in each.items()}
@@ -67,7 +67,7 @@ def sharded_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) ->
 
 @torch.no_grad()
 def load_weights(vae: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Loads a ``state_dict``, of whole tensors or of tensors spread as those of the VAE are."""
+    """Loads a ``state_dict`` of whole tensors, or of tensors spread like those of the VAE."""
     for name, tensor in vae.state_dict().items():
         tensor.copy_(_spread_as(tensor, weights[name]))
 
@@ -82,7 +82,7 @@ def _spread_as(tensor: Any, value: Any) -> Any:
 
 
 class ShardedLoss:
-    """A loss of which the gradients, averaged over processes as spread ones are, are those of the sum.
+    """A loss scaled so that FSDP, which averages gradients over processes, gives the gradient of the sum.
 
     Args:
         loss: An ELBO of Pyro, or a function of model, guide and their arguments.
@@ -92,8 +92,8 @@ class ShardedLoss:
     def __init__(self, loss: Any, size: int) -> None:
         self.loss = as_function(loss)
         self.size = size
-        self.counts = True  #: Whether the batch is one of this process.
+        self.counts = True  #: Whether this process has a share of the batch.
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """The loss, times the number of processes; times 0 if the batch does not count."""
+        """The loss times the number of processes, or 0 if this process has no share."""
         return self.loss(*args, **kwargs) * (self.size if self.counts else 0)

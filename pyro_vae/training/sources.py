@@ -1,4 +1,4 @@
-"""Batches to train on, in an order that the epoch determines, so that a run can go on in the middle of one."""
+"""Batches to train on. The epoch determines their order, so that a run can be resumed within an epoch."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset, StackDataset
 
 from pyro_vae.checks import check_rows
@@ -18,6 +17,7 @@ from pyro_vae.processes import Processes
 from pyro_vae.programs.arrays import arrays_as_tensors, collate
 from pyro_vae.programs.batch_arguments import BatchArguments
 from pyro_vae.system.randomness import get_generators, reseed, set_generators
+from pyro_vae.system.trees import map_leaves
 
 __all__ = ["Batch", "Loaded", "Rows", "Source", "as_source"]
 
@@ -25,16 +25,16 @@ Transform = Callable[[Tensor], Tensor]
 
 
 class Batch(NamedTuple):
-    """What a step is taken on by this process."""
+    """The share of this process of the data of a step."""
 
-    inputs: tuple[Tensor, ...]  #: What the programs are called with, or the index of it.
+    inputs: tuple[Tensor, ...]  #: The arguments of the programs, or the index of the rows.
     rows: int  #: The number of datapoints.
-    gather: Transform | None = None  #: Makes of an index what the programs are called with.
-    names: tuple[str, ...] = ()  #: Of the inputs, if the programs are called with keywords.
+    gather: Transform | None = None  #: Maps the index to the argument of the programs.
+    names: tuple[str, ...] = ()  #: Of the inputs, if they are keyword arguments.
 
     @property
     def kind(self) -> list[Any]:
-        """Equal for batches that one recorded step will do for."""
+        """Equal for batches that can use the same recorded step."""
         return [*([list(self.names)] if self.names else []), *([str(x.dtype), *x.shape] for x in self.inputs)]
 
     @property
@@ -50,7 +50,7 @@ class Batch(NamedTuple):
         return self.inputs[0] if self.gather is None else self.gather(self.inputs[0])
 
     def gathered(self) -> Batch:
-        """The same, with what the programs are called with as inputs."""
+        """The same batch with the arguments of the programs as inputs."""
         return self if self.gather is None else Batch((self.x,), self.rows)
 
     def row(self) -> Batch:
@@ -61,7 +61,7 @@ class Batch(NamedTuple):
 
     @property
     def device(self) -> torch.device:
-        """Where it is."""
+        """The device of the inputs."""
         return self.inputs[0].device
 
 
@@ -70,8 +70,8 @@ class Rows:
 
     Args:
         batches: The tensor, and the size of a batch over all processes.
-        seed: Of the order, with the number of the epoch.
-        processes: Each has an equal share of every batch, but for one datapoint.
+        seed: With the number of the epoch, it determines the order.
+        processes: Each has an equal share of every batch, up to one datapoint.
         drop_last: Whether to leave out a last batch that is smaller.
     """
 
@@ -85,16 +85,16 @@ class Rows:
         return self._num_batches
 
     def sizes(self) -> set[int]:
-        """How many datapoints batches have."""
+        """The sizes of batches, over all processes."""
         return _sizes(len(self._batches.x), self._batches.batch_size, self._num_batches)
 
     def check(self, check: Callable[[Tensor], None]) -> None:
-        """Calls a function with all data, as they come out of the transform."""
+        """Calls a function with all data, after the transform."""
         for index in torch.arange(len(self._batches.x), device=self._batches.x.device).split(1000):
             check(self._batches.gather(index))
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch | None]:
-        """The batches of an epoch, without the first so many; None where others have one and this process has not."""
+        """The batches of an epoch after the first ``skip``; None if only other processes have a share of one."""
         generator = torch.Generator().manual_seed(self._seed + number)
         order = torch.randperm(len(self._batches.x), generator=generator).to(self._batches.x.device)
         for index in order.split(self._batches.batch_size)[skip : self._num_batches]:
@@ -105,17 +105,17 @@ class Rows:
 class Loaded:
     """Batches of a ``DataLoader``, moved to a device.
 
-    What loading draws from torch's generators (an order, augmentations) depends on the epoch alone; but not what
-    workers draw that persist, which torch seeds only once.
+    Random numbers of the loader from torch's generators (the order, augmentations) depend only on the epoch. This does
+    not hold for persistent workers, which torch seeds only once.
 
     Args:
-        loader: Its batches are tensors, tuples that begin with those that the programs take, or dictionaries; or any
+        loader: Its batches are tensors, tuples that begin with the arguments of the programs, or dictionaries. Or any
             other collection of such batches.
-        arguments: What of them the programs take.
+        arguments: Picks the arguments of the programs from a batch.
         transform: Applied to the first of them.
         device: Where to move them.
-        seed: Of the order, with the number of the epoch.
-        processes: Each loads its own share of every batch, but of an ``IterableDataset``, which must share by itself.
+        seed: With the number of the epoch, it determines the order.
+        processes: Each loads its own share of every batch; an ``IterableDataset`` must divide its data itself.
     """
 
     def __init__(
@@ -128,11 +128,12 @@ class Loaded:
         processes: Processes,
     ) -> None:
         is_loader = isinstance(loader, DataLoader)
+        dataset = loader.dataset if isinstance(loader, DataLoader) else None
         self._data: Any = loader
         self._loader: Any = _shared(loader, processes) if is_loader else loader
         self._processes = processes
-        self._is_uneven = processes.size > 1 and is_loader and isinstance(loader.dataset, IterableDataset)
-        self._has_shares = processes.size > 1 and not is_loader  # to be taken of every batch
+        self._is_uneven = processes.size > 1 and isinstance(dataset, IterableDataset)
+        self._has_shares = processes.size > 1 and not is_loader  # each process takes its rows of every batch
         self._arguments = arguments
         self._transform = transform
         self._device = device
@@ -142,7 +143,7 @@ class Loaded:
         return len(self._loader)
 
     def sizes(self) -> set[int]:
-        """How many datapoints batches have, as far as that is known."""
+        """The sizes of batches, as far as they are known."""
         if isinstance(self._data, list):
             return {len((*args, *kwargs.values())[0]) for args, kwargs in map(self._arguments.of, self._data)}
         sampler = getattr(self._data, "batch_sampler", None)
@@ -151,7 +152,7 @@ class Loaded:
         return _sizes(len(sampler.sampler), sampler.batch_size, len(sampler))  # type: ignore[arg-type]  # it has a length
 
     def epoch(self, number: int, skip: int = 0) -> Iterator[Batch | None]:
-        """The batches of an epoch, without the first so many, which are loaded nevertheless."""
+        """The batches of an epoch after the first ``skip``, which are loaded too."""
         batches = islice(self._all(number), skip, None)
         return self._until_none_has_more(batches) if self._is_uneven else batches
 
@@ -185,7 +186,7 @@ class Loaded:
         rows = len(check_rows((*args, *kwargs.values())[0]))
         if self._has_shares:
             part = slice(self._processes.rank, None, self._processes.size)
-            args, kwargs = tree_map(
+            args, kwargs = map_leaves(
                 lambda each: each[part] if each.ndim and len(each) == rows else each, (args, kwargs)
             )
         x, *others = (value.to(self._device, non_blocking=True) for value in (*args, *kwargs.values()))
@@ -214,19 +215,19 @@ def as_source(
 
     Args:
         data: See :func:`~pyro_vae.fit`.
-        batch_size: Where they do not come in batches.
-        arguments: What of a batch the programs take.
-        transform: Applied to the first of it.
+        batch_size: For data that are not batches yet.
+        arguments: Picks the arguments of the programs from a batch.
+        transform: Applied to the first of them.
         device: Where to move batches.
-        dtype: Of NumPy's floats.
+        dtype: The dtype of floats from NumPy.
         seed: Of the order.
         processes: Those that share each batch.
         drop_last: Whether to leave out a last batch that is smaller.
-        name: Of the data, for messages.
+        name: The name of the data in messages.
 
     Raises:
-        TypeError: If it is none of these.
-        ValueError: If it is empty, or cannot be taken together.
+        TypeError: If the data are of none of these types.
+        ValueError: If they are empty, or of different lengths.
     """
     data = arrays_as_tensors(data, dtype, name)
     if isinstance(data, tuple):
@@ -247,7 +248,7 @@ def as_source(
         data = StackDataset(**data)
     if isinstance(data, Dataset):
         shuffle = not isinstance(data, IterableDataset)
-        if shuffle and len(data) == 0:  # type: ignore[arg-type]  # which is what a Dataset of rows has
+        if shuffle and len(data) == 0:  # type: ignore[arg-type]  # torch types no len, which it has
             raise ValueError(f"{name} has no datapoints")
         data = DataLoader(data, batch_size, shuffle=shuffle, drop_last=drop_last, collate_fn=collate)
         drop_last = False
@@ -262,7 +263,7 @@ def _check_tuple(data: tuple[Any, ...], arguments: BatchArguments, name: str) ->
 
     Raises:
         TypeError: If they are not tensors.
-        ValueError: If they have not the same number of datapoints, or look like batches.
+        ValueError: If they differ in the number of datapoints, or look like batches.
     """
     if not data or not all(isinstance(each, Tensor) for each in data):
         kinds = ", ".join(type(each).__name__ for each in data)
@@ -290,7 +291,7 @@ def _check_lengths(what: str, tensors: Iterable[Any], more: str = "") -> None:
 
 
 def _check_batches(data: Any, name: str) -> None:
-    """Checks that these are batches, which can be gone through more than once.
+    """Checks that these are batches that can be iterated over more than once.
 
     Raises:
         TypeError: If they are not.
@@ -304,7 +305,7 @@ def _check_batches(data: Any, name: str) -> None:
         raise TypeError(f"{name} is of type {type(data).__name__}; {expected} of batches")
     if isinstance(data, Iterator):
         raise TypeError(
-            f"{name} is of type {type(data).__name__}, which can be gone through once only; {expected} of batches, or "
+            f"{name} is of type {type(data).__name__}, which can be iterated over only once; {expected} of batches, or "
             "an IterableDataset"
         )
     if isinstance(data, list) and not data:
@@ -312,7 +313,7 @@ def _check_batches(data: Any, name: str) -> None:
 
 
 def _sizes(n: int, batch_size: int, batches: int) -> set[int]:
-    """Of the first so many batches of n datapoints."""
+    """The sizes of the first batches of n datapoints."""
     return {min(batch_size, n - i * batch_size) for i in (0, batches - 1) if i >= 0}
 
 

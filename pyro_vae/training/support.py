@@ -1,4 +1,4 @@
-"""Whether data are in a support, for the price of reading them once or twice."""
+"""Fast checks that data are in a support, which read them once or twice."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_vae.distributions.supports import Counts, FiniteReals, Levels
+from pyro_vae.system.private_apis import validates
 from pyro_vae.weights import sample_sites
 
 __all__ = ["Observed", "observed", "surely_inside"]
@@ -21,7 +22,7 @@ __all__ = ["Observed", "observed", "surely_inside"]
 class _Range(NamedTuple):
     least: float = -math.inf
     most: float = math.inf
-    is_open: bool = False  # whether the least itself is outside, and the most
+    is_open: bool = False  # whether the bounds themselves are outside
     is_integral: bool = False
 
 
@@ -41,7 +42,7 @@ _KINDS: dict[type, _Range] = {
 
 
 def surely_inside(x: Tensor, support: Any) -> bool:
-    """Whether all values are known to be in a support; False also where their range does not tell.
+    """Whether all values are known to be in a support. False also if their range is not enough to tell.
 
     Args:
         x: The data, ``[n, *event]``.
@@ -67,7 +68,7 @@ def surely_inside(x: Tensor, support: Any) -> bool:
 
 
 def _range(support: Any) -> _Range | None:
-    """What values are between; None if that is not known, or not what the support is."""
+    """The range of the values; None if it is not known, or does not define the support."""
     if hasattr(support, "range"):
         return _Range(*support.range)
     known = _KINDS.get(type(support))
@@ -92,14 +93,14 @@ def _least_and_most(x: Tensor, may_be_missing: bool = False) -> tuple[float, flo
 
 
 class Observed(NamedTuple):
-    """An argument of two programs that they observe as it is, at a site whose support is always the same."""
+    """An argument that the model observes unchanged, at a site whose support is constant."""
 
-    argument: int  #: Which of the tensors in a batch.
+    argument: int  #: The position of the tensor in a batch.
     site: str
     support: Any
 
     def check(self, x: Tensor) -> None:
-        """Checks that the site can have these values.
+        """Checks that the values are in the support.
 
         Raises:
             ValueError: If not.
@@ -114,7 +115,7 @@ class Observed(NamedTuple):
 
 
 def observed(model_trace: Trace, inputs: Sequence[Tensor]) -> list[Observed]:
-    """Which of the inputs of a model are observed as they are, by the trace of a run."""
+    """The inputs of a model that it observes unchanged, found in the trace of a run."""
     found = []
     for name, site in sample_sites(model_trace):
         value = site["value"]
@@ -128,10 +129,10 @@ def observed(model_trace: Trace, inputs: Sequence[Tensor]) -> list[Observed]:
 
 
 def _constant_support(distribution: Any) -> Any:
-    """What each value of a distribution may be; None if that depends on parameters, or nobody is to look."""
+    """The support of each value of a distribution; None if it depends on parameters, or is not to be checked."""
     inner = distribution
     while inner is not None:
-        if isinstance(inner, MaskedDistribution) or not inner._validate_args:
+        if isinstance(inner, MaskedDistribution) or not validates(inner):
             return None
         inner = getattr(inner, "base_dist", None)
     try:

@@ -1,4 +1,4 @@
-"""How good the model is on data that it is not trained on."""
+"""The loss on validation data."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def validate(
     device: torch.device,
     processes: Processes,
 ) -> dict[str, float]:
-    """The negative ELBO, in nats per datapoint, and the two terms that it is the sum of (Alemi et al. 2018).
+    """The negative ELBO, in nats per datapoint, and its two terms (Alemi et al. 2018).
 
     There is one draw of the latents for each datapoint, from the same seed at every call. The VAE is in evaluation mode
-    meanwhile.
+    during the call.
 
     Returns:
-        ``loss``, and of it ``rate`` (log q(z | x) - log p(z)) and ``distortion`` (-log p(x | z)).
+        ``loss``, the sum of ``rate`` (log q(z | x) - log p(z)) and ``distortion`` (-log p(x | z)).
     """
     training = [module for module in vae.modules() if module.training]
     vae.eval()
@@ -42,7 +42,7 @@ def validate(
             reseed(processes.rank, device)
             previous: Batch | None = None
             for batch in batches:
-                if (previous := batch or previous) is not None:  # all processes compute, if parameters are spread
+                if (previous := batch or previous) is not None:  # if parameters are spread, all processes must compute
                     part = _terms(programs, previous)
                 if batch is not None:
                     rate, distortion, rows = rate + part[0], distortion + part[1], rows + batch.rows
@@ -54,9 +54,10 @@ def validate(
 
 
 def _terms(programs: tuple[Callable[..., Any], Callable[..., Any]], batch: Batch) -> tuple[float, float]:
-    """Rate and distortion, summed over the batch, whatever the scale of the programs."""
+    """Rate and distortion, summed over the batch, without the scale of the programs."""
+    model, guide = programs
     args, kwargs = batch.arguments
-    model_trace, guide_trace = trace_pair(*programs, *args, **kwargs)
+    model_trace, guide_trace = trace_pair(model, guide, *args, **kwargs)
     model_trace.compute_log_prob()
     nodes: dict[str, Any] = dict(model_trace.nodes)
     observed = sum(nodes[name]["log_prob_sum"].item() for name in model_trace.observation_nodes)

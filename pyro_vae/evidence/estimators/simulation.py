@@ -10,6 +10,7 @@ from pyro import poutine
 from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 
+from pyro_vae.system.private_apis import mask_of
 from pyro_vae.weights import Layout, Program, sample_sites, trace_pair, vectorized
 
 __all__ = ["Simulation", "simulate"]
@@ -105,7 +106,7 @@ def _masks(site: Any) -> list[tuple[Tensor, int]]:
     fn, masks = site["fn"], [(site["mask"], site["fn"].event_dim)]
     while fn is not None:
         if isinstance(fn, MaskedDistribution):
-            masks.append((fn._mask, fn.event_dim))
+            masks.append((mask_of(fn), fn.event_dim))
         fn = getattr(fn, "base_dist", None)
     return [
         (torch.as_tensor(mask, dtype=torch.bool), dims) for mask, dims in masks if mask is not None and mask is not True

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from pyro_vae.system.memory import keep_freed_memory
+from pyro_vae.system.private_apis import TorchDispatchMode
+from pyro_vae.system.trees import leaves_of
 
 __all__ = ["Allocations", "choose_rows", "fitting_chunk_size", "particle_counts"]
 
@@ -34,9 +34,9 @@ class Allocations(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
         out = func(*args, **(kwargs or {}))
-        made = [leaf for leaf in tree_leaves(out) if isinstance(leaf, Tensor) and self.n in leaf.shape]
+        made = [leaf for leaf in leaves_of(out) if isinstance(leaf, Tensor) and self.n in leaf.shape]
         if made:
-            inputs = (leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+            inputs = (leaf for leaf in leaves_of((args, kwargs)) if isinstance(leaf, Tensor))
             known = {leaf.untyped_storage().data_ptr() for leaf in inputs}
             for leaf in made:
                 if leaf.untyped_storage().data_ptr() not in known:

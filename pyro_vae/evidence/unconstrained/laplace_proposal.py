@@ -13,6 +13,7 @@ from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.modes import fit_normals
 from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS, NormalMixture
 from pyro_vae.evidence.unconstrained.posterior_means import at_means
+from pyro_vae.system.private_apis import version_of
 from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
 __all__ = ["Fit", "draw_mixture", "find_modes", "fit_block", "laplace", "log_mixture", "refit"]
@@ -70,7 +71,7 @@ class _Laplace:
     def _fit(
         self, model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout
     ) -> tuple[LogJoint, NormalMixture]:
-        key = (model, guide, x.data_ptr(), x._version, x.shape)
+        key = (model, guide, x.data_ptr(), version_of(x), x.shape)
         for known, log_joint, normals in self._fitted:
             if known == key and torch.equal(log_joint.x, x):
                 return log_joint, normals

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from pyro_vae.system.private_apis import standard_gamma
+
 __all__ = ["FEW_DIMS", "NormalMixture"]
 
 FEW_DIMS = 16  # in more dimensions, draws from heavy tails lie far from everything
@@ -76,7 +78,7 @@ class NormalMixture(NamedTuple):
         if tails:
             chosen, stretch, below = torch.rand_like(y[..., 0]), torch.full_like(y[..., 0], WIDENED), 0.0
             for degrees, share in TAILS:
-                drawn = (degrees / (2 * torch._standard_gamma(torch.full_like(stretch, degrees / 2)))).sqrt()
+                drawn = (degrees / (2 * standard_gamma(torch.full_like(stretch, degrees / 2)))).sqrt()
                 stretch = torch.where((below <= chosen) & (chosen < below + share), drawn, stretch)
                 below += share
             y = y * stretch[..., None]

@@ -1,4 +1,4 @@
-"""Matrix products and convolutions in bfloat16, all else as it was."""
+"""Matrix products and convolutions in bfloat16, everything else in float32."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ PRODUCTS = {
 
 
 def products_in_bfloat16(graph: GraphModule) -> None:
-    """Rewrites a graph of float32 so that its products take bfloat16, which has 8 bits of precision, and half the size.
+    """Rewrites a graph of float32 so that its products take bfloat16, which has 8 bits of precision and half the size.
 
-    What they give is float32 again before anything else is done with it: log-densities, sums and updates lose nothing.
-    Weights stay in float32, as in mixed-precision training (Micikevicius et al. 2018, section 3.1).
+    Their results are cast back to float32 at once: log-densities, sums and updates lose no precision. Weights stay in
+    float32, as in mixed-precision training (Micikevicius et al. 2018, section 3.1).
     """
     _split_sums_from_products(graph)
     casts: dict[Node, Node] = {}
 
     def cast(node: Node) -> Node:
-        """Each tensor is cast once, however often it is used, and before it is transposed."""
+        """Each tensor is cast once, even if it is used more often, and before it is transposed."""
         if node not in casts:
             with graph.graph.inserting_after(node):
                 if node.target is aten.t.default:

@@ -1,4 +1,4 @@
-"""What a step is called with, and which calls are alike."""
+"""The arguments of a step, and which calls one recorded step will do for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_vae.system.grad_mode import differentiable
+from pyro_vae.system.trees import flatten, unflatten
 
 __all__ = ["Call", "split_numbers"]
 
@@ -22,33 +22,33 @@ class Call:
     Args:
         args: The arguments of the programs.
         kwargs: Likewise.
-        gather: Makes the first argument of the programs of the one that is given.
+        gather: Maps the first argument that is given to the first argument of the programs.
     """
 
     def __init__(
         self, args: tuple[Any, ...], kwargs: dict[str, Any], gather: Callable[[Any], Any] | None = None
     ) -> None:
         self._gather = gather
-        self._leaves, self._structure = tree_flatten((args, kwargs))
+        self._leaves, self._treespec = flatten((args, kwargs))
         self.tensors = [leaf for leaf in self._leaves if isinstance(leaf, Tensor)]
 
     @property
     def device(self) -> torch.device:
-        """Where its tensors are."""
+        """The device of its tensors."""
         return self.tensors[0].device if self.tensors else torch.device("cpu")
 
     def arguments(self, tensors: Sequence[Tensor] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """The arguments of the programs; with other tensors in the place of those given, if there are."""
+        """The arguments of the programs; if ``tensors`` are given, with these instead of those of the call."""
         leaves = [differentiable(leaf) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         if tensors is not None:
             remaining = iter(tensors)
             leaves = [differentiable(next(remaining)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        args, kwargs = tree_unflatten(leaves, self._structure)
+        args, kwargs = unflatten(leaves, self._treespec)
         return (args if self._gather is None else (self._gather(args[0]), *args[1:])), kwargs
 
     def signature(self) -> Any | None:
-        """Equal for calls that differ in the values of tensors only. None if that cannot be told."""
-        described: list[Any] = [self._gather, str(self._structure) if len(self._leaves) > 1 else None]
+        """Equal for calls that differ only in the values of tensors; None if an argument cannot be compared."""
+        described: list[Any] = [self._gather, self._treespec]
         described += [torch.is_autocast_enabled(self.device.type), torch.get_autocast_dtype(self.device.type)]
         described += [[id(each) for each in self.tensors].index(id(tensor)) for tensor in self.tensors]  # same tensors
         for leaf in self._leaves:
@@ -62,7 +62,7 @@ class Call:
 
 
 def split_numbers(signature: tuple[Any, ...]) -> tuple[tuple[Any, ...], tuple[float, ...]]:
-    """What is left of a signature without the values of its numbers, and these."""
+    """A signature without the values of its numbers, and these values."""
     is_number = [isinstance(each, tuple) and each[0] in (int, float) for each in signature]
     rest = tuple(each[0] if found else each for each, found in zip(signature, is_number, strict=True))
     return rest, tuple(each[1] for each, found in zip(signature, is_number, strict=True) if found)

@@ -1,4 +1,4 @@
-"""Functions of tensors without the Python around them: Pyro's effect handlers run once, and leave a graph behind."""
+"""Functions of tensors without their Python code: they run once, and the recorded graph replaces them."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.fx import GraphModule
-from torch.utils._pytree import tree_leaves
 
 from pyro_vae.infer.recording.inductor import inductor
 from pyro_vae.infer.recording.record import record, why
 from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.trees import leaves_of
 from pyro_vae.system.warning import warn
 
 __all__ = ["compiled", "recorded"]
@@ -23,15 +23,15 @@ Function = Callable[..., Any]  # of tensors, to a tensor or several
 def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
     """Compiles a function that may draw random numbers, for inputs of one shape.
 
-    The function is run once and recorded, and Inductor makes machine code of the recording; without a C++ compiler, it
-    is replayed as it was recorded. With the same seed the result draws the same numbers as the function does. It is
-    tried on another input: if that shows that the function cannot be recorded (since what it does depends on the values
-    of its input, or on random numbers that are not torch's), a warning says so, and the function itself is returned.
+    The function is run once and recorded, and Inductor compiles the recording; without a C++ compiler, it is replayed
+    as it was recorded. With the same seed the result draws the same numbers as the function does. Both are compared on
+    another input. If the results differ, because the function depends on the values of its input, or on random numbers
+    that are not torch's, there is a warning, and the function itself is returned.
 
     Args:
-        function: The function, of one tensor or several. No gradient is computed, but for those it computes itself.
-        example: An input to record it with, or several.
-        other: Another input of the same shape, or several, to compare results on.
+        function: The function, of one or more tensors. Only gradients that it computes itself are computed.
+        example: One or more inputs to record it with.
+        other: One or more other inputs of the same shape, to compare results on.
     """
     found, reason = _fast(function, example, other, (inductor, _as_recorded))
     if reason is not None:
@@ -40,9 +40,9 @@ def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Te
 
 
 def recorded(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
-    """As :func:`compiled`, but without Inductor, which takes half a minute; and without a warning.
+    """As :func:`compiled`, but without Inductor, which takes half a minute, and without a warning.
 
-    What Python costs at each call is gone, and that is most of it for small tensors.
+    This saves the time of the Python code at each call, which is most of the time for small tensors.
     """
     return _fast(function, example, other, (_as_recorded,))[0]
 
@@ -53,7 +53,7 @@ def _fast(
     other: Tensor | tuple[Tensor, ...],
     builders: Sequence[Callable[..., Function]],
 ) -> tuple[Function, Exception | None]:
-    """What the first builder that succeeds makes of the function; else the function itself, and why."""
+    """The function as built by the first builder that succeeds; else the function itself and the reason."""
     inputs, others = ((given,) if isinstance(given, Tensor) else given for given in (example, other))
     with torch.no_grad(), generators_kept(inputs[0].device):
         try:
@@ -80,14 +80,14 @@ def _as_recorded(graph: GraphModule, *inputs: Tensor) -> Function:  # noqa: ARG0
 def _difference(candidate: Function, function: Function, inputs: tuple[Tensor, ...]) -> Exception | None:
     device = inputs[0].device
     reseed(0, device)
-    results = tree_leaves(candidate(*inputs))
+    results = leaves_of(candidate(*inputs))
     reseed(0, device)
-    expected = tree_leaves(function(*inputs))
+    expected = leaves_of(function(*inputs))
     if len(results) == len(expected) and all(map(_close, results, expected)):
         return None
     return ValueError("recorded once, it gives other results than when it is run again")
 
 
 def _close(result: Tensor, expected: Tensor) -> bool:
-    # The tolerance is what float32 loses in sums of another order.
+    # Sums in another order differ by this much in float32.
     return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-3, equal_nan=True)

@@ -1,4 +1,4 @@
-"""Many kernels on a GPU that are started at once."""
+"""Many kernels on a GPU, launched by one call."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ __all__ = ["CudaGraph"]
 
 
 class CudaGraph:
-    """What a function of tensors starts on a GPU, captured to be started again at the cost of one call.
+    """The kernels that a function of tensors launches on a GPU, captured to be launched again by one call.
 
-    Capturing does not compute anything. Random numbers come from torch's generator of the device, new ones each time.
+    Capturing computes nothing. Random numbers come from torch's generator of the device, new ones at each call.
 
     Args:
         function: It must have run before, so that libraries are loaded; it must not wait for the GPU.
-        inputs: What it is called with. They are copied, and further inputs into the copies.
+        inputs: Its arguments. They are copied; later inputs are written into the copies.
 
     Raises:
         RuntimeError: If the function cannot be captured.
@@ -31,7 +31,7 @@ class CudaGraph:
             self._outputs = list(function(*self._inputs))
 
     def __call__(self, *inputs: Tensor) -> list[Tensor]:
-        """Computes the outputs anew, without waiting for them."""
+        """Computes the outputs again, without waiting for them."""
         for mine, given in zip(self._inputs, inputs, strict=True):
             mine.copy_(given)
         self._graph.replay()

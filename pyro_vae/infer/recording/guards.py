@@ -1,4 +1,4 @@
-"""What programs see besides their arguments, and what they do depends on."""
+"""Guards: values outside of a program's arguments that its recording depends on."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 from pyro.nn import PyroModule
 from torch import Tensor, nn
 
-__all__ = ["Surroundings"]
+from pyro_vae.system.private_apis import held_by
+
+__all__ = ["Guards"]
 
 _PLAIN = (bool, int, float, str)
 _SEEN = (*_PLAIN, type(None), Tensor, nn.Module)
-# What torch and Pyro have on every module.
+# Attributes of every module of torch and Pyro.
 _INTERNAL = set(vars(PyroModule())).union(*(vars(kind) for kind in PyroModule.__mro__)) - {"training"}
 
 
-class Surroundings:
-    """Numbers, words, flags, modules and tensors that two programs can see: attributes and variables.
+class Guards:
+    """The numbers, strings, flags, modules and tensors that two programs can see besides their arguments.
 
-    They are attributes (``training`` is one) of the modules that the programs call and of the object that they are
-    methods of, ``requires_grad`` of these parameters, and variables that the programs read themselves. What they see
-    through other objects, or through other functions, is not found.
+    They are attributes (``training`` is one) of the modules that the programs call and of the object whose methods they
+    are, ``requires_grad`` of the parameters of these modules, and variables that the programs read themselves. Values
+    that they reach through other objects or functions are not found.
     """
 
     def __init__(self, model: Callable[..., Any], guide: Callable[..., Any]) -> None:
@@ -34,7 +36,7 @@ class Surroundings:
         self.add([])
 
     def add(self, modules: Iterable[nn.Module]) -> None:
-        """Notes modules that were called, and what there is to see now."""
+        """Adds modules that were called, and updates what the programs can see."""
         self._objects.update({id(module): module for module in modules})
         objects = [each for each in self._objects.values() if hasattr(each, "__dict__")]
         self._names = [(vars(each), name) for each in objects for name in _seen(vars(each)) | _class_attributes(each)]
@@ -47,11 +49,11 @@ class Surroundings:
         self._parameters = []
         for module in (each for each in objects if isinstance(each, nn.Module)):
             self._parameters += module.parameters(recurse=False)
-            for held in (module._parameters, module._buffers, module._modules):
+            for held in held_by(module):
                 self._names += [(held, name) for name in held]
 
     def values(self) -> tuple[Any, ...]:
-        """All of it as it is now: numbers, words and flags by their values, the others by what objects they are."""
+        """Their present values; modules and tensors by their identity."""
         values = [namespace.get(name) for namespace, name in self._names]
         values += [_content(cell) for cell in self._cells]
         return (
@@ -65,7 +67,7 @@ def _seen(namespace: dict[str, Any]) -> set[str]:
 
 
 def _class_attributes(each: Any) -> set[str]:
-    """Those that an attribute of the object itself may hide one day."""
+    """Class attributes, which an attribute of the object itself may hide later."""
     found = set().union(*(_seen(dict(vars(kind))) for kind in type(each).__mro__))
     return {name for name in found if not name.startswith("__")}
 

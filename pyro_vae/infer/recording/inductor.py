@@ -1,4 +1,4 @@
-"""Recorded graphs as machine code."""
+"""Recorded graphs compiled to machine code."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch.fx import GraphModule
 
 from pyro_vae.infer.recording.bfloat16 import PRODUCTS
 from pyro_vae.infer.recording.record import deprecations_ignored
+from pyro_vae.system.private_apis import compile_graph, schema_of
 
 __all__ = ["inductor"]
 
@@ -19,22 +20,20 @@ __all__ = ["inductor"]
 def inductor(graph: GraphModule, *inputs: Tensor) -> Callable[..., Any]:
     """Compiles a recorded graph by Inductor, for inputs of these shapes.
 
-    It takes seconds, and a C++ compiler, or Triton on a GPU. Random numbers are still drawn by torch's kernels, from
-    torch's generators: with the same seed they are the same.
+    It takes seconds, and needs a C++ compiler, or Triton on a GPU. Random numbers still come from torch's kernels and
+    generators: with the same seed they are the same.
 
     Raises:
         Exception: If there is no compiler, or Inductor cannot compile the graph.
     """
-    from torch import _inductor  # imports take a second
-
     lifted, attributes = _attributes_as_inputs(graph)
     with deprecations_ignored():
-        run = _inductor.compile(lifted, [*attributes, *inputs], options={"fallback_random": True})
+        run = compile_graph(lifted, [*attributes, *inputs])
     return lambda *inputs: run(*attributes, *inputs)
 
 
 def _attributes_as_inputs(graph: GraphModule) -> tuple[GraphModule, list[Tensor]]:
-    """A copy of the graph without attributes of its own: Inductor would take their values for constants."""
+    """A copy of the graph with its attributes as inputs: Inductor would treat their values as constants."""
     nodes, attributes = torch.fx.Graph(), {}
     copies: dict[torch.fx.Node, torch.fx.Node] = {}
     for node in graph.graph.nodes:
@@ -45,22 +44,23 @@ def _attributes_as_inputs(graph: GraphModule) -> tuple[GraphModule, list[Tensor]
     output = nodes.graph_copy(graph.graph, copies)
     nodes.output(output)
     for node in nodes.nodes:
-        node.meta = {}  # fake values, which Inductor makes itself
+        node.meta = {}  # Inductor makes its own fake values
     lifted = GraphModule(torch.nn.Module(), nodes)
     return lifted, [getattr(graph, name) for name in attributes]
 
 
 def seconds_saved(graph: GraphModule) -> float:
-    """About how much time Inductor saves at each run: by operations that it fuses, and memory it need not pass over.
+    """About how much time Inductor saves at each run, by fusing operations and reading memory less often.
 
-    A rough rule, but one that says the same at every run, which a measurement does not.
+    The rule is rough, but it gives the same number in every run, which a measurement does not.
     """
     seconds = 0.0
     for node in graph.graph.nodes:
         value, operation = node.meta.get("val"), node.target
-        if not isinstance(operation, torch._ops.OpOverload) or not isinstance(value, Tensor) or operation in _KEPT:
+        schema = schema_of(operation)
+        if schema is None or not isinstance(value, Tensor) or operation in _KEPT:
             continue
-        is_view = any(argument.alias_info is not None for argument in operation._schema.arguments)
+        is_view = any(argument.alias_info is not None for argument in schema.arguments)
         seconds += 0.0 if is_view else 4e-6 + 2e-10 * value.numel()
     return seconds
 

@@ -1,21 +1,20 @@
-"""Recording: a function of tensors runs once, through whatever Python it is made of, and leaves a graph behind."""
+"""Recording: a function of tensors runs once, through any Python code, and leaves a graph of its operations."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pyro
 import torch
 from torch import Tensor
-from torch.distributions import Distribution
 from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
-from pyro_vae.infer.recording.pyro_patches import replaced, sums_look_at_nothing
 from pyro_vae.infer.recording.simplify import simplify
+from pyro_vae.system.private_apis import check_recording, make_fx, sums_without_selection, value_checks
 
 __all__ = ["deprecations_ignored", "record", "why"]
 
@@ -23,30 +22,28 @@ __all__ = ["deprecations_ignored", "record", "why"]
 def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
     """Runs the function once and returns the operations on tensors that it consists of (``make_fx``).
 
-    Those of a backward pass inside of it are among them, and so are random draws: called again, the graph draws new
-    numbers from torch's generators. Tensors that are not inputs, such as parameters, are attributes of the graph: the
-    very same objects, not copies.
+    The operations of a backward pass inside the function are included. So are random draws: each call of the graph
+    draws new numbers from torch's generators. Tensors that are not inputs, such as parameters, are attributes of the
+    graph: the same objects, not copies.
 
     Losses that Pyro's classes turn into numbers on the way (``.item()``) stay tensors. What would have to look at
     numbers is left out: Pyro's warnings of NaN, and checks that values are in the support of a distribution.
 
     Args:
-        function: What to record. What it decides in Python is decided now, once.
+        function: What to record. Its decisions in Python are made now, once.
         inputs: What it is called with.
 
     Raises:
+        NotImplementedError: If this version of torch or Pyro lacks something that recording needs.
         Exception: Whatever the function raises; also if it decides by the values of tensors.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # imports take a second
-
-    with (
-        _NumbersStayTensors(),
-        _no_look_at_values(),
-        _no_other_recording(),
-        sums_look_at_nothing(),
-        deprecations_ignored(),
-    ):
-        graph = make_fx(function)(*inputs)
+    check_recording()
+    recorder = make_fx(function)
+    no_checks = [(owner, name, lambda *_: False) for owner, name in value_checks()]
+    # torch.jit.trace cannot trace what is being recorded, and after the attempt it cannot trace anything.
+    patches = [*no_checks, *sums_without_selection(), (torch.jit, "trace", _refuse)]
+    with _NumbersStayTensors(), _replaced(patches), pyro.validation_enabled(False), deprecations_ignored():
+        graph = recorder(*inputs)
     simplify(graph)
     return graph
 
@@ -59,7 +56,7 @@ def why(error: Exception) -> str:
 
 
 class _NumbersStayTensors(TorchFunctionMode):
-    """Keeps losses on the device; and no parameter's value becomes part of the program, since parameters change."""
+    """Keeps losses on the device. The value of a parameter cannot become part of the graph, since it will change."""
 
     LOOKS = (Tensor.__bool__, Tensor.__float__, Tensor.__int__, Tensor.__index__, Tensor.tolist, Tensor.numpy)
 
@@ -67,31 +64,27 @@ class _NumbersStayTensors(TorchFunctionMode):
         if func is Tensor.item:
             return args[0].detach()
         if func in self.LOOKS and args[0].requires_grad:
-            args = (args[0].detach(), *args[1:])  # which is recorded, so that to look at it is an error
+            args = (args[0].detach(), *args[1:])  # this is recorded, so that looking at it is an error
         return func(*args, **(kwargs or {}))
 
 
-@contextmanager
-def _no_look_at_values() -> Iterator[None]:
-    looks = [(pyro.util, "torch_isnan"), (Distribution, "_validate_sample")]
-    with replaced((owner, name, lambda *_: False) for owner, name in looks), pyro.validation_enabled(False):
-        yield
+def _refuse(*_: Any, **__: Any) -> None:
+    raise RuntimeError("they are traced by torch.jit at every call; Pyro's ELBOs without 'Jit' are recorded here")
 
 
 @contextmanager
-def _no_other_recording() -> Iterator[None]:
-    """Refuses ``torch.jit.trace``, which cannot trace what is being recorded, and after the attempt nothing else."""
-
-    def refuse(*_: Any, **__: Any) -> None:
-        raise RuntimeError("they are traced by torch.jit at every call; Pyro's ELBOs without 'Jit' are recorded here")
-
-    with replaced([(torch.jit, "trace", refuse)]):
+def _replaced(attributes: Iterable[tuple[Any, str, Any]]) -> Iterator[None]:
+    """Sets attributes (owner, name, value), and sets them back on leaving."""
+    with ExitStack() as stack:
+        for owner, name, value in attributes:
+            stack.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, value)
         yield
 
 
 @contextmanager
 def deprecations_ignored() -> Iterator[None]:
-    """Without the warnings of torch that it has deprecated what it calls itself."""
+    """Hides torch's warnings about deprecated functions that torch itself calls."""
     with warnings.catch_warnings():
         for category in (DeprecationWarning, FutureWarning):
             warnings.simplefilter("ignore", category)

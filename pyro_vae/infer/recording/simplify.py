@@ -1,20 +1,23 @@
-"""Graphs with fewer operations, and the same results."""
+"""Simpler graphs: fewer operations, the same results."""
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from pyro_vae.system.private_apis import schema_of
+
 __all__ = ["simplify", "written_attributes"]
 
 aten = torch.ops.aten
 
-# What Pyro and autograd leave behind at every turn: x / 1, x * 1, x + 0, x ** 1, and views of all there is.
+# Pyro and autograd add many of these: x / 1, x * 1, x + 0, x ** 1, and views of the whole tensor.
 _NEUTRAL = {
     aten.div.Tensor: 1,
     aten.mul.Tensor: 1,
@@ -24,15 +27,15 @@ _NEUTRAL = {
     aten.pow.Tensor_Scalar: 1,
 }
 _VIEWS = {aten.detach.default, aten.expand.default, aten.view.default, aten.alias.default}
-# Their result is known from the shape of their argument.
+# The shape of the argument determines the result.
 _CONSTANT = {aten.ones_like.default, aten.zeros_like.default, aten.full_like.default}
 
 
 def simplify(graph: GraphModule) -> None:
-    """Drops operations that nobody uses or that do nothing, and computes constants once.
+    """Drops operations that are not used or that do nothing, and computes constants once.
 
-    Parameters and other attributes are no constants, since they may change. What is written to in place, or shares
-    memory with something that is, is left alone.
+    Parameters and other attributes are not constants, since they may change. Tensors that are written to in place, or
+    share memory with such a tensor, stay as they are.
     """
     graph.graph.eliminate_dead_code()
     written = _written_in_place(graph)
@@ -53,12 +56,12 @@ def written_attributes(graph: GraphModule) -> list[Tensor]:
 
 
 def _returns_as_it_is(node: Node) -> Node | None:
-    """The node whose value this one has, if it does nothing."""
+    """The node with the same value, if this one does nothing."""
     if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
         return None
     source = node.args[0]
     if node.target is aten.t.default and source.target is aten.t.default:
-        return source.args[0]  # type: ignore[return-value]
+        return source.all_input_nodes[0]
     value, old = node.meta.get("val"), source.meta.get("val")
     if not (isinstance(value, Tensor) and isinstance(old, Tensor)):
         return None
@@ -66,7 +69,8 @@ def _returns_as_it_is(node: Node) -> Node | None:
         return None
     if node.target in _VIEWS:
         return source
-    neutral = _NEUTRAL.get(node.target)  # type: ignore[call-overload]
+    operation: Any = node.target
+    neutral = _NEUTRAL.get(operation)
     return source if neutral is not None and not node.kwargs and node.args[1:] == (neutral,) else None
 
 
@@ -79,7 +83,7 @@ def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
             like = node.args[0].meta["val"]
             arguments = (torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device),)
             arguments += node.args[1:]
-        elif node.target is aten.lift_fresh_copy.default:  # a tensor that was written down in the program
+        elif node.target is aten.lift_fresh_copy.default:  # a tensor literal in the program
             arguments = (getattr(graph, node.args[0].target),)
         elif all(argument in values for argument in node.all_input_nodes):
             arguments = map_arg(node.args, values.__getitem__)
@@ -98,15 +102,17 @@ def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
 
 
 def _is_pure(node: Node) -> bool:
-    """Whether the node is an operation with the same result each time."""
-    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable:
+    """Whether the node is an operation that always has the same result for the same arguments."""
+    operation: Any = node.target
+    schema = schema_of(operation)
+    if schema is None or schema.is_mutable:
         return False
-    return torch.Tag.nondeterministic_seeded not in node.target.tags and "empty" not in node.target.name()
+    return torch.Tag.nondeterministic_seeded not in operation.tags and "empty" not in operation.name()
 
 
 def _written_in_place(graph: GraphModule) -> set[Node]:
     """The nodes whose memory some operation writes to."""
-    group: dict[Node, Node] = {}  # the first of the nodes that share its memory
+    group: dict[Node, Node] = {}  # by node: the first of those that share its memory
     attributes: dict[str, Node] = {}
     written = set()
 
@@ -127,17 +133,19 @@ def _written_in_place(graph: GraphModule) -> set[Node]:
 
 
 def _shared_memory(node: Node) -> Iterator[tuple[Node, bool]]:
-    """The arguments whose memory the result of the node may share, and whether it writes there."""
+    """The arguments whose memory the result of the node may share, and whether the node writes to it."""
     if node.target is operator.getitem:
-        yield node.args[0], False  # type: ignore[misc]
+        yield node.all_input_nodes[0], False
     if node.target is aten.native_batch_norm.default:  # its schema does not say so
         yield from ((each, True) for each in node.args[3:5] if isinstance(each, Node))
-    if isinstance(node.target, torch._ops.OpOverload):
-        for described, argument in zip(node.target._schema.arguments, node.args, strict=False):
+    schema = schema_of(node.target)
+    if schema is not None:
+        for described, argument in zip(schema.arguments, node.args, strict=False):
             if described.alias_info is not None:
                 for each in argument if isinstance(argument, list | tuple) else [argument]:
                     if isinstance(each, Node):
                         yield each, described.alias_info.is_write
-        for described in node.target._schema.arguments:
-            if described.alias_info is not None and isinstance(node.kwargs.get(described.name), Node):
-                yield node.kwargs[described.name], described.alias_info.is_write  # type: ignore[misc]
+        for described in schema.arguments:
+            keyword = node.kwargs.get(described.name)
+            if described.alias_info is not None and isinstance(keyword, Node):
+                yield keyword, described.alias_info.is_write

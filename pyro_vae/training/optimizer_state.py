@@ -1,4 +1,4 @@
-"""States of torch's optimizers and schedulers, which load whatever they are given, and fail at a later step."""
+"""States of torch's optimizers and schedulers: torch loads any state, and fails at a later step if it is invalid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from pyro_vae.system.private_apis import mark_as_stepped
+
 __all__ = ["load_optimizer", "load_scheduler"]
 
 
@@ -17,11 +19,11 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Loads a ``state_dict``.
 
     Raises:
-        Exception: If it is not like what this optimizer has after a step.
+        Exception: If its structure differs from the state of this optimizer after a step.
     """
     expected = _after_a_step(optimizer)
     optimizer.load_state_dict(state)
-    optimizer._opt_called = True  # type: ignore[attr-defined]  # or schedulers would warn that it never was
+    mark_as_stepped(optimizer)
     loaded = optimizer.state_dict()
     # Parameters without gradients up to then have no state.
     expected["state"] = {key: value for key, value in expected["state"].items() if key in loaded["state"]}
@@ -32,7 +34,7 @@ def load_scheduler(scheduler: Any, state: dict[str, Any]) -> None:
     """Loads a ``state_dict``.
 
     Raises:
-        Exception: If it is not like what this scheduler has.
+        Exception: If its structure differs from the state of this scheduler.
     """
     expected = copy.deepcopy(scheduler.state_dict())
     scheduler.load_state_dict(state)
@@ -41,18 +43,18 @@ def load_scheduler(scheduler: Any, state: dict[str, Any]) -> None:
 
 def _after_a_step(optimizer: Optimizer) -> dict[str, Any]:
     try:
-        rehearsal = copy.deepcopy(optimizer)  # with parameters of its own
+        rehearsal = copy.deepcopy(optimizer)  # this copies the parameters too
         for group in rehearsal.param_groups:
             for parameter in group["params"]:
                 parameter.grad = torch.zeros_like(parameter)
         rehearsal.step()
-    except Exception:  # it cannot be copied, or its steps need more than gradients
+    except Exception:  # it cannot be copied, or a step needs more than gradients
         return copy.deepcopy(optimizer.state_dict())
     return rehearsal.state_dict()
 
 
 def _check(name: str, value: Any, expected: Any) -> None:
-    """Raises an error if two trees differ in more than numbers. More of anything is allowed, and all where None was."""
+    """Raises an error if two trees differ in more than numbers. More entries are allowed, and any value for None."""
     if isinstance(expected, Tensor):
         if not isinstance(value, Tensor) or (value.shape, value.dtype) != (expected.shape, expected.dtype):
             raise ValueError(f"{name} is not a tensor {list(expected.shape)} of {expected.dtype}")

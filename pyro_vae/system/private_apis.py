@@ -1,0 +1,301 @@
+"""Every private name of torch and Pyro that the package uses, in this file alone.
+
+Each entry says what a name is for, which versions have it, and what happens without it. If recording needs the name,
+nothing is recorded, and programs run as Pyro runs them: the results are the same, but slower. The tests run with torch
+2.14 and Pyro 1.9.2; earlier versions are those whose source has the name.
+
+Not listed: what subclasses of ``torch.distributions.Distribution``, ``nn.Module`` and ``pyro.poutine.Messenger`` are
+meant to use or to override, such as ``_validate_args`` of ``self``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pyro.infer.util
+import pyro.poutine.runtime
+import pyro.util
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution, transforms
+from torch.fx import GraphModule
+from torch.optim import Optimizer
+from torch.overrides import TorchFunctionMode
+
+__all__ = [
+    "TorchDispatchMode",
+    "check_recording",
+    "compile_graph",
+    "constraint_of",
+    "handlers_are_active",
+    "has_bfloat16",
+    "has_gradient_hooks",
+    "has_step_hooks",
+    "held_by",
+    "inverse_of",
+    "make_fx",
+    "mark_as_stepped",
+    "mask_of",
+    "scale_in_place",
+    "schema_of",
+    "standard_gamma",
+    "sums_without_selection",
+    "unsaved_buffers",
+    "validates",
+    "value_checks",
+    "version_of",
+]
+
+
+# Recording
+
+
+_HELD = ("_parameters", "_buffers", "_modules")
+_NEEDED: dict[str, tuple[Any, str]] = {
+    "pyro.poutine.runtime._PYRO_STACK": (pyro.poutine.runtime, "_PYRO_STACK"),
+    "pyro.infer.util.torch": (pyro.infer.util, "torch"),
+    "pyro.util.torch_isnan": (pyro.util, "torch_isnan"),
+    "Distribution._validate_sample": (Distribution, "_validate_sample"),
+    "OpOverload._schema": (torch.ops.aten.add.Tensor, "_schema"),
+    "Tensor._backward_hooks": (Tensor, "_backward_hooks"),
+    **{f"Module.{name}": (nn.Module(), name) for name in _HELD},
+}
+
+
+def check_recording() -> None:
+    """Checks that the private names are there without which recording would be wrong.
+
+    Raises:
+        NotImplementedError: If some are not: then nothing can be recorded.
+    """
+    missing = [name for name, (owner, attribute) in _NEEDED.items() if not hasattr(owner, attribute)]
+    if missing:
+        versions = f"torch {torch.__version__} and Pyro {pyro.__version__}"
+        raise NotImplementedError(f"{versions} do not have {', '.join(missing)}")
+
+
+def handlers_are_active() -> bool:
+    """Whether effect handlers of Pyro are around the caller, which a replayed step would not see.
+
+    ``_PYRO_STACK`` has them (Pyro 1.9.1 to 1.9.2). Without it: True, so that nothing is recorded.
+    """
+    stack = getattr(pyro.poutine.runtime, "_PYRO_STACK", None)
+    return stack is None or len(stack) > 0
+
+
+def has_gradient_hooks(tensor: Tensor) -> bool:
+    """Whether somebody wants to be told of the gradient of a tensor, which a replayed step would not do.
+
+    ``Tensor._backward_hooks`` has them (torch 2.5 to 2.14). Without it: True, so that nothing is recorded.
+    """
+    return bool(getattr(tensor, "_backward_hooks", True))
+
+
+def held_by(module: nn.Module) -> list[dict[str, Any]]:
+    """The parameters, buffers and submodules of a module by name: the dictionaries that change when the module does.
+
+    ``_parameters``, ``_buffers`` and ``_modules`` of ``nn.Module`` (torch 2.5 to 2.14). Without them: copies by the
+    public methods, which do not change; :func:`check_recording` fails then, since a recorded step would not notice a
+    change.
+    """
+    if all(hasattr(module, name) for name in _HELD):
+        return [getattr(module, name) for name in _HELD]
+    parameters, buffers = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
+    return [dict(parameters), dict(buffers), dict(module.named_children())]
+
+
+def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:
+    """``torch.fx.experimental.proxy_tensor.make_fx`` runs a function, and returns its operations (torch 2.5 to 2.14).
+
+    Raises:
+        Exception: If it is gone: then nothing can be recorded.
+    """
+    from torch.fx.experimental import proxy_tensor  # imports take a second
+
+    return proxy_tensor.make_fx(function)
+
+
+def schema_of(operation: Any) -> Any | None:
+    """Which arguments an operation of a graph writes to, or shares memory with; None for what is no such operation.
+
+    ``OpOverload._schema`` knows (torch 2.5 to 2.14). Without it: :func:`check_recording` fails.
+    """
+    return operation._schema if isinstance(operation, type(torch.ops.aten.add.Tensor)) else None
+
+
+def value_checks() -> list[tuple[Any, str]]:
+    """Owner and name of the functions by which Pyro and torch look at values to warn or to raise.
+
+    They are disabled while something is recorded. ``pyro.util.torch_isnan`` (Pyro 1.9.1 to 1.9.2) and
+    ``Distribution._validate_sample`` (torch 2.5 to 2.14). Without one: :func:`check_recording` fails.
+    """
+    return [(pyro.util, "torch_isnan"), (Distribution, "_validate_sample")]
+
+
+def sums_without_selection() -> list[tuple[Any, str, Any]]:
+    """Owner, name and temporary value of what lets the expectations of ``TraceEnum_ELBO`` be recorded.
+
+    Pyro selects the terms of positive probability, unless all are positive. If it is traced, which it asks
+    ``torch._C._get_tracing_state`` (Pyro 1.9.1 to 1.9.2), it always selects. While recording it is told so, and zeros
+    replace the terms that are not selected. In a sum of products they have the same effect, and the number of terms
+    does not depend on their values. If Pyro no longer asks, such a loss cannot be recorded, and its steps run as in
+    Pyro.
+    """
+    return [(pyro.infer.util, "torch", _TorchThatTraces()), (Tensor, "masked_select", _with_zeros)]
+
+
+def _with_zeros(terms: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, terms, torch.zeros_like(terms)).reshape(-1)
+
+
+class _TorchThatTraces:
+    _C = SimpleNamespace(_get_tracing_state=lambda: True)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(torch, name)
+
+
+# Speed
+
+
+def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
+    """Machine code for a graph, which draws random numbers from torch's generators.
+
+    By ``torch._inductor.compile`` (torch 2.5 to 2.14).
+
+    Raises:
+        Exception: If it cannot be compiled, or the function is gone: then the graph is replayed as it is.
+    """
+    from torch import _inductor  # imports take a second
+
+    return _inductor.compile(graph, list(inputs), options={"fallback_random": True})
+
+
+def has_bfloat16() -> bool:
+    """Whether the CPU has instructions for products in bfloat16.
+
+    ``torch.ops.mkldnn._is_mkldnn_bf16_supported`` knows (torch 2.5 to 2.14). Without it: False, so that float32 is
+    used, with a warning.
+    """
+    try:
+        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    except AttributeError:
+        return False
+
+
+def has_step_hooks(optimizer: Optimizer) -> bool:
+    """Whether an optimizer calls functions around its steps, which an update by one kernel would not.
+
+    ``_optimizer_step_pre_hooks`` and ``_optimizer_step_post_hooks`` have them (torch 2.5 to 2.14). Without these: True,
+    so that the optimizer steps by itself.
+    """
+    names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
+    return any(bool(getattr(optimizer, name, True)) for name in names)
+
+
+def mark_as_stepped(optimizer: Any) -> None:
+    """Keeps schedulers from warning that the optimizer never stepped, where it stepped by one kernel, or was loaded.
+
+    They look at ``_opt_called`` (torch 2.5 to 2.14). If they no longer do, they may warn without need.
+    """
+    optimizer._opt_called = True
+
+
+def scale_in_place(tensors: list[Tensor], factor: float) -> None:
+    """Multiplies all tensors by a number, by one kernel.
+
+    By ``torch._foreach_mul_`` (torch 2.5 to 2.14). Without it: one after the other.
+    """
+    if hasattr(torch, "_foreach_mul_"):
+        torch._foreach_mul_(tensors, factor)
+    else:
+        for tensor in tensors:
+            tensor.mul_(factor)
+
+
+# Looking at operations, modules and distributions
+
+
+class _FunctionMode(TorchFunctionMode):
+    """Sees functions of torch as they are called, rather than the operations that they consist of."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        mode: Any = self
+        return mode.__torch_dispatch__(func, types, args, kwargs)
+
+
+# Lets a subclass see every operation, by __torch_dispatch__ (torch 2.5 to 2.14). Without it: calls of functions.
+try:
+    from torch.utils._python_dispatch import TorchDispatchMode
+except ImportError:
+    TorchDispatchMode = _FunctionMode  # type: ignore[assignment,misc]  # a stand-in with the same protocol
+
+
+def version_of(tensor: Tensor) -> int:
+    """How often a tensor was written to, as ``_version`` counts (torch 2.5 to 2.14).
+
+    Without it: 0; callers compare the values too.
+    """
+    return getattr(tensor, "_version", 0)
+
+
+def standard_gamma(concentration: Tensor) -> Tensor:
+    """Draws from gamma distributions of rate 1.
+
+    By ``torch._standard_gamma`` (torch 2.5 to 2.14). Without it: by ``torch.distributions.Gamma``.
+    """
+    if hasattr(torch, "_standard_gamma"):
+        return torch._standard_gamma(concentration)
+    return torch.distributions.Gamma(concentration, 1.0, validate_args=False).sample()
+
+
+def mask_of(distribution: Any) -> Any:
+    """The mask of a ``MaskedDistribution``, a tensor or a flag: ``_mask`` (Pyro 1.9.1 to 1.9.2).
+
+    Without it: where the log-density of a draw is not 0. (It is also 0 for a value that has probability 1.)
+    """
+    if hasattr(distribution, "_mask"):
+        return distribution._mask
+    with torch.random.fork_rng():
+        return distribution.log_prob(distribution.sample()) != 0
+
+
+def inverse_of(transform: Any) -> Any | None:
+    """The transform that this one is the inverse of; None if it is no inverse.
+
+    ``_inv`` of an ``_InverseTransform`` (torch 2.5 to 2.14). Without the class: None.
+    """
+    kind = getattr(transforms, "_InverseTransform", None)
+    return transform._inv if kind is not None and isinstance(transform, kind) else None
+
+
+def validates(distribution: Any) -> bool:
+    """Whether a distribution, or a class of them, checks its arguments and values.
+
+    ``_validate_args`` says so (torch 2.5 to 2.14). Without it: True.
+    """
+    return getattr(distribution, "_validate_args", True)
+
+
+def unsaved_buffers(module: nn.Module) -> set[str]:
+    """The names of the buffers of a module that are not saved with it.
+
+    ``_non_persistent_buffers_set`` (torch 2.5 to 2.14). Without it: those that are not in its ``state_dict``.
+    """
+    try:
+        return module._non_persistent_buffers_set
+    except AttributeError:
+        return {name for name, _ in module.named_buffers(recurse=False)} - module.state_dict().keys()
+
+
+def constraint_of(name: str) -> Any:
+    """The constraint of a parameter in Pyro's store.
+
+    The store has them as ``_constraints`` (Pyro 1.9.1 to 1.9.2). Without it: from the store's state, which drops what
+    the parameters know of their unconstrained values.
+    """
+    store = pyro.get_param_store()
+    constraints = getattr(store, "_constraints", None)
+    return (store.get_state()["constraints"] if constraints is None else constraints)[name]
