@@ -38,6 +38,14 @@ def _same_start():
 
 
 @pytest.fixture
+def float64():
+    """The default dtype of one test."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def vae() -> VAE:
     return small_vae()
 
