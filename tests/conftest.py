@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 
 from pyro_vae import VAE, likelihoods, nn, posteriors, priors
+from pyro_vae.infer.recording import compiled as compiled_module
 
 # The machines that run this are shared and noisy: no test may depend on the time it takes.
 settings.register_profile("untimed", deadline=None)
@@ -64,13 +65,35 @@ def small_vae(latent: int = LATENT) -> VAE:
 
 
 @pytest.fixture
+def by_inductor(monkeypatch) -> list:
+    """The functions that Inductor has made for :func:`compiled` in this test.
+
+    If Inductor fails, ``compiled`` replays the recorded graph without a warning, and gives the same numbers.
+    """
+    made, inductor = [], compiled_module.inductor
+
+    def watched(graph, *inputs):
+        made.append(inductor(graph, *inputs))
+        return made[-1]
+
+    monkeypatch.setattr(compiled_module, "inductor", watched)
+    return made
+
+
+@pytest.fixture
 def run_example(monkeypatch):
-    """Runs an example as a script, but in this process. Returns what it has defined."""
+    """Runs an example as a script, but in this process, and with other constants than its own if any are given."""
     dtype = torch.get_default_dtype()
 
-    def run(name: str, *arguments: object) -> dict:
+    def run(name: str, *arguments: object, **constants: object) -> None:
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        if not constants:
+            runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+            return
+        main = runpy.run_path(str(EXAMPLES / name))["main"]
+        assert main.__globals__.keys() >= constants.keys()
+        main.__globals__.update(constants)
+        main()
 
     yield run
     torch.set_default_dtype(dtype)

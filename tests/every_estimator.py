@@ -63,6 +63,17 @@ NUMBERS = {
 }
 
 
+BAD_INPUTS = [  # for images of shape [n, 1, 4, 4] and a Bernoulli likelihood: the data, options, and the error
+    (lambda x: x, {"chunk_size": 0}, ValueError, "chunk_size is 0"),
+    (lambda x: x[:0], {}, ValueError, "at least one datapoint"),
+    (lambda x: x.tolist(), {}, TypeError, "x has batches of"),
+    (lambda x: x.double(), {}, TypeError, "x has dtype torch.float64"),
+    (lambda x: x[:, :, :3], {}, ValueError, r"expected \[n, 1, 4, 4\]"),
+    (lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), {}, ValueError, r"x\[5, 0, 0, 0\] = nan"),
+    (lambda x: x + 0.5, {}, ValueError, "outside the support"),
+]
+
+
 def call(name: str, **changes: object) -> object:
     """Calls the function of that name, with some arguments changed."""
     state = torch.get_rng_state()
