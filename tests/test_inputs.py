@@ -75,8 +75,8 @@ def test_log_p_of_x_given_the_others(name):
     # An error is the half-width of a 95% interval: three of them are exceeded by none.
     assert ((result.log_prob - exact(*data)).abs() <= 3 * result.error).all()
     assert result.error.median() < 0.4
-    posterior = result.to_arviz(16) if result.draw is not None else None
-    assert posterior is None or posterior["posterior"]["z"].shape == (4, 4, N, 2)
+    if name != "annealed":  # whose chains are not kept
+        assert result.to_arviz(16)["posterior"]["z"].shape == (4, 4, N, 2)
 
 
 def test_compiled_and_recorded(by_inductor):
