@@ -42,12 +42,12 @@ OPTIONS = {  # with at least three blocks
     "importance": {"num_samples": 30, "chunk_size": 300},
     "annealed": PATH,
     "sandwich": PATH,
-    "inference_gap": {"num_samples": 10, "num_steps": 2, "num_particles": 2, "max_rounds": 2, "chunk_size": 20},
+    "inference_gap": {"num_samples": 10, "num_steps": 2, "num_particles": 30, "max_rounds": 2, "chunk_size": 510},
     "calibrate": {"num_draws": 9, "chunk_size": 90},
-    "impute": {"num_samples": 30, "chunk_size": 300},
+    "impute": {"num_samples": 30, "chunk_size": 510},
     "decompose_elbo": {"num_particles": 4, "num_marginal": 20, "chunk_size": 40},
     "check_elbo": {"num_particles": 4, "chunk_size": 40},
-    "to_arviz": {"num_draws": 16, "chunk_size": 160},
+    "to_arviz": {"num_draws": 16, "chunk_size": 272},
 }
 NUMBERS = {
     "estimate": lambda result: result.log_prob,
