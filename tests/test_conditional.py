@@ -170,6 +170,7 @@ def test_bad_conditions(conditional, y, error, match):
     ("y", "error", "match"),
     [
         (torch.tensor([0, 1, 2, 3, 0]), ValueError, "labels from 0 to 3; expected 0 to 2"),
+        (torch.tensor([0, 1, -1, 2, 0]), ValueError, "labels from -1 to 2; expected 0 to 2"),
         (torch.tensor([0, 1]), ValueError, r"y has shape \[2\]; expected \[5\]"),
         (torch.zeros(5), TypeError, "expected a tensor of int64"),
     ],
