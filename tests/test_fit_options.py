@@ -16,7 +16,8 @@ from rich.live import Live
 from torch.optim import lr_scheduler
 
 from pyro_vae import SVI, VAE, CheckpointError, fit, likelihoods, load, nn, posteriors, priors
-from pyro_vae.training import progress_bar
+from pyro_vae.infer import recorded_step
+from pyro_vae.training import progress_bar, steps
 
 PIXELS, LATENT = 4, 2
 QUIET = {"progress": False, "seed": 1}
@@ -297,3 +298,12 @@ def test_an_epoch_that_is_as_good_as_the_best_is_not_better():
     run = fit((model, guide), x, x, epochs=9, batch_size=20, lr=1e-30, patience=2, compile=False, **QUIET)
     assert len({row["valid_loss"] for row in run.history}) == 1
     assert (run.progress.best_epoch, len(run.history)) == (1, 3)
+
+
+@pytest.mark.parametrize(("seconds", "pays"), [(1e9, False), (0.0, True)])
+def test_auto_compiles_where_the_steps_ahead_pay_for_it(monkeypatch, seconds, pays):
+    compiled = []
+    monkeypatch.setattr(recorded_step, "inductor", lambda graph, *_: compiled.append(graph) or graph)
+    monkeypatch.setattr(steps, "_SECONDS_TO_COMPILE", seconds)
+    fit(new_vae(), new_data(), epochs=2, batch_size=10, **QUIET)
+    assert len(compiled) == pays

@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import rich.progress
 import torch
 from conftest import EVENT, small_vae
 from hypothesis import HealthCheck, given, settings
@@ -331,3 +332,23 @@ def test_the_bar_shows_in_a_terminal(monkeypatch, capfd):
     for _ in shown(True, [X, X], "log p(x)"):
         time.sleep(0.15)
     assert "log p(x)" in capfd.readouterr().err
+
+
+def test_the_bar_counts_datapoints(monkeypatch):
+    """Of blocks of data; of numbers, such as steps, each counts once."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for items, sizes in (([X[:3], X[:5]], [3, 5]), (range(2), [1, 1])):
+        counts = []
+
+        class Bar(rich.progress.Progress):
+            def add_task(self, *args, counts=counts, **options):
+                counts.append(options["total"])
+                return super().add_task(*args, **options)
+
+            def update(self, *args, counts=counts, **options):
+                counts.append(options["completed"])
+                super().update(*args, **options)
+
+        monkeypatch.setattr(rich.progress, "Progress", Bar)
+        assert len(list(shown(True, items, "log p(x)"))) == 2
+        assert counts == [sum(sizes), sizes[0], sum(sizes)]
