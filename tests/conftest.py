@@ -13,6 +13,7 @@ import torch
 from hypothesis import settings
 
 from pyro_vae import VAE, likelihoods, nn, posteriors, priors
+from pyro_vae.infer.recording import compiled as compiled_module
 
 # The machines that run this are shared and noisy: no test may depend on the time it takes.
 settings.register_profile("untimed", deadline=None)
@@ -38,6 +39,14 @@ def _same_start():
 
 
 @pytest.fixture
+def float64():
+    """The default dtype of one test."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
 def vae() -> VAE:
     return small_vae()
 
@@ -56,13 +65,36 @@ def small_vae(latent: int = LATENT) -> VAE:
 
 
 @pytest.fixture
-def run_example(monkeypatch):
-    """Runs an example as a script, but in this process. Returns what it has defined."""
+def by_inductor(monkeypatch) -> list:
+    """The functions that Inductor has made for :func:`compiled` in this test.
+
+    If Inductor fails, ``compiled`` replays the recorded graph without a warning, and gives the same numbers.
+    """
+    made, inductor = [], compiled_module.inductor
+
+    def watched(graph, *inputs):
+        made.append(inductor(graph, *inputs))
+        return made[-1]
+
+    monkeypatch.setattr(compiled_module, "inductor", watched)
+    return made
+
+
+@pytest.fixture
+def run_example(monkeypatch, tmp_path_factory):
+    """Runs an example as a script, but in this process; ``smaller`` are texts of it to replace, for less work."""
     dtype = torch.get_default_dtype()
 
-    def run(name: str, *arguments: object) -> dict:
+    def run(name: str, *arguments: object, smaller: dict[str, str] | None = None) -> None:
+        path = EXAMPLES / name
+        if smaller:
+            source, path = path.read_text(), tmp_path_factory.mktemp("smaller") / name
+            for text, other in smaller.items():
+                assert source.count(text) == 1
+                source = source.replace(text, other)
+            path.write_text(source)
         monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-        return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        runpy.run_path(str(path), run_name="__main__")
 
     yield run
     torch.set_default_dtype(dtype)

@@ -42,12 +42,12 @@ OPTIONS = {  # with at least three blocks
     "importance": {"num_samples": 30, "chunk_size": 300},
     "annealed": PATH,
     "sandwich": PATH,
-    "inference_gap": {"num_samples": 10, "num_steps": 2, "num_particles": 2, "max_rounds": 2, "chunk_size": 20},
+    "inference_gap": {"num_samples": 10, "num_steps": 2, "num_particles": 30, "max_rounds": 2, "chunk_size": 510},
     "calibrate": {"num_draws": 9, "chunk_size": 90},
-    "impute": {"num_samples": 30, "chunk_size": 300},
+    "impute": {"num_samples": 30, "chunk_size": 510},
     "decompose_elbo": {"num_particles": 4, "num_marginal": 20, "chunk_size": 40},
     "check_elbo": {"num_particles": 4, "chunk_size": 40},
-    "to_arviz": {"num_draws": 16, "chunk_size": 160},
+    "to_arviz": {"num_draws": 16, "chunk_size": 272},
 }
 NUMBERS = {
     "estimate": lambda result: result.log_prob,
@@ -61,6 +61,17 @@ NUMBERS = {
     "check_elbo": lambda result: torch.tensor(list(result.estimates.values())),
     "to_arviz": lambda result: torch.tensor(result.posterior["z"].values).movedim(2, 0),
 }
+
+
+BAD_INPUTS = [  # for images of shape [n, 1, 4, 4] and a Bernoulli likelihood: the data, options, and the error
+    (lambda x: x, {"chunk_size": 0}, ValueError, "chunk_size is 0"),
+    (lambda x: x[:0], {}, ValueError, "at least one datapoint"),
+    (lambda x: x.tolist(), {}, TypeError, "x has batches of"),
+    (lambda x: x.double(), {}, TypeError, "x has dtype torch.float64"),
+    (lambda x: x[:, :, :3], {}, ValueError, r"expected \[n, 1, 4, 4\]"),
+    (lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), {}, ValueError, r"x\[5, 0, 0, 0\] = nan"),
+    (lambda x: x + 0.5, {}, ValueError, "outside the support"),
+]
 
 
 def call(name: str, **changes: object) -> object:

@@ -386,3 +386,20 @@ def test_a_shift_that_is_another_latent_is_refused():
     torch.manual_seed(0)
     with pytest.raises(ValueError, match="latent site 'z' has a support that depends on other latents"):
         evidence.annealed(model, guide, torch.zeros(20), progress=iter)
+
+
+@pytest.mark.parametrize("lower", [-torch.inf, -1.0])
+@pytest.mark.parametrize("upper", [torch.inf, 2.0])
+def test_intervals_with_and_without_ends(lower, upper):
+    """The map stays inside and can be undone, and its log-determinant is the log of its derivative."""
+
+    class Between(dist.Normal):
+        support = dist.constraints.interval(of(lower), of(upper))
+
+    between = bijection(Between(of(0.0), ONE))
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
+    y = between(x)
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert ((lower < y) & (y < upper)).all()
+    torch.testing.assert_close(between.inv(y), x)
+    torch.testing.assert_close(between.log_abs_det_jacobian(x, y), slope.log())

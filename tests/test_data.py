@@ -81,6 +81,11 @@ def test_fixed_binarization_is_fixed_by_its_seed_alone():
     assert ((first - x).mean().abs() < 5 * 0.5 / 5000**0.5).item()
 
 
+def test_black_pixels_stay_black_whatever_is_drawn(monkeypatch):
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)  # the least that it draws
+    assert data.binarize.dynamic(torch.tensor([0.0, 1e-7, 1.0])).tolist() == [0, 1, 1]
+
+
 def test_threshold():
     x = torch.tensor([0.0, 0.5, 0.500001, 1.0])
     assert data.binarize.threshold(x).tolist() == [0, 0, 1, 1]

@@ -123,7 +123,7 @@ def test_few_datapoints(make, n):
     if result.settled.all():
         assert result.mean_error <= 0.15
         assert abs(result.mean - exact.mean()) <= 3 * result.mean_error + ROUNDING
-    assert f"datapoints {n}" in " ".join(result._repr_html_().replace("<", " ").replace(">", " ").split()) or n
+    assert f"<th>datapoints</th><td>{n}, {int(result.settled.sum())} with" in result._repr_html_()
 
 
 @pytest.mark.parametrize("make", [known.linear_gaussian, known.dirichlet_multinomial, known.discrete])
@@ -598,20 +598,3 @@ def test_weights_that_cannot_be_used(value, message):
     x[200] = 9
     with pytest.raises(ValueError, match=message):
         estimate(model, guide, x, max_temperatures=4)
-
-
-@pytest.mark.parametrize(
-    ("change", "options", "error", "message"),
-    [
-        (lambda x: x, {"chunk_size": 0}, ValueError, "chunk_size is 0"),
-        (lambda x: x[:0], {}, ValueError, "at least one datapoint"),
-        (lambda x: x.tolist(), {}, TypeError, "x has batches of"),
-        (lambda x: x.double(), {}, TypeError, "x has dtype torch.float64"),
-        (lambda x: x[:, :, :3], {}, ValueError, r"expected \[n, 1, 4, 4\]"),
-        (lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), {}, ValueError, r"x\[5, 0, 0, 0\] = nan"),
-        (lambda x: x + 0.5, {}, ValueError, "outside the support"),
-    ],
-)
-def test_bad_input_is_named_even_with_validation_off(vae, x, change, options, error, message):
-    with pyro.validation_enabled(False), pytest.raises(error, match=message):
-        estimate(vae.model, vae.guide, change(x), **options)

@@ -10,13 +10,15 @@ import pyro
 import pytest
 import rich.progress
 import torch
+from pyro import distributions as dist
 from pyro.infer import Trace_ELBO
 from rich.console import Console
 from rich.live import Live
 from torch.optim import lr_scheduler
 
 from pyro_vae import SVI, VAE, CheckpointError, fit, likelihoods, load, nn, posteriors, priors
-from pyro_vae.training import progress_bar
+from pyro_vae.infer import recorded_step
+from pyro_vae.training import progress_bar, steps
 
 PIXELS, LATENT = 4, 2
 QUIET = {"progress": False, "seed": 1}
@@ -312,3 +314,28 @@ def test_a_run_from_before_there_was_drop_last_goes_on(tmp_path):
     assert len(run.history) == 2
     with pytest.raises(CheckpointError, match="drop_last"):
         fit(new_vae(), new_data(), epochs=3, out=tmp_path, resume=True, drop_last=True, **QUIET)
+
+
+def test_an_epoch_that_is_as_good_as_the_best_is_not_better():
+    """Programs without noise, whose parameter hardly moves: every epoch has the same loss."""
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.param("loc", torch.tensor(1.0)), 1.0), obs=x)
+
+    def guide(x):
+        pass
+
+    x = torch.randn(20)
+    run = fit((model, guide), x, x, epochs=9, batch_size=20, lr=1e-30, patience=2, compile=False, **QUIET)
+    assert len({row["valid_loss"] for row in run.history}) == 1
+    assert (run.progress.best_epoch, len(run.history)) == (1, 3)
+
+
+@pytest.mark.parametrize(("seconds", "pays"), [(1e9, False), (0.0, True)])
+def test_auto_compiles_where_the_steps_ahead_pay_for_it(monkeypatch, seconds, pays):
+    compiled = []
+    monkeypatch.setattr(recorded_step, "inductor", lambda graph, *_: compiled.append(graph) or graph)
+    monkeypatch.setattr(steps, "_SECONDS_TO_COMPILE", seconds)
+    fit(new_vae(), new_data(), epochs=2, batch_size=10, **QUIET)
+    assert len(compiled) == pays

@@ -11,6 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 
 from pyro_vae import evidence
+from pyro_vae.evidence.estimators import estimation
 from pyro_vae.evidence.estimators.given import averaged
 
 N, SIZE, SCALE = 12, 3, 0.6
@@ -225,10 +226,11 @@ def test_draws_that_cannot_be(given, error, message, x):
         evidence.estimate(model, guide, x, given=given)
 
 
-def test_a_run_goes_on_only_with_the_same_draws(x, tmp_path):
+def test_a_run_goes_on_only_with_the_same_draws(x, tmp_path, monkeypatch):
+    monkeypatch.setitem(estimation.ROWS, "cpu", 8)  # for two blocks
     file, weight = tmp_path / "run", draws(2)
     torch.manual_seed(4)
-    expected = evidence.estimate(model, guide, x, given={"weight": weight}, chunk_size=8)
+    expected = evidence.estimate(model, guide, x, given={"weight": weight})
     torch.manual_seed(4)
 
     def stop(blocks):
@@ -236,14 +238,14 @@ def test_a_run_goes_on_only_with_the_same_draws(x, tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(evidence.Interrupted, match=f"8 of {N} datapoints were done and are kept") as caught:
-        evidence.estimate(model, guide, x, given={"weight": weight}, chunk_size=8, keep=file, progress=stop)
+        evidence.estimate(model, guide, x, given={"weight": weight}, keep=file, progress=stop)
     assert torch.equal(caught.value.result.log_prob, expected.log_prob[:8])
     for other in ({"weight": weight + 0.01}, {"weight": weight[:1]}):
         with pytest.raises(ValueError, match="run is of another run"):
-            evidence.estimate(model, guide, x, given=other, chunk_size=8, keep=file)
+            evidence.estimate(model, guide, x, given=other, keep=file)
     one = [fixed(program, weight=weight[0]) for program in (model, guide)]
     with pytest.raises(ValueError, match="run is of another run: draws given is 2 there and None here"):
-        evidence.estimate(*one, x, chunk_size=8, keep=file)
-    result = evidence.estimate(model, guide, x, given={"weight": weight}, chunk_size=8, keep=file)
+        evidence.estimate(*one, x, keep=file)
+    result = evidence.estimate(model, guide, x, given={"weight": weight}, keep=file)
     assert torch.equal(result.log_prob, expected.log_prob)
     assert torch.equal(result.error, expected.error)

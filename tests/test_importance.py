@@ -237,19 +237,6 @@ def test_weights_that_cannot_be_used(value, message):
         evidence.importance(model, guide, x, num_samples=3)
 
 
-@pytest.mark.parametrize(
-    ("change", "options", "error", "message"),
-    [
-        (lambda x: x, {"num_samples": 0}, ValueError, "num_samples is 0"),
-        (lambda x: x, {"chunk_size": 0}, ValueError, "chunk_size is 0"),
-        (lambda x: x[:0], {}, ValueError, "at least one datapoint"),
-        (lambda x: x.tolist(), {}, TypeError, "x has batches of"),
-        (lambda x: x.double(), {}, TypeError, "x has dtype torch.float64"),
-        (lambda x: x[:, :, :3], {}, ValueError, r"expected \[n, 1, 4, 4\]"),
-        (lambda x: x.index_fill(0, torch.tensor([5]), torch.nan), {}, ValueError, r"x\[5, 0, 0, 0\] = nan"),
-        (lambda x: x + 0.5, {}, ValueError, "outside the support"),
-    ],
-)
-def test_bad_input_is_named_even_with_validation_off(vae, x, change, options, error, message):
-    with pyro.validation_enabled(False), pytest.raises(error, match=message):
-        evidence.importance(vae.model, vae.guide, change(x), **options)
+def test_a_number_of_samples_that_is_not_positive_is_named(vae, x):
+    with pyro.validation_enabled(False), pytest.raises(ValueError, match="num_samples is 0"):
+        evidence.importance(vae.model, vae.guide, x, num_samples=0)

@@ -276,3 +276,10 @@ def test_impossible_data_are_not_filled_in():
     x[1, 0] = 2.0
     with pyro.validation_enabled(False), pytest.raises(ValueError, match=r"datapoint 1 has weight zero|outside"):
         evidence.impute(vae.model, vae.guide, x, num_samples=5)
+
+
+def test_gaps_are_filled_with_the_value_that_is_asked_for():
+    x = torch.tensor([[1.0, torch.nan], [torch.nan, 2.0]])
+    for value in (0.0, 0.5):
+        filled = nn.FillMissing(torch_nn.Identity(), value)(x)
+        assert filled.tolist() == [[1.0, value], [value, 2.0]]

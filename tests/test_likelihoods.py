@@ -414,3 +414,11 @@ def test_initial_values_that_are_not_above_the_floor(initial):
 def test_number_oflevels(levels):
     with pytest.raises(ValueError, match="levels is"):
         likelihoods.DiscretizedLogistic(torch_nn.Identity(), levels)
+
+
+@pytest.mark.parametrize("levels", [2, 256])
+def test_the_least_scale_is_a_tenth_of_a_level(levels):
+    network = torch_nn.Sequential(torch_nn.Linear(2, 6), torch_nn.Unflatten(-1, (3, 2)))
+    torch_nn.init.constant_(network[0].bias, -1000.0)
+    scale = likelihoods.DiscretizedLogistic(network, levels)(torch.zeros(5, 2)).base_dist.scale
+    assert_close(scale, torch.full((5, 3), 0.1 / (levels - 1)))

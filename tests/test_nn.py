@@ -182,6 +182,16 @@ def test_deep_networks_begin_with_open_eyes():
     assert 0.02 < pictures.std(0).mean() < 2  # 0.00005
     gated = nn.gated_mlp(100, [100] * 5, 3)[:-1](torch.randn(64, 100))
     assert 0.5 < gated.std() < 4  # 0.03
+    hidden = nn.mlp(100, [100] * 5, 3, torch.nn.ReLU)[:-1](torch.randn(64, 100))
+    assert 0.2 < hidden.std(0).mean() < 2  # 0.02
+
+
+@torch.no_grad()
+def test_gates_begin_on_the_scale_of_what_comes_in():
+    """Standard normal, for standard normal inputs; their values twice that. 300 units: 5% is 20 standard errors."""
+    values, gates = nn.gated_mlp(300, [300], 1)[0](torch.randn(1000, 300)).chunk(2, -1)
+    assert gates.std().item() == pytest.approx(1, rel=0.05)
+    assert values.std().item() == pytest.approx(2, rel=0.05)
 
 
 @torch.no_grad()

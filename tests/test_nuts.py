@@ -40,7 +40,7 @@ def linear_gaussian():
             loc = q.loc + SHIFT[:, None] * q.variance.sqrt()
             pyro.sample("z", dist.MultivariateNormal(loc, scale_tril=WIDEN[:, None, None] * q.scale_tril))
 
-    return compare_with_nuts(vae.model, guide, x, num_samples=400, warmup_steps=150), exact
+    return compare_with_nuts(vae.model, guide, x, num_samples=400, warmup_steps=80), exact
 
 
 def two_sites(x):
@@ -91,7 +91,7 @@ def test_what_is_wrong_with_the_guide_is_found(linear_gaussian):
 
 def test_constrained_latents_plates_and_scales():
     """Exact guides of two sites in different plates agree with NUTS; scales are no part of the posterior."""
-    result = compare_with_nuts(two_sites, two_sites_guide, TWO_SITES_X, num_samples=300, warmup_steps=150)
+    result = compare_with_nuts(two_sites, two_sites_guide, TWO_SITES_X, num_samples=300, warmup_steps=80)
     assert {name: list(shift.shape) for name, shift in result.shift.items()} == {"rate": [2, 1], "v": [2, 2]}
     assert result.passed
     assert result.summary().startswith("q(z | x) agrees with NUTS")

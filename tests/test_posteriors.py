@@ -402,6 +402,8 @@ def test_divergence_is_zero_only_between_equals(kind):
 def test_no_divergence_is_made_up_for_other_priors(kind):
     with pytest.raises(NotImplementedError):
         kl_divergence(correlated(kind), dist.Laplace(torch.zeros(LATENT), 1.0).to_event(1))
+    with pytest.raises(NotImplementedError):  # one event of all rows
+        kl_divergence(correlated(kind), dist.Normal(torch.zeros(6, LATENT), 1.0).to_event(2))
 
 
 @pytest.mark.parametrize(

@@ -259,3 +259,11 @@ def test_bad_pseudo_inputs_are_refused():
             priors.VampPrior(posterior(), torch.zeros(shape))
     with pytest.raises(ValueError, match="mixture have batch shape"):
         priors.VampPrior(posterior(), torch.zeros(2, 2, 3))()
+
+
+def test_pseudo_inputs_are_a_copy_of_the_data():
+    data = torch.zeros(2, 3)
+    prior = priors.VampPrior(posterior(), data)
+    with torch.no_grad():
+        prior.pseudo_inputs.add_(1.0)
+    assert (data == 0).all()

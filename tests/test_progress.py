@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import rich.progress
 import torch
 from conftest import EVENT, small_vae
 from hypothesis import HealthCheck, given, settings
@@ -25,7 +26,7 @@ from pyro_vae.system import files
 from pyro_vae.system.files import from_bytes, to_bytes
 from pyro_vae.system.progress import shown
 
-X = torch.rand(40, *EVENT, generator=torch.Generator().manual_seed(1)).bernoulli()
+X = torch.rand(40, *EVENT, generator=torch.Generator().manual_seed(1)).round()
 
 
 def estimate(vae, **options):
@@ -206,38 +207,36 @@ def test_a_file_that_cannot_be_written_is_found_out_at_once(vae, tmp_path):
 
 
 SCRIPT = """
-    import signal, sys, time, torch
+    import signal, sys, torch
     sys.path.insert(0, {tests!r})
-    torch.manual_seed(0)
-    from conftest import small_vae
-    from test_progress import X
+    from test_progress import X, small_vae_of_seed
     from pyro_vae import evidence
     from pyro_vae.evidence.runner import progress
     progress.SECONDS_BETWEEN_SAVES = 0.0
-    vae = small_vae()
-    def slowly(blocks):
+    vae = small_vae_of_seed(0)
+    def four(blocks):
         for i, block in enumerate(blocks):
             print(i, flush=True)
+            if i == 3:
+                sys.stdin.read()  # until it is killed
             yield block
-            time.sleep({pause})
     # Where tests run in the background of a shell it is ignored, and so it would be here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     torch.manual_seed(4)
-    result = evidence.importance(
-        vae.model, vae.guide, X, num_samples=30, chunk_size=60, keep={file!r}, progress=slowly)
-    print(result.log_prob.sum().item())
+    evidence.importance(vae.model, vae.guide, X, num_samples=30, chunk_size=60, keep={file!r}, progress=four)
 """
 
 
-def start(file, pause):
-    code = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent), file=str(file), pause=pause))
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+def start(file):
+    code = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent), file=str(file)))
+    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", code], **pipes, text=True)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
 def test_killed_for_real(vae, tmp_path, signal_number):
     file = tmp_path / "run"
-    victim = start(file, pause=0.2)
+    victim = start(file)
     while victim.stdout.readline().strip() != "3":
         assert victim.poll() is None, victim.stderr.read()
     # Nobody else may use the file until then.
@@ -250,10 +249,14 @@ def test_killed_for_real(vae, tmp_path, signal_number):
     assert victim.returncode != 0
     if signal_number == signal.SIGINT:
         assert "datapoints were done and are kept in" in err
-    second, whole = start(file, pause=0), start(tmp_path / "other", pause=0)
-    outs = [process.communicate(timeout=60)[0].split() for process in (second, whole)]
-    assert outs[0][-1] == outs[1][-1]
-    assert 5 < len(outs[0]) < len(outs[1])  # some blocks were not done again
+    vae, seen = small_vae_of_seed(0), []
+    for path in (file, tmp_path / "other"):
+        torch.manual_seed(4)
+        result = estimate(vae, keep=path, progress=lambda blocks: seen.append(list(blocks)) or blocks)
+        seen[-1].append(result.log_prob.sum().item())
+    (*left, resumed), (*every, whole) = seen
+    assert resumed == whole
+    assert 5 < len(left) < len(every)  # some blocks were not done again
     assert sorted(each.name for each in tmp_path.iterdir()) == ["other", "run"]
 
 
@@ -329,3 +332,23 @@ def test_the_bar_shows_in_a_terminal(monkeypatch, capfd):
     for _ in shown(True, [X, X], "log p(x)"):
         time.sleep(0.15)
     assert "log p(x)" in capfd.readouterr().err
+
+
+def test_the_bar_counts_datapoints(monkeypatch):
+    """Of blocks of data; of numbers, such as steps, each counts once."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    for items, sizes in (([X[:3], X[:5]], [3, 5]), (range(2), [1, 1])):
+        counts = []
+
+        class Bar(rich.progress.Progress):
+            def add_task(self, *args, counts=counts, **options):
+                counts.append(options["total"])
+                return super().add_task(*args, **options)
+
+            def update(self, *args, counts=counts, **options):
+                counts.append(options["completed"])
+                super().update(*args, **options)
+
+        monkeypatch.setattr(rich.progress, "Progress", Bar)
+        assert len(list(shown(True, items, "log p(x)"))) == 2
+        assert counts == [sum(sizes), sizes[0], sum(sizes)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import pyro
 import pytest
 import torch
-from every_estimator import NUMBERS, OPTIONS, N, call, error, new_data, new_vae, numbers
+from every_estimator import BAD_INPUTS, NUMBERS, OPTIONS, N, call, error, new_data, new_vae, numbers
 from pyro import distributions as dist
 
 from pyro_vae import evidence
@@ -178,6 +178,13 @@ def test_whatever_changes_the_result_is_in_the_file(tmp_path, name):
     other = next(each for each in OPTIONS if each != name)
     with pytest.raises(ValueError, match=f"function is '{name}' there and '{other}' here"):
         call(other, keep=file)
+
+
+@pytest.mark.parametrize(("change", "options", "error", "message"), BAD_INPUTS)
+@pytest.mark.parametrize("name", OPTIONS)
+def test_bad_input_is_named_even_with_validation_off(vae, x, name, change, options, error, message):
+    with pyro.validation_enabled(False), pytest.raises(error, match=message):
+        getattr(evidence, name)(vae.model, vae.guide, change(x), **OPTIONS[name] | options)
 
 
 def test_a_tensor_counts_by_its_values(tmp_path):

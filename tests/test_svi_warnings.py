@@ -8,9 +8,9 @@ import pyro
 import pytest
 import torch
 from conftest import small_vae
+from programs_for_svi import Direct, Tutorial
 from pyro import distributions as dist
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO, TraceTailAdaptive_ELBO
-from test_svi import Direct, Tutorial
 from torch import nn as torch_nn
 from torch.testing import assert_close
 

@@ -52,7 +52,7 @@ def test_every_thread_has_an_svi_of_its_own(compile):  # noqa: A002
 
 
 def test_whatever_runs_programs_takes_its_turn():
-    """Each alone gives the same numbers as among others: noise is that of the thread that has its turn."""
+    """None fails, or gives what it would not give alone."""
     vae = small_vae()
     programs = vae.model, vae.guide, X
     torch.manual_seed(0)
@@ -65,6 +65,9 @@ def test_whatever_runs_programs_takes_its_turn():
         lambda: vae.encode(X),
     )
     assert not [each for each in outcomes if isinstance(each, BaseException)], outcomes
+    assert torch.equal(outcomes[-1], vae.encode(X))
+    alone = evidence.importance(*programs, num_samples=1000).mean
+    assert [outcomes[2], outcomes[4]] == pytest.approx([alone, alone], abs=1)
     assert pyro.settings.get("validate_distributions_pyro")
     assert torch.distributions.Distribution._validate_args
 

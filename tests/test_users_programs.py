@@ -174,7 +174,7 @@ def test_calibration_tells_this_guide_from_the_posterior(programs):
 def test_nuts_and_arviz(programs):
     model, guide, x, _, sites = programs
     few = x[:2]
-    comparison = evidence.compare_with_nuts(model, guide, few, num_samples=400, warmup_steps=200)
+    comparison = evidence.compare_with_nuts(model, guide, few, num_samples=400, warmup_steps=80)
     drawn = evidence.to_arviz(model, guide, few, 2000)
     for name, shape in sites.items():
         values = torch.as_tensor(drawn["posterior"][name].values.copy())

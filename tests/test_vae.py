@@ -171,7 +171,7 @@ def test_posterior_predictive(vae, x):
 def test_nuts_finds_the_exact_posterior():
     vae, x = random_instance(seed=5, latent=2, event=3, n=1)
     vae.requires_grad_(False)
-    mcmc = MCMC(NUTS(vae.model), num_samples=800, warmup_steps=200, disable_progbar=True)
+    mcmc = MCMC(NUTS(vae.model), num_samples=400, warmup_steps=100, disable_progbar=True)
     mcmc.run(x)
     z = mcmc.get_samples()["z"][:, 0]
     exact = exact_posterior(vae.likelihood, x)
