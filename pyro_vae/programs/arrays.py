@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import default_collate
 
+from pyro_vae.system.trees import map_leaves
+
 __all__ = ["arrays_as_tensors", "as_tensor", "collate", "native"]
 
 
