@@ -131,7 +131,7 @@ def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> t
         check_count("--limit", limit)
     x, labels = seen.all() if part == "all" else (getattr(seen.splits, part), getattr(seen.splits, f"{part}_labels"))
     x = data.binarized(x[:limit])
-    return x.to(vae._example_x.dtype), None if labels is None else labels[:limit]
+    return x.to(vae.event_dtype), None if labels is None else labels[:limit]
 
 
 def by_flag(options: Any) -> dict[str, Any]:

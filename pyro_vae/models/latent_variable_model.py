@@ -93,6 +93,11 @@ class LatentVariableModel(PyroModule):
         """The shape of one datapoint, ``[*event]``."""
         return self._example_x.shape[1:]
 
+    @property
+    def event_dtype(self) -> torch.dtype:
+        """The dtype of data."""
+        return self._example_x.dtype
+
     @contextmanager
     def _data_plate(self, parts: Sequence[nn.Module], x: Tensor, y: Tensor | None = None) -> Iterator[None]:
         """The plate over datapoints in which a program has its sites. Data are checked, and parameters declared, first.
