@@ -205,7 +205,10 @@ REFUSED = {  # continuous in name, but without a map: what the sentence says
         lambda: dist.ZeroInflatedDistribution(dist.Gamma(ONE, ONE), gate=of(0.2)),
         "single points have mass",
     ),
-    "zuko.Joint": (lambda: zd.Joint(torch_dist.Dirichlet(of(1.0, 1.0)), torch_dist.Gamma(ONE, ONE)), "several sites"),
+    "zuko.Joint": (
+        lambda: zd.Joint(torch_dist.Dirichlet(of(1.0, 1.0)), torch_dist.Gamma(ONE, ONE)),
+        "a site for each of them",
+    ),
 }
 DISCRETE = {
     *(
