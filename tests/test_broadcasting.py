@@ -90,3 +90,10 @@ def test_layers_between_latents_are_refused_too(where):
         ).eval()
     with pytest.raises(ValueError, match=r"z\d.*does not broadcast.*nn\.Broadcast"):
         weights.log_weights(vae.model, vae.guide, torch.rand(8, 6).bernoulli(), 3)
+
+
+def test_a_layer_that_is_right_for_one_number_of_rows_alone_is_found():
+    """At first batch normalization changes nothing, so that 3 rows may be taken for 3 features; 5 rows may not."""
+    decoder = torch_nn.Sequential(torch_nn.Linear(2, 3), torch_nn.BatchNorm1d(3), torch_nn.Linear(3, 6))
+    with pytest.warns(UserWarning, match=r"likelihood\(z\) does not broadcast over a leading dimension"):
+        vae_with(decoder)

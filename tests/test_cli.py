@@ -342,6 +342,14 @@ def test_what_is_not_there_is_set_aside(tmp_path, kind):
         assert torch.equal(splits.test[:, 0], 6.0 * splits.test_labels)
 
 
+def test_what_is_set_aside_leaves_data_to_train_on(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="has 2 datapoints; too few to set a part of them aside"):
+        read_splits(tmp_path / "x.npy")
+    np.save(tmp_path / "x.npy", np.zeros((3, 3)))
+    assert len(read_splits(tmp_path / "x.npy").train) == 1
+
+
 def test_bytes_are_grey_levels_and_matrices_are_images(tmp_path):
     levels = np.arange(200, dtype=np.uint8).reshape(50, 2, 2)
     np.savez(tmp_path / "x.npz", train=levels, valid=levels[:2], test=levels[:3])
