@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
+from torch.utils.data import Subset
 
 from pyro_vae.data import ImageFolder, SparseCounts, Splits, read_frame
 from pyro_vae.data import load as load_by_name
 from pyro_vae.data.frames import FRAMES
-from pyro_vae.data.from_file import as_splits, is_sparse, read_arrays, split
+from pyro_vae.data.from_file import as_splits, is_sparse, read_arrays, split, split_rows
 
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 __all__ = ["Seen", "look"]
 
 ROWS = 2000  # that are looked at, to see what kind of values data have
+MOST_NUMBERS = 2**29  # of images in memory, 2 GiB
+MOST_HELD_OUT = 2000  # images of a larger folder to validate and to test with
 
 
 @dataclass(frozen=True)
@@ -46,8 +50,14 @@ class Seen:
         None  #: All data and labels in the order of the file, where it has one.
     )
 
+    files: Subset[Tensor] | None = (
+        None  #: Training data that are too large for memory; ``splits.train`` is some of them.
+    )
+
     def all(self) -> tuple[Tensor, Tensor | None]:
         """All data and their labels, in the order of the file if they are in one array."""
+        if self.files is not None:
+            raise ValueError("the images of the folder are too many to be taken at once; choose --split test or valid")
         if self.whole is not None:
             return self.whole
         splits = self.splits
@@ -111,10 +121,25 @@ def _images(path: Path, size: tuple[int, ...], crop: bool, skip_broken: bool) ->
         raise ValueError(f"--size is {' '.join(map(str, size))}; expected one number, or height and width")
     chosen = size if len(size) == 2 else size[0] if size else None
     images = ImageFolder(path, chosen, crop=crop, skip_broken=skip_broken)
-    x = images.tensor()
-    seen = replace(_arrays(split(str(path), x, images.labels)), whole=(x, images.labels))
+    if len(images) * prod(images.shape) > MOST_NUMBERS:
+        seen = _large_folder(path, images)
+    else:
+        x = images.tensor()
+        seen = replace(_arrays(split(str(path), x, images.labels)), whole=(x, images.labels))
     classes = f", {len(images.classes)} classes" if images.labels is not None else ""
     return replace(seen, words=seen.words + classes)
+
+
+def _large_folder(path: Path, images: ImageFolder) -> Seen:
+    """Images that are read as they are needed; some of them are in memory, to look at and to evaluate."""
+    train, *held_out = split_rows(str(path), len(images))
+    parts = [train[:ROWS], *(rows[:MOST_HELD_OUT] for rows in held_out)]
+    labels = [None if images.labels is None else images.labels[rows] for rows in parts]
+    splits = Splits(*(images.tensor(rows.tolist()) for rows in parts), *labels)
+    seen = _arrays(splits)
+    total = sum(len(part) for part in parts)
+    words = seen.words.replace(str(total), str(len(images)), 1) + ", read from their files as needed"
+    return replace(seen, words=words, files=Subset(images, train.tolist()))
 
 
 def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Subset
 from tyro.conf import Positional, arg
 
 from pyro_vae import CheckpointError, fit
@@ -33,6 +34,7 @@ from pyro_vae.training.run_folder import versions
 __all__ = ["Train"]
 
 IMAGES = 50  # in a picture
+WORKERS = 2  # processes that read images
 # Options that may change when a run is resumed: they do not affect the steps before.
 FREE = {"out", "resume", "device", "pictures-every", "tensorboard", "devices", "strategy", "save-every", "dry-run"}
 FREE |= {"epochs", "patience", "on-nan", "compile"}  # as in fit
@@ -110,7 +112,7 @@ class Train(Generic[Architecture]):
             write_json(out / COMMAND, {"command": "train", "options": options, **table, "versions": versions()})
         run = fit(
             vae,
-            train,
+            train if seen.files is None else self._loader(seen.files, data.binarize),
             valid,
             transform=binarize.dynamic if data.binarize == "dynamic" else None,
             out=out,
@@ -120,6 +122,24 @@ class Train(Generic[Architecture]):
         )
         if Processes(device).is_first:
             print(f"{describe_row(run)}; in {run.seconds:.1f} s, saved in {str(out)!r}")
+
+    def _loader(self, files: Subset[Tensor], binarized: str | None) -> DataLoader[Tensor]:
+        """Batches of images that are read from their files while others are trained on.
+
+        Raises:
+            ValueError: If the images are to be binarized.
+        """
+        if binarized != "none":
+            raise ValueError(f"--binarize is {binarized}; expected none for a folder that is too large for memory")
+        fitting = self.fitting
+        return DataLoader(
+            files,
+            fitting.batch_size,
+            shuffle=True,
+            drop_last=fitting.drop_last,
+            num_workers=WORKERS,
+            persistent_workers=True,
+        )
 
     def _callbacks(self, images: Tensor, labels: Tensor | None) -> list[Callable[[Run], Any]]:
         """The callbacks that ``fit`` calls after every epoch."""

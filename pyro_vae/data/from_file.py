@@ -15,7 +15,7 @@ from pyro_vae.data import Splits
 from pyro_vae.data.npz import reason
 from pyro_vae.programs.arrays import as_tensor
 
-__all__ = ["as_splits", "is_sparse", "read_arrays", "read_splits", "split"]
+__all__ = ["as_splits", "is_sparse", "read_arrays", "read_splits", "split", "split_rows"]
 
 SPLITS = ("train", "valid", "test")
 LABELS = ("train_labels", "valid_labels", "test_labels")
@@ -125,6 +125,19 @@ def is_sparse(path: Path) -> bool:
         return False
 
 
+def split_rows(name: str, n: int, parts: int = 2) -> list[Tensor]:
+    """The rows of the training data, and a tenth of all rows for each further part, drawn at random but always the same.
+
+    Raises:
+        ValueError: If there are too few rows; the message has the name of the data.
+    """
+    tenth = -(-n // 10)
+    if n <= parts * tenth:
+        raise ValueError(f"train of the data file {name!r} has {n} datapoints, too few to split")
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
+    return list(order.split([n - parts * tenth, *[tenth] * parts]))
+
+
 def split(name: str, x: Tensor, labels: Tensor | None = None) -> Splits:
     """Sets a tenth each of data ``[n, *event]`` aside for validation and test, drawn at random but always the same.
 
@@ -145,12 +158,7 @@ def _split(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
     missing = [name for name in SPLITS if name not in arrays]
     if not missing:
         return arrays
-    n = len(arrays["train"])
-    tenth = -(-n // 10)
-    if n <= len(missing) * tenth:
-        raise ValueError(f"train of the data file {str(path)!r} has {n} datapoints, too few to split")
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(0))
-    kept, *aside = order.split([n - len(missing) * tenth, *[tenth] * len(missing)])
+    kept, *aside = split_rows(str(path), len(arrays["train"]), len(missing))
     rows = dict(zip(("train", *missing), (kept, *aside), strict=True))
     for source in ("train_labels", "train"):
         if source in arrays:
