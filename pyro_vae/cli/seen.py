@@ -46,13 +46,10 @@ class Seen:
     network: str = "mlp"
     standardize: bool = False
     table: Table | None = None
-    whole: tuple[Tensor, Tensor | None] | None = (
-        None  #: All data and labels in the order of the file, where it has one.
-    )
-
-    files: Subset[Tensor] | None = (
-        None  #: Training data that are too large for memory; ``splits.train`` is some of them.
-    )
+    #: All data and labels, in the order of the file.
+    whole: tuple[Tensor, Tensor | None] | None = None
+    #: Training data that are too large for memory; ``splits.train`` is some of them.
+    files: Subset[Tensor] | None = None
 
     def all(self) -> tuple[Tensor, Tensor | None]:
         """All data and their labels, in the order of the file if they are in one array."""

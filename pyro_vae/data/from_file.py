@@ -126,7 +126,7 @@ def is_sparse(path: Path) -> bool:
 
 
 def split_rows(name: str, n: int, parts: int = 2) -> list[Tensor]:
-    """The rows of the training data, and a tenth of all rows for each further part, drawn at random but always the same.
+    """The rows of the training data, and a tenth of all rows for each further part, drawn with a fixed seed.
 
     Raises:
         ValueError: If there are too few rows; the message has the name of the data.
