@@ -159,10 +159,9 @@ def table_of(content: dict[str, Any]) -> str:
     lines = [
         "# Missing values of tables",
         "",
-        f"Made by `benchmarks/impute_tables.py`: {content['repeats']} repetitions, mean and standard error; a fifth of "
-        "the values removed at random. RMSE of numbers in units of the standard deviation of their column; share of "
-        f"wrong categories; how often the {PROBABILITY:.0%} interval of a number has the truth in it, and its mean width in "
-        "standard deviations.",
+        f"Made by `benchmarks/impute_tables.py`: {content['repeats']} repetitions, mean and standard error. A fifth of "
+        "the values is removed at random. RMSE: of numbers, in standard deviations of their column. Covered: how often "
+        f"the {PROBABILITY:.0%} interval of a number has the truth in it. Width: of this interval, in standard deviations.",
         "",
         "| table | method | RMSE | wrong categories | covered | width |",
         "|---|---|---|---|---|---|",
