@@ -161,7 +161,7 @@ def table_of(content: dict[str, Any]) -> str:
         "",
         f"Made by `benchmarks/impute_tables.py`: {content['repeats']} repetitions, mean and standard error. A fifth of "
         "the values is removed at random. RMSE: of numbers, in standard deviations of their column. Covered: how often "
-        f"the {PROBABILITY:.0%} interval of a number has the truth in it. Width: of this interval, in standard deviations.",
+        f"the {PROBABILITY:.0%} interval of a number has the truth in it. Width: of this interval, likewise.",
         "",
         "| table | method | RMSE | wrong categories | covered | width |",
         "|---|---|---|---|---|---|",

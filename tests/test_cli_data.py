@@ -223,6 +223,24 @@ def test_classes_are_integers(tmp_path, capsys):
     assert load(tmp_path / "run").sample(3).dtype == torch.int64
 
 
+COUNTS = ["heterogeneous-negative-binomial", "negative-binomial", "poisson", "zero-inflated"]
+OTHERS = {
+    **{name: (write_counts, ["--likelihood", name]) for name in COUNTS},
+    "recurrent": (KINDS["series"][0], ["--network", "recurrent", "--network.hidden", 4]),
+    "sphere": (KINDS["vectors"][0], ["--prior", "hyperspherical", "--posterior", "projected-normal"]),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_parts_for_other_data_than_images(name, tmp_path, capsys):
+    write, words = OTHERS[name]
+    run(capsys, "train", tmp_path / "run", "--data", write(tmp_path), *SMALL, *words)
+    loaded = load(tmp_path / "run")
+    assert loaded.sample(3).shape[1:] == loaded.event_shape
+    history = pd.read_csv(tmp_path / "run" / "history.csv")
+    assert np.isfinite(history["valid_loss"]).all()
+
+
 def test_anomalies_have_an_area_under_the_roc_curve(tmp_path, capsys):
     x = RNG.normal(size=(N, 4))
     x[30:] += 8

@@ -148,7 +148,7 @@ def test_a_run_goes_on_from_its_weights_with_other_settings(tmp_path):
     first = new_vae()
     fit(first, new_data(), epochs=2, out=tmp_path, lr=1e-2, batch_size=8, **QUIET)
     new = {"lr": 1e-3, "batch_size": 10, "optimizer": torch.optim.SGD, "clip_norm": 1.0, **QUIET}
-    with pytest.raises(CheckpointError, match=r'batch_size is 8 there and 10 here; .* or resume="weights" to go on'):
+    with pytest.raises(CheckpointError, match=r'batch_size is 8 there and 10 here; .* or resume="weights" to start'):
         fit(new_vae(), new_data(), epochs=4, out=tmp_path, resume=True, **new)
     second, rows = new_vae(), []
 

@@ -11,7 +11,7 @@ from pyro.infer.autoguide import AutoNormal
 from pyro.nn import PyroModule, PyroSample
 
 from pyro_vae import evidence
-from pyro_vae.evidence.estimators import estimation
+from pyro_vae.evidence.estimators import climbing
 from pyro_vae.evidence.estimators.given import averaged
 
 N, SIZE, SCALE = 12, 3, 0.6
@@ -159,7 +159,7 @@ def test_the_recipe_fixes_a_global_latent_for_every_function(x):
 def test_without_draws_every_function_says_what_to_do(function, x):
     with pytest.raises(ValueError, match="latent site 'weight' of the model lies outside of the data plate") as caught:
         function(model, guide, x)
-    assert "it is global" in str(caught.value)
+    assert "all datapoints share it" in str(caught.value)
     assert "evidence.estimate(..., given={'weight': draws})" in str(caught.value)
     assert "poutine.block(poutine.condition(program, data={'weight': value}), hide=['weight'])" in str(caught.value)
 
@@ -227,7 +227,7 @@ def test_draws_that_cannot_be(given, error, message, x):
 
 
 def test_a_run_goes_on_only_with_the_same_draws(x, tmp_path, monkeypatch):
-    monkeypatch.setitem(estimation.ROWS, "cpu", 8)  # for two blocks
+    monkeypatch.setitem(climbing.ROWS, "cpu", 8)  # for two blocks
     file, weight = tmp_path / "run", draws(2)
     torch.manual_seed(4)
     expected = evidence.estimate(model, guide, x, given={"weight": weight})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -123,7 +124,7 @@ def test_the_list_of_parts_is_complete():
     text = (ROOT / "docs" / "parts.md").read_text()
     for kind in (likelihoods, nn, posteriors, priors):
         for name in kind.__all__:
-            assert f"`{name}(" in text, name
+            assert f"`{name}(" in text or isinstance(getattr(kind, name), ModuleType), name
     for block in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL):
         exec(compile(block, "parts.md", "exec"), {})
 

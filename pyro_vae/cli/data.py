@@ -48,8 +48,8 @@ class Data:
     """Column of a table with labels, which is not modelled."""
     size: tuple[int, ...] = ()
     """Size to which the images of a folder are scaled: one number, or height and width."""
-    crop: Annotated[bool, by_default("images of another shape are cropped")] = True
-    """Stretch the images of a folder instead of cropping them."""
+    stretch: bool = False
+    """Stretch the images of a folder to their size, instead of cropping them to its shape first."""
     skip_broken: bool = False
     """Leave out the images of a folder that cannot be read."""
 
@@ -60,7 +60,7 @@ class Data:
             ValueError: If there is no data set of this name, or the content of a file is invalid.
             OSError: If they cannot be read.
         """
-        chosen = (self.column, self.labels, self.size, self.crop, self.skip_broken)
+        chosen = (self.column, self.labels, self.size, not self.stretch, self.skip_broken)
         return look(self.data or "mnist", self.data_root, *chosen)
 
     def load(self) -> Splits:

@@ -24,8 +24,8 @@ def with_defaults_for_data(words: Sequence[str]) -> list[str]:
     if words[:1] != ["train"] or {"-h", "--help"} & set(words):
         return words
     options = _options(words)
-    if options is None or not options.is_own:
-        return words
+    if options is None or not options.is_own or not Path(str(options.data)).exists():
+        return words  # a file that does not exist is reported later, in its turn
     seen = options.look()
     for flag, value in (("--likelihood", seen.likelihood), ("--network", seen.network)):
         if not any(word == flag or word.startswith(f"{flag}=") for word in words):
@@ -41,7 +41,7 @@ def _options(words: Sequence[str]) -> Data | None:
     parser.add_argument("--column", nargs="*", default=())
     parser.add_argument("--labels")
     parser.add_argument("--size", nargs="*", type=int, default=())
-    parser.add_argument("--no-crop", dest="crop", action="store_false")
+    parser.add_argument("--stretch", action="store_true")
     parser.add_argument("--skip-broken", action="store_true")
     try:
         found, _ = parser.parse_known_args(list(words))
@@ -53,6 +53,6 @@ def _options(words: Sequence[str]) -> Data | None:
         column=tuple(found.column),
         labels=found.labels,
         size=tuple(found.size),
-        crop=found.crop,
+        stretch=found.stretch,
         skip_broken=found.skip_broken,
     )

@@ -62,7 +62,7 @@ def data_of(run: Path, options: Data) -> Data:
         options.column or tuple(stored.get("column", ())),
         options.labels or stored.get("labels"),
         options.size or tuple(stored.get("size", ())),
-        options.crop and stored.get("crop", True),
+        options.stretch or stored.get("stretch", False),
         options.skip_broken or stored.get("skip-broken", False),
     )
 

@@ -53,12 +53,17 @@ class Sample:
             OSError: If a file cannot be written.
         """
         check_count("--count", self.count)
-        table = table_of(self.run)
-        kinds = (".npy", ".safetensors") if table is None else (".csv", ".npy", ".safetensors")
-        if self.draws is not None and self.draws.suffix not in kinds:
-            raise ValueError(f"--draws is {str(self.draws)!r}; expected a file {' or '.join(kinds)}")
+        if self.draws is not None and self.draws.suffix not in (".npy", ".safetensors", ".csv"):
+            raise ValueError(
+                f"--draws is {str(self.draws)!r}; expected a file .npy or .safetensors, or .csv for a table"
+            )
         device = choose_device(self.device)
         vae = load(self.run).to(device)
+        table = table_of(self.run)
+        if table is None and self.draws is not None and self.draws.suffix == ".csv":
+            raise ValueError(
+                f"--draws is {str(self.draws)!r}, and the run is not of a table; expected .npy or .safetensors"
+            )
         if not is_image(vae.event_shape) and (self.draws is None or self.picture is not None):
             raise ValueError(
                 f"a datapoint has shape {list(vae.event_shape)} and is no image; use --draws to write a file"

@@ -164,8 +164,8 @@ def _check_same(path: Path, options: dict[str, Any]) -> None:
     there = read_json(path)["options"]
     free = FREE if options["lr-decay"] == "none" else FREE - {"epochs"}
     for name, value in options.items():
-        if name not in there and not value:
-            continue  # a new option, which was off
+        if name not in there and (not value or value == "auto"):
+            continue  # a new option, at its default
         if name not in free and there.get(name) != value:
             raise CheckpointError(
                 f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {value!r} here; choose "

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
 from pyro_vae.checks import check_count
 from pyro_vae.system.warning import warn
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 __all__ = ["ImageFolder"]
 
@@ -49,8 +51,7 @@ class ImageFolder(Dataset[Tensor]):
         ValueError: If it has no images, a file cannot be read, or images have different sizes and none is given.
 
     Example:
-        >>> from PIL import Image
-        >>> Image.new("RGB", (30, 20)).save("red.png")
+        >>>         >>> Image.new("RGB", (30, 20)).save("red.png")
         >>> pyro_vae.data.ImageFolder(".", size=8)
         ImageFolder(1 colour images, 8 x 8)
     """
@@ -96,6 +97,8 @@ class ImageFolder(Dataset[Tensor]):
 
     def bytes_at(self, index: int) -> Tensor:
         """The same as levels 0 to 255, in a quarter of the memory."""
+        from PIL import Image  # not before it is needed
+
         path = self.paths[index]
         try:
             with Image.open(path) as image:
@@ -118,7 +121,9 @@ class ImageFolder(Dataset[Tensor]):
             w, h = width * ratio, height * ratio
             left, top = (image.width - w) / 2, (image.height - h) / 2
             box = (left, top, left + w, top + h)
-        return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+        from PIL.Image import Resampling
+
+        return image.resize((width, height), Resampling.LANCZOS, box=box)
 
     def __repr__(self) -> str:
         channels, height, width = self.shape
@@ -129,6 +134,8 @@ class ImageFolder(Dataset[Tensor]):
 
 def _headers(paths: list[Path], *, whole: bool, skip: bool) -> tuple[list[Path], set[tuple[int, int]], set[str]]:
     """The files that can be read, their sizes (height, width) and their modes."""
+    from PIL import Image
+
     kept, sizes, modes, broken = [], set(), set(), []
     for path in paths:
         try:
@@ -157,6 +164,8 @@ def _palette_mode(image: Image.Image) -> str:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """An image of 16 bits in 8, which Pillow would cut off instead."""
+    from PIL import Image
+
     if image.mode in ("I;16", "I"):
         levels = np.asarray(image, dtype=np.float64)
         return Image.fromarray((levels / 257).round().clip(0, 255).astype(np.uint8))
