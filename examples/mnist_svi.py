@@ -170,10 +170,11 @@ def main() -> None:
     history = {name: [row[f"{name}_loss"] for row in run.history] for name in ("train", "valid")}
     metrics = {"seconds_train": run.seconds, **results, "settings": vars(args), "history": history}
     (out / "metrics.json").write_text(json.dumps(metrics, indent=2))
+    _, p_x = vae.draw_prior(50)
     figures = {
         "loss": plots.curves(history),
         "reconstructions": plots.reconstructions(test[:50], vae.reconstruct(test[:50])),
-        "samples": plots.image_grid(vae.likelihood(vae.prior().sample((100,))).mean),
+        "samples": plots.samples(p_x.sample(), p_x.mean, columns=5),
     }
     if args.latent_dim == 2:
         figures["manifold"] = plots.manifold(vae.likelihood)
