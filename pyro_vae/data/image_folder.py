@@ -51,7 +51,8 @@ class ImageFolder(Dataset[Tensor]):
         ValueError: If it has no images, a file cannot be read, or images have different sizes and none is given.
 
     Example:
-        >>>         >>> Image.new("RGB", (30, 20)).save("red.png")
+        >>> from PIL import Image
+        >>> Image.new("RGB", (30, 20)).save("red.png")
         >>> pyro_vae.data.ImageFolder(".", size=8)
         ImageFolder(1 colour images, 8 x 8)
     """
