@@ -52,14 +52,14 @@ def by_mean(table: Table, x: np.ndarray, *_: int) -> Filled:
 
 
 def standardized(table: Table, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
-    """Columns of mean 0 and scale 1, categories as a column for each; and the way back to numbers ``[n, columns]``."""
+    """Columns of mean 0 and scale 1, a column for each category but the first; and the way back to numbers."""
     parts: list[np.ndarray] = []
     for i, column in enumerate(table.kept):
         value = x[:, i]
         if is_number(column):
             parts.append(((value - np.nanmean(value)) / np.nanstd(value))[:, None])
         else:
-            categories = np.arange(len(column.categories))
+            categories = np.arange(1, len(column.categories))  # the first is the case when it is none of these
             parts.append(np.where(np.isnan(value)[:, None], np.nan, (value[:, None] == categories).astype(float)))
 
     def back(wide: np.ndarray) -> np.ndarray:
@@ -69,8 +69,10 @@ def standardized(table: Table, x: np.ndarray) -> tuple[np.ndarray, Callable[[np.
                 columns.append(np.nanmean(x[:, i]) + np.nanstd(x[:, i]) * wide[:, begin])
                 begin += 1
             else:
-                width = len(column.categories)
-                columns.append(wide[:, begin : begin + width].argmax(1).astype(float))
+                width = len(column.categories) - 1
+                others = wide[:, begin : begin + width]
+                first = 1 - others.sum(1, keepdims=True)
+                columns.append(np.concatenate([first, others], axis=1).argmax(1).astype(float))
                 begin += width
         return np.stack(columns, axis=1)
 
