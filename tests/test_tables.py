@@ -87,6 +87,21 @@ def test_it_is_the_same_after_json():
     assert again.summary() == table.summary()
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "number"}, "the kind of column 'age' is 'number'"),
+        ({"kind": "categorical"}, "column 'age' has 0 categories; expected at least 2"),
+        ({"scale": 0.0}, "the scale of column 'age' is 0.0; expected a positive number"),
+        ({"center": float("nan")}, "the center of column 'age' is nan"),
+    ],
+)
+def test_a_description_that_cannot_be_is_refused(change, message):
+    content = [each | (change if each["name"] == "age" else {}) for each in Table.of(FRAME).to_json()]
+    with pytest.raises(ValueError, match=message):
+        Table.from_json(content)
+
+
 def test_standardized_numbers_have_mean_zero_and_scale_one():
     table = Table.of(FRAME)
     features = table.encoder(torch.nn.Identity())(table.tensor(FRAME).double())

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pyro_vae.checks import check_choice, check_positive
 from pyro_vae.likelihoods import columns
 from pyro_vae.nn.kind import Kind
 
@@ -42,6 +43,20 @@ class Column:
     categories: tuple[Any, ...] = ()
     center: float = 0.0
     scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Checks a description, which may come from a file.
+
+        Raises:
+            ValueError: If the kind is not one of ``KINDS``, or what belongs to it is missing.
+        """
+        check_choice(f"the kind of column {self.name!r}", self.kind, KINDS)
+        least = {"binary": 2, "categorical": 2, "ordinal": 2}.get(self.kind, 0)
+        if len(self.categories) < least:
+            raise ValueError(f"column {self.name!r} has {len(self.categories)} categories; expected at least {least}")
+        if not math.isfinite(self.center):
+            raise ValueError(f"the center of column {self.name!r} is {self.center!r}; expected a finite number")
+        check_positive(f"the scale of column {self.name!r}", self.scale)
 
     def module(self) -> Kind:
         """The kind as a module, for ``likelihoods.Columns`` and ``nn.ColumnFeatures``."""
