@@ -105,10 +105,11 @@ def test_every_command_on_every_kind_of_data(kind, tmp_path, capsys):
     assert list(codes)[:3] == ["row", "z0", "z1"]
     assert len(codes) == N
     assert ("label" in codes) == (kind == "colour images")
-    run(capsys, "score", out, "--limit", 2, "--tolerance", 0.5)
-    scores = pd.read_csv(out / "scores.csv")
-    assert len(scores) == 2
-    assert np.isfinite(scores[["log_prob", "reconstruction_error"]]).all(axis=None)
+    if kind in ("colour images", "table", "sparse counts", "series"):  # the others are like one of these
+        run(capsys, "score", out, "--limit", 2, "--tolerance", 0.5)
+        scores = pd.read_csv(out / "scores.csv")
+        assert len(scores) == 2
+        assert np.isfinite(scores[["log_prob", "reconstruction_error"]]).all(axis=None)
     suffix = ".csv" if kind == "table" else ".npy"
     run(capsys, "sample", out, "--count", 3, "--draws", tmp_path / f"draws{suffix}")
     assert "codes.png" in run(capsys, "plot", out)

@@ -400,7 +400,7 @@ def test_chains_that_do_not_see_why_weights_of_their_normals_vary_are_not_believ
 
 
 def test_a_budget_stops_it_and_says_what_was_left():
-    model, guide, x, exact = known.ring(10, dims=3, noise=0.1)
+    model, guide, x, exact = known.ring(3, dims=3, noise=0.1)
     result = estimate(model, guide, x, budget=1e-6)
     assert result.log_prob.isfinite().all()
     assert result.stopped_by_budget > 0
