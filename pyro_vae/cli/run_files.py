@@ -7,13 +7,11 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.cli.data import Data
-from pyro_vae.cli.seen import Seen
-from pyro_vae.data import read_frame
+from pyro_vae.cli.seen import Seen, read_table
 from pyro_vae.data.frames import FRAMES
 from pyro_vae.data.from_file import split
 from pyro_vae.system import files
@@ -27,7 +25,6 @@ __all__ = [
     "by_flag",
     "data_of",
     "folder_of",
-    "frame_of",
     "read_json",
     "rows_of",
     "seen_of",
@@ -85,17 +82,6 @@ def table_of(run: Path) -> Table | None:
         raise ValueError(f"{str(path)!r} is damaged: its table cannot be made again") from error
 
 
-def frame_of(data: Data) -> Any:
-    """The table that the options choose, without the column of labels.
-
-    Raises:
-        ValueError: If it is not a table.
-        OSError: If it cannot be read.
-    """
-    frame = read_frame(Path(str(data.data)))
-    return frame if data.labels not in frame else frame.drop(columns=data.labels)
-
-
 def seen_of(run: Path, data: Data) -> Seen:
     """The data that the options choose; columns of a table become numbers as in the run.
 
@@ -106,11 +92,8 @@ def seen_of(run: Path, data: Data) -> Seen:
     table = table_of(run)
     if table is None or Path(str(data.data)).suffix.lower() not in FRAMES:
         return data.look()
-    whole = read_frame(Path(str(data.data)))
-    x = table.tensor(frame_of(data))
-    labels = None
-    if data.labels in whole:
-        labels = torch.from_numpy(whole[data.labels].factorize(sort=True)[0].astype("int64"))
+    frame, labels = read_table(Path(str(data.data)), data.labels)
+    x = table.tensor(frame)
     return Seen("a table", split(str(data.data), x, labels), "columns", table=table, whole=(x, labels))
 
 

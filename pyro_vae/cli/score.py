@@ -90,5 +90,5 @@ class Score:
 @torch.no_grad()
 def _reconstruction(vae: Any, x: Tensor) -> Tensor:
     """log p(x | z) at the code of each datapoint, ``[n]``, in nats."""
-    parts = [vae.likelihood(vae.encode(part)).log_prob(part) for part in x.split(1000)]
+    parts = [vae.likelihood(vae.codes(part)["z"]).log_prob(part) for part in x.split(1000)]
     return torch.cat(parts).double().cpu()

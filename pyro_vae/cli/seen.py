@@ -18,9 +18,11 @@ from pyro_vae.data.frames import FRAMES
 from pyro_vae.data.from_file import as_splits, is_sparse, read_arrays, split, split_rows
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from pyro_vae.tables import Table
 
-__all__ = ["Seen", "look"]
+__all__ = ["Seen", "look", "read_table"]
 
 ROWS = 2000  # that are looked at, to see what kind of values data have
 MOST_NUMBERS = 2**29  # of images in memory, 2 GiB
@@ -142,18 +144,27 @@ def _large_folder(path: Path, images: ImageFolder) -> Seen:
 def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
     from pyro_vae.tables import Table  # which imports pandas
 
-    frame = read_frame(path)
-    found = None
-    if labels is not None:
-        if labels not in frame:
-            raise ValueError(f"--labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
-        found = torch.from_numpy(frame[labels].factorize(sort=True)[0].astype("int64"))
-        frame = frame.drop(columns=labels)
+    frame, found = read_table(path, labels)
+    if labels is not None and found is None:
+        raise ValueError(f"--labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
     chosen = dict(_kind(each) for each in kinds)
     table = Table.of(frame, chosen)
     x = table.tensor(frame)
     lines = [f"a table of {len(frame)} rows and {len(table.columns)} columns:", *table.summary().splitlines()]
     return Seen("\n  ".join(lines), split(str(path), x, found), "columns", table=table)
+
+
+def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | None]:
+    """A table without its column of labels, and the labels 0, 1, 2, ..., ``[n]``; None if it has no such column.
+
+    Raises:
+        ValueError: If the table cannot be read.
+        OSError: Likewise.
+    """
+    frame = read_frame(path)
+    if labels not in frame:
+        return frame, None
+    return frame.drop(columns=labels), torch.from_numpy(frame[labels].factorize(sort=True)[0].astype("int64"))
 
 
 def _kind(option: str) -> tuple[str, str]:
