@@ -28,7 +28,7 @@ LAYERS = [
     "tables",
     "pyro_vae",
     "cli",
-    "__main__",
+    "sklearn __main__",
 ]
 EVIDENCE = ["proposals", "runner", "unconstrained", "results", "ladder", "draws", "estimators", "diagnostics"]
 INFER = [

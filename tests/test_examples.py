@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from conftest import EXAMPLES
+
+from pyro_vae import evidence
 
 
 def test_swap_parts(run_example, tmp_path, capsys):
@@ -58,6 +61,8 @@ def test_a_part_of_ones_own_is_short_and_works(run_example, capsys):
         ("iwae_table", "--data nowhere", "--data is for --binarization fixed"),
         ("iwae_table", "--binarization fixed", "binarized_mnist needs root="),
         ("iwae_table", "--binarization fixed --data nowhere", "nowhere contains neither"),
+        ("tune", "--trials 0", "argument --trials: '0' is not an integer of at least 1"),
+        ("tune", "--test-images 1", "argument --test-images: '1' is not an integer of at least 2"),
         ("bound_touches_evidence", "--out FILE", "cannot write to the folder"),
         ("gradient_variance", "--out FILE", "cannot write to the folder"),
         ("kl_divergence", "--out FILE", "cannot write to the folder"),
@@ -76,3 +81,34 @@ def test_bad_arguments_end_it_at_once_with_one_line(
     assert stopped.value.code == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert [path.name for path in tmp_path.iterdir() if path.name != "results"] == ["FILE"]
+
+
+def test_tune_prunes_and_ranks_by_the_estimate(run_example, tmp_path, capsys, monkeypatch):
+    optuna = pytest.importorskip("optuna", reason="pip install 'pyro-vae[optuna]'")
+    storage = f"sqlite:///{tmp_path}/tune.db"
+    sizes = ["--images", 300, "--epochs", 3, "--test-images", 8, "--best", 2, "--storage", storage]
+    run_example("tune.py", *sizes, "--trials", 3)
+    capsys.readouterr()
+    # Estimates that turn the order of the ELBOs round: the ranking follows them.
+    estimate, found = evidence.estimate, []
+
+    def reversed_estimate(*args, **options):
+        found.append(estimate(*args, **options))
+        found[-1] = replace(found[-1], log_prob=found[0].log_prob + 10 * (len(found) - 1))
+        return found[-1]
+
+    monkeypatch.setattr(evidence, "estimate", reversed_estimate)
+    run_example("tune.py", *sizes, "--trials", 8)
+    out = capsys.readouterr().out
+    (name,) = optuna.get_all_study_names(storage)
+    trials = optuna.load_study(study_name=name, storage=storage).trials
+    assert len(trials) == 8  # three of them from before
+    assert len({str(trial.params) for trial in trials}) == 8
+    pruned = [trial for trial in trials if trial.state.name == "PRUNED"]
+    assert pruned
+    assert all(len(trial.intermediate_values) < 3 for trial in pruned)
+    assert out.count("pruned") == sum(trial.number >= 3 for trial in pruned)
+    best = sorted((trial for trial in trials if trial.state.name == "COMPLETE"), key=lambda trial: trial.value)[:2]
+    ranking = [int(line.split()[1].strip(":")) for line in out.partition("bias included:")[2].splitlines()[1:3]]
+    assert ranking == [best[1].number, best[0].number]
+    assert f"trial {ranking[0]} (first) and trial {ranking[1]} (second):\nfirst - second = +10" in out

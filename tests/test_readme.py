@@ -62,6 +62,23 @@ def test_the_code_on_data_runs():
     assert len(names["filled"].draws) == 50
 
 
+def test_the_code_on_tools_runs(tmp_path, monkeypatch):
+    for name in ("mlflow", "sqlalchemy", "optuna", "sklearn", "tensorboard", "wandb"):
+        pytest.importorskip(name, reason="pip install 'pyro-vae[tensorboard,mlflow,wandb,optuna,sklearn]'")
+    import mlflow
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    mlflow.set_tracking_uri("sqlite:///mlflow.db")
+    mlflow.set_experiment("docs")
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tools.md").read_text(), flags=re.DOTALL):
+        exec(compile(block, "tools.md", "exec"), names)
+    assert {path.name for path in (tmp_path / "runs" / "logged").iterdir()} >= {"mlflow.json", "wandb.json"}
+    assert len(names["study"].trials) == 3
+    assert names["codes"].shape == (178, 2)
+
+
 def test_the_example_of_the_threat_model_executes_nothing(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", THREATS, flags=re.DOTALL)
     exec(compile(block, "threat_model.md", "exec"), {})
@@ -111,6 +128,7 @@ def test_ci_runs_its_test_command():
         "docs/representation.md",
         "docs/scaling.md",
         "docs/threat_model.md",
+        "docs/tools.md",
         "benchmarks/README.md",
     ],
 )

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pyro_vae.tables import Table
 
-__all__ = ["Seen", "look", "read_table"]
+__all__ = ["Seen", "look", "look_at_vectors", "read_table"]
 
 ROWS = 2000  # that are looked at, to see what kind of values data have
 MOST_NUMBERS = 2**29  # of images in memory, 2 GiB
@@ -113,6 +113,15 @@ def look(
         whole = (arrays["train"], arrays.get("train_labels")) if is_one else None
         return replace(_arrays(as_splits(path, arrays)), whole=whole)
     return Seen(name, load_by_name(name, root), "bernoulli")
+
+
+def look_at_vectors(x: Tensor) -> Seen:
+    """Vectors ``[n, features]``, all of them to train on, and what they are.
+
+    Raises:
+        ValueError: If all values are missing.
+    """
+    return _arrays(Splits(train=x, valid=x[:0], test=x[:0]))
 
 
 def _images(path: Path, size: tuple[int, ...], crop: bool, skip_broken: bool) -> Seen:

@@ -26,7 +26,7 @@ from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
 from pyro_vae.system.lock import locked
 from pyro_vae.training.loading import LAST
-from pyro_vae.training.logs import Pictures, TensorBoard
+from pyro_vae.training.logs import MLflow, Pictures, TensorBoard, WandB
 from pyro_vae.training.progress_bar import describe_row
 from pyro_vae.training.run import Run
 from pyro_vae.training.run_folder import versions
@@ -36,7 +36,8 @@ __all__ = ["Train"]
 IMAGES = 50  # in a picture
 WORKERS = 2  # processes that read images
 # Options that may change when a run is resumed: they do not affect the steps before.
-FREE = {"out", "resume", "device", "pictures-every", "tensorboard", "devices", "strategy", "save-every", "dry-run"}
+FREE = {"out", "resume", "device", "pictures-every", "devices", "strategy", "save-every", "dry-run"}
+FREE |= {"tensorboard", "mlflow", "wandb"}
 FREE |= {"epochs", "patience", "on-nan", "compile"}  # as in fit
 
 Architecture = TypeVar("Architecture", bound=Any)
@@ -66,6 +67,10 @@ class Train(Generic[Architecture]):
     """Say what the data are and which parts suit them, check that they fit, and stop."""
     tensorboard: Annotated[bool, by_default("logs are written if it is installed")] = True
     """Do not write logs for TensorBoard."""
+    mlflow: bool = False
+    """Log to MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where to."""
+    wandb: bool = False
+    """Log to Weights & Biases; WANDB_PROJECT says where to, and WANDB_MODE=offline keeps the logs on this machine."""
 
     def __call__(self) -> None:
         """Trains the VAE.
@@ -117,7 +122,7 @@ class Train(Generic[Architecture]):
             transform=binarize.dynamic if data.binarize == "dynamic" else None,
             out=out,
             resume=self.resume,
-            callbacks=self._callbacks(valid, splits.valid_labels),
+            callbacks=self._callbacks(valid, splits.valid_labels, self._params(data)),
             **arguments,
         )
         if Processes(device).is_first:
@@ -141,7 +146,12 @@ class Train(Generic[Architecture]):
             persistent_workers=True,
         )
 
-    def _callbacks(self, images: Tensor, labels: Tensor | None) -> list[Callable[[Run], Any]]:
+    def _params(self, data: Data) -> dict[str, Any]:
+        """The options that say what is trained on which data, without the folders of this machine."""
+        options = by_flag(self.vae) | {"data": Path(str(data.data)).name, "binarize": data.binarize, "seed": self.seed}
+        return {name.replace("-", "_").replace(".", "_"): value for name, value in options.items()}
+
+    def _callbacks(self, images: Tensor, labels: Tensor | None, params: dict[str, Any]) -> list[Callable[[Run], Any]]:
         """The callbacks that ``fit`` calls after every epoch."""
         callbacks: list[Callable[[Run], Any]] = []
         # Sharded parameters can only be used by all processes together, and only one process draws.
@@ -152,6 +162,9 @@ class Train(Generic[Architecture]):
         if self.tensorboard and find_spec("tensorboard") is not None:
             shown = (images, labels, self.pictures_every) if has_pictures else ()
             callbacks.append(TensorBoard(self.out / "tensorboard", *shown))
+        for is_chosen, log in ((self.mlflow, MLflow), (self.wandb, WandB)):
+            if is_chosen:
+                callbacks.append(log(images[:IMAGES] if has_pictures else None, max(self.pictures_every, 1), params))
         return callbacks
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -112,7 +113,8 @@ def fit(
         resume: Whether to resume the run in the folder, if there is one. ``"weights"`` takes its weights and history,
             and everything else from this call: another learning rate, optimizer, loss, batch size or other data.
         save_every: Seconds between saves. The end of a run is always saved.
-        callbacks: Called with the run after every epoch; if one returns True, the run ends.
+        callbacks: Called with the run after every epoch; if one returns True, the run ends. If a callback has a method
+            ``during``, this is called with the run and returns a context manager, inside which ``fit`` trains.
         progress: True shows a bar, on a terminal or in a notebook; if the standard error is a file, a line for each
             epoch. False shows nothing. A function wraps the epochs that are left, as ``tqdm.tqdm`` does.
 
@@ -210,7 +212,11 @@ def _train_on(
                 vae, train, valid, settings, out=out, resume=resume, save_every=save_every, is_sharded=is_sharded
             )
         try:
-            return _loop(session, callbacks, progress)
+            with ExitStack() as stack:
+                for callback in callbacks:
+                    if hasattr(callback, "during"):
+                        stack.enter_context(callback.during(session.run))
+                return _loop(session, callbacks, progress)
         except Interrupted:
             raise
         except KeyboardInterrupt as interrupt:  # the second one: the first waits for the step to end

@@ -65,6 +65,7 @@ class Run:
         epochs: The number of epochs that it takes.
         out: The folder in which it is saved, or None.
         is_done: Whether this was the last epoch.
+        settings: The arguments of ``fit`` that say how to train, by name, and fingerprints of the data.
     """
 
     vae: nn.Module
@@ -73,6 +74,7 @@ class Run:
     history: list[Row] = field(default_factory=list)
     progress: RunProgress = field(default_factory=RunProgress)
     is_done: bool = False
+    settings: Row = field(default_factory=dict)
 
     @property
     def best_epoch(self) -> int | None:

@@ -75,8 +75,9 @@ class Session:
         vae_: Any = vae  # torch does not type its attributes
         self._programs = vae_.model, vae_.guide
         self._check = DataCheck(vae, self._programs)
-        self.run = Run(vae, settings.epochs, None if out is None else Path(out))
         words = {**settings.in_words(), "train": fingerprint(train), "valid": fingerprint(valid)}
+        self.run = Run(vae, settings.epochs, None if out is None else Path(out))
+        self.run.settings = {"epochs": settings.epochs, "patience": settings.patience, **words}
         self._folder = None if out is None else RunFolder.open(out, words, bool(resume), self._processes.is_first)
         if settings.seed is not None:
             reseed(settings.seed, self._device)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,14 +15,17 @@ from pyro_vae import plots
 from pyro_vae.models.parts_fit import trial
 from pyro_vae.system.randomness import reseed
 from pyro_vae.system.threads import in_turn
+from pyro_vae.training.logs.failures import failures_warned
 
 if TYPE_CHECKING:
+    import PIL.Image
     from matplotlib.figure import Figure
 
     from pyro_vae.training.run import Run
 
-__all__ = ["codes", "curves", "in_unit_interval", "reconstructions", "samples"]
+__all__ = ["DPI", "as_image", "codes", "curves", "due_figures", "in_unit_interval", "reconstructions", "samples"]
 
+DPI = 150
 SAMPLES, RECONSTRUCTIONS = 100, 50
 ENCODED_AT_ONCE = 500
 
@@ -48,6 +53,32 @@ def reconstructions(vae: Any, images: Tensor) -> Figure:
     with _reproducible(vae) as device:
         y = vae.reconstruct(images.to(device))
     return plots.reconstructions(in_unit_interval(images, images), in_unit_interval(y, images))
+
+
+def due_figures(run: Run, images: Tensor | None, every: int, place: Path | str) -> dict[str, Figure]:
+    """Samples and reconstructions by name, every few epochs and after the last; a failure causes a warning.
+
+    Args:
+        run: The run.
+        images: Images to reconstruct; without them nothing is due.
+        every: The number of epochs between pictures.
+        place: Where the figures belong: a folder, or the name of a service.
+    """
+    figures: dict[str, Figure] = {}
+    if images is not None and (run.is_done or run.progress.epoch % every == 0):
+        for draw in (samples, reconstructions):
+            with failures_warned(place / draw.__name__ if isinstance(place, Path) else place):
+                figures[draw.__name__] = draw(run.vae, images)
+    return figures
+
+
+def as_image(figure: Figure) -> PIL.Image.Image:
+    """The figure as an image."""
+    import PIL.Image
+
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=DPI)
+    return PIL.Image.open(content)
 
 
 def curves(run: Run) -> Figure:

@@ -12,10 +12,11 @@ __all__ = ["failures_warned"]
 
 
 @contextmanager
-def failures_warned(path: Path) -> Iterator[None]:
-    """Turns any exception into a warning that names the path; Ctrl-C passes."""
+def failures_warned(place: Path | str) -> Iterator[None]:
+    """Turns any exception into a warning that names the path, or the service, such as MLflow; Ctrl-C passes."""
     try:
         yield
     except Exception as error:
-        what, reason = f"cannot write {str(path)!r}", str(error) or type(error).__name__
+        what = f"cannot write {str(place)!r}" if isinstance(place, Path) else f"cannot log to {place}"
+        reason = str(error) or type(error).__name__
         warn(f"{reason if reason.startswith(what) else f'{what}: {reason}'}; training continues")

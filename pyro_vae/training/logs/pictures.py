@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_images
 from pyro_vae.processes import Processes
 from pyro_vae.system.files import replace, writable_folder
-from pyro_vae.training.logs.drawing import curves, reconstructions, samples
+from pyro_vae.training.logs.drawing import DPI, curves, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.run import Run
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = ["Pictures"]
-
-DPI = 150
 
 
 class Pictures:

@@ -16,8 +16,9 @@ from torch.nn.functional import pad
 from pyro_vae.checks import check_count, check_images
 from pyro_vae.processes import Processes
 from pyro_vae.system.files import writable_folder
-from pyro_vae.training.logs.drawing import codes, in_unit_interval, reconstructions, samples
+from pyro_vae.training.logs.drawing import codes, due_figures, in_unit_interval
 from pyro_vae.training.logs.failures import failures_warned
+from pyro_vae.training.logs.numbers import LOSS, scalars
 from pyro_vae.training.run import Run
 
 if TYPE_CHECKING:
@@ -67,11 +68,7 @@ class TensorBoard:
         """Writes the row, and pictures if they are due."""
         if not Processes(torch.device("cpu")).is_first:
             return
-        figures: dict[str, Figure] = {}
-        if self._images is not None and (run.is_done or run.progress.epoch % self._every == 0):
-            for draw in (samples, reconstructions):
-                with failures_warned(self._folder / draw.__name__):
-                    figures[draw.__name__] = draw(run.vae, self._images)
+        figures = due_figures(run, self._images, self._every, self._folder)
         with failures_warned(self._folder):
             self._write(run.history, figures)
             if run.is_done and self._images is not None:
@@ -83,9 +80,8 @@ class TensorBoard:
         if self._writer is None or len(history) != self._rows + 1:  # an earlier write failed, or the run is another one
             self._open(history)
         for row in history[self._rows :]:
-            for name, value in row.items():
-                if name != "step" and isinstance(value, int | float):
-                    self._writer.add_scalar(_tag(name), value, row["step"])
+            for name, value in scalars(row).items():
+                self._writer.add_scalar(name, value, row["step"])
         for name, figure in figures.items():
             self._writer.add_figure(name, figure, history[-1]["step"])
         self._writer.flush()
@@ -139,17 +135,12 @@ def _summary_writer() -> Any:
     return SummaryWriter
 
 
-def _tag(name: str) -> str:
-    return name.replace("_", "/", 1) if name.startswith(("train_", "valid_")) else f"train/{name}"
-
-
 def _steps(folder: Path) -> set[int]:
     """The steps of the rows that TensorBoard shows for a folder."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(folder), {"scalars": 0, "images": 1}).Reload()
-    tag = _tag("train_loss")
-    return {event.step for event in events.Scalars(tag)} if tag in events.Tags()["scalars"] else set()
+    return {event.step for event in events.Scalars(LOSS)} if LOSS in events.Tags()["scalars"] else set()
 
 
 @contextmanager
