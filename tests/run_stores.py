@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -109,7 +110,7 @@ class InWandB:
         for path in sorted(self.folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda path: path.stat().st_ctime):
             logged = found.setdefault(path.stem.removeprefix("run-"), Logged(path.stem))
             logged.status = "RUNNING"
-            for record in _records(path):
+            for record in _finished(path):
                 self._add(logged, record, path.parent)
         return list(found.values())
 
@@ -119,14 +120,13 @@ class InWandB:
                 logged.params[item.key or item.nested_key[0]] = str(json.loads(item.value_json))
         if record.HasField("exit"):
             logged.status = STATUS[record.exit.exit_code]
-        row = {item.key or ".".join(item.nested_key): json.loads(item.value_json) for item in record.history.item}
-        if "step" in row:
-            for name in row.keys() - {"step"}:
-                value = row[name]
-                if isinstance(value, dict):
-                    logged.images.setdefault(name, []).append((row["step"], folder / "files" / value["path"]))
-                elif not name.startswith("_"):
-                    logged.points.setdefault(name, []).append((row["step"], float(value)))
+        row = {tuple(item.nested_key): json.loads(item.value_json) for item in record.history.item}
+        step = row.pop(("step",), None)
+        for (name, *inner), value in row.items() if step is not None else ():
+            if inner == ["path"]:
+                logged.images.setdefault(name, []).append((step, folder / "files" / value))
+            elif not inner and not name.startswith("_"):
+                logged.points.setdefault(name, []).append((step, float(value)))
 
 
 def size(path: Path) -> tuple[int, int]:
@@ -136,6 +136,16 @@ def size(path: Path) -> tuple[int, int]:
 
 def _fails(*_: Any, **__: Any) -> None:
     raise OSError("No space left on device")
+
+
+def _finished(path: Path) -> list[Any]:
+    """The records of a run that has ended; they are written in the background."""
+    for _ in range(600):
+        records = list(_records(path))
+        if any(record.HasField("exit") for record in records):
+            break
+        time.sleep(0.1)
+    return records
 
 
 BLOCK = 32768

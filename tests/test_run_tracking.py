@@ -79,8 +79,11 @@ def test_nothing_of_the_machine_is_in_the_params(store, tmp_path):
     assert not [value for value in logged.params.values() if str(tmp_path) in value]
 
 
-def test_pictures_come_every_few_epochs_and_at_the_end(store):
-    train(small_vae(), store.log(images(9), every=2), epochs=5)
+def test_pictures_come_every_few_epochs_and_at_the_end(store, tmp_path):
+    vae, log, out = small_vae(), store.log(images(9), every=2), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train(vae, log, interrupt_after(3), epochs=5, out=out)
+    train(vae, log, epochs=5, out=out, resume=True)
     (logged,) = store.runs()
     assert set(logged.images) == {"samples", "reconstructions"}
     for shown in logged.images.values():
@@ -91,7 +94,7 @@ def test_pictures_come_every_few_epochs_and_at_the_end(store):
 
 def test_training_ends_in_the_same_bits(store):
     ends = []
-    for callbacks in ([], [store.log(images(9), every=1)]):
+    for callbacks in ([], [store.log(images(9), every=2)]):
         torch.manual_seed(0)
         vae = small_vae()
         run = train(vae, *callbacks)
@@ -102,20 +105,18 @@ def test_training_ends_in_the_same_bits(store):
     assert all(torch.equal(weights[name], weights_logged[name]) for name in weights)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("same", [False, True], ids=["another callback", "the same"])
+@pytest.mark.parametrize(("number", "same"), [(signal.SIGINT, False), (signal.SIGTERM, True)])
 def test_a_run_that_is_resumed_continues_its_run(store, tmp_path, number, same):
     vae, out = small_vae(), tmp_path / "run"
-    callback = store.log(images(3), every=1)
+    callback = store.log()
     with pytest.raises((Interrupted, SystemExit)):
         train(vae, interrupt_after(2, number), callback, epochs=4, out=out)
     (logged,) = store.runs()
     assert logged.status == "KILLED"
-    run = train(vae, callback if same else store.log(images(3), every=1), epochs=6, out=out, resume=True)
+    run = train(vae, callback if same else store.log(), epochs=6, out=out, resume=True)
     (logged,) = store.runs()
     assert logged.status == "FINISHED"
     check_points(logged, run.history)
-    assert [step for step, _ in logged.images["samples"]] == [row["step"] for row in run.history]
 
 
 def test_what_came_after_the_checkpoint_is_not_logged_twice(store, tmp_path):
@@ -189,15 +190,14 @@ def test_a_run_of_the_user_is_used_and_not_ended(store, tmp_path):
     vae, out = small_vae(), tmp_path / "run"
     store.start()
     with pytest.raises(Interrupted):
-        train(vae, store.log(images(3)), interrupt_after(2), epochs=4, out=out)
+        train(vae, store.log(), interrupt_after(2), epochs=4, out=out)
     assert store.is_active()
-    run = train(vae, store.log(images(3)), epochs=4, out=out, resume=True)
+    run = train(vae, store.log(), epochs=4, out=out, resume=True)
     assert store.is_active()
     store.end()
     (logged,) = store.runs()
     assert logged.status == "FINISHED"
     check_points(logged, run.history)
-    assert [step for step, _ in logged.images["samples"]] == [4 * STEPS]
 
 
 def test_a_failure_is_a_warning_and_what_is_missing_comes_later(store, monkeypatch):
@@ -231,7 +231,7 @@ def test_only_the_first_of_several_processes_logs(store, monkeypatch):
 
 
 def test_it_can_be_sent_to_other_processes(store):
-    callback = store.log(images(3))
+    callback = store.log(params={"note": "hello"})
     train(small_vae(), callback, epochs=1)
     run = train(small_vae(), pickle.loads(pickle.dumps(callback)), epochs=1)
     assert len(store.runs()) == 2
