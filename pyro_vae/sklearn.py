@@ -60,8 +60,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         posterior: A name as for ``--posterior``, such as ``"full-normal"`` or ``"iaf"``.
         prior: A name as for ``--prior``, such as ``"mixture"``.
         missing: Whether values may be missing: ``"auto"`` (if X has NaN), True or False.
-        vae: A function that makes a VAE for data ``[n, features]``, a float32 tensor. The arguments above are then not
-            used.
+        vae: A function that makes a VAE for data ``[n, features]``, a tensor. torch's default dtype is that of the
+            data while it runs. The arguments above are then not used.
         epochs: The number of passes over the data.
         batch_size: The number of rows in a step.
         lr: The learning rate of Adam.
@@ -129,7 +129,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         device = choose_device(self.device)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with self._seeded(device):
-            vae = self._build(x.float()) if self.vae is None else self.vae(x.float())
+            with _default_dtype(x.dtype):
+                vae = self._build(x) if self.vae is None else self.vae(x)
             if not isinstance(vae, VAE):
                 raise TypeError(f"vae(X) is of type {type(vae).__name__}; expected a VAE")
             vae = vae.to(device, x.dtype)
@@ -227,7 +228,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         """X as a tensor."""
         floats = [np.float64, np.float32]
         x = validate_data(self, X, reset=reset, dtype=floats, ensure_all_finite="allow-nan")
-        return torch.tensor(x)  # a copy, as X may be read-only
+        return torch.from_numpy(np.array(x, order="C"))  # a copy: X may be read-only or reversed
 
     def _data(self, X: Any) -> Tensor:  # noqa: N803
         """X as the VAE takes it."""
@@ -259,3 +260,14 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Sets torch's default dtype, that of new parameters and constants."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

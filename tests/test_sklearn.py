@@ -28,7 +28,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from pyro_vae.sklearn import VAETransformer
 
-SMALL = {"hidden": (8,), "epochs": 2, "random_state": 0}
+SMALL = {"hidden": (8,), "epochs": 2, "num_samples": 10, "random_state": 0}
 MONTE_CARLO = "score_samples is a Monte Carlo estimate: the random numbers of a row depend on the rows before it"
 EXPECTED_FAILURES = {
     "check_methods_sample_order_invariance": MONTE_CARLO,
@@ -70,21 +70,21 @@ def fitted():
 
 
 def test_score_samples_is_log_p():
-    x = data() / [1, 10, 100]
+    x = data(20) / [1, 10, 100]
     transformer = VAETransformer(vae=linear_gaussian, epochs=3, random_state=0).fit(x)
     known = exact(transformer.vae_).log_prob(torch.tensor(x)).numpy()
     result = transformer.evidence(x)
     assert (abs(result.log_prob.numpy() - known) <= result.error.numpy()).mean() > 0.8
-    assert_allclose(transformer.score_samples(x), result.log_prob)
-    assert transformer.score(x) == result.mean
-    assert abs(transformer.score(x) - known.mean()) < 2 * result.mean_error
-    rough = transformer.set_params(num_samples=50).score(x)
-    assert rough != result.mean
-    assert abs(rough - known.mean()) < 0.5
+    assert abs(result.mean - known.mean()) < 2 * result.mean_error
+    transformer.set_params(num_samples=50)
+    bound = transformer.evidence(x)
+    assert bound.samples == "importance samples"
+    assert_allclose(transformer.score_samples(x), bound.log_prob)
+    assert transformer.score(x) == bound.mean < known.mean() + 3 * bound.mean_std_error
 
 
 def test_a_missing_value_is_integrated_out():
-    x = data() / [1, 10, 100]
+    x = data(20) / [1, 10, 100]
     x[::2, 1] = math.nan
     transformer = VAETransformer(vae=linear_gaussian, epochs=1, random_state=0).fit(x)
     p = exact(transformer.vae_)
@@ -143,7 +143,7 @@ def test_samples(fitted):
 def test_the_likelihood_suits_the_data(x, likelihood):
     transformer = VAETransformer(**SMALL).fit(x)
     assert isinstance(transformer.vae_.likelihood, likelihood)
-    assert np.isfinite(transformer.set_params(num_samples=10).score(x))
+    assert np.isfinite(transformer.score(x))
     assert transformer.sample(5).shape == (5, 3)
 
 
@@ -151,7 +151,7 @@ def test_the_likelihood_suits_the_data(x, likelihood):
 def test_other_parts(prior):
     transformer = VAETransformer(3, likelihood="heteroscedastic-normal", posterior="full-normal", prior=prior, **SMALL)
     assert transformer.fit_transform(data()).shape == (60, 3)
-    assert np.isfinite(transformer.set_params(num_samples=10).score(data()))
+    assert np.isfinite(transformer.score(data()))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -201,20 +201,20 @@ def test_random_numbers_are_its_own(fitted):
 
 
 def test_grid_search_chooses_by_log_p_and_so_do_two_processes():
-    grid = {"vaetransformer__epochs": [1, 40]}
+    grid = {"vaetransformer__epochs": [1, 30]}
     searches = []
     for n_jobs in (1, 2):
         pipeline = make_pipeline(StandardScaler(), VAETransformer(hidden=(8,), num_samples=50, random_state=0))
-        searches.append(GridSearchCV(pipeline, grid, cv=2, n_jobs=n_jobs).fit(data(200)))
+        searches.append(GridSearchCV(pipeline, grid, cv=2, n_jobs=n_jobs).fit(data()))
     alone, together = searches
-    assert alone.best_params_ == {"vaetransformer__epochs": 40}
+    assert alone.best_params_ == {"vaetransformer__epochs": 30}
     assert_allclose(alone.cv_results_["mean_test_score"], together.cv_results_["mean_test_score"], rtol=1e-5)
     assert alone.best_score_ == max(alone.cv_results_["mean_test_score"])
     assert alone.best_estimator_.transform(data()).shape == (60, 2)
 
 
 def test_cross_validation_scores_are_those_of_the_folds():
-    x, transformer = data(), VAETransformer(num_samples=50, **SMALL)
+    x, transformer = data(), VAETransformer(**SMALL)
     scores = cross_val_score(transformer, x, cv=2)
     assert_allclose(scores[0], clone(transformer).fit(x[30:]).score(x[:30]))
 
