@@ -10,6 +10,7 @@ import sys
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import EVENT, small_vae
@@ -286,3 +287,9 @@ def test_callbacks_end_in_reverse_order():
 
     train(small_vae(), Callback("a"), Callback("b"))
     assert seen == [("begin", "a", 0), ("begin", "b", 0), ("end", "b", STEPS), ("end", "a", STEPS)]
+
+
+@pytest.mark.parametrize("answer", [True, np.True_, np.False_, 1, None])
+def test_a_callback_that_returns_true_ends_the_run(answer):
+    run = train(small_vae(), lambda _: answer)
+    assert len(run.history) == (1 if isinstance(answer, bool | np.bool_) and answer else 3)

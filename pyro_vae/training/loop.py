@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
+import numpy as np
 import pyro
 import torch
 from torch import nn
@@ -242,7 +243,7 @@ def _loop(session: Session, callbacks: Sequence[Callback], progress: Progress) -
                     session.finish()
             show()
             answers = [callback(run) for callback in callbacks]
-            run.is_done |= any(answer is True for answer in answers)
+            run.is_done |= any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
             if run.is_done:
                 break
             if is_stopping:
