@@ -18,7 +18,7 @@ from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.likelihoods import LIKELIHOODS
 from pyro_vae.cli.networks import NETWORKS
 from pyro_vae.cli.posteriors import POSTERIORS
-from pyro_vae.cli.priors import PRIORS
+from pyro_vae.cli.priors import PRIORS, Vamp
 from pyro_vae.cli.seen import look_at_vectors
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.likelihoods import Incomplete
@@ -158,7 +158,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         check_choice("missing", self.missing, ("auto", True, False))
         seen = replace(look_at_vectors(x), standardize=True)  # of real numbers
         name = seen.likelihood if self.likelihood == "auto" else self.likelihood
-        limited = {"components": min(PRIORS["vamp"].components, len(x))} if self.prior == "vamp" else {}
+        missing: Any = {"auto": "auto", True: "yes", False: "no"}[self.missing]
+        limited = {"components": min(Vamp.components, len(x))} if self.prior == "vamp" else {}
         architecture: Architecture[Any, Any, Any, Any] = Architecture(
             prior_options=PRIORS[self.prior](**limited),
             likelihood_options=LIKELIHOODS[name](),
@@ -166,7 +167,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
             network_options=NETWORKS["mlp"](tuple(self.hidden)),
             likelihood=name,
             latent_dim=self.latent_dim,
-            missing={"auto": "auto", True: "yes", False: "no"}[self.missing],
+            missing=missing,
         )
         return architecture.build(seen, x)
 

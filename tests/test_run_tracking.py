@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import pickle
 import shutil
@@ -18,6 +19,7 @@ from run_stores import InMLflow, InWandB, size
 from test_logs import STEPS, finished, images, same_but_for_time, train
 
 from pyro_vae import Interrupted
+from pyro_vae.cli import main
 from pyro_vae.training.logs import MLflow, WandB
 from pyro_vae.training.run import Run
 
@@ -77,6 +79,34 @@ def test_points_are_the_history_and_params_the_settings(store):
 def test_nothing_of_the_machine_is_in_the_params(store, tmp_path):
     train(small_vae(), store.log(), out=tmp_path / "run")
     (logged,) = store.runs()
+    assert not [value for value in logged.params.values() if str(tmp_path) in value]
+
+
+def test_the_command_line_logs_too(store, tmp_path, monkeypatch, capsys):
+    is_mlflow = isinstance(store, InMLflow)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / "store"))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3)))
+    words = [
+        "train",
+        tmp_path / "run",
+        "--data",
+        tmp_path / "x.npy",
+        "--epochs",
+        2,
+        "--latent-dim",
+        2,
+        "--no-tensorboard",
+    ]
+    words += ["--mlflow" if is_mlflow else "--wandb"]
+    assert main([*map(str, words)]) == 0
+    capsys.readouterr()
+    (logged,) = store.runs()
+    history = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    assert [step for step, _ in logged.points["valid/loss"]] == [int(row["step"]) for row in history]
+    assert [value for _, value in logged.points["valid/loss"]] == [float(row["valid_loss"]) for row in history]
+    expected = {"data": "x.npy", "latent_dim": "2", "posterior": "normal", "network_hidden": "[400]", "epochs": "2"}
+    assert logged.params.items() >= expected.items()
     assert not [value for value in logged.params.values() if str(tmp_path) in value]
 
 
