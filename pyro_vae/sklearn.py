@@ -36,6 +36,7 @@ __all__ = ["VAETransformer"]
 
 VECTORS = sorted(LIKELIHOODS.keys() - {"categorical", "columns"})  # likelihoods of vectors of numbers
 AT_ONCE = 10_000  # rows that a network gets
+WORTH_RECORDING = 100  # steps; recording a step takes as long as some hundred
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityMixin, BaseEstimator):
@@ -126,6 +127,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
             ValueError: If an argument or X is invalid.
         """
         x = self._validated(X, reset=True)
+        steps = check_count("epochs", self.epochs) * len(x) / check_count("batch_size", self.batch_size)
         device = choose_device(self.device)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with self._seeded(device):
@@ -141,6 +143,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
                 epochs=self.epochs,
                 batch_size=self.batch_size,
                 lr=self.lr,
+                compile="auto" if steps > WORTH_RECORDING else False,
                 progress=bool(self.verbose),
             )
         vae.eval()

@@ -238,6 +238,7 @@ def test_anomalies_have_a_low_log_p():
         ({"prior": "none"}, ValueError, "prior is 'none'; expected one of 'standard-normal'"),
         ({"missing": "maybe"}, ValueError, "missing is 'maybe'; expected one of 'auto', True, False"),
         ({"epochs": 0}, ValueError, "epochs is 0"),
+        ({"batch_size": "all"}, Exception, "batch_size is 'all'"),
         ({"device": "cuda:99"}, ValueError, "device 'cuda:99' does not exist here"),
         ({"likelihood": "bernoulli"}, ValueError, "outside the support of the likelihood"),
         ({"vae": lambda _: torch.nn.Linear(3, 3)}, TypeError, r"vae\(X\) is of type Linear; expected a VAE"),
