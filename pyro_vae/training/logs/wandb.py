@@ -34,7 +34,8 @@ class WandB:
     that is resumed continues it: its id and last step are in ``wandb.json`` in the folder of the run, and steps that
     were logged before are not logged again. If ``wandb.run`` is active already, it is used, and not finished. If
     something cannot be written later on, there is a warning, and training continues; the next epoch writes what is
-    missing.
+    missing. After SIGKILL, the rows that Weights & Biases had not yet written to disk or sent are not in its log; they
+    are in ``history.csv``.
 
     Args:
         images: Test data for pictures, as for :class:`~pyro_vae.training.logs.TensorBoard`.
