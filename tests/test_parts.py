@@ -14,7 +14,7 @@ from parts import EVENT, LATENT, LIKELIHOODS, POSTERIORS, PRIORS, TorchPrior
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
-from pyro_vae import VAE, evidence, weights
+from pyro_vae import VAE, evidence, load, save, weights
 from pyro_vae.infer.recording.compiled import compiled
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -101,6 +101,25 @@ def test_every_combination(names):
         _the_same_elsewhere(vae, x, device)
     vae = vae.double()
     _evidence_equals_quadrature(vae, x.double() if x.is_floating_point() else x)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("names", ONCE, ids=identify)
+def test_every_part_is_saved_and_loaded(names, device, tmp_path):
+    """Rebuilt from the folder alone, or into a VAE that is made again if a part is of these tests."""
+    vae = VAE(*make(*names)).to(device)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        save(vae, tmp_path)
+    loaded = load(tmp_path, VAE(*make(*names)) if said else None)
+    assert bool(said) == any(not type(each).__module__.startswith(("pyro_vae.", "torch.")) for each in vae.modules())
+    for each in said:
+        assert str(each.message).startswith("the weights are saved in ")
+    assert vae.training
+    assert not loaded.training
+    state, before = loaded.state_dict(), vae.state_dict()
+    assert list(state) == list(before)
+    assert all(torch.equal(state[name], tensor.cpu()) for name, tensor in before.items())
 
 
 def _shapes_under_leading_dimensions(vae):
