@@ -42,11 +42,11 @@ def other_vae():
 
 
 @pytest.mark.filterwarnings("ignore:Lazy modules")
-@pytest.mark.parametrize("turn", [lambda vae: vae, lambda vae: vae.double(), lambda vae: vae.eval()])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("model", MODELS)
-def test_a_model_is_rebuilt_from_its_folder(model, turn, tmp_path, monkeypatch):
+def test_a_model_is_rebuilt_from_its_folder(model, dtype, tmp_path, monkeypatch):
     monkeypatch.setattr(parts, "encoder", encoder)
-    vae = turn(MODELS[model]())
+    vae = MODELS[model]().to(dtype)
     next(vae.parameters()).requires_grad_(False)
     training, state = [module.training for module in vae.modules()], torch.get_rng_state()
     with warnings.catch_warnings():
@@ -91,10 +91,11 @@ def test_it_is_loaded_where_nobody_knows_how_it_was_made(tmp_path):
     assert json.loads(result.stdout) == vae.sample(5).tolist()
 
 
-def test_saving_what_was_loaded_writes_the_same_bytes(tmp_path):
+def test_saving_what_was_loaded_writes_the_same(tmp_path):
     save(small_vae(), tmp_path / "a")
     save(load(tmp_path / "a"), tmp_path / "b")
-    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert equal(read(tmp_path / "a" / MODEL), read(tmp_path / "b" / MODEL))
+    assert (tmp_path / "a" / CONFIG).read_bytes() == (tmp_path / "b" / CONFIG).read_bytes()
 
 
 def test_the_configuration_can_be_read_by_people(tmp_path):

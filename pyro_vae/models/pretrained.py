@@ -107,10 +107,8 @@ class Pretrained:
             force_download=force_download,
         )
         if not isinstance(loaded, cls):
-            kind = type(loaded).__name__
-            raise TypeError(
-                f"{str(name_or_folder)!r} is a {kind}; expected a {cls.__name__}: use {kind}.from_pretrained"
-            )
+            kind, words = type(loaded).__name__, str(name_or_folder)
+            raise TypeError(f"{words!r} is a {kind}; expected a {cls.__name__}: call {kind}.from_pretrained")
         return loaded
 
     def push_to_hub(

@@ -108,8 +108,10 @@ def _mean_of(evidence: Any) -> tuple[float, float]:
 
 def _in_words(mean: float, error: float) -> str:
     if math.isfinite(error):
-        return f"log p(x) = {mean:.4g} ± {error:.2g} nats per datapoint (95%, the bias of the estimate included)."
-    return f"log p(x) >= {mean:.4g} nats per datapoint: a lower bound on average, whose error is not known."
+        decimals = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3  # two digits of the error
+        numbers = f"{mean:.{decimals}f} ± {error:.{decimals}f}"
+        return f"log p(x) = {numbers} nats per datapoint (95%, the bias of the estimate included)."
+    return f"log p(x) >= {mean:.2f} nats per datapoint: a lower bound on average, whose error is not known."
 
 
 def _model_index(name: str, data: str, mean: float, error: float) -> list[Any]:
