@@ -103,6 +103,7 @@ def test_the_card_says_how_good_it_is(tmp_path):
     (entry,) = head["model-index"]
     (result,) = entry["results"]
     assert (entry["name"], result["dataset"]["name"]) == ("u/n", "Digits: 28 x 28")
+    assert result["dataset"]["type"] == "digits-28-x-28"
     assert result["metrics"][0]["value"] == -91.406
     assert "± 0.021, 95%" in result["metrics"][0]["name"]
     assert "log p(x) = -91.406 ± 0.021 nats per datapoint (95%" in text
@@ -363,8 +364,23 @@ def test_the_cache_of_huggingface_hub_is_read(tmp_path):
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text(commit)
     assert_same(VAE.from_pretrained("me/digits", cache_dir=tmp_path, local_files_only=True), vae)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(OSError, match=r"^there is no folder 'me/none', and it cannot be downloaded from the .* Hub: "):
         VAE.from_pretrained("me/none", cache_dir=tmp_path, local_files_only=True)
+    with pytest.raises(OSError, match=r"^there is no folder 'me/no name', and .*: Repo id must "):
+        VAE.from_pretrained("me/no name", cache_dir=tmp_path, local_files_only=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("create_repo", "cannot create 'me/digits'"), ("upload_folder", "cannot upload to 'me/digits'")],
+)
+def test_errors_of_the_hub_name_the_repository(hub, name, problem, monkeypatch):
+    def fail(*_, **__):
+        raise RuntimeError("403 Forbidden")
+
+    monkeypatch.setattr(hub, name, fail)
+    with pytest.raises(OSError, match=rf"^{problem} on the Hugging Face Hub: 403 Forbidden$"):
+        small_vae().push_to_hub("me/digits")
 
 
 def test_nothing_of_it_is_imported_before_it_is_needed():

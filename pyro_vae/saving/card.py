@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ def model_card(
         "Architecture": _architecture(vae),
     }
     if settings:
-        rows = [(key, value) for key, value in settings.items() if value is not None]
+        rows = [(key, value) for key, value in settings.items() if value not in (None, [], ())]
         sections["Settings"] = _table(("setting", "value"), rows)
     if evidence is not None:
         mean, error = _mean_of(evidence)
@@ -64,7 +65,7 @@ def model_card(
             head["model-index"] = _model_index(name, data or "not stated", mean, error)
         sections["Evidence"] = f"{_in_words(mean, error)}\n\n{_block(evidence.summary())}"
     if pictures:
-        sections["Pictures"] = "\n\n".join(f"![{each}](<{each}>)" for each in pictures)
+        sections["Pictures"] = "\n\n".join(f"![{each.partition('.')[0]}](<{each}>)" for each in pictures)
     words = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections.items())
     about = f"A `{type(vae).__name__}` made with `{LIBRARY}`: a variational autoencoder whose log p(x) has error bars."
     return f"---\n{to_yaml(head)}---\n\n{_MARK}\n\n# {_one_line(name)}\n\n{about}\n\n{words}\n"
@@ -118,7 +119,7 @@ def _model_index(name: str, data: str, mean: float, error: float) -> list[Any]:
     words = f"± {error:.2g}, 95%" if math.isfinite(error) else "a lower bound"
     metric = {"type": "log-likelihood", "value": mean, "name": f"log p(x), nats per datapoint ({words})"}
     task = {"type": "density-estimation", "name": "Density estimation"}
-    dataset = {"type": "-".join(_one_line(data).lower().split()), "name": data}
+    dataset = {"type": "-".join(re.findall(r"\w+", data.lower())) or "data", "name": data}
     return [{"name": name, "results": [{"task": task, "dataset": dataset, "metrics": [metric]}]}]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -41,17 +42,18 @@ def download(
         OSError: If it cannot be downloaded.
     """
     hub = _hub(f"there is no folder {repo_id!r}; to load it from the Hugging Face Hub, install a package")
-    folder = hub.snapshot_download(
-        repo_id,
-        revision=revision,
-        token=token,
-        cache_dir=cache_dir,
-        local_files_only=local_files_only,
-        force_download=force_download,
-        allow_patterns=[MODEL, CONFIG],
-        library_name=LIBRARY,
-        library_version=versions()[LIBRARY],
-    )
+    with _explained(f"there is no folder {repo_id!r}, and it cannot be downloaded from the Hugging Face Hub"):
+        folder = hub.snapshot_download(
+            repo_id,
+            revision=revision,
+            token=token,
+            cache_dir=cache_dir,
+            local_files_only=local_files_only,
+            force_download=force_download,
+            allow_patterns=[MODEL, CONFIG],
+            library_name=LIBRARY,
+            library_version=versions()[LIBRARY],
+        )
     if not (Path(folder) / MODEL).exists():
         raise FileNotFoundError(f"{repo_id!r} has no {MODEL} on the Hugging Face Hub, and no other file is loaded")
     return Path(folder)
@@ -87,22 +89,35 @@ def push(
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
         write(folder, repo_id)  # before anything is created on the Hub
-        whole_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        with _explained(f"cannot create {repo_id!r} on the Hugging Face Hub"):
+            whole_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
         if whole_id != repo_id:  # the name had no user
             write(folder, whole_id)
-        if revision is not None and not create_pr:
-            api.create_branch(whole_id, branch=revision, exist_ok=True)
-        if not _may_write_card(api, whole_id, revision):
-            warn(f"{CARD} of {whole_id!r} was written by somebody else and is left as it is; delete it for a new one")
-            (folder / CARD).unlink()
-        commit = api.upload_folder(
-            repo_id=whole_id,
-            folder_path=folder,
-            revision=revision,
-            commit_message=commit_message,
-            create_pr=create_pr,
-        )
+        with _explained(f"cannot upload to {whole_id!r} on the Hugging Face Hub"):
+            if revision is not None and not create_pr:
+                api.create_branch(whole_id, branch=revision, exist_ok=True)
+            if not _may_write_card(api, whole_id, revision):
+                warn(
+                    f"{CARD} of {whole_id!r} was written by somebody else and is left as it is; delete it for a new one"
+                )
+                (folder / CARD).unlink()
+            commit = api.upload_folder(
+                repo_id=whole_id,
+                folder_path=folder,
+                revision=revision,
+                commit_message=commit_message,
+                create_pr=create_pr,
+            )
     return str(commit.commit_url)
+
+
+@contextmanager
+def _explained(problem: str) -> Iterator[None]:
+    """Turns every error of huggingface_hub into an OSError that begins with the problem."""
+    try:
+        yield
+    except Exception as error:  # of many classes, which differ between its versions and those of its HTTP library
+        raise OSError(f"{problem}: {str(error) or type(error).__name__}") from error
 
 
 def _may_write_card(api: Any, repo_id: str, revision: str | None) -> bool:
