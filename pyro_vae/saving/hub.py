@@ -90,19 +90,19 @@ def push(
         folder = Path(temporary) / "model"
         write(folder, repo_id)  # before anything is created on the Hub
         with _explained(f"cannot create {repo_id!r} on the Hugging Face Hub"):
-            whole_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
-        if whole_id != repo_id:  # the name had no user
-            write(folder, whole_id)
-        with _explained(f"cannot upload to {whole_id!r} on the Hugging Face Hub"):
+            full_id = api.create_repo(repo_id, private=private, exist_ok=True).repo_id
+        if full_id != repo_id:  # the name had no user
+            write(folder, full_id)
+        with _explained(f"cannot upload to {full_id!r} on the Hugging Face Hub"):
             if revision is not None and not create_pr:
-                api.create_branch(whole_id, branch=revision, exist_ok=True)
-            if not _may_write_card(api, whole_id, revision):
+                api.create_branch(full_id, branch=revision, exist_ok=True)
+            if not _may_write_card(api, full_id, revision):
                 warn(
-                    f"{CARD} of {whole_id!r} was written by somebody else and is left as it is; delete it for a new one"
+                    f"{CARD} of {full_id!r} was written by somebody else and is left as it is; delete it for a new one"
                 )
                 (folder / CARD).unlink()
             commit = api.upload_folder(
-                repo_id=whole_id,
+                repo_id=full_id,
                 folder_path=folder,
                 revision=revision,
                 commit_message=commit_message,
