@@ -26,8 +26,9 @@ from pyro_vae.models.conditional_posterior import ConditionalPosterior
 from pyro_vae.models.hierarchical import BottomUp, HierarchicalVAE, TopDown
 from pyro_vae.models.semi_supervised import SemiSupervisedVAE
 from pyro_vae.models.vae import VAE
+from pyro_vae.saving import CheckpointError, load, save
 from pyro_vae.system.interrupts import Interrupted
-from pyro_vae.training import CheckpointError, NotFiniteError, fit, load
+from pyro_vae.training import NotFiniteError, fit
 
 __version__ = "0.1.0"
 
@@ -56,6 +57,7 @@ __all__ = [
     "priors",
     "processes",
     "representation",
+    "save",
     "training",
     "weights",
 ]

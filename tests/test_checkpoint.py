@@ -29,8 +29,8 @@ from torch.optim import lr_scheduler
 
 import pyro_vae
 from pyro_vae import VAE, CheckpointError, NotFiniteError, fit
+from pyro_vae.saving.checkpoint import pack, read, unpack, write
 from pyro_vae.system import files
-from pyro_vae.training.checkpoint import pack, read, unpack, write
 from pyro_vae.training.optimizer_state import load_optimizer, load_scheduler
 
 LAST, BEST = "last.safetensors", "best.safetensors"

@@ -452,7 +452,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "train, evaluate, sample, plot, score, encode, impute, info"),
+        ([], "train, evaluate, sample, plot, score, encode, impute, share, info"),
         (["polish"], "Unrecognized options: polish"),
         (["train"], "Missing from pyro-vae train: PATH"),
         (

@@ -17,7 +17,7 @@ import train_until_killed
 from train_until_killed import RUNS, train
 
 import pyro_vae
-from pyro_vae.training.checkpoint import read
+from pyro_vae.saving.checkpoint import read
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 RECORDED, AS_PYRO = RUNS

@@ -32,7 +32,7 @@ from pyro_vae import (
     priors,
     weights,
 )
-from pyro_vae.training.description import NotDescribable, build, describe
+from pyro_vae.saving.description import NotDescribable, build, describe
 
 CLASSES = 3
 ONE_STEP = {"epochs": 1, "compile": False, "progress": False}

@@ -11,9 +11,9 @@ from test_loading import MODELS, encoder, top_down
 
 import pyro_vae
 from pyro_vae import fit, load
-from pyro_vae.training.description import build, describe
-from pyro_vae.training.difference import difference
-from pyro_vae.training.moved import MOVED
+from pyro_vae.saving.description import build, describe
+from pyro_vae.saving.difference import difference
+from pyro_vae.saving.moved import MOVED
 
 SAVED = Path(__file__).parent / "saved_before_the_move"
 DESCRIPTIONS = json.loads((SAVED / "descriptions.json").read_text())

@@ -7,6 +7,7 @@ import warnings
 from functools import cache
 from itertools import product
 
+import parts
 import pyro
 import pytest
 import torch
@@ -14,7 +15,7 @@ from parts import EVENT, LATENT, LIKELIHOODS, POSTERIORS, PRIORS, TorchPrior
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch.testing import assert_close
 
-from pyro_vae import VAE, evidence, weights
+from pyro_vae import VAE, evidence, load, nn, save, weights
 from pyro_vae.infer.recording.compiled import compiled
 
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
@@ -101,6 +102,32 @@ def test_every_combination(names):
         _the_same_elsewhere(vae, x, device)
     vae = vae.double()
     _evidence_equals_quadrature(vae, x.double() if x.is_floating_point() else x)
+
+
+# Rows with a module that is not of the library, which cannot be described in a file.
+OF_THE_TESTS = {"torch's own", "zuko flow", "linear normal", "one covariance"}
+OF_THE_TESTS |= {"LinearGaussian", "Categorical", "ZeroInflated"}  # a module inside them is
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("names", ONCE, ids=identify)
+def test_every_part_is_saved_and_loaded(names, device, tmp_path, monkeypatch):
+    """Rebuilt from the folder alone, or into a VAE that is made again if a part is of these tests."""
+    if names[1] != "Categorical":  # whose data need the encoder of these tests
+        monkeypatch.setattr(parts, "encoder", lambda outputs: nn.mlp(EVENT, [8], outputs))
+    vae = VAE(*make(*names)).to(device)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        save(vae, tmp_path)
+    loaded = load(tmp_path, VAE(*make(*names)) if said else None)
+    assert bool(said) == bool(OF_THE_TESTS & set(names))
+    for each in said:
+        assert str(each.message).startswith("the weights are saved in ")
+    assert vae.training
+    assert not loaded.training
+    state, before = loaded.state_dict(), vae.state_dict()
+    assert list(state) == list(before)
+    assert all(torch.equal(state[name], tensor.cpu()) for name, tensor in before.items())
 
 
 def _shapes_under_leading_dimensions(vae):

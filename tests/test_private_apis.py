@@ -27,8 +27,8 @@ import pyro_vae
 from pyro_vae import SVI, VAE, likelihoods, nn, posteriors, priors
 from pyro_vae.evidence.runner.chunks import Allocations
 from pyro_vae.infer.recording.record import record
+from pyro_vae.saving import bounded
 from pyro_vae.system import private_apis
-from pyro_vae.training import bounded
 
 GONE = SimpleNamespace()  # something without any private name
 

@@ -79,6 +79,21 @@ def test_the_code_on_tools_runs(tmp_path, monkeypatch):
     assert names["codes"].shape == (178, 2)
 
 
+@pytest.mark.filterwarnings("ignore:the weights are saved")
+def test_the_code_on_sharing_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sharing.md").read_text(), flags=re.DOTALL):
+        exec(compile(block, "sharing.md", "exec"), names)
+    assert {path.name for path in (tmp_path / "models" / "digits").iterdir()} == {
+        "README.md",
+        "config.json",
+        "model.safetensors",
+        "reconstructions.png",
+    }
+    assert all(torch.equal(a, b) for a, b in zip(names["same"].parameters(), names["vae"].parameters(), strict=True))
+
+
 def test_the_example_of_the_threat_model_executes_nothing(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", THREATS, flags=re.DOTALL)
     exec(compile(block, "threat_model.md", "exec"), {})
@@ -127,6 +142,7 @@ def test_ci_runs_its_test_command():
         "docs/parts.md",
         "docs/representation.md",
         "docs/scaling.md",
+        "docs/sharing.md",
         "docs/threat_model.md",
         "docs/tools.md",
         "benchmarks/README.md",

@@ -23,6 +23,7 @@ from pyro_vae.cli.info import Info
 from pyro_vae.cli.plot import Plot
 from pyro_vae.cli.sample import Sample
 from pyro_vae.cli.score import Score
+from pyro_vae.cli.share import Share
 from pyro_vae.cli.train import Train
 
 __all__ = ["main"]
@@ -82,6 +83,7 @@ def _parse(words: list[str]) -> Any:
         "score": Score,
         "encode": Encode,
         "impute": Impute,
+        "share": Share,
         "info": Info,
     }
     box = io.StringIO()

@@ -16,9 +16,9 @@ from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, rows_of, seen_of, write_json
 from pyro_vae.evidence import ElboCheck, Evidence
+from pyro_vae.saving.versions import versions
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
-from pyro_vae.training.run_folder import versions
 
 __all__ = ["Evaluate"]
 

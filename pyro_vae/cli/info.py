@@ -12,18 +12,18 @@ from tyro.conf import Positional
 
 from pyro_vae import load
 from pyro_vae.cli.run_files import COMMAND, EVIDENCE, folder_of, read_json
-from pyro_vae.training.checkpoint import read
-from pyro_vae.training.loading import LAST
+from pyro_vae.saving.checkpoint import read
+from pyro_vae.saving.loading import LAST, MODEL
 
 __all__ = ["Info"]
 
 
 @dataclass(frozen=True)
 class Info:
-    """Prints a summary of the folder of a run."""
+    """Prints a summary of the folder of a run, or of a saved model."""
 
     run: Positional[Path]
-    """Folder of the run."""
+    """Folder of the run or of the saved model."""
 
     def __call__(self) -> None:
         """Prints the summary.
@@ -33,10 +33,11 @@ class Info:
             OSError: If something cannot be read.
         """
         folder = folder_of(self.run)
-        if not (folder / LAST).exists():
+        files = [folder / name for name in (LAST, MODEL) if (folder / name).exists()]
+        if not files:
             raise FileNotFoundError(f"there is no run in the folder {str(folder)!r}")
-        content = read(folder / LAST)[1]
-        history, best = content["history"], content["progress"]["best_epoch"]
+        content = read(files[0])[1]
+        history, best = content.get("history", []), content.get("progress", {"best_epoch": 0})["best_epoch"]
         _print("parameters", _parts(load(self.run)) if content["vae"] else {"unknown": content["not_describable"]})
         if history:
             _print("last epoch" if best < len(history) else "last epoch, which is the best", history[-1])
@@ -46,7 +47,8 @@ class Info:
             found = read_json(folder / EVIDENCE)
             _print("evidence, in nats per datapoint", {name: found[name] for name in found if name != "versions"})
         command = folder / COMMAND
-        _print("settings", read_json(command)["options"] if command.exists() else content["settings"])
+        if settings := read_json(command)["options"] if command.exists() else content.get("settings"):
+            _print("settings", settings)
         _print("versions", content["versions"])
 
 

@@ -22,14 +22,14 @@ from pyro_vae.cli.fitting import Fitting
 from pyro_vae.cli.run_files import COMMAND, by_flag, read_json, write_json
 from pyro_vae.data import binarize
 from pyro_vae.processes import Processes, is_started_first
+from pyro_vae.saving.loading import LAST
+from pyro_vae.saving.versions import versions
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
 from pyro_vae.system.lock import locked
-from pyro_vae.training.loading import LAST
 from pyro_vae.training.logs import MLflow, Pictures, TensorBoard, WandB
 from pyro_vae.training.progress_bar import describe_row
 from pyro_vae.training.run import Run
-from pyro_vae.training.run_folder import versions
 
 __all__ = ["Train"]
 

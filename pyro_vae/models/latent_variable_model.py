@@ -17,11 +17,12 @@ from torch.distributions import Distribution
 from pyro_vae.distributions import as_pyro
 from pyro_vae.models.parameters import declare_parameters
 from pyro_vae.models.parts_fit import check_data, check_particles
+from pyro_vae.models.pretrained import Pretrained
 
 __all__ = ["LatentVariableModel"]
 
 
-class LatentVariableModel(PyroModule):
+class LatentVariableModel(Pretrained, PyroModule):
     """A pair of Pyro programs over the rows of x, with one plate ``"data"`` at dim -1 and x observed at site ``"x"``.
 
     The parameters belong to this module, not to Pyro's global parameter store: two models in one process share no

@@ -44,12 +44,12 @@ def replace(path: Path, data: bytes) -> None:
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Creates the folder if it does not exist, and checks that files can be written to it.
+    """Creates the folder if it does not exist, and checks that files can be written to it. ``~`` is the home folder.
 
     Raises:
         OSError: If they cannot; the message names the folder.
     """
-    path = Path(path)
+    path = Path(path).expanduser()
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

@@ -165,6 +165,7 @@ def fit(
     )
     check_count("devices", devices)
     check_choice("strategy", strategy, STRATEGIES)
+    out = None if out is None else Path(out).expanduser()
     train_on = partial(
         _train_on,
         vae=vae,

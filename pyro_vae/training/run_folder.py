@@ -6,26 +6,24 @@ import csv
 import io
 import json
 import math
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from pyro_vae.processes import Processes, of_the_first
+from pyro_vae.saving.checkpoint import CheckpointError, blaming, pack, read, replace, unpack, write
+from pyro_vae.saving.description import describe_if_possible
+from pyro_vae.saving.loading import BEST, LAST, MODEL, NOT_WEIGHTS, RUN, check_weights, weights_among
+from pyro_vae.saving.versions import versions
 from pyro_vae.system.files import writable_folder
 from pyro_vae.system.lock import locked
-from pyro_vae.training.checkpoint import CheckpointError, blaming, pack, read, replace, unpack, write
-from pyro_vae.training.description import NotDescribable, describe
-from pyro_vae.training.loading import BEST, LAST, NOT_WEIGHTS, check_weights, weights_among
 from pyro_vae.training.run import Row, Run, RunProgress
 
-__all__ = ["RunFolder", "kept_to_itself", "versions"]
+__all__ = ["RunFolder", "kept_to_itself"]
 
 
 @contextmanager
@@ -69,8 +67,9 @@ class RunFolder:
             raise FileExistsError(
                 f"there is a run in {str(path)!r} already: pass resume=True to resume it, or choose another folder"
             )
-        if not folder.exists and (folder.path / BEST).exists():
-            raise FileExistsError(f"in {str(path)!r} there is a {BEST}, but no {LAST}: choose another folder")
+        for name in (BEST, MODEL):
+            if not folder.exists and (folder.path / name).exists():
+                raise FileExistsError(f"in {str(path)!r} there is a {name}, but no {LAST}: choose another folder")
         return folder
 
     @property
@@ -84,12 +83,9 @@ class RunFolder:
         Raises:
             OSError: If it cannot be written.
         """
-        try:
-            self.description = describe(vae)
-        except NotDescribable as error:
-            self.not_describable = str(error)
+        self.description, self.not_describable = describe_if_possible(vae)
         text = json.dumps({**self._about(), "settings": self.settings, "vae": self.description}, indent=2)
-        replace(self.path / "run.json", f"{text}\n".encode())
+        replace(self.path / RUN, f"{text}\n".encode())
 
     def save(self, run: Run, weights: dict[str, Tensor], state: dict[str, Any], best: dict[str, Tensor] | None) -> None:
         """Writes all that is needed to resume the run, then the other files.
@@ -191,14 +187,3 @@ def _table(history: list[Row]) -> bytes:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
-
-
-def versions() -> dict[str, str]:
-    """The versions of Python and of the packages that compute, by name."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package, name in (("pyro_vae", "pyro-vae"), ("pyro", "pyro-ppl"), ("zuko", "zuko")):
-        try:
-            found[package] = version(name)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found

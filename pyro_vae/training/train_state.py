@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pyro_vae.infer.optimizers import fuse
 from pyro_vae.processes import Processes
+from pyro_vae.saving.checkpoint import pack
 from pyro_vae.system.randomness import get_generators, reseed, set_generators
-from pyro_vae.training.checkpoint import pack
 from pyro_vae.training.optimization import check_scheduler, make_optimizer
 from pyro_vae.training.optimizer_state import load_optimizer, load_scheduler
 from pyro_vae.training.settings import Settings

@@ -12,14 +12,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.saving.bounded import Bounded
+from pyro_vae.saving.difference import difference
+from pyro_vae.saving.moved import MOVED
 from pyro_vae.system.private_apis import held_by
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.trees import leaves_of
-from pyro_vae.training.bounded import Bounded
-from pyro_vae.training.difference import difference
-from pyro_vae.training.moved import MOVED
 
-__all__ = ["NotDescribable", "build", "describe"]
+__all__ = ["NotDescribable", "build", "describe", "describe_if_possible"]
 
 _PACKAGES = ("pyro_vae", "torch.nn")
 _PLAIN = (bool, int, float, str, type(None))
@@ -56,6 +56,14 @@ def describe(module: nn.Module) -> dict[str, Any]:
     if reason := difference(module, again):
         raise NotDescribable(reason)
     return description
+
+
+def describe_if_possible(module: nn.Module) -> tuple[dict[str, Any] | None, str]:
+    """The description of a module and an empty string, or None and the reason why there is none."""
+    try:
+        return describe(module), ""
+    except NotDescribable as error:
+        return None, str(error)
 
 
 def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
