@@ -214,15 +214,8 @@ def terms_at(
     model: Program, guide: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout
 ) -> Terms:
     """The terms of the log-weights at given latents, by site, each with all its dimensions in the programs."""
-    return terms_of(*traces_at(model, guide, x, latents, num_particles, layout), layout)
-
-
-def traces_at(
-    model: Program, guide: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout
-) -> tuple[Trace, Trace]:
-    """Runs both programs at given latents; returns the traces of model and guide."""
     model_trace, guide_trace = (trace_of(program, x, num_particles, layout, latents) for program in (model, guide))
-    return model_trace, guide_trace
+    return terms_of(model_trace, guide_trace, layout)
 
 
 def trace_of(

@@ -471,7 +471,7 @@ def test_the_exact_draws_of_a_certificate_belong_to_their_datapoints(monkeypatch
 
     monkeypatch.setattr(certificate_module, "Ladder", Echo)
     programs = Programs(model, guide, torch.randn(5, dtype=torch.float64))
-    certificate = certificate_module.certified(programs, Settings(0.1, 8, 5), 12, rows=4, progress=iter)
+    certificate = certificate_module.certified(programs, Settings(0.1, 8, 5), 12, rows=4)
     assert len(certificate.lower.unique()) == 12
     assert_close(certificate.upper, certificate.lower, rtol=0, atol=0.01)
 

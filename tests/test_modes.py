@@ -114,7 +114,7 @@ def test_latents_with_bounds(make):
     model, guide, x, exact = make(40)
     joint = joint_of(model, guide, x)
     normals = find_modes(joint, guide).normals
-    _, gradient = joint.gradient(normals.center[:1])
+    _, gradient = joint.gradient(normals.center[:1], torch.arange(len(x)))
     white = (normals.factor[0].mT @ gradient[0, ..., None])[..., 0]
     assert (white.abs().amax(1) < 0.05).double().mean() > 0.95
     hessian = torch.autograd.functional.hessian(
@@ -348,7 +348,7 @@ def test_densities_that_are_recorded_for_batches_of_one_size_are_those_of_each_p
     slow = LogJoint(vae.model, x, layout, 1000)
     fast = LogJoint(vae.model, x, layout, 1000, FastDensities(lambda function, *_: function, pairs=64))
     position = torch.randn(1, count, 3, dtype=torch.float64)
-    for name in ("value", "gradient", "parts"):
+    for name in ("densities", "gradient", "parts"):
         assert_close(getattr(fast, name)(position, rows), getattr(slow, name)(position, rows))
 
 
@@ -544,14 +544,14 @@ def test_pairs_are_the_same_as_all_rows_at_once():
     assert small.by_pairs
     rows = torch.tensor([8, 8, 1])
     position = torch.randn(4, 3, 3, dtype=torch.float64)
-    for name in ("value", "gradient", "parts"):
+    for name in ("densities", "gradient", "parts"):
         few, many = getattr(small, name)(position, rows), getattr(large, name)(position, rows)
         assert_close(few, many)
     large.by_pairs = False
     everything = torch.randn(4, 10, 3, dtype=torch.float64)
-    whole = large.gradient(everything)
+    whole = large.gradient(everything, torch.arange(10))
     large.by_pairs = True
-    assert_close(large.gradient(everything), whole)
+    assert_close(large.gradient(everything, torch.arange(10)), whole)
     prior, likelihood, prior_gradient, likelihood_gradient = small.parts(position, rows)
     value, gradient = small.gradient(position, rows)
     assert_close(prior + likelihood, value)

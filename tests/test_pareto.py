@@ -27,14 +27,14 @@ LOG_WEIGHTS = 2 * torch.randn(2500, 6, dtype=torch.float64, generator=torch.Gene
 @pytest.mark.skipif(int(arviz.__version__.split(".")[0]) >= 1, reason="arviz 1.x has no psislw of its own")
 def test_the_tail_alone_gives_what_arviz_gives_for_the_whole_sample():
     expected = arviz.psislw(LOG_WEIGHTS.T.numpy())[1]
-    assert_close(pareto.pareto_k(_tail(LOG_WEIGHTS)).numpy(), np.asarray(expected))
+    assert_close(pareto.pareto_smooth(_tail(LOG_WEIGHTS))[0].numpy(), np.asarray(expected))
 
 
 def test_the_tail_alone_gives_what_arviz_stats_gives_for_the_whole_sample(monkeypatch):
     array_stats = pytest.importorskip("arviz_stats.base").array_stats
     expected = array_stats.psislw(-LOG_WEIGHTS.T.numpy())[1]
     monkeypatch.setattr(pareto, "_arviz_psislw", lambda: pareto._arviz_stats_psislw)
-    assert_close(pareto.pareto_k(_tail(LOG_WEIGHTS)).numpy(), np.asarray(expected))
+    assert_close(pareto.pareto_smooth(_tail(LOG_WEIGHTS))[0].numpy(), np.asarray(expected))
 
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])
@@ -42,7 +42,7 @@ def test_weights_with_a_pareto_tail_have_that_k(shape):
     # (1 - u)^-k is Pareto with tail index 1 / k. With 20000 samples the tail has 425, of which the fit has a standard
     # error of (1 + k) / sqrt(425) < 0.1 (Vehtari et al. 2024); the bound is at five of them.
     log_w = -shape * torch.rand(20_000, 8, dtype=torch.float64).log()
-    k = pareto.pareto_k(_tail(log_w))
+    k = pareto.pareto_smooth(_tail(log_w))[0]
     assert ((k - shape).abs() < 5 * (1 + shape) / 425**0.5).all()
 
 
@@ -50,7 +50,7 @@ def test_equal_weights_have_k_zero():
     log_w = torch.full((1000, 3), -90.0)
     log_w[:, 1] += 1e-5 * torch.rand(1000)  # rounding
     log_w[:, 2] += torch.rand(1000)
-    k = pareto.pareto_k(_tail(log_w))
+    k = pareto.pareto_smooth(_tail(log_w))[0]
     assert k[0] == k[1] == 0
     assert k[2] != 0
     assert k[2] < 0.5
@@ -66,8 +66,8 @@ def test_smoothing_leaves_the_threshold_and_exceeds_no_weight_that_was_seen():
 
 
 def test_too_few_to_tell():
-    assert pareto.pareto_k(_tail(torch.randn(20, 1))).item() == torch.inf
-    assert pareto.pareto_k(_tail(torch.randn(30, 1))).isfinite().item()
+    assert pareto.pareto_smooth(_tail(torch.randn(20, 1)))[0].item() == torch.inf
+    assert pareto.pareto_smooth(_tail(torch.randn(30, 1)))[0].isfinite().item()
     tied = torch.zeros(1000, 1)
     tied[:3] = torch.tensor([[1.0], [2.0], [3.0]])
-    assert pareto.pareto_k(_tail(tied)).item() == torch.inf
+    assert pareto.pareto_smooth(_tail(tied))[0].item() == torch.inf

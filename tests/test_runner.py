@@ -286,3 +286,16 @@ def test_a_failure_in_one_process_is_one_in_all(in_two):
 def test_without_locks_there_are_none(tmp_path, monkeypatch):
     monkeypatch.setattr(lock, "fcntl", None)
     assert len(numbers("impute", keep=tmp_path / "run")) == N
+
+
+@pytest.mark.parametrize("name", ["calibrate", "check_elbo", "decompose_elbo", "importance"])
+def test_programs_run_without_gradients(name):
+    """These need none, and a graph of them takes memory. Leaving inference mode would enable them."""
+    vae, seen = new_vae(), set()
+
+    def model(x):
+        seen.add(torch.is_grad_enabled())
+        return vae.model(x)
+
+    call(name, model=model)
+    assert seen == {False}

@@ -15,6 +15,7 @@ from torch.distributions import biject_to, constraints, transforms
 from torch.distributions.transforms import ComposeTransform, IndependentTransform, Transform
 from torch.nn.functional import softplus
 
+from pyro_vae.distributions.independent import split_independent
 from pyro_vae.distributions.zuko_import import zuko
 from pyro_vae.system.private_apis import inverse_of
 
@@ -109,14 +110,14 @@ def _independent(transform: Transform, dims: int) -> Transform:
 
 def _of_mixture(components: Any) -> Transform:
     """The map to the values of any component; components are along the last batch dimension."""
-    inner, dims = _inside(components)
+    inner, dims = split_independent(components)
     if isinstance(inner, torch_distributions.VonMises):
         return _independent(_Angle(), dims)
     return _onto(_support_of_mixture(components))
 
 
 def _support_of_mixture(components: Any) -> Any:
-    inner, dims = _inside(components)
+    inner, dims = split_independent(components)
     if isinstance(inner, MIXTURES):
         support = _support_of_mixture(_components(inner))
     elif _is_plainly_transformed(inner):
@@ -128,14 +129,6 @@ def _support_of_mixture(components: Any) -> Any:
 
 def _components(mixture: Any) -> Any:
     return mixture.base if isinstance(mixture, zuko.distributions.Mixture) else mixture.component_distribution
-
-
-def _inside(fn: Any) -> tuple[Any, int]:
-    """A distribution without its ``Independent`` wrappers, and the number of their event dimensions."""
-    dims = 0
-    while isinstance(fn, torch_distributions.Independent):
-        fn, dims = fn.base_dist, dims + fn.reinterpreted_batch_ndims
-    return fn, dims
 
 
 def _hull(support: Any, event_dims: int) -> Any:

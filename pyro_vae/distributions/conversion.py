@@ -55,15 +55,8 @@ class _Wrapped(ZukoToPyro):
 
 
 @register_kl(ZukoToPyro, ZukoToPyro)
-def _kl_wrapped_wrapped(q: ZukoToPyro, p: ZukoToPyro) -> torch.Tensor:
-    return kl_divergence(q.dist, p.dist)
-
-
 @register_kl(ZukoToPyro, torch.distributions.Distribution)
-def _kl_wrapped_any(q: ZukoToPyro, p: torch.distributions.Distribution) -> torch.Tensor:
-    return kl_divergence(q.dist, p)
-
-
 @register_kl(torch.distributions.Distribution, ZukoToPyro)
-def _kl_any_wrapped(q: torch.distributions.Distribution, p: ZukoToPyro) -> torch.Tensor:
-    return kl_divergence(q, p.dist)
+def _kl_of_wrapped(q: torch.distributions.Distribution, p: torch.distributions.Distribution) -> torch.Tensor:
+    inside = (each.dist if isinstance(each, ZukoToPyro) else each for each in (q, p))
+    return kl_divergence(*inside)

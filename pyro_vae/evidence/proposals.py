@@ -20,7 +20,7 @@ from torch.distributions.transforms import AffineTransform
 
 from pyro_vae.checks import check_positive
 from pyro_vae.distributions.bijections import is_unbounded
-from pyro_vae.weights import Layout, Program, Terms, sample_sites, terms, terms_at, vectorized
+from pyro_vae.weights import Layout, Program, Terms, sample_sites, terms, terms_at, trace_of
 
 __all__ = ["Proposal", "defensive", "widened"]
 
@@ -83,15 +83,13 @@ def defensive(prior_weight: float = 0.1) -> Proposal:
         raise ValueError(f"prior_weight is {prior_weight!r}; expected a number between 0 and 1")
 
     def proposal(model: Program, guide: Program, x: Tensor, num_particles: int, layout: Layout) -> Terms:
-        from_guide: Any = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(x)
-        from_prior: Any = poutine.trace(vectorized(model, num_particles, layout)).get_trace(x)
+        traces = (trace_of(program, x, num_particles, layout) for program in (guide, model))
+        from_guide, from_prior = (dict(sample_sites(trace)) for trace in traces)
         is_prior = torch.rand(num_particles, len(x), device=x.device) < prior_weight
         latents = {}
-        for name, site in sample_sites(poutine.util.prune_subsample_sites(from_guide)):
-            if name in from_prior.nodes:  # auxiliary sites are not
-                drawn, other = (
-                    layout.by_datapoint(value) for value in (site["value"], from_prior.nodes[name]["value"])
-                )
+        for name, site in from_guide.items():
+            if name in from_prior:  # auxiliary sites are not
+                drawn, other = (layout.by_datapoint(value) for value in (site["value"], from_prior[name]["value"]))
                 choice = is_prior.reshape(*is_prior.shape, *[1] * (drawn.ndim - 2))
                 latents[name] = layout.by_site(torch.where(choice, other, drawn))
         at = terms_at(model, guide, x, latents, num_particles, layout)

@@ -29,12 +29,8 @@ class AtMeans(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"] or msg["value"] is not None or poutine.util.site_is_subsample(msg):
             return
-        try:
-            msg["value"] = mean_of(msg["fn"], f"site {msg['name']!r}, a ")
-        except NotImplementedError:
-            if self._or_draw:
-                return
-            raise
+        fn, name = msg["fn"], f"site {msg['name']!r}, a "
+        msg["value"] = mean_or_draw(fn) if self._or_draw else mean_of(fn, name)
         msg["done"] = True
 
 

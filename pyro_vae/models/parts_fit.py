@@ -150,13 +150,13 @@ def warn_unless_broadcasting(name: str, part: nn.Module, z: Tensor) -> None:
         )
 
 
-def check_particles(name: str, part: nn.Module, z: Tensor, latent_dims: int = 1) -> None:
-    """Checks that a part can be called with latents ``[*batch, *latent]``.
+def check_particles(name: str, part: nn.Module, z: Tensor) -> None:
+    """Checks that a part can be called with latents ``[*batch, latent]``.
 
     Raises:
         ValueError: If there are particles besides the rows, and the part does not broadcast.
     """
-    if z.ndim > latent_dims + 1 and getattr(part, _TAKES_ROWS, False):
+    if z.ndim > 2 and getattr(part, _TAKES_ROWS, False):
         raise ValueError(
             f"{name} does not broadcast over a leading dimension of z, of shape {list(z.shape)}. {_REMEDY}"
         )
@@ -215,9 +215,7 @@ def check_data(x: Tensor, example: Tensor, support: Any) -> None:
     count, first = 0, None
     for begin in range(0, len(x), ROWS_AT_ONCE):  # copies of large data would not fit in memory
         part = x[begin : begin + ROWS_AT_ONCE]
-        outside = ~support.check(part) | (
-            part.isinf() if x.is_floating_point() else False
-        )  # which torch counts as real
+        outside = ~support.check(part) | part.isinf()  # torch counts infinity as real
         if outside.any():
             row, *place = outside.nonzero()[0].tolist()
             first = first or (begin + row, *place)

@@ -77,9 +77,8 @@ def fidelity_and_diversity(data: Tensor, samples: Tensor, *, k: int = 5) -> Fide
     k = check_count("k", k)
     data, samples = as_features(k + 1, data=data, samples=samples)
     data_radii, sample_radii = _radii(data, k), _radii(samples, k)
-    neighbours = torch.zeros(
-        len(samples), dtype=torch.int64, device=data.device
-    )  # of each sample: in how many neighbourhoods of data it is
+    # Of each sample: in how many neighbourhoods of data it is.
+    neighbours = torch.zeros(len(samples), dtype=torch.int64, device=data.device)
     nearest = []  # distance to a sample, of each datapoint
     recalled = 0
     for rows, distances in _distances(data, samples):

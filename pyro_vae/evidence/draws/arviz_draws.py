@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.evidence.draws.resampling import posterior_draws
-from pyro_vae.evidence.draws.settled_draws import rows_of_block, settled_draws
+from pyro_vae.evidence.draws.settled_draws import in_pieces, rows_of_block, settled_draws
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.lazy_arviz import arviz_data
 from pyro_vae.evidence.runner.blocks import Programs
@@ -27,7 +27,6 @@ CHAINS = 4  # the draws are independent; ArviZ compares these parts of them
 
 
 @evidence_function
-@torch.no_grad()
 def to_arviz(
     model: Program,
     guide: Program,
@@ -71,10 +70,9 @@ def to_arviz(
         Interrupted: At Ctrl-C, with the draws for the finished datapoints.
     """
     num_draws = check_count("num_draws", num_draws, least=CHAINS) // CHAINS * CHAINS
-    programs = Programs(model, guide, x, chunk_size)
-    x, layout = programs.x, programs.layout
+    programs = Programs(model, guide, x, chunk_size, progress, keep, processes)
+    layout, fast = programs.layout, FastDensities()
     rows = max(1, programs.chunk_size // num_draws)
-    independent, fast = len(programs.blocks(1)) == len(x), FastDensities()
     rows_of_run = rows if proposal is not None else rows_of_block(chunk_size, num_draws)
 
     def draw(block: Tensor, first: int) -> dict[str, Tensor]:
@@ -85,11 +83,8 @@ def to_arviz(
         values = {f"posterior {name}": value for name, value in drawn.latents.items()}
         values["constant_data pareto_k"] = drawn.pareto_k[None]
         values["constant_data settled"] = ~drawn.doubtful[None]
-        groups, begin = [], 0
-        for piece in block.split(rows) if independent else (block,):
-            latents = {name: value[:, begin : begin + len(piece)] for name, value in drawn.latents.items()}
-            groups.append(_of_model(programs.model, piece, latents, num_draws, layout))
-            begin += len(piece)
+        pieces = in_pieces(programs, block, drawn.latents, rows)
+        groups = [_of_model(programs.model, *piece, num_draws, layout) for piece in pieces]
         values |= {name: torch.cat([group[name] for group in groups], dim=1) for name in groups[0]}
         # Rows first, as columns are.
         return {name: value.movedim(1, 0) for name, value in values.items()}
@@ -100,10 +95,7 @@ def to_arviz(
         rows=rows_of_run,
         settings={"function": "to_arviz", "num_draws": num_draws, "settled": int(proposal is None)},
         proposal=proposal,
-        progress=progress,
         description="posterior draws",
-        keep=keep,
-        processes=processes,
     )
 
 

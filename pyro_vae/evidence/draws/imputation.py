@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count
-from pyro_vae.evidence.draws.settled_draws import rows_of_block, settled_draws
+from pyro_vae.evidence.draws.settled_draws import in_pieces, rows_of_block, settled_draws
 from pyro_vae.evidence.results.imputation import Imputation
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.function import evidence_function
@@ -24,7 +24,6 @@ __all__ = ["impute"]
 
 
 @evidence_function
-@torch.no_grad()
 def impute(
     model: Program,
     guide: Program,
@@ -65,18 +64,14 @@ def impute(
     num_draws = check_count("num_draws", num_draws, least=0)
     if num_draws > num_samples:
         raise ValueError(f"num_draws is {num_draws}; expected at most num_samples, which is {num_samples}")
-    programs = Programs(model, guide, x_alone(model, x), chunk_size)
-    x = programs.x
+    programs = Programs(model, guide, x_alone(model, x), chunk_size, progress, keep, processes)
+    x, fast = programs.x, FastDensities()
     rows = max(1, programs.chunk_size // num_samples)
-    independent, fast = len(programs.blocks(1)) == len(x), FastDensities()
 
     def fill(block: Tensor, first: int) -> dict[str, Tensor]:
         drawn = settled_draws(programs, block, num_samples, first, fast)
-        parts, begin = [], 0
-        for piece in block.split(rows) if independent else (block,):
-            at = {name: value[:, begin : begin + len(piece)] for name, value in drawn.latents.items()}
-            parts.append(_predict(programs, piece, at, num_samples, num_draws))
-            begin += len(piece)
+        pieces = in_pieces(programs, block, drawn.latents, rows)
+        parts = [_predict(programs, *piece, num_samples, num_draws) for piece in pieces]
         mean, std, draws = (torch.cat(part).to(block.dtype) for part in zip(*parts, strict=True))
         missing = block.isnan()
         columns = {
@@ -108,9 +103,6 @@ def impute(
         finish,
         rows=rows_of_block(chunk_size, num_samples),
         settings={"function": "impute", "num_samples": num_samples, "num_draws": num_draws},
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )
     if doubtful := int(result.doubtful.sum()):
         warn(
@@ -120,7 +112,6 @@ def impute(
     return result
 
 
-@torch.no_grad()
 def _predict(
     programs: Programs, x: Tensor, latents: dict[str, Tensor], num_samples: int, num_draws: int
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from pyro_vae.evidence.unconstrained.laplace_proposal import draw_mixture, log_m
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.weights import terms
 
-__all__ = ["rows_of_block", "settled_draws"]
+__all__ = ["in_pieces", "rows_of_block", "settled_draws"]
 
 # For draws only the variance of the weights matters, so the noise of the mean must not: as if over many datapoints.
 SETTINGS = Settings(tolerance=0.05, max_temperatures=512, num_datapoints=2**20)
@@ -31,6 +33,15 @@ NUMBERS_AT_ONCE = 2**24  # of the candidates that are held in memory
 def rows_of_block(chunk_size: int | None, num_draws: int) -> int:
     """How many datapoints to draw for together: as many as the draws of a chunk allow, if its size is given."""
     return ROWS if chunk_size is None else max(1, chunk_size // num_draws)
+
+
+def in_pieces(
+    programs: Programs, x: Tensor, latents: dict[str, Tensor], rows: int
+) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
+    """Splits a block and its draws ``[draws, n, ...]`` into so many rows each, if rows are independent."""
+    at_once = rows if programs.independent else len(x)
+    for some in torch.arange(len(x), device=x.device).split(at_once):
+        yield x[some], {name: value[:, some] for name, value in latents.items()}
 
 
 @torch.no_grad()
@@ -50,28 +61,24 @@ def settled_draws(
         ValueError: If no method finds a weight that is finite and positive for a datapoint.
     """
     ladder = Ladder(programs, x, SETTINGS, fast=fast)
-    columns = ladder.climb()
-    found = columns["log_prob"].isfinite() if "log_prob" in columns else torch.zeros(len(x), dtype=torch.bool)
-    if not found.all():
-        index = first + int((~found).nonzero()[0])
-        raise ValueError(f"datapoint {index} has weight zero or NaN for all samples, by any method")
+    columns = ladder.estimates(first)
     if ladder.laplace is None or ladder.annealing is None:
-        drawn = _from_guide(ladder, num_draws)
+        drawn = _from_guide(ladder.block, num_draws)
     else:
         drawn = _from_vectors(ladder.block, ladder.laplace, ladder.annealing, num_draws)
     return PosteriorDraws(*drawn, doubtful=columns["error"].isinf())
 
 
-def _from_guide(ladder: Ladder, num_draws: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+def _from_guide(block: Block, num_draws: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Without gradients: latents, k-hat and ESS from the guide, or from its mixture with the prior."""
-    programs, rung = ladder.programs, ladder.columns["rung"]
+    programs, rung = block.programs, block.columns["rung"]
     latents: dict[str, Tensor] = {}
     pareto_k, ess = (torch.zeros(len(rung), dtype=torch.float64) for _ in range(2))
     for method, proposal in ((GUIDE, terms), (WITH_PRIOR, defensive(SHARE_WITH_PRIOR))):
         taken = rung == method
         if not taken.any():
             continue
-        drawn = posterior_draws(programs.model, programs.guide, ladder.x, num_draws, programs.layout, proposal)
+        drawn = posterior_draws(programs.model, programs.guide, block.x, num_draws, programs.layout, proposal)
         for name, value in drawn.latents.items():
             mine = taken.to(value.device).reshape(-1, *[1] * (value.ndim - 2))
             latents[name] = torch.where(mine, value, latents.get(name, value))

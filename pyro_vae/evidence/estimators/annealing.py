@@ -80,7 +80,7 @@ def annealed(
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)
-    programs = Programs(model, guide, x, chunk_size)
+    programs = Programs(model, guide, x, chunk_size, progress, keep, processes)
 
     def anneal(block: Tensor, first: int) -> dict[str, Tensor]:
         path = path_from(start, programs, block, num_leapfrog)
@@ -99,9 +99,6 @@ def annealed(
         finish,
         rows=max(1, programs.chunk_size // num_chains),
         settings={"function": "annealed", "num_chains": num_chains, **settings},
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )
 
 

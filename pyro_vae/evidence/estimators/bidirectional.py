@@ -63,7 +63,7 @@ def sandwich(
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)
-    programs = Programs(model, guide, x_alone(model, x), chunk_size)
+    programs = Programs(model, guide, x_alone(model, x), chunk_size, progress, keep, processes)
     layout = programs.layout
 
     def enclose(block: Tensor, first: int) -> dict[str, Tensor]:  # noqa: ARG001
@@ -87,7 +87,4 @@ def sandwich(
         lambda columns: Sandwich(**columns),
         rows=max(1, programs.chunk_size // num_chains),
         settings={"function": "sandwich", "num_chains": num_chains, **settings},
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )

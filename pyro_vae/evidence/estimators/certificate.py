@@ -10,12 +10,11 @@ from pyro_vae.evidence.ladder.ladder import Ladder
 from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.runner.blocks import Programs
-from pyro_vae.system.progress import Progress
 
 __all__ = ["certified"]
 
 
-def certified(programs: Programs, settings: Settings, count: int, *, rows: int, progress: Progress) -> Certificate:
+def certified(programs: Programs, settings: Settings, count: int, *, rows: int) -> Certificate:
     """Draws datapoints from the model, and bounds their log p(x) by the procedure and by its reverse.
 
     Args:
@@ -23,13 +22,12 @@ def certified(programs: Programs, settings: Settings, count: int, *, rows: int, 
         settings: The settings of the procedure.
         count: How many datapoints to draw. Programs with parameters for each row get as many as they have rows.
         rows: The number of datapoints in a block.
-        progress: Whether to show a bar; or a function that wraps the blocks.
     """
     x = programs.x
-    if len(programs.blocks(1)) == len(x):  # independent rows may be repeated
+    if programs.independent:  # rows may be repeated
         x = x[torch.arange(count, device=x.device) % len(x)]
     drawn = simulate(programs.model, programs.guide, x, programs.layout)
-    simulated = Programs(programs.model, programs.guide, drawn.x, programs.chunk_size)
+    simulated = Programs(programs.model, programs.guide, drawn.x, programs.chunk_size, programs.progress)
 
     def enclose(block: Tensor, first: int) -> dict[str, Tensor]:
         ladder = Ladder(simulated, block, settings)
@@ -37,6 +35,4 @@ def certified(programs: Programs, settings: Settings, count: int, *, rows: int, 
         exact = {name: value[first : first + len(block)] for name, value in drawn.latents.items()}
         return {"lower": columns["log_prob"], "upper": ladder.upper_bound(exact), "error": columns["error"]}
 
-    return simulated.run(
-        enclose, lambda columns: Certificate(**columns), rows=rows, settings={"function": "certify"}, progress=progress
-    )
+    return simulated.run(enclose, lambda columns: Certificate(**columns), rows=rows, settings={"function": "certify"})

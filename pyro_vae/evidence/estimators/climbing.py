@@ -19,7 +19,6 @@ from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.infer.recording.compiled import compiled, recorded
-from pyro_vae.system.progress import Progress
 
 __all__ = ["Climb", "Clock", "block_rows", "fast_densities"]
 
@@ -55,14 +54,7 @@ class Climb:
         """
         share = len(block) / turns
         ladder = Ladder(self.programs, block, self.settings, clock.deadline(first + turn * share, share), self.fast)
-        columns = ladder.climb()
-        missing = ~columns["log_prob"].isfinite() if "log_prob" in columns else torch.ones(len(block), dtype=torch.bool)
-        if missing.any():
-            index = first + int(missing.nonzero()[0])
-            raise ValueError(
-                f"datapoint {index} has no weight that is finite and positive, by any method; "
-                "check the log-densities of model and guide there"
-            )
+        columns = ladder.estimates(first)
         return {**columns, "late": torch.full((len(block),), ladder.block.late)}
 
     def result(self, columns: dict[str, Any]) -> Evidence:
@@ -77,9 +69,9 @@ class Climb:
             draw=partial(to_arviz, programs.model, programs.guide, programs.x[: len(late)]),
         )
 
-    def certificate(self, count: int, progress: Progress) -> Certificate:
+    def certificate(self, count: int) -> Certificate:
         """The result of the same procedure on so many datapoints that are drawn from the model."""
-        return certified(self.programs, self.settings, count, rows=block_rows(self.programs), progress=progress)
+        return certified(self.programs, self.settings, count, rows=block_rows(self.programs))
 
 
 class Clock:

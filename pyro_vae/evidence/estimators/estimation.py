@@ -125,7 +125,8 @@ def estimate(
     settings = Settings(float(tolerance), max_temperatures, len(check_rows(x)))
 
     def plain(model: Program, guide: Program) -> Climb:
-        return Climb(Programs(model, guide, x, chunk_size), settings, fast_densities(compile, x, len(draws)))
+        programs = Programs(model, guide, x, chunk_size, progress, keep, processes)
+        return Climb(programs, settings, fast_densities(compile, x, len(draws)))
 
     climb: Climb | ClimbForEachDraw
     if given is None:
@@ -143,8 +144,5 @@ def estimate(
             "draws given": None if given is None else len(draws),
             **{f"given {name!r}": values for name, values in (given or {}).items()},
         },
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )
-    return replace(result, certificate=climb.certificate(certify, progress)) if certify else result
+    return replace(result, certificate=climb.certificate(certify)) if certify else result

@@ -14,7 +14,6 @@ from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.results.error_bars import error_bars
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.results.running_weights import RunningWeights
-from pyro_vae.system.progress import Progress
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.weights import Program, log_mean_exp, sample_sites
 
@@ -43,17 +42,16 @@ class ClimbForEachDraw:
             results.append(climb.result({name: column[:, draw].contiguous() for name, column in columns.items()}))
         return averaged(results)
 
-    def certificate(self, count: int, progress: Progress) -> Certificate:
+    def certificate(self, count: int) -> Certificate:
         """A certificate of so many datapoints, divided among the draws."""
         draws = len(self.climbs)
         counts = [count // draws + (draw < count % draws) for draw in range(draws)]
         pairs = zip(self.climbs, counts, strict=True)
-        certificates = [climb.certificate(number, progress) for climb, number in pairs if number]
+        certificates = [climb.certificate(number) for climb, number in pairs if number]
         names = ("lower", "upper", "error")
         return Certificate(*(torch.cat([getattr(each, name) for each in certificates]) for name in names))
 
 
-@torch.no_grad()
 def each_draw(model: Program, x: Tensor, given: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
     """A list of the draws of global latents, checked by running the model once.
 

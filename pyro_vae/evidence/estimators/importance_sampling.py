@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_choice, check_count
 from pyro_vae.evidence.draws.arviz_draws import to_arviz
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.evidence import Evidence
-from pyro_vae.evidence.results.running_weights import RunningWeights
+from pyro_vae.evidence.results.running_weights import Chunk, weigh
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.chunks import choose_rows, particle_counts
 from pyro_vae.evidence.runner.function import evidence_function
@@ -23,15 +22,12 @@ from pyro_vae.processes import Processes
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, terms
 
-__all__ = ["importance", "weigh"]
-
-Chunk = Callable[[Tensor, int], Tensor]  # datapoints [n, *event] and a number of particles to log-weights
+__all__ = ["importance"]
 
 WORTH_COMPILING = 2000  # chunks; compiling takes as long as some hundred
 
 
 @evidence_function
-@torch.no_grad()
 def importance(
     model: Program,
     guide: Program,
@@ -71,12 +67,10 @@ def importance(
     """
     num_samples = check_count("num_samples", num_samples)
     check_choice("compile", compile, (True, False, "auto"))
-    programs = Programs(model, guide, x, chunk_size)
+    programs = Programs(model, guide, x, chunk_size, progress, keep, processes)
     x, chunk_size = programs.x, programs.chunk_size
 
-    def log_weights(block: Tensor, num_particles: int) -> Tensor:
-        return proposal(programs.model, programs.guide, block, num_particles, programs.layout).log_weights
-
+    log_weights = partial(programs.log_weights, proposal)
     rows = choose_rows(chunk_size, num_samples)
     pays = x.device.type == "cpu" and len(x) * num_samples > WORTH_COMPILING * chunk_size
     fast = pays if compile == "auto" else compile
@@ -103,26 +97,7 @@ def importance(
         rows=rows,
         settings={"function": "importance", "num_samples": num_samples},
         proposal=proposal,
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )
-
-
-@torch.no_grad()
-def weigh(log_weights: Chunk, x: Tensor, num_samples: int, chunk_size: int) -> RunningWeights:
-    """Weighs samples for all rows of x, in chunks of pairs of a sample and a datapoint.
-
-    Args:
-        log_weights: Called with x and a number of particles; returns log-weights ``[particles, n]``.
-        x: Data, ``[n, *event]``.
-        num_samples: The number of samples for each datapoint.
-        chunk_size: The number of pairs to compute at once.
-    """
-    running = RunningWeights(len(x), num_samples, x.device)
-    for count in particle_counts(num_samples, len(x), chunk_size):
-        running.update(log_weights(x, count))
-    return running
 
 
 def _compiled(log_weights: Chunk, blocks: Sequence[Tensor], num_particles: int) -> Chunk:

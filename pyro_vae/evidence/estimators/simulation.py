@@ -11,7 +11,7 @@ from pyro.distributions.torch_distribution import MaskedDistribution
 from torch import Tensor
 
 from pyro_vae.system.private_apis import mask_of
-from pyro_vae.weights import Layout, Program, sample_sites, trace_pair, vectorized
+from pyro_vae.weights import Layout, Program, sample_sites, trace_of, trace_pair
 
 __all__ = ["Simulation", "simulate"]
 
@@ -45,7 +45,7 @@ def simulate(model: Program, guide: Program, x: Tensor, layout: Layout) -> Simul
         observing, guided = trace_pair(model, guide, x)
         name = _observed_site(observing, x)
         missing = _missing(name, observing.nodes[name], x, layout)
-        trace: Any = poutine.trace(vectorized(poutine.uncondition(model), 1, layout)).get_trace(x)
+        trace: Any = trace_of(poutine.uncondition(model), x, 1, layout)
     drawn = layout.by_datapoint(trace.nodes[name]["value"])[0].to(x.dtype)
     if drawn.numel() != x.numel():
         raise ValueError(f"site {name!r} draws values of shape {list(drawn.shape)}; x has {list(x.shape)}")

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -14,7 +15,7 @@ from pyro_vae.evidence.ladder.contradiction import Floor
 from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.results.rungs import RUNGS
-from pyro_vae.evidence.results.running_weights import RunningWeights
+from pyro_vae.evidence.results.running_weights import RunningWeights, weigh
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.log_joint import particles_at_once
 
@@ -44,7 +45,8 @@ class Block:
     def __init__(self, programs: Programs, x: Tensor, settings: Settings, deadline: float = math.inf) -> None:
         self.programs, self.x, self.settings, self.deadline = programs, x, settings, deadline
         self.rows = torch.arange(len(x), device=x.device)
-        self.columns = {"error": torch.full((len(x),), torch.inf, dtype=torch.float64)}
+        nothing = {"log_prob": torch.nan, "error": torch.inf, "bias": torch.inf}
+        self.columns = {name: torch.full((len(x),), value, dtype=torch.float64) for name, value in nothing.items()}
         self.columns["seconds"] = torch.zeros(len(x), len(RUNGS), dtype=torch.float64)
         self.floor = Floor(len(x))
         self.contradicted = torch.zeros(len(x), dtype=torch.bool)
@@ -52,13 +54,8 @@ class Block:
 
     def weigh(self, proposal: Proposal, count: int) -> RunningWeights:
         """Weights of ``count`` draws for all rows."""
-        programs, running = self.programs, RunningWeights(len(self.x), count, self.x.device)
-        at_once = particles_at_once(programs.chunk_size, len(self.x))
-        for done in range(0, count, at_once):
-            number = min(at_once, count - done)
-            at = proposal(programs.model, programs.guide, self.x, number, programs.layout)
-            running.update(at.log_weights)
-        return running
+        at_once = particles_at_once(self.programs.chunk_size, len(self.x))
+        return weigh(partial(self.programs.log_weights, proposal), self.x, count, at_once * len(self.x))
 
     def report(
         self,
@@ -124,8 +121,7 @@ class Block:
         ``bias`` is a bound, about twice the bias. The limit is far above what the methods aim at, so that few fresh
         samples are refused: selecting samples by their own error is biased.
         """
-        error = self.columns["error"][rows.cpu()]
-        bias = self.columns["bias"][rows.cpu()] if "bias" in self.columns else error
+        error, bias = (self.columns[name][rows.cpu()] for name in ("error", "bias"))
         return error.isinf() | ~(bias <= 2 * self.settings.tolerance)
 
     def is_late(self) -> bool:

@@ -49,7 +49,6 @@ class Ladder:
         deadline: float = math.inf,
         fast: FastDensities | None = None,
     ) -> None:
-        self.programs, self.x = programs, x
         self.block = Block(programs, x, settings, deadline)
         self.laplace: Laplace | None = None
         self.annealing: Annealing | None = None
@@ -71,12 +70,31 @@ class Ladder:
             self._with_gradients(self.log_joint)
         return self.columns
 
+    def estimates(self, first: int) -> dict[str, Tensor]:
+        """As :meth:`climb`, if every datapoint has an estimate.
+
+        Args:
+            first: The index of the first datapoint, for the error message.
+
+        Raises:
+            ValueError: If no method has a weight that is finite and positive for a datapoint.
+        """
+        columns = self.climb()
+        missing = ~columns["log_prob"].isfinite()
+        if missing.any():
+            index = first + int(missing.nonzero()[0])
+            raise ValueError(
+                f"datapoint {index} has no weight that is finite and positive, by any method; "
+                "check the log-densities of model and guide there"
+            )
+        return columns
+
     def _with_gradients(self, log_joint: LogJoint) -> None:
         block = self.block
         with block.timed(GUIDE):
             block.floor.raise_by(block.rows, block.weigh(terms, PILOT[GUIDE]))
         with block.timed(LAPLACE):
-            self.laplace = Laplace(block, log_joint, fit_block(log_joint, self.programs.guide))
+            self.laplace = Laplace(block, log_joint, fit_block(log_joint, block.programs.guide))
             self.laplace.run()
         self.annealing = Annealing(block, log_joint, self.laplace.fit.normals, self.laplace.variance)
         for rung in (ANNEALED, FROM_PRIOR):

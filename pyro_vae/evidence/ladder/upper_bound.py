@@ -16,7 +16,6 @@ __all__ = ["upper_bound", "upper_bound_without_gradients"]
 UPPER_TEMPERATURES = 4  # times the number of temperatures of the estimates
 
 
-@torch.no_grad()
 def upper_bound(block: Block, laplace: Laplace, annealing: Annealing, latents: dict[str, Tensor]) -> Tensor:
     """An upper bound on log p(x) on average, ``[n]``, from exact draws of the posterior, by site ``[n, ...]``.
 
@@ -38,7 +37,6 @@ def upper_bound(block: Block, laplace: Laplace, annealing: Annealing, latents: d
     return upper
 
 
-@torch.no_grad()
 def upper_bound_without_gradients(block: Block, latents: dict[str, Tensor]) -> Tensor:
     """The same from the log-weight of the exact draw: its mean exceeds log p(x) by KL(p(z | x) || q(z | x))."""
     programs = block.programs

@@ -45,6 +45,16 @@ class Bounds:
         """The result in words."""
         raise NotImplementedError
 
+    @property
+    def _rows(self) -> dict[str, str]:
+        """The bounds and the gap, for a table."""
+        return {
+            "datapoints drawn from the model": f"{len(self.lower)}",
+            "lower bound, nats": f"{self.lower.mean().item():.3f}",
+            "upper bound, nats": f"{self.upper.mean().item():.3f}",
+            "upper - lower bound": self._gap_in_words(),
+        }
+
     def _gap_in_words(self) -> str:
         n = len(self.lower)
         if n == 1:

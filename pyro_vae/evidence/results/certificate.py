@@ -45,10 +45,4 @@ class Certificate(Bounds):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = {
-            "datapoints drawn from the model": f"{len(self.lower)}, {self.settled:.1%} with a known error",
-            "upper - lower bound": self._gap_in_words(),
-            "lower bound, nats": f"{self.lower.mean().item():.3f}",
-            "upper bound, nats": f"{self.upper.mean().item():.3f}",
-        }
-        return html_table(rows)
+        return html_table({**self._rows, "with a known error": f"{self.settled:.1%}"})

@@ -45,7 +45,7 @@ class Moments(NamedTuple):
 
     count: int  # type: ignore[assignment]  # it hides tuple.count, which has no use here
     """The number of samples."""
-    log_means: tuple[Tensor, Tensor, Tensor, Tensor, Tensor]  #: log mean(w^b) for b = 1/4, 1/2, 3/4, 1 and 2.
+    log_means: Tensor  #: log mean(w^b) for b = 1/4, 1/2, 3/4, 1 and 2, ``[5, n]``.
     zeros: Tensor  #: The fraction of weights that are zero.
     largest: Tensor  #: The largest weight, as a fraction of the sum.
     slope: Tensor  #: The mean distance of the log-weights in the tail from its threshold (Hill 1975).
@@ -53,15 +53,7 @@ class Moments(NamedTuple):
 
     def rows(self, index: Tensor) -> Moments:
         """The statistics of some of the datapoints."""
-        quarter, half, three_quarters, first, second = (mean[index] for mean in self.log_means)
-        return Moments(
-            self.count,
-            (quarter, half, three_quarters, first, second),
-            zeros=self.zeros[index],
-            largest=self.largest[index],
-            slope=self.slope[index],
-            pareto_k=self.pareto_k[index],
-        )
+        return Moments(self.count, *(part[..., index] for part in self[1:]))
 
 
 class ErrorBars(NamedTuple):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from pyro_vae.evidence.results.certificate import Certificate
 
-__all__ = ["MAX_PARETO_K", "Evidence", "Rung", "error_of_mean", "std_error_of_mean"]
+__all__ = ["MAX_PARETO_K", "Evidence", "Rung", "error_of_mean", "median_and_largest", "std_error_of_mean"]
 
 MAX_PARETO_K = 0.7  # Vehtari et al. 2024: above it, importance sampling does not work in practice
 FEW, MANY = 0.01, 0.05  # shares of the datapoints without an error: below, a note is enough; above, samples are bad
@@ -47,6 +47,14 @@ def error_of_mean(errors: Tensor, biases: Tensor) -> float:
     if not errors.isfinite().all():
         return math.inf
     return biases.mean().item() + std_error_of_mean(errors - biases)
+
+
+def median_and_largest(values: Tensor, spec: str = ".3f") -> str:
+    """The median and the maximum of the finite values, in words."""
+    known = values[values.isfinite()]
+    if len(known) == 0:
+        return "not known"
+    return f"median {known.median().item():{spec}}, largest {known.max().item():{spec}}"
 
 
 class Rung(NamedTuple):
@@ -218,7 +226,7 @@ class Evidence:
         lines = [
             *self._headline(),
             f"  mean over {n} datapoint{'s' * (n > 1)}, with {self._samples()} each",
-            f"  error of each estimate (95%): {self._error_of_each()}; Monte Carlo part of the mean's: "
+            f"  error of each estimate (95%): {median_and_largest(self.error)}; Monte Carlo part of the mean's: "
             f"{Z * self.mean_std_error:.3f}",
         ]
         if n > 1:
@@ -248,12 +256,6 @@ class Evidence:
         least, most = int(self.num_samples.min()), int(self.num_samples.max())
         return f"{least} {self.samples}" if least == most else f"{least} to {most} {self.samples}"
 
-    def _error_of_each(self) -> str:
-        known = self.error[self.settled]
-        if len(known) == 0:
-            return "not known"
-        return f"median {known.median().item():.3f}, largest {known.max().item():.3f}"
-
     def _weights(self) -> list[str]:
         """Diagnostics of the weights of one proposal."""
         return [
@@ -276,19 +278,14 @@ class Evidence:
 
     def _of_draws(self) -> list[str]:
         """The part of the draws of global latents."""
-        if len(self.given) == 1:
+        if len(self.given) == 1 or self.draws_error is None:
             return ["  given one draw of the global latents"]
         each = torch.tensor([result.mean for result in self.given])
         return [
             f"  log of the mean of p(x | w) over {len(self.given)} draws of the global latents w; mean of log p(x | w) "
             f"given each: {each.min().item():.3f} to {each.max().item():.3f}",
-            f"  part of the error that comes from the number of draws: {self._part_of_draws()}",
+            f"  part of the error that comes from the number of draws: {median_and_largest(self.draws_error)}",
         ]
-
-    def _part_of_draws(self) -> str:
-        errors = self.error[:0] if self.draws_error is None else self.draws_error
-        known = errors[errors.isfinite()]
-        return f"median {known.median().item():.3f}, largest {known.max().item():.3f}" if len(known) else "not known"
 
     def _table(self) -> list[str]:
         """What each method did."""
@@ -397,7 +394,7 @@ class Evidence:
         rows = {
             "log p(x), nats": " ".join(self._headline()[0].split()[2:]),
             "datapoints": f"{n}, {int(self.settled.sum())} with a known error",
-            "error of each (95%)": self._error_of_each(),
+            "error of each (95%)": median_and_largest(self.error),
             "samples": f"{self._samples()} each",
         }
         if n > 1:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from pyro_vae.evidence.results.evidence import median_and_largest
 from pyro_vae.evidence.results.pictures import draw_imputation
 from pyro_vae.html_table import html_table
 
@@ -72,10 +73,7 @@ class Imputation:
         return f"{values} value{'s' * (values > 1)} of {some} of {n} datapoint{'s' * (n > 1)}"
 
     def _spread(self) -> str:
-        known = self.std[self.missing & self.std.isfinite()]
-        if len(known) == 0:
-            return "not known"
-        return f"median {known.median().item():.3g}, largest {known.max().item():.3g}"
+        return median_and_largest(self.std[self.missing], ".3g")
 
     def _ess(self) -> str:
         ess = self.ess[self.incomplete]

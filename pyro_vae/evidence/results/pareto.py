@@ -12,17 +12,12 @@ from torch import Tensor
 
 from pyro_vae.evidence.results.lazy_arviz import import_arviz
 
-__all__ = ["pareto_k", "pareto_smooth", "tail_length"]
+__all__ = ["pareto_smooth", "tail_length"]
 
 
 def tail_length(num_samples: int) -> int:
     """The number of the largest weights, to which k-hat is fitted (Vehtari et al. 2024)."""
     return math.ceil(min(num_samples / 5, 3 * math.sqrt(num_samples)))
-
-
-def pareto_k(tail: Tensor) -> Tensor:
-    """k-hat, ``[n]``: see :func:`pareto_smooth`."""
-    return pareto_smooth(tail)[0]
 
 
 def pareto_smooth(tail: Tensor) -> tuple[Tensor, Tensor]:

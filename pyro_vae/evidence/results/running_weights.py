@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from copy import copy
 
 import torch
@@ -10,8 +11,27 @@ from torch import Tensor
 
 from pyro_vae.evidence.results.error_bars import POWERS, Moments, error_bars
 from pyro_vae.evidence.results.pareto import pareto_smooth, tail_length
+from pyro_vae.evidence.runner.chunks import particle_counts
 
-__all__ = ["RunningWeights"]
+__all__ = ["Chunk", "RunningWeights", "weigh"]
+
+Chunk = Callable[[Tensor, int], Tensor]  #: Datapoints ``[n, *event]`` and a number of particles to log-weights.
+
+
+@torch.no_grad()
+def weigh(log_weights: Chunk, x: Tensor, num_samples: int, chunk_size: int) -> RunningWeights:
+    """Weighs samples for all rows of x, in chunks of pairs of a sample and a datapoint.
+
+    Args:
+        log_weights: Called with x and a number of particles; returns log-weights ``[particles, n]``.
+        x: Data, ``[n, *event]``.
+        num_samples: The number of samples for each datapoint.
+        chunk_size: The number of pairs to compute at once.
+    """
+    running = RunningWeights(len(x), num_samples, x.device)
+    for count in particle_counts(num_samples, len(x), chunk_size):
+        running.update(log_weights(x, count))
+    return running
 
 
 class RunningWeights:
@@ -113,8 +133,6 @@ class RunningWeights:
         """
         k, smoothed = pareto_smooth(self.tail)
         log_sum = self.log_sum.cpu()
-        if smoothed.shape[0] == 0:
-            return k, self.log_mean.cpu()
         # The part below the tail is the sum without the tail.
         tail = self.tail.cpu()[:-1].logsumexp(0).clamp_max(log_sum)
         below = log_sum + torch.log1p(-(tail - log_sum).exp())
@@ -129,13 +147,12 @@ class RunningWeights:
         if self._moments is not None:
             return self._moments
         tail, log_sum = self.tail.cpu(), self.log_sum.cpu()
-        powers = (self.log_sums_of_powers - math.log(self.count)).cpu().unbind()
-        squares = (self.log_sum_squares - math.log(self.count)).cpu()
+        log_sums = torch.stack([*self.log_sums_of_powers, self.log_sum, self.log_sum_squares]).cpu()
         threshold = torch.where(tail[-1].isneginf(), tail[0], tail[-1])  # a tail with zeros has no slope
         above = (tail[: max(1, len(tail) - 1)] - threshold).clamp_min(0)
         self._moments = Moments(
             count=self.count,
-            log_means=(powers[0], powers[1], powers[2], log_sum - math.log(self.count), squares),
+            log_means=log_sums - math.log(self.count),
             zeros=self.zeros.cpu() / self.count,
             largest=(tail[0] - log_sum).exp(),
             slope=above.mean(0),

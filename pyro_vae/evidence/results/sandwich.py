@@ -52,11 +52,4 @@ class Sandwich(Bounds):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        rows = {
-            "datapoints drawn from the model": f"{len(self.lower)}",
-            "lower bound, nats": f"{self.lower.mean().item():.3f}",
-            "upper bound, nats": f"{self.upper.mean().item():.3f}",
-            "gap": self._gap_in_words(),
-            "moves accepted": f"{self.acceptance.mean():.0%}",
-        }
-        return html_table(rows)
+        return html_table({**self._rows, "moves accepted": f"{self.acceptance.mean():.0%}"})

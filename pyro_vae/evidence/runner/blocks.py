@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,13 +16,14 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.evidence.proposals import Proposal
 from pyro_vae.evidence.runner.chunks import Allocations, fitting_chunk_size
-from pyro_vae.evidence.runner.progress import Compute, interrupted, over_blocks
-from pyro_vae.evidence.runner.resume_file import ResumeFile
-from pyro_vae.processes import Processes
+from pyro_vae.evidence.runner.progress import Compute, block_seed, compute_rest, interrupted, kept_where
+from pyro_vae.evidence.runner.resume_file import DAMAGED, Kept, ResumeFile
+from pyro_vae.processes import Processes, of_the_first
 from pyro_vae.programs.few_rows import is_large, on_few_rows, rows_at_once
 from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.grad_mode import differentiable
-from pyro_vae.system.progress import Progress
+from pyro_vae.system.lock import locked
+from pyro_vae.system.progress import Progress, shown
 from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.weights import Program, checked_trace_pair, log_densities, sample_sites, trace_pair
 
@@ -43,6 +45,9 @@ class Programs:
         x: Data, as for :func:`~pyro_vae.evidence.estimate`.
         chunk_size: The number of (particle, datapoint) pairs to compute at once. By default it suits the programs and
             the device, judged by what the programs allocate in this one run.
+        progress: Whether :meth:`run` shows a bar; or a function that wraps the blocks left to do.
+        keep: A file for the finished blocks of :meth:`run`. If it exists, the run resumes from it.
+        processes: The processes that share the blocks. All make the same call, and get the whole result.
 
     Attributes:
         model: The model as a program of one tensor: see :func:`~pyro_vae.programs.inputs.by_row`.
@@ -60,7 +65,17 @@ class Programs:
         Interrupted: At Ctrl-C.
     """
 
-    def __init__(self, model: Program, guide: Program, x: Any, chunk_size: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Program,
+        guide: Program,
+        x: Any,
+        chunk_size: int | None = None,
+        progress: Progress = True,
+        keep: str | Path | None = None,
+        processes: Processes | None = None,
+    ) -> None:
+        self.progress, self.keep, self.processes = progress, keep, processes
         self.model, self.guide, x = by_row(model, guide, x)
         self.x = x = differentiable(check_rows(x))
         if chunk_size is not None:
@@ -108,18 +123,20 @@ class Programs:
         self._log_densities = torch.cat(parts, dim=-1)
         return True
 
-    def blocks(self, rows: int) -> tuple[Tensor, ...]:
-        """Splits the data into blocks of so many rows if rows are independent; otherwise returns one block.
+    @property
+    def independent(self) -> bool:
+        """Whether the densities of a row do not depend on the other rows.
 
-        Rows are independent if the densities of a row do not depend on the other rows. This holds for an amortized
-        guide, but not if each row has its own parameters, or with batch statistics. The test runs the programs on
-        the last few rows alone, at the values that were drawn with all of x.
+        This holds for an amortized guide, but not if each row has its own parameters, or with batch statistics. The
+        test runs the programs on the last few rows alone, at the values that were drawn with all of x.
         """
-        if len(self.x) <= rows:
-            return (self.x,)
         if self._independent is None:
-            self._independent = self._rows_are_independent()
-        return self.x.split(rows) if self._independent else (self.x,)
+            self._independent = len(self.x) == 1 or self._rows_are_independent()
+        return self._independent
+
+    def blocks(self, rows: int) -> tuple[Tensor, ...]:
+        """Splits the data into blocks of so many rows if rows are independent; otherwise returns one block."""
+        return self.x.split(rows) if len(self.x) > rows and self.independent else (self.x,)
 
     @torch.no_grad()
     def _rows_are_independent(self) -> bool:
@@ -140,7 +157,11 @@ class Programs:
         x = self.blocks(FEW)[0]
         with generators_kept(x.device), pyro.validation_enabled(False):
             reseed(0, x.device)
-            return proposal(self.model, self.guide, x, 1, self.layout).log_weights[0]
+            return self.log_weights(proposal, x, 1)[0]
+
+    def log_weights(self, proposal: Proposal, x: Tensor, num_particles: int) -> Tensor:
+        """Log-weights of draws from a proposal for some of the datapoints, ``[particles, n]``."""
+        return proposal(self.model, self.guide, x, num_particles, self.layout).log_weights
 
     def run(
         self,
@@ -150,12 +171,11 @@ class Programs:
         rows: int,
         settings: Mapping[str, Any],
         proposal: Proposal | None = None,
-        progress: Progress = True,
         description: str = "log p(x)",
-        keep: str | Path | None = None,
-        processes: Processes | None = None,
     ) -> Result:
-        """Computes columns block by block, and makes the result from them: see :func:`over_blocks`.
+        """Computes columns block by block, and makes the result from them.
+
+        One number is drawn from torch's generator: the seed of all blocks.
 
         Args:
             compute: Called with a block and the index of its first datapoint, without Pyro's validation. Returns
@@ -166,32 +186,53 @@ class Programs:
             settings: The settings that change the result, by name: numbers, strings, None or tensors. A file of a run
                 with other settings is refused.
             proposal: The proposal that draws the samples, if it changes the result too.
-            progress: Whether to show a bar; or a function that wraps the blocks left to do.
             description: The text of the bar.
-            keep: A file for the finished blocks.
-            processes: The processes that share the blocks.
 
         Raises:
-            Interrupted: At Ctrl-C, with the result for the finished datapoints.
+            Interrupted: At Ctrl-C, with the result for the finished datapoints; None if there are none.
             ValueError: If the file is damaged, or of another run.
             OSError: If the file cannot be written, or another run is using it.
         """
+        n, device = len(self.x), self.x.device
+        kept = Kept(int(torch.randint(2**63 - 1, ())))
+        keeper: ResumeFile | None = None  # only the first process reads and writes it
+        # To leave inference mode enables gradients.
+        with torch.inference_mode(False), torch.no_grad(), generators_kept(device), ExitStack() as stack:
 
-        def file(path: Path) -> ResumeFile:
-            fingerprints = {"programs": self._log_densities}
-            if proposal is not None:
-                fingerprints["proposal"] = self.fingerprint(proposal)
-            return ResumeFile(path, len(self.x), settings, fingerprints)
+            def begin() -> tuple[int, dict[str, Tensor]]:
+                nonlocal keeper
+                if self.keep is None:
+                    return kept.seed, {}
+                fingerprints = {"programs": self._log_densities}
+                if proposal is not None:
+                    fingerprints["proposal"] = self.fingerprint(proposal)
+                keeper = ResumeFile(Path(self.keep), n, settings, fingerprints)
+                stack.enter_context(locked(keeper.path))
+                found = keeper.load()
+                if found is None:
+                    keeper.save(kept)  # fails now if the file cannot be written
+                return (found or kept).seed, (found or kept).columns
 
-        with torch.inference_mode(False):
-            return over_blocks(
-                compute,
-                partial(self.blocks, rows),
-                finish,
-                n=len(self.x),
-                device=self.x.device,
-                progress=progress,
-                description=description,
-                file=None if keep is None else partial(file, Path(keep)),
-                processes=processes,
-            )
+            def result() -> Result:
+                reseed(block_seed(kept.seed, n), device)
+                return finish(kept.columns)
+
+            try:
+                kept = Kept(*of_the_first(begin, self.processes))
+                found = kept.done
+                show = partial(shown, self.progress, description=description)
+                with pyro.validation_enabled(False):
+                    compute_rest(compute, self.blocks(rows), kept, device, show, keeper, self.processes)
+            except KeyboardInterrupt as interrupt:
+                where, of_finished = kept_where(keeper, kept), None
+                with suppress(KeyboardInterrupt):  # a second Ctrl-C
+                    of_finished = result() if kept.done else None
+                raise interrupted(kept.done, n, where, of_finished) from interrupt
+            try:
+                return result()
+            except KeyboardInterrupt as interrupt:
+                raise interrupted(n, n, kept_where(keeper, kept)) from interrupt
+            except (LookupError, TypeError, RuntimeError) as error:
+                if keeper is None or kept.done > found:
+                    raise
+                raise ValueError(f"{keeper.path} {DAMAGED}: {error}") from error

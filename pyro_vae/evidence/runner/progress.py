@@ -1,31 +1,25 @@
-"""Long runs, block by block: a progress bar, results at Ctrl-C, resuming from a file, and several processes."""
+"""Blocks computed one after the other, by several processes, and kept in a file now and then."""
 
 from __future__ import annotations
 
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import ExitStack
-from functools import partial
 from itertools import accumulate
-from typing import Any, TypeVar
+from typing import Any
 
-import pyro
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.runner.resume_file import DAMAGED, Kept, ResumeFile
-from pyro_vae.processes import Processes, of_all, of_the_first
+from pyro_vae.evidence.runner.resume_file import Kept, ResumeFile
+from pyro_vae.processes import Processes, of_all
 from pyro_vae.system.interrupts import Interrupted
-from pyro_vae.system.lock import locked
-from pyro_vae.system.progress import Progress, shown
-from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import reseed
 from pyro_vae.system.warning import warn
 
-__all__ = ["Compute", "block_seed", "interrupted", "over_blocks"]
+__all__ = ["Compute", "block_seed", "compute_rest", "interrupted", "kept_where"]
 
 Compute = Callable[[Tensor, int], dict[str, Tensor]]  #: A block and the index of its first row to columns by name.
-Result = TypeVar("Result")
 
 SECONDS_BETWEEN_SAVES = 10.0
 
@@ -41,90 +35,30 @@ def interrupted(done: int, total: int, more: str = "", result: Any = None) -> In
     return Interrupted(what + more, result)
 
 
-def over_blocks(
+def compute_rest(
     compute: Compute,
-    blocks: Callable[[], Sequence[Tensor]],
-    finish: Callable[[dict[str, Tensor]], Result],
-    *,
-    n: int,
-    device: torch.device,
-    progress: Progress = True,
-    description: str = "log p(x)",
-    file: Callable[[], ResumeFile] | None = None,
-    processes: Processes | None = None,
-) -> Result:
-    """Computes columns block by block, and makes the result from them.
-
-    One number is drawn from torch's generator. The noise of a block depends only on that number and on the index of its
-    first datapoint, so it is the same whenever and wherever the block is computed.
-
-    Args:
-        compute: Called with a block and the index of its first datapoint; returns tensors ``[rows, ...]`` by name.
-        blocks: Makes the blocks of the data.
-        finish: Makes the result from these tensors, concatenated over the blocks, on the CPU.
-        n: The number of datapoints.
-        device: The device of the data.
-        progress: Whether to show a bar; or a function that wraps the blocks left to do.
-        description: The text of the bar.
-        file: Makes the file for the finished blocks. If it exists, the run resumes from it.
-        processes: The processes that share the blocks. All make the same call, and get the whole result.
-
-    Raises:
-        Interrupted: At Ctrl-C, with the result for the finished datapoints; None if there are none.
-        ValueError: If the file is damaged, or of another run.
-        OSError: If the file cannot be written, or another run is using it.
-    """
-    kept = Kept(int(torch.randint(2**63 - 1, ())))
-    keeper: ResumeFile | None = None  # only the first process reads and writes it
-    with ExitStack() as stack:
-        stack.enter_context(generators_kept(device))
-
-        def begin() -> tuple[int, dict[str, Tensor]]:
-            nonlocal keeper
-            if file is None:
-                return kept.seed, {}
-            keeper = file()
-            stack.enter_context(locked(keeper.path))
-            found = keeper.load()
-            if found is None:
-                keeper.save(kept)  # fails now if the file cannot be written
-            return (found or kept).seed, (found or kept).columns
-
-        def result() -> Result:
-            reseed(block_seed(kept.seed, n), device)
-            return finish(kept.columns)
-
-        try:
-            kept = Kept(*of_the_first(begin, processes))
-            found = kept.done
-            show = partial(shown, progress, description=description)
-            with pyro.validation_enabled(False):
-                _compute_rest(compute, _without(blocks(), found), kept, device, show, keeper, processes)
-            if keeper is not None and kept.done > found:
-                _save_or_warn(keeper, kept)
-        except KeyboardInterrupt as interrupt:
-            where = _kept_where(keeper, kept)
-            raise interrupted(kept.done, n, where, _unless_interrupted(result) if kept.done else None) from interrupt
-        try:
-            return result()
-        except KeyboardInterrupt as interrupt:
-            raise interrupted(n, n, _kept_where(keeper, kept)) from interrupt
-        except (LookupError, TypeError, RuntimeError) as error:
-            if keeper is None or kept.done > found:
-                raise
-            raise ValueError(f"{keeper.path} {DAMAGED}: {error}") from error
-
-
-def _compute_rest(
-    compute: Compute,
-    todo: Sequence[Tensor],
+    blocks: Sequence[Tensor],
     kept: Kept,
     device: torch.device,
     show: Callable[[Sequence[Tensor]], Iterable[Any]],
     keeper: ResumeFile | None,
     processes: Processes | None,
 ) -> None:
-    """Computes the blocks in order, one for each process at a time, so that the first ones are finished first."""
+    """Computes the blocks that are left, in order, one for each process at a time, so that the first are done first.
+
+    The noise of a block depends only on the seed and on the index of its first datapoint, so it is the same whenever
+    and wherever the block is computed.
+
+    Args:
+        compute: Called with a block and the index of its first datapoint; returns tensors ``[rows, ...]`` by name.
+        blocks: The blocks of the data.
+        kept: What is finished; it gets what is computed.
+        device: The device of the data.
+        show: Wraps the blocks left to do.
+        keeper: The file for the finished blocks.
+        processes: The processes that share the blocks.
+    """
+    todo, found = _without(blocks, kept.done), kept.done
     size, rank = (processes.size, processes.rank) if processes is not None else (1, 0)
     firsts = accumulate(map(len, todo), initial=kept.done)
     pairs = list(zip(firsts, todo, strict=False))
@@ -145,6 +79,8 @@ def _compute_rest(
         if keeper is not None and time.monotonic() - saved > SECONDS_BETWEEN_SAVES:
             _save_or_warn(keeper, kept)
             saved = time.monotonic()
+    if keeper is not None and kept.done > found:
+        _save_or_warn(keeper, kept)
 
 
 def _without(blocks: Sequence[Tensor], count: int) -> Sequence[Tensor]:
@@ -166,7 +102,7 @@ def _failure(keeper: ResumeFile, kept: Kept) -> str:
     return ""
 
 
-def _kept_where(keeper: ResumeFile | None, kept: Kept) -> str:
+def kept_where(keeper: ResumeFile | None, kept: Kept) -> str:
     """Saves; returns where, for the message at Ctrl-C."""
     if keeper is None or not kept.done:
         return ""
@@ -178,10 +114,3 @@ def _kept_where(keeper: ResumeFile | None, kept: Kept) -> str:
 def _save_or_warn(keeper: ResumeFile, kept: Kept) -> None:
     if failure := _failure(keeper, kept):
         warn(f"{failure}: what was computed since the last save is not kept there")
-
-
-def _unless_interrupted(function: Callable[[], Result]) -> Result | None:
-    try:
-        return function()
-    except KeyboardInterrupt:  # a second Ctrl-C
-        return None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_vae.system.files import from_bytes, replace, to_bytes
 
-__all__ = ["Kept", "ResumeFile"]
+__all__ = ["Kept", "ResumeFile", "beginning_with"]
 
 FORMAT = 3  # 1 was a pickle; 2 had one more dimension in the columns of estimate
 COLUMN, FINGERPRINT = "column ", "fingerprint "
@@ -83,14 +83,19 @@ class ResumeFile:
             tensors, text = from_bytes(data)
             content = json.loads(text)
             version, seed, settings = content["evidence"], int(content["seed"]), dict(content["settings"])
-            columns, fingerprints = _beginning_with(COLUMN, tensors), _beginning_with(FINGERPRINT, tensors)
+            columns, fingerprints = beginning_with(COLUMN, tensors), beginning_with(FINGERPRINT, tensors)
         except MemoryError:
             raise
         except Exception as error:  # libraries may raise anything for foreign content
             raise ValueError(f"{self.path} {DAMAGED}: {str(error) or type(error).__name__}") from error
         if version != FORMAT:
             raise ValueError(f"{self.path} has format {version}; expected {FORMAT}")
-        self._check_settings(settings)
+        for name, value in self.settings.items():
+            if settings.get(name) != value:
+                raise ValueError(
+                    f"{self.path} is of another run: {name} is {settings.get(name)!r} there and {value!r} here; choose "
+                    "another file or delete it"
+                )
         for name, value in self.fingerprints.items():
             other = fingerprints.get(name)
             if other is None or not _close(other, value):
@@ -102,14 +107,6 @@ class ResumeFile:
         if "log_prob" in columns and columns["log_prob"].isnan().any():  # other columns may have NaN
             raise ValueError(f"{self.path} {DAMAGED}: it has a log p(x) that is NaN")
         return Kept(seed, columns)
-
-    def _check_settings(self, settings: dict[str, Any]) -> None:
-        for name, value in self.settings.items():
-            if settings.get(name) != value:
-                raise ValueError(
-                    f"{self.path} is of another run: {name} is {settings.get(name)!r} there and {value!r} here; choose "
-                    "another file or delete it"
-                )
 
     def check_part(self, kept: Kept, part: dict[str, Tensor]) -> None:
         """Checks that a computed block has the columns of the file.
@@ -124,7 +121,8 @@ class ResumeFile:
             raise ValueError(f"{self.path} has columns {_shapes(before)}; expected {_shapes(after)}")
 
 
-def _beginning_with(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def beginning_with(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors with this prefix, by the rest of their names."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, NamedTuple, Protocol, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from pyro_vae.evidence.unconstrained.hmc import State, hmc_move
-from pyro_vae.evidence.unconstrained.log_joint import LogJoint
+from pyro_vae.evidence.unconstrained.log_joint import LogJoint, value_and_gradient
 from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS, NormalMixture
 from pyro_vae.weights import Program, no_sites, terms_at
 
@@ -26,32 +26,6 @@ WARM_UP = 4  # transitions before a pilot begins
 LONGEST_STEP = 1.3  # an angle: with its jitter it stays below a quarter of a circle
 SCALE_DRAWS = 64
 WORTH_LEAVING_OUT = 0.85  # the share of datapoints still moving below which the others are left out
-
-
-class Start(Protocol):
-    """The density at the start of a path, and coordinates in which it is roughly standard normal."""
-
-    log_joint: LogJoint  #: log p(x, z) of the block.
-
-    def draw(self, num_chains: int) -> Tensor:
-        """Coordinates of draws, ``[chains, n, dims]``."""
-        ...
-
-    def evaluate(self, coordinates: Tensor) -> State:
-        """The log-densities of the start and of p(x, z), with gradients, at coordinates ``[chains, n, dims]``."""
-        ...
-
-    def to_position(self, coordinates: Tensor) -> Tensor:
-        """Latent vectors for coordinates."""
-        ...
-
-    def from_position(self, position: Tensor) -> Tensor:
-        """The inverse of ``to_position``."""
-        ...
-
-    def some(self, index: Tensor) -> Start:
-        """The same for some of the rows."""
-        ...
 
 
 class FromNormals:
@@ -145,7 +119,7 @@ class FromPrior(_Scaled):
         return State(coordinates, prior, prior + likelihood, start_gradient, end_gradient)
 
     def _draw_position(self, num_chains: int) -> Tensor:
-        return self.log_joint.draw_prior(num_chains)[:, self.rows]
+        return self.log_joint.draw(self.log_joint.model, num_chains)[:, self.rows]
 
 
 class FromGuide(_Scaled):
@@ -163,24 +137,21 @@ class FromGuide(_Scaled):
     def evaluate(self, coordinates: Tensor) -> State:
         """log q(z | x) and log p(x, z)."""
         position = self.to_position(coordinates)
-        start, slope = self._log_posterior(position)
-        end, end_slope = self.log_joint.gradient(position)
+        parts = position.split(max(1, self.log_joint.chunk_size // position.shape[1]))
+        start, slope = map(torch.cat, zip(*(value_and_gradient(self._log_posterior, z) for z in parts), strict=True))
+        end, end_slope = self.log_joint.gradient(position, self.rows)
         return State(coordinates, start, end, self.scale * slope, self.scale * end_slope)
 
     def _draw_position(self, num_chains: int) -> Tensor:
-        return self.log_joint.draw_guide(self.guide, num_chains)
+        return self.log_joint.draw(self.guide, num_chains)
 
-    @torch.enable_grad()
-    def _log_posterior(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        joint, parts = self.log_joint, []
-        for z in position.split(max(1, joint.chunk_size // position.shape[1])):
-            free = z.detach().requires_grad_()
-            latents, log_det = joint.vectors.to_latents(free)
-            at = terms_at(no_sites, self.guide, joint.x, latents, len(free), joint.layout)
-            value = at.log_posterior + log_det
-            parts.append((value.detach(), torch.autograd.grad(value.sum(), free)[0]))
-        values, gradients = zip(*parts, strict=True)
-        return torch.cat(values), torch.cat(gradients)
+    def _log_posterior(self, position: Tensor) -> Tensor:
+        joint = self.log_joint
+        latents, log_det = joint.vectors.to_latents(position)
+        return terms_at(no_sites, self.guide, joint.x, latents, len(position), joint.layout).log_posterior + log_det
+
+
+Start = FromNormals | FromPrior | FromGuide  #: Where a path begins: a density, and coordinates of about unit scale.
 
 
 class Schedule(NamedTuple):
@@ -260,7 +231,7 @@ class AnnealedPath:
         log_sizes, spread, momentum = [], [], None
         log_weights = torch.zeros_like(state.start, dtype=torch.float64)
         for i in range(-WARM_UP, len(schedule) - 1):
-            low, high = (schedule[max(0, i + j)] if i + j >= 0 else schedule[0] for j in (0, 1))
+            low, high = schedule[max(0, i)], schedule[max(0, i + 1)]
             if i >= 0:
                 rise = (state.end - state.start).double()
                 spread.append(_spread(rise))
@@ -337,11 +308,10 @@ class AnnealedPath:
         betas = schedule.inverse_temperatures
         state, momentum = self.start.evaluate(self.start.from_position(position)), None
         log_weights, acceptance = torch.zeros_like(state.start, dtype=torch.float64), torch.zeros_like(state.start[0])
+        sizes = schedule.log_sizes.exp()
         for t in range(len(betas) - 1, 0, -1):
-            size = schedule.log_sizes[t].exp()
-            state, accepted, momentum = hmc_move(
-                state, self.start.evaluate, betas[t], size, self.num_leapfrog, momentum
-            )
+            move = hmc_move(state, self.start.evaluate, betas[t], sizes[t], self.num_leapfrog, momentum)
+            state, accepted, momentum = move
             log_weights += (betas[t] - betas[t - 1]).double() * (state.end - state.start).double()
             acceptance += accepted.mean(0) / (len(betas) - 1)
         return Annealed(log_weights, self.start.to_position(state.position), acceptance)

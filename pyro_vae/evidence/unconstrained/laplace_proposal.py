@@ -86,7 +86,7 @@ def draw_mixture(log_joint: LogJoint, normals: NormalMixture, rows: Tensor, num_
     """Draws ``[samples, m, dims]`` from normals of some rows ``[m]``; the first tenth is from the prior."""
     from_prior = _from_prior(num_samples)
     drawn = normals.draw(num_samples - from_prior, tails=True)
-    return torch.cat([log_joint.draw_prior(from_prior)[:, rows], drawn]) if from_prior else drawn
+    return torch.cat([log_joint.draw(log_joint.model, from_prior)[:, rows], drawn]) if from_prior else drawn
 
 
 def log_mixture(normals: NormalMixture, position: Tensor, log_prior: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
     """
     rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
     num_starts = min(MOST_STARTS, max(LEAST_STARTS, START_DIMS // log_joint.dims))
-    prior = log_joint.draw_prior(DRAWS)
+    prior = log_joint.draw(log_joint.model, DRAWS)
     scale = ((prior - prior.median(0).values).abs().median(0).values * 1.4826).clamp_min(1e-6)
     normals = fit_normals(log_joint, _starts(log_joint, guide, num_starts, rows), scale, rows)
     growing = rows[normals.num_modes(NEGLIGIBLE) > 1]
@@ -157,9 +157,9 @@ def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
 
 def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) -> Tensor:
     """The mean of the guide, draws from it, the most likely draw from the prior, and others about as likely."""
-    guided = log_joint.draw_guide(guide, GUIDE_DRAWS)[:, rows]
+    guided = log_joint.draw(guide, GUIDE_DRAWS)[:, rows]
     draws = MORE_DRAWS if log_joint.dims <= FEW_DIMS else DRAWS
-    prior = log_joint.draw_prior(max(draws, num_starts))[:, rows]
+    prior = log_joint.draw(log_joint.model, max(draws, num_starts))[:, rows]
     log_prior, joint = log_joint.densities(prior, rows)
     likelihood = (joint - log_prior).double().nan_to_num(nan=-torch.inf, posinf=-torch.inf)
     from_guide = min(GUIDE_DRAWS, (num_starts - 2) // 3)

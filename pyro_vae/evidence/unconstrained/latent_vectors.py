@@ -39,13 +39,11 @@ class LatentVectors:
 
     def to_vectors(self, latents: dict[str, Tensor]) -> Tensor:
         """Vectors ``[particles, n, dims]`` for latents by site, with the dimensions they have in the programs."""
-        parts = (
-            self.layout.by_datapoint(transform.inv(latents[name])).flatten(2)
-            if self.shapes[name]
-            else self.layout.by_datapoint(transform.inv(latents[name])).unsqueeze(-1)
-            for name, transform in self.transforms.items()
-        )
-        return torch.cat(list(parts), dim=-1)
+        parts = []
+        for name, transform in self.transforms.items():
+            free = self.layout.by_datapoint(transform.inv(latents[name]))
+            parts.append(free.reshape(*free.shape[:2], -1))
+        return torch.cat(parts, dim=-1)
 
     def to_latents(self, vectors: Tensor) -> tuple[dict[str, Tensor], Tensor]:
         """The latents, and the log-determinant of the map from vectors to them, ``[particles, n]``."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.evidence.unconstrained.latent_draws import latent_draws
 from pyro_vae.evidence.unconstrained.latent_vectors import LatentVectors
 from pyro_vae.infer.recording.compiled import recorded
-from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
+from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, trace_of, vectorized
 
-__all__ = ["FastDensities", "LogJoint", "particles_at_once"]
+__all__ = ["FastDensities", "LogJoint", "particles_at_once", "value_and_gradient"]
 
 AT_ONCE = 8
+
+Densities = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # x [pairs, *event] and positions [1, pairs, dims] to values
 
 
 def particles_at_once(chunk_size: int, rows: int) -> int:
@@ -39,19 +41,17 @@ class FastDensities:
 
     def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256) -> None:
         self.make, self.pairs = make, pairs
-        self._functions: dict[str, Callable[..., tuple[Tensor, ...]]] = {}
+        self._functions: dict[str, Densities] = {}
 
-    def fast(
-        self, name: str, function: Callable[..., tuple[Tensor, ...]], x: Tensor, position: Tensor
-    ) -> Callable[..., tuple[Tensor, ...]]:
-        """The fast version of a function, made at its first use.
+    def fast(self, function: Densities, x: Tensor, position: Tensor) -> Densities:
+        """The fast version of a function, made at the first use of one of its name.
 
         Args:
-            name: The name of the function.
             function: Called with x ``[pairs, *event]`` and positions ``[1, pairs, dims]``.
             x: Example data.
             position: Example positions, ``[1, any, dims]``.
         """
+        name = function.__name__  # the same for all blocks
         if name not in self._functions:
             rows = torch.arange(self.pairs, device=x.device)
             example, other = (
@@ -106,17 +106,9 @@ class LogJoint:
         _check_supports(self.vectors, sites, self._sites(particles_at_once(chunk_size, len(x))))
         self.by_pairs = self._is_separable()
 
-    def draw_prior(self, num_particles: int) -> Tensor:
-        """Draws from p(z), ``[particles, n, dims]``."""
-        return self._draw(self.model, num_particles)
-
     @torch.no_grad()
-    def draw_guide(self, guide: Program, num_particles: int) -> Tensor:
-        """Draws from q(z | x), ``[particles, n, dims]``."""
-        return self._draw(guide, num_particles)
-
-    @torch.no_grad()
-    def _draw(self, program: Program, num_particles: int) -> Tensor:
+    def draw(self, program: Program, num_particles: int) -> Tensor:
+        """Draws from p(z) with the model as the program, or from q(z | x) with the guide, ``[particles, n, dims]``."""
         parts, at_once = [], particles_at_once(self.chunk_size, len(self.x))
         for done in range(0, num_particles, at_once):
             count = min(at_once, num_particles - done)
@@ -125,52 +117,35 @@ class LogJoint:
         return torch.cat(parts)
 
     @torch.no_grad()
-    def value(self, position: Tensor, rows: Tensor | None = None) -> Tensor:
-        """log p(x, z), ``[particles, m]``, at positions ``[particles, m, dims]`` of some rows ``[m]``, or of all."""
-        return self.densities(position, rows)[1]
+    def densities(self, position: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """log p(z) and log p(x, z), ``[particles, m]``, at ``[particles, m, dims]``, for some rows ``[m]``."""
+        return self._evaluate(self._densities, position, rows)
 
-    @torch.no_grad()
-    def densities(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """log p(z) and log p(x, z), each ``[particles, m]``, for the arguments of :meth:`value`."""
-        prior, joint = self._evaluate(self._densities, position, rows, "densities")
-        return prior, joint
+    def gradient(self, position: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """log p(x, z) and its gradient, ``[particles, m, dims]``, for the arguments of :meth:`densities`."""
+        return self._evaluate(self._value_and_gradient, position, rows)
 
-    def gradient(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """log p(x, z), ``[particles, m]``, and its gradient, ``[particles, m, dims]``; arguments as :meth:`value`."""
-        value, gradient = self._evaluate(self._value_and_gradient, position, rows, "gradient")
-        return value, gradient
-
-    def parts(self, position: Tensor, rows: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """log p(z) and log p(x | z), ``[particles, m]``, and their gradients, for the arguments of :meth:`value`."""
-        prior, likelihood, prior_gradient, likelihood_gradient = self._evaluate(self._parts, position, rows, "parts")
-        return prior, likelihood, prior_gradient, likelihood_gradient
+    def parts(self, position: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
+        """log p(z), log p(x | z), and the gradient of each, for the arguments of :meth:`densities`."""
+        return self._evaluate(self._parts, position, rows)
 
     def _sites(self, num_particles: int) -> dict[str, Any]:
         with torch.no_grad():
             try:
-                trace = poutine.trace(vectorized(self.model, num_particles, self.layout)).get_trace(self.x)
+                trace = trace_of(self.model, self.x, num_particles, self.layout)
             except NotImplementedError as error:
                 raise ValueError(f"the model has a latent site that cannot be drawn: {error}") from error
-        trace = poutine.util.prune_subsample_sites(trace)
         return {name: site for name, site in sample_sites(trace) if not site["is_observed"]}
 
-    def _evaluate(
-        self,
-        function: Callable[[Tensor, Tensor], tuple[Tensor, ...]],
-        position: Tensor,
-        rows: Tensor | None,
-        name: str,
-    ) -> tuple[Tensor, ...]:
+    def _evaluate(self, function: Densities, position: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         particles, m = position.shape[:2]
-        if rows is None:
-            rows = torch.arange(m, device=position.device)
         with pyro.validation_enabled(False):
             if self.by_pairs:
                 pairs = position.reshape(1, particles * m, -1)
                 index = rows.repeat(particles)
                 at_once = self.chunk_size
                 if self.fast is not None:
-                    function, at_once = self.fast.fast(name, function, self.x, pairs), self.fast.pairs
+                    function, at_once = self.fast.fast(function, self.x, pairs), self.fast.pairs
                 chunks = zip(index.split(at_once), pairs.split(at_once, dim=1), strict=True)
                 parts = [function(self.x[at], z) for at, z in chunks]
                 return tuple(
@@ -193,12 +168,8 @@ class LogJoint:
     def _log_joint(self, x: Tensor, position: Tensor) -> Tensor:
         return self._densities(x, position)[1]
 
-    @torch.enable_grad()
     def _value_and_gradient(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-        position = position.detach().requires_grad_()
-        value = self._log_joint(x, position)
-        (gradient,) = torch.autograd.grad(value.sum(), position)
-        return value.detach(), gradient
+        return value_and_gradient(partial(self._log_joint, x), position)
 
     @torch.enable_grad()
     def _parts(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
@@ -216,7 +187,7 @@ class LogJoint:
     def _is_separable(self) -> bool:
         """Whether some rows in another order have the same densities."""
         n = len(self.x)
-        position = self.draw_prior(1)
+        position = self.draw(self.model, 1)
         with torch.no_grad(), pyro.validation_enabled(False):
             try:
                 together = self._log_joint(self.x, position)
@@ -225,6 +196,15 @@ class LogJoint:
             except (RuntimeError, ValueError, IndexError):
                 return False
         return alone.shape[1] == len(few) and torch.allclose(together[:, few], alone, rtol=1e-5, atol=1e-3)
+
+
+@torch.enable_grad()
+def value_and_gradient(function: Callable[[Tensor], Tensor], position: Tensor) -> tuple[Tensor, Tensor]:
+    """The values of a function at positions ``[..., dims]``, and its gradients there."""
+    position = position.detach().requires_grad_()
+    value = function(position)
+    (gradient,) = torch.autograd.grad(value.sum(), position)
+    return value.detach(), gradient
 
 
 def _check_supports(vectors: LatentVectors, sites: dict[str, Any], again: dict[str, Any]) -> None:

@@ -124,7 +124,8 @@ def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor
             if len(both) == 0:
                 continue
             ends = position[low, both], position[high, both]
-            along = log_joint.value(torch.stack([torch.lerp(*ends, t) for t in (0.25, 0.5, 0.75)]), rows[both])
+            between = torch.stack([torch.lerp(*ends, t) for t in (0.25, 0.5, 0.75)])
+            _, along = log_joint.densities(between, rows[both])
             # If the value rises all the way from the lower end to the higher one, there is no valley.
             path = torch.cat([value[low, both][None], along, value[high, both][None]])
             distinct[low, both] = (path.diff(dim=0) < -1e-2 - 1e-6 * path[1:].abs()).any(0)
@@ -133,10 +134,11 @@ def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor
 
 def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
     """Newton's method near a mode: center, factor, inverse of the factor, log-determinant, value."""
-    factor, inverse, log_det = torch.diag_embed(scale), torch.diag_embed(1 / scale), scale.log().sum(-1)
+    log_det = scale.log().sum(-1)
     if log_joint.dims > MOST_DIMS:
-        value = log_joint.value(center[None], rows)[0]
-        return center, scale, 1 / scale, log_det, value
+        _, value = log_joint.densities(center[None], rows)
+        return center, scale, 1 / scale, log_det, value[0]
+    factor, inverse = torch.diag_embed(scale), torch.diag_embed(1 / scale)
     value, gradient = (part[0] for part in log_joint.gradient(center[None], rows))
     factor, inverse, log_det = _curvature(log_joint, center, gradient, rows, factor, inverse, log_det, LEAST_CURVATURE)
     moved = torch.zeros_like(value)
@@ -210,15 +212,9 @@ def _mixture(parts: list[tuple[Tensor, ...]], scale: Tensor) -> NormalMixture:
         log_weight=like.new_full((modes, n), -torch.inf),
     )
     for mode, (rows, center, factor, inverse, log_det, value) in enumerate(parts):
-        mixture.center[mode, rows], mixture.factor[mode, rows] = center, factor
-        mixture.inverse[mode, rows], mixture.log_det[mode, rows] = inverse, log_det
-        mixture.log_weight[mode, rows] = value + log_det  # Laplace's evidence, up to a constant
-    bad = ~mixture.log_weight.isfinite() | ~mixture.factor.flatten(2).isfinite().all(-1)
-    log_weight = mixture.log_weight.masked_fill(bad, -torch.inf)
-    some = log_weight.isfinite().any(0)
-    return mixture._replace(
-        factor=torch.where(bad.reshape(*bad.shape, *[1] * len(shape)), identity, mixture.factor),
-        inverse=torch.where(bad.reshape(*bad.shape, *[1] * len(shape)), identity, mixture.inverse),
-        log_det=mixture.log_det.masked_fill(bad, 0.0),
-        log_weight=torch.where(some, log_weight - log_weight.logsumexp(0), -torch.inf),
-    )
+        log_weight = value + log_det  # Laplace's evidence, up to a constant
+        good = log_weight.isfinite() & factor.flatten(1).isfinite().all(-1)
+        for whole, part in zip(mixture, (center, factor, inverse, log_det, log_weight), strict=True):
+            whole[mode, rows[good]] = part[good]
+    total = mixture.log_weight.logsumexp(0)
+    return mixture._replace(log_weight=torch.where(mixture.found, mixture.log_weight - total, -torch.inf))

@@ -97,8 +97,7 @@ class NormalMixture(NamedTuple):
 
     def gradient(self, position: Tensor, *, tails: bool) -> tuple[Tensor, Tensor]:
         """The log-density, ``[samples, n]``, and its gradient, ``[samples, n, dims]``."""
-        log_density, slope = self._mixed(position, tails, with_gradient=True)
-        return log_density, slope
+        return self._mixed(position, tails, with_gradient=True)
 
     def _mixed(self, position: Tensor, tails: bool, *, with_gradient: bool) -> tuple[Tensor, Tensor]:
         every = torch.arange(position.shape[1], device=position.device)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pyro import poutine
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
@@ -18,10 +17,11 @@ from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.chunks import choose_rows, particle_counts
 from pyro_vae.evidence.runner.function import evidence_function
+from pyro_vae.evidence.runner.resume_file import beginning_with
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import x_alone
 from pyro_vae.system.progress import Progress
-from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, vectorized
+from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, trace_of
 
 __all__ = ["calibrate"]
 
@@ -29,7 +29,6 @@ SITE = "site "  # before the name of a latent site, in the names of columns
 
 
 @evidence_function
-@torch.no_grad()
 def calibrate(
     model: Program,
     guide: Program,
@@ -82,14 +81,14 @@ def calibrate(
             f"x has {len(x)} datapoint{'s' * (len(x) > 1)}, too few for their ranks to tell; expected at least "
             f"{LEAST_DATAPOINTS}: repeat its rows, only their number, their kind and what is missing matter"
         )
-    programs = Programs(model, guide, x, chunk_size)
+    programs = Programs(model, guide, x, chunk_size, progress, keep, processes)
     layout = programs.layout
 
     def rank(block: Tensor, first: int) -> dict[str, Tensor]:
         x, true = simulate(model, guide, block, layout)
         drawn: dict[str, list[Tensor]] = {name: [] for name in (*true, LOG_JOINT)}
         for num_particles in particle_counts(num_draws, len(block), programs.chunk_size):
-            guided = poutine.trace(vectorized(guide, num_particles, layout)).get_trace(x)
+            guided = trace_of(guide, x, num_particles, layout)
             latents = {name: site["value"] for name, site in sample_sites(guided) if name in true}
             for name, value in latents.items():
                 drawn[name].append(layout.by_datapoint(value))
@@ -110,18 +109,14 @@ def calibrate(
         partial(_calibration, num_draws),
         rows=choose_rows(programs.chunk_size, num_draws),
         settings={"function": "calibrate", "num_draws": num_draws, "num_projections": NUM_PROJECTIONS},
-        progress=progress,
         description="calibration",
-        keep=keep,
-        processes=processes,
     )
 
 
 def _calibration(num_draws: int, columns: dict[str, Tensor]) -> Calibration:
     """The result for the first datapoints, from the ranks of each."""
-    sites = {name.removeprefix(SITE): ranks for name, ranks in columns.items() if name.startswith(SITE)}
-    joint = {name: ranks for name, ranks in columns.items() if not name.startswith(SITE)}
-    return Calibration(sites, num_draws, joint)
+    joint = {name: columns[name] for name in (LOG_JOINT, PROJECTION) if name in columns}
+    return Calibration(beginning_with(SITE, columns), num_draws, joint)
 
 
 def _log_joint(model: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -101,27 +101,17 @@ class Calibration:
                 f"expected at least {LEAST_DATAPOINTS}"
             )
         level = false_alarm / self.num_tests
-        kinds: list[tuple[Mapping[str, Tensor], Callable[[_Test], str]]] = [
-            (self.ranks, self._departure),
-            (self.joint_ranks, self._joint_departure),
-        ]
-        for sites, words in kinds:
-            found = {
-                test.name: f"{words(test)} (p = {test.p_value:.2g})"
-                for test in self._tests(sites)
-                if test.p_value < level
-            }
+        for sites in (self.ranks, self.joint_ranks):
+            found = [test for test in self._tests(sites) if test.p_value < level]
             if found:
-                return found
+                return {test.name: f"{self._words(test)} (p = {test.p_value:.2g})" for test in found}
         return {}
 
-    def _departure(self, test: _Test) -> str:
-        return departure(test.ranks, self.num_draws)
-
-    def _joint_departure(self, test: _Test) -> str:
+    def _words(self, test: _Test) -> str:
         if test.name == LOG_JOINT:
             return density_departure(test.ranks, self.num_draws)
-        return f"{departure(test.ranks, self.num_draws)} (along a random direction)"
+        words = departure(test.ranks, self.num_draws)
+        return f"{words} (along a random direction)" if test.name.startswith(PROJECTION) else words
 
     def summary(self, false_alarm: float = 0.01) -> str:
         """The result in words: what was tested, whether the ranks are uniform, and if not, what is wrong with q."""

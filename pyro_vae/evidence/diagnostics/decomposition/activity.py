@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from pyro.distributions import Delta
 from torch import Tensor
 from torch.distributions import (
     Bernoulli,
@@ -18,10 +17,9 @@ from torch.distributions import (
     LowRankMultivariateNormal,
     MultivariateNormal,
     Normal,
-    constraints,
 )
 
-__all__ = ["LEAST_ACTIVITY", "Activity", "activity", "is_real", "mean_or_draw"]
+__all__ = ["LEAST_ACTIVITY", "Activity", "activity", "mean_or_draw"]
 
 LEAST_ACTIVITY = 0.01  # Burda et al. 2015, section 5.2
 SURE = 4.0  # standard errors: of 30000 units at the threshold, one is called active, and one inactive
@@ -78,17 +76,3 @@ def mean_or_draw(site: Any) -> Tensor:
     while isinstance(family, Independent):
         family = family.base_dist
     return q.mean.expand_as(draw) if isinstance(family, WITH_MEAN) else draw
-
-
-def is_real(site: Any) -> bool:
-    """Whether a site has a density on all real numbers."""
-    distribution = site["fn"]
-    while hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    try:
-        support = site["fn"].support
-    except (NotImplementedError, AttributeError):
-        return False
-    while isinstance(support, constraints.independent):
-        support = support.base_constraint
-    return isinstance(support, type(constraints.real)) and not isinstance(distribution, Delta)

@@ -9,7 +9,7 @@ import torch
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_vae.evidence.diagnostics.decomposition.activity import is_real
+from pyro_vae.distributions.bijections import is_unbounded
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.infer.losses.latent_sites import is_factorized
 from pyro_vae.weights import Layout, Program, sample_sites, terms_of, trace_of
@@ -127,7 +127,7 @@ def _densities(
     q, z = sites[0]["fn"], sites[0]["value"]
     if len(sites) == 1 and is_factorized(q) and sites[0]["mask"] is None and z.ndim == 3:
         densities.append(q.base_dist.log_prob(z).expand(len(some), len(block), -1))
-    return densities, all(map(is_real, sites))
+    return densities, all(is_unbounded(site["fn"]) for site in sites)
 
 
 def _log_normal(draws: dict[str, Tensor], index: Tensor) -> Tensor:

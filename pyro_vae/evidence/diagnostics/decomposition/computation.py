@@ -18,6 +18,7 @@ from pyro_vae.evidence.diagnostics.decomposition.information_bounds import infor
 from pyro_vae.evidence.diagnostics.decomposition.result import ElboDecomposition
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.function import evidence_function
+from pyro_vae.evidence.runner.resume_file import beginning_with
 from pyro_vae.processes import Processes
 from pyro_vae.programs.inputs import as_tensors, by_row
 from pyro_vae.system.progress import Progress
@@ -29,7 +30,6 @@ DRAWN, MEAN, VARIANCE = "drawn ", "mean ", "variance "  # before the name of a l
 
 
 @evidence_function
-@torch.no_grad()
 def decompose_elbo(
     model: Program,
     guide: Program,
@@ -78,7 +78,8 @@ def decompose_elbo(
     tensors, others = as_tensors(model, x), () if more is None else as_tensors(model, more)
     settings |= {"more": others[0] if others else None}
     settings |= {f"more {i}": other for i, other in enumerate(others[1:], start=1)}
-    programs, further = Programs(*by_row(model, guide, tensors), chunk_size), None
+    programs = Programs(*by_row(model, guide, tensors), chunk_size, progress, keep, processes)
+    further = None
     if others:
         _check_others(tensors[0], others[0])
         further = Programs(*by_row(model, guide, others), chunk_size)
@@ -104,13 +105,9 @@ def decompose_elbo(
         partial(_decomposition, programs, further, num_particles, num_marginal),
         rows=max(1, programs.chunk_size // num_particles),
         settings=settings,
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )
 
 
-@torch.no_grad()
 def _decomposition(
     programs: Programs, further: Programs | None, num_particles: int, num_marginal: int, columns: dict[str, Tensor]
 ) -> ElboDecomposition:
@@ -118,15 +115,15 @@ def _decomposition(
     n = len(columns["rate"])
     chosen = torch.randperm(n)[:num_marginal].sort().values
     with pyro.validation_enabled(False):
-        densities = aggregate_densities(programs, _sites(DRAWN, columns), chosen, further)
+        densities = aggregate_densities(programs, beginning_with(DRAWN, columns), chosen, further)
     log_prior = columns["own_prior"][chosen]
     bounds = information_bounds(densities, log_prior, columns["rate"], chosen)
     rate, rate_std_error = columns["rate"].mean().item(), _std_error(columns["rate_variance"])
     information, information_std_error = _mutual_information(
         densities.own - densities.everyone, densities.everyone - log_prior, rate, rate_std_error
     )
-    noise = _sites(VARIANCE, columns)
-    units = {name: activity(means, noise[name], num_particles) for name, means in _sites(MEAN, columns).items()}
+    means, noise = beginning_with(MEAN, columns), beginning_with(VARIANCE, columns)
+    units = {name: activity(means[name], noise[name], num_particles) for name in means}
     return ElboDecomposition(
         reconstruction=columns["reconstruction"].mean().item(),
         rate=rate,
@@ -172,11 +169,6 @@ def _check_others(x: Tensor, more: Tensor) -> None:
         marks = [rows.flatten(1).cpu().double().nan_to_num() @ weight for rows in (x, more)]
         if torch.isin(*marks).all():
             raise ValueError(f"more has all {len(x)} rows of x; expected other datapoints")
-
-
-def _sites(prefix: str, columns: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The columns with this prefix, by the names of their sites."""
-    return {name.removeprefix(prefix): column for name, column in columns.items() if name.startswith(prefix)}
 
 
 def _variance(values: Tensor) -> float:

@@ -66,28 +66,26 @@ def information_bounds(
         intervals = _interval(values), _interval_of_difference(rate, remainder, index)
         return min(intervals, key=lambda ends: ends[1] - ends[0])
 
-    information = Bounds(
+    information = _ordered(
         max(0.0, ends(own - high, high - log_prior)[0]),
         min([_interval(rate)[1], *(ends(own - guess, guess - log_prior)[1] for guess in low)]),
     )
-    marginal = Bounds(
+    marginal = _ordered(
         max([0.0, *(ends(guess - log_prior, own - guess)[0] for guess in low)]),
         ends(high - log_prior, own - high)[1],
     )
     correlation = None
     if units[0] is not None and units[1] is not None:
-        correlation = Bounds(
+        correlation = _ordered(
             max([0.0, *(_interval(guess - units[0].sum(-1))[0] for guess in low)]),
             _interval(high - units[1].sum(-1))[1],
         )
-    return InformationBounds(
-        _ordered(information), _ordered(marginal), None if correlation is None else _ordered(correlation)
-    )
+    return InformationBounds(information, marginal, correlation)
 
 
-def _ordered(bounds: Bounds) -> Bounds:
-    """The bounds with the lower end first and no end below 0, where noise may put them."""
-    lower, upper = sorted(max(0.0, end) for end in bounds)
+def _ordered(*ends: float) -> Bounds:
+    """Bounds with the lower end first and no end below 0, where noise may put them."""
+    lower, upper = sorted(max(0.0, end) for end in ends)
     return Bounds(lower, upper)
 
 

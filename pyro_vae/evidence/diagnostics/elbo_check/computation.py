@@ -34,7 +34,6 @@ ENOUGH_SAMPLES, FEWEST_PARTICLES = 2000, 16
 
 
 @evidence_function
-@torch.no_grad()
 def check_elbo(
     model: Program,
     guide: Program,
@@ -75,7 +74,7 @@ def check_elbo(
     if num_particles is not None:
         check_count("num_particles", num_particles, least=2)
     model, guide, x = by_row(model, guide, x)
-    programs = Programs(Unscaled()(model), Unscaled()(guide), x, chunk_size)
+    programs = Programs(Unscaled()(model), Unscaled()(guide), x, chunk_size, progress, keep, processes)
     if num_particles is None:
         num_particles = max(FEWEST_PARTICLES, math.ceil(ENOUGH_SAMPLES / len(x)))
     options = {"vectorize_particles": True, "max_plate_nesting": -programs.layout.particle_dim - 1}
@@ -112,9 +111,6 @@ def check_elbo(
         partial(_check_of, torch.finfo(programs.dtype).eps, num_particles),
         rows=max(1, programs.chunk_size // num_particles),
         settings={"function": "check_elbo", "num_particles": num_particles},
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,20 @@ from pyro_vae.checks import check_count, check_positive
 from pyro_vae.evidence.diagnostics.gaps.local_fit import fit_until_done
 from pyro_vae.evidence.diagnostics.gaps.local_guide import LocalGuide
 from pyro_vae.evidence.diagnostics.gaps.result import InferenceGap
-from pyro_vae.evidence.estimators.importance_sampling import weigh
 from pyro_vae.evidence.ladder.ladder import Ladder, Settings
 from pyro_vae.evidence.results.evidence import Evidence
-from pyro_vae.evidence.results.running_weights import RunningWeights
+from pyro_vae.evidence.results.running_weights import weigh
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.runner.function import evidence_function
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.processes import Processes
-from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, terms
 
 __all__ = ["inference_gap"]
 
 MAX_TEMPERATURES = 512  # as for `estimate`
+LOG_PROB = {"log_prob": "log_prob", "log_prob_error": "error", "log_prob_bias": "bias"}  # what `Evidence` calls them
 
 
 @evidence_function
@@ -84,24 +84,21 @@ def inference_gap(
         "lr": float(lr),
         "max_rounds": check_count("max_rounds", max_rounds),
     }
-    model, guide, x = by_row(model, guide, x)
-    programs = Programs(model, guide, x, chunk_size)
-    layout = programs.layout
-    given, fast = _given(log_prob, len(x)), FastDensities()
+    programs = Programs(model, guide, x, chunk_size, progress, keep, processes)
+    n = len(programs.x)
+    given, fast = _given(log_prob, n), FastDensities()
 
     def split(block: Tensor, first: int) -> dict[str, Tensor]:
-        def weights(guide: Program) -> RunningWeights:
-            def log_weights(block: Tensor, count: int) -> Tensor:
-                return terms(model, guide, block, count, layout).log_weights
-
-            return weigh(log_weights, block, num_samples, programs.chunk_size)
-
-        local = LocalGuide(guide, block)
-        converged = fit_until_done(local, model, block, layout, chunk_size=programs.chunk_size, **optimization)
-        amortized, best = weights(guide), weights(local)
+        local = LocalGuide(programs, block)
+        converged = fit_until_done(local, **optimization)
+        of_guide = partial(programs.log_weights, terms)
+        amortized, best = (
+            weigh(weights, block, num_samples, programs.chunk_size) for weights in (of_guide, local.log_weights)
+        )
         if given is None:
-            settings = Settings(float(tolerance), MAX_TEMPERATURES, len(x))
-            known = _estimated(Ladder(programs, block, settings, fast=fast), first)
+            settings = Settings(float(tolerance), MAX_TEMPERATURES, n)
+            columns = Ladder(programs, block, settings, fast=fast).estimates(first)
+            known = {name: columns[field] for name, field in LOG_PROB.items()}
         else:
             known = {name: value[first : first + len(block)] for name, value in given.items()}
         return {
@@ -124,9 +121,6 @@ def inference_gap(
             **optimization,
             **(given or {"log_prob": None}),
         },
-        progress=progress,
-        keep=keep,
-        processes=processes,
     )
 
 
@@ -138,17 +132,6 @@ def _given(log_prob: Any, n: int) -> dict[str, Tensor] | None:
     if values.shape != (n,):
         raise ValueError(f"log_prob has shape {list(values.shape)}; expected [{n}], one for each datapoint")
     values = values.detach().double().cpu()
-    if isinstance(log_prob, Evidence):
-        return {"log_prob": values, "log_prob_error": log_prob.error, "log_prob_bias": log_prob.bias}
     exact = torch.zeros_like(values)
-    return {"log_prob": values, "log_prob_error": exact, "log_prob_bias": exact}
-
-
-def _estimated(ladder: Ladder, first: int) -> dict[str, Tensor]:
-    """The same, estimated by the methods of :func:`~pyro_vae.evidence.estimate`."""
-    columns = ladder.climb()
-    found = columns["log_prob"].isfinite() if "log_prob" in columns else torch.zeros(len(ladder.x), dtype=torch.bool)
-    if not found.all():
-        index = first + int((~found).nonzero()[0])
-        raise ValueError(f"datapoint {index} has no weight that is finite and positive, by any method")
-    return {"log_prob": columns["log_prob"], "log_prob_error": columns["error"], "log_prob_bias": columns["bias"]}
+    error, bias = (log_prob.error, log_prob.bias) if isinstance(log_prob, Evidence) else (exact, exact)
+    return {"log_prob": values, "log_prob_error": error, "log_prob_bias": bias}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from copy import copy
+from copy import copy, deepcopy
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.distributions import transform_to
 
 from pyro_vae.distributions.independent import split_independent
-from pyro_vae.weights import Layout, Program, sample_sites, terms
+from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.weights import sample_sites, terms
 
 __all__ = ["LocalGuide"]
 
@@ -21,19 +22,19 @@ class LocalGuide:
     """A guide whose distributions have free parameters for each datapoint, to be fitted to it alone.
 
     Args:
-        guide: The guide. It gives the families of distributions and the initial parameters.
-        x: The datapoints, ``[n, *event]``, that it will be called with.
+        programs: Model and guide. The guide gives the families of distributions and the initial parameters.
+        x: The datapoints, ``[n, *event]``.
 
     Raises:
         ValueError: If a distribution of the guide cannot be reparameterized, is not given by its parameters (as a
             normalizing flow is not), or has parameters that depend on other latents.
     """
 
-    def __init__(self, guide: Program, x: Tensor) -> None:
-        self.guide = guide
-        with torch.no_grad():
-            first, second = (poutine.util.prune_subsample_sites(poutine.trace(guide).get_trace(x)) for _ in range(2))
+    def __init__(self, programs: Programs, x: Tensor) -> None:
+        self.programs, self.x = programs, x
         self.families: dict[str, _Family] = {}
+        traces = (poutine.trace(programs.guide).get_trace(x) for _ in range(2))
+        first, second = map(poutine.util.prune_subsample_sites, traces)
         for name, site in sample_sites(first):
             family = _Family(name, site["fn"])
             again = _Family(name, second.nodes[name]["fn"])
@@ -43,30 +44,21 @@ class LocalGuide:
 
     def __call__(self, x: Tensor) -> Any:
         """Runs the guide with these parameters."""
-        return _Replaced(self.families)(self.guide)(x)
+        return _Replaced(self.families)(self.programs.guide)(x)
+
+    def log_weights(self, x: Tensor, num_particles: int) -> Tensor:
+        """Log-weights of draws from it, ``[particles, n]``."""
+        return terms(self.programs.model, self, x, num_particles, self.programs.layout).log_weights
 
     @torch.enable_grad()
-    def fit(
-        self,
-        model: Program,
-        x: Tensor,
-        layout: Layout,
-        *,
-        num_steps: int,
-        num_particles: int,
-        lr: float,
-        rows: Tensor | None = None,
-    ) -> None:
+    def fit(self, rows: Tensor, num_steps: int, num_particles: int, lr: float) -> None:
         """Maximizes the ELBO of each datapoint, with Adam and a cosine schedule of the learning rate down to 0.
 
         Args:
-            model: The model.
-            x: The datapoints.
-            layout: The layout of the programs.
+            rows: The datapoints to fit, ``[m]``; the parameters of the others do not change.
             num_steps: The number of steps.
             num_particles: Particles for each datapoint in a step.
             lr: The initial learning rate.
-            rows: The datapoints to fit, ``[m]``, by default all; the parameters of the others do not change.
         """
         parameters = [parameter for family in self.families.values() for parameter in family.parameters]
         if not parameters:
@@ -75,8 +67,7 @@ class LocalGuide:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
         for _ in range(num_steps):
             # The loss is a sum over datapoints, and Adam scales each number by itself: datapoints are independent.
-            elbo = terms(model, self, x, num_particles, layout).log_weights.mean(0)
-            loss = -(elbo if rows is None else elbo[rows]).sum()
+            loss = -self.log_weights(self.x, num_particles).mean(0)[rows].sum()
             for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
                 parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
             optimizer.step()
@@ -85,14 +76,13 @@ class LocalGuide:
     def copied(self) -> LocalGuide:
         """A copy with parameters of its own."""
         same = copy(self)
-        same.families = {name: family.copied() for name, family in self.families.items()}
+        same.families = deepcopy(self.families)
         return same
 
-    @torch.no_grad()
-    def put_back(self, earlier: LocalGuide, rows: Tensor, layout: Layout) -> None:
+    def put_back(self, earlier: LocalGuide, rows: Tensor) -> None:
         """Gives some datapoints their earlier parameters: where ``rows``, ``[n]``, is true."""
         for name, family in self.families.items():
-            family.put_back(earlier.families[name], rows, layout)
+            family.put_back(earlier.families[name], rows, self.programs.layout.data_dim)
 
 
 class _Family:
@@ -117,16 +107,10 @@ class _Family:
             for key, transform in self.transforms.items()
         ]
 
-    def copied(self) -> _Family:
-        """A copy with parameters of its own."""
-        same = copy(self)
-        same.parameters = [parameter.detach().clone() for parameter in self.parameters]
-        return same
-
-    def put_back(self, earlier: _Family, rows: Tensor, layout: Layout) -> None:
+    def put_back(self, earlier: _Family, rows: Tensor, data_dim: int) -> None:
         """Takes the parameters of some datapoints from an earlier copy."""
         for parameter, old, trailing in zip(self.parameters, earlier.parameters, self.trailing, strict=True):
-            dim = layout.data_dim - trailing
+            dim = data_dim - trailing
             if parameter.ndim >= -dim and parameter.shape[dim] == len(rows):
                 parameter.copy_(torch.where(rows.reshape(-1, *[1] * (-dim - 1)), old, parameter))
 

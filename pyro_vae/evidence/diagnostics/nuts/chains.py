@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide.initialization import init_to_sample
 from torch import Tensor
@@ -14,7 +13,7 @@ from torch import Tensor
 from pyro_vae.evidence.runner.unscaled import Unscaled
 from pyro_vae.system.grad_mode import differentiable, gradients_enabled
 from pyro_vae.system.progress import Progress, shown
-from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_pair, vectorized
+from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_of, trace_pair
 
 __all__ = ["Chain", "check_model", "guide_draws", "run_chains"]
 
@@ -48,19 +47,16 @@ def run_chains(
     next(steps, None)  # so that the bar ends
 
 
-@torch.no_grad()
 def guide_draws(guide: Program, x: Tensor, num_draws: int, at_once: int, layout: Layout) -> dict[str, Tensor]:
     """Independent draws from the guide, by site ``[draws, n, ...]``, computed ``at_once`` at a time."""
     parts = []
     with pyro.validation_enabled(False):
         for first in range(0, num_draws, at_once):
-            program = vectorized(guide, min(at_once, num_draws - first), layout)
-            trace = poutine.util.prune_subsample_sites(poutine.trace(program).get_trace(x))
+            trace = trace_of(guide, x, min(at_once, num_draws - first), layout)
             parts.append({name: layout.by_datapoint(site["value"]) for name, site in sample_sites(trace)})
     return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
 
-@torch.no_grad()
 def check_model(model: Program, guide: Program, x: Tensor, layout: Layout) -> dict[str, int]:
     """Checks that NUTS can sample the model; returns the event dimensions of its latent sites, by name.
 
