@@ -34,7 +34,7 @@ from pyro_vae.training.run_folder import versions
 __all__ = ["Train"]
 
 IMAGES = 50  # in a picture
-WORKERS = 2  # processes that read images
+WORKERS = 2  # processes that read data larger than memory
 # Options that may change when a run is resumed: they do not affect the steps before.
 FREE = {"out", "resume", "device", "pictures-every", "tensorboard", "devices", "strategy", "save-every", "dry-run"}
 FREE |= {"epochs", "patience", "on-nan", "compile"}  # as in fit
@@ -124,13 +124,13 @@ class Train(Generic[Architecture]):
             print(f"{describe_row(run)}; in {run.seconds:.1f} s, saved in {str(out)!r}")
 
     def _loader(self, files: Subset[Tensor], binarized: str | None) -> DataLoader[Tensor]:
-        """Batches of images that are read from their files while others are trained on.
+        """Batches that other processes read from files while a batch is trained on.
 
         Raises:
-            ValueError: If the images are to be binarized.
+            ValueError: If the data are to be binarized.
         """
         if binarized != "none":
-            raise ValueError(f"--binarize is {binarized}; expected none for a folder that is too large for memory")
+            raise ValueError(f"--binarize is {binarized}; expected none for data that are larger than memory")
         fitting = self.fitting
         return DataLoader(
             files,
