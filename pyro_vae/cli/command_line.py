@@ -38,6 +38,8 @@ ARGUMENTS = {
     "skip_broken=True": "--skip-broken",
     "array=NAME": "--array NAME",
     "size=NUMBER": "--size NUMBER",
+    "array is '": "--array is '",
+    "labels is '": "--labels is '",
 }
 
 

@@ -13,6 +13,7 @@ from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.look import look
 from pyro_vae.cli.seen import Seen
 from pyro_vae.data import Splits, binarize
+from pyro_vae.data.formats import format_of
 
 __all__ = ["Data"]
 
@@ -25,6 +26,15 @@ DATA = (
     "width] with values from 0 to 1 is read as grey images, any other array of this shape as series [n, steps, "
     "features]. NaN is a missing value."
 )
+# The formats of data that an option has an effect on.
+USES = {
+    "column": ("table", "dataset"),
+    "labels": ("table", "arrays", "counts", "dataset"),
+    "array": ("arrays", "counts", "dataset"),
+    "size": ("images", "dataset"),
+    "stretch": ("images", "dataset"),
+    "skip_broken": ("images", "dataset"),
+}
 BINARIZE = (
     "How to turn grey levels into 0 and 1. dynamic: drawn at random each time a batch is used (validation and test "
     "data: once); fixed: drawn at random once; threshold: compared with 0.5; none: not at all."
@@ -66,6 +76,18 @@ class Data:
         """
         chosen = (self.column, self.labels, self.array, self.size, not self.stretch, self.skip_broken)
         return look(self.data or "mnist", self.data_root, *chosen)
+
+    def check(self) -> None:
+        """Checks that the data are of a kind that the given options are for.
+
+        Raises:
+            ValueError: If not.
+        """
+        kind = format_of(Path(self.data or "mnist")) if self.is_own else ""
+        for option in ("column", "labels", "array", "size", "stretch", "skip_broken"):
+            if getattr(self, option) and kind not in USES[option]:
+                flag = f"--{option.replace('_', '-')}"
+                raise ValueError(f"{flag} has no effect on {self.data or 'mnist'!r}; leave it out")
 
     def load(self) -> Splits:
         """The data alone; see :meth:`look`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 from math import prod
@@ -74,13 +74,26 @@ def look(
     path = Path(name)
     if not path.suffix and not path.is_dir():
         return _by_name(path, root)
+    return _with_labels(_read(path, kinds, labels, array, size, crop, skip_broken))
+
+
+def _read(
+    path: Path,
+    kinds: tuple[str, ...],
+    labels: str | None,
+    array: str | None,
+    size: tuple[int, ...],
+    crop: bool,
+    skip_broken: bool,
+) -> Seen:
+    """Reads a file or folder, by its format."""
     if len(size) > 2:
         raise ValueError(f"--size is {' '.join(map(str, size))}; expected one number, or height and width")
     scaled = size if len(size) == 2 else size[0] if size else None
     kind = format_of(path)
     if kind == "images":
         images = ImageFolder(path, scaled, crop=crop, skip_broken=skip_broken)
-        return _with_classes(_rows(path, images, images.labels), images.labels, images.classes)
+        return _rows(path, images, images.labels)
     if kind == "table":
         return _table(path, kinds, labels)
     if kind == "counts":
@@ -91,24 +104,23 @@ def look(
         return _file_of_arrays(path, array, labels)
     if kind != "dataset":
         known = ", ".join((*ARRAYS, *FRAMES, ".h5ad"))
-        raise ValueError(f"the data file {name!r} has an unknown format; expected one of {known}, or a folder")
+        raise ValueError(f"the data file {str(path)!r} has an unknown format; expected one of {known}, or a folder")
     dataset = open_dataset(path)
     images_of, arrays_of = columns_of(dataset)
     found = [array] if array is not None else images_of + arrays_of
     if not found:
         return _table(path, kinds, labels)
     if len(found) > 1 or found[0] not in images_of + arrays_of:
+        choices = ", ".join(images_of + arrays_of) or "none"
         raise ValueError(
-            f"the data set {name!r} has images or arrays in the columns {', '.join(images_of + arrays_of)}; choose one "
-            "with array=NAME"
+            f"the data set {str(path)!r} has images or arrays in the columns {choices}; choose one with array=NAME"
         )
-    numbers, names = labels_of(path, dataset, labels)
+    numbers = labels_of(path, dataset, labels)
     if found[0] in images_of:
         source = DatasetImages(path, dataset, found[0], scaled, crop=crop, skip_broken=skip_broken)
-        numbers = None if numbers is None else numbers[source.kept]
-        return _with_classes(_rows(path, source, numbers), numbers, names)
+        return _rows(path, source, None if numbers is None else numbers[source.kept])
     x = as_data(path, found[0], torch.from_numpy(array_of(path, dataset, found[0])))
-    return _with_classes(_in_memory(path, x, numbers), numbers, names)
+    return _in_memory(path, x, numbers)
 
 
 def _by_name(path: Path, root: Path | None) -> Seen:
@@ -117,11 +129,16 @@ def _by_name(path: Path, root: Path | None) -> Seen:
     try:
         return Seen(str(path), load_by_name(str(path), root), "bernoulli")
     except ValueError as error:
-        raise ValueError(f"there is no file or folder {str(path)!r}, and as a data set, {error}") from error
+        expected = str(error).rpartition("; ")[2]
+        raise ValueError(f"there is no file, folder or data set {str(path)!r}; {expected}") from error
 
 
-def _with_classes(seen: Seen, labels: Tensor | None, names: Sequence[str]) -> Seen:
-    return seen if labels is None else replace(seen, words=f"{seen.words}, {len(names)} classes")
+def _with_labels(seen: Seen) -> Seen:
+    """The same, described with the number of classes if there are labels."""
+    labels = seen.splits.train_labels if seen.whole is None else seen.whole[1]
+    if labels is None or seen.table is not None:
+        return seen
+    return replace(seen, words=f"{seen.words}, {len(labels.unique())} classes")
 
 
 def _in_memory(path: Path, x: Tensor, labels: Tensor | None, what: str = "") -> Seen:
@@ -134,7 +151,7 @@ def _file_of_arrays(path: Path, array: str | None, labels: str | None) -> Seen:
         numbers = prod(getattr(content[names["train"]], "shape", ()))
     if numbers > MOST_NUMBERS and path.suffix.lower() in BY_ROWS:
         train, *others = (
-            ArrayFile(path, names[part], names.get(f"{part}_labels", ""))
+            ArrayFile(path, names[part], names.get(f"{part}_labels"))
             for part in ("train", "valid", "test")
             if part in names
         )
@@ -179,7 +196,7 @@ def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
 
     frame, found = read_table(path, labels)
     if labels is not None and found is None:
-        raise ValueError(f"--labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
+        raise ValueError(f"labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
     chosen = dict(_kind(each) for each in kinds)
     table = Table.of(frame, chosen)
     x = table.tensor(frame)

@@ -90,6 +90,7 @@ class Train(Generic[Architecture]):
             raise FileExistsError(
                 f"there is a run in {str(out)!r}: continue it with --resume, or choose another folder"
             )
+        self.data.check()
         seen = self.data.look()
         data = self.data.resolved(seen.splits, self.vae.likelihood)
         splits = seen.splits

@@ -106,9 +106,10 @@ def check_data(path: Path, name: str, array: Any) -> None:
     """
     shape = list(array.shape)
     if len(shape) < 2 or 0 in shape or "complex" in str(array.dtype):
+        dtype = str(array.dtype).removeprefix("torch.")
         raise ValueError(
-            f"{name} of the data file {str(path)!r} is {array.dtype} of shape {shape}; expected numbers [n, *event], "
-            "at least one"
+            f"{name} of the data file {str(path)!r} is {dtype} of shape {shape}; expected numbers [n, *event], with at "
+            "least one number"
         )
 
 

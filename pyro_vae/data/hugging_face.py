@@ -17,7 +17,7 @@ from pyro_vae.data.reading import RefusedError, reading
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DatasetImages", "columns_of", "frame_of", "labels_of", "open_dataset"]
+__all__ = ["DatasetImages", "array_of", "columns_of", "frame_of", "labels_of", "open_dataset"]
 
 
 def open_dataset(path: Path) -> Any:
@@ -58,8 +58,8 @@ def columns_of(dataset: Any) -> tuple[list[str], list[str]]:
     return images, arrays
 
 
-def labels_of(path: Path, dataset: Any, name: str | None) -> tuple[Tensor | None, list[str]]:
-    """The labels ``[n]`` and their names: of this column, or else of the only column of the type ClassLabel.
+def labels_of(path: Path, dataset: Any, name: str | None) -> Tensor | None:
+    """The labels 0, 1, ..., ``[n]``: those in this column, or else in the only column of the type ClassLabel.
 
     Raises:
         ValueError: If there is no such column.
@@ -71,12 +71,9 @@ def labels_of(path: Path, dataset: Any, name: str | None) -> tuple[Tensor | None
     found = [each for each, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
     name = name or (found[0] if len(found) == 1 else None)
     if name is None:
-        return None, []
-    names = getattr(dataset.features[name], "names", None)
-    if names is None:
-        numbers, values = dataset.select_columns(name).to_pandas()[name].factorize(sort=True)
-        return torch.from_numpy(numbers.astype(np.int64)), list(map(str, values))
-    return torch.tensor(dataset[name][:]), list(names)
+        return None
+    values = dataset.select_columns(name).to_pandas()[name]
+    return torch.from_numpy(values.factorize(sort=True)[0].astype(np.int64))
 
 
 def array_of(path: Path, dataset: Any, name: str) -> np.ndarray:
@@ -85,8 +82,10 @@ def array_of(path: Path, dataset: Any, name: str) -> np.ndarray:
     Raises:
         ValueError: If its values cannot be read.
     """
+    feature = dataset.features[name]
+    dtype = getattr(feature, "dtype", None) if hasattr(feature, "shape") else feature.feature.dtype
     with reading(path, "data set"):
-        return np.asarray(dataset.select_columns(name).with_format("numpy")[:][name])
+        return np.asarray(dataset.select_columns(name).with_format("numpy")[:][name]).astype(dtype)
 
 
 def frame_of(path: Path) -> pd.DataFrame:

@@ -40,7 +40,8 @@ def reading(path: Path, what: str = "data file") -> Iterator[None]:
     except Exception as error:  # libraries do not document what they raise for invalid files
         if isinstance(error, OSError) and error.errno is not None:
             raise
-        raise ValueError(f"the {what} {str(path)!r} cannot be read: {reason(error)}") from error
+        why = "it is empty" if path.is_file() and path.stat().st_size == 0 else reason(error)
+        raise ValueError(f"the {what} {str(path)!r} cannot be read: {why}") from error
 
 
 def reason(error: Exception) -> str:

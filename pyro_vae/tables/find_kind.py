@@ -15,6 +15,7 @@ __all__ = ["find_column"]
 
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period", "interval")
 DATE_WORDS = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d{1,2}:\d{2}.*)?$"
+NUMBER_WORDS = r"\s*[-+$€£]?\s*\d{1,3}([., ']?\d{3})*([.,]\d+)?\s*[%$€£]?\s*$"  # such as 1,234.5 or 12,5 %
 MOST_CATEGORIES = 50  # more different words are a text or a name, unless somebody says otherwise
 MOST_LEVELS = 10  # so many different integers are categories with an order
 ROWS_FOR_IDS = 20
@@ -103,11 +104,17 @@ def _problem(known: pd.Series) -> str:
 
 
 def _words(name: str, known: pd.Series, unique: int) -> tuple[str, str]:
-    is_number = pd.to_numeric(known, errors="coerce").notna()
+    is_number = pd.to_numeric(known, errors="coerce").notna() | known.astype(str).str.match(NUMBER_WORDS)
     if is_number.mean() > 0.5 and (unique > MOST_LEVELS or not is_number.all()):
-        others = "numbers as text" if is_number.all() else f"numbers, and words such as {known[~is_number].iloc[0]!r}"
-        what = "make them numbers" if is_number.all() else "make the words missing values"
-        raise ValueError(f"column {name!r} has {others}; {what}, or give its kind: categorical or drop")
+        if is_number.all():
+            raise ValueError(
+                f"column {name!r} has numbers as text, such as {known.iloc[0]!r}; make them numbers, or give its kind: "
+                "categorical or drop"
+            )
+        raise ValueError(
+            f"column {name!r} has numbers, and words such as {known[~is_number].iloc[0]!r}; make the words missing "
+            "values, or give its kind: categorical or drop"
+        )
     if unique == 2:
         return "binary", "two different words"
     if unique == len(known) > ROWS_FOR_IDS:

@@ -51,7 +51,8 @@ class Table:
         self.columns = columns
         self.kept = [column for column in columns if column.kind != "drop"]
         if not self.kept:
-            raise ValueError("no column of the table is left: all are dropped")
+            example = f", such as {columns[0].name!r} ({columns[0].why})" if columns else ""
+            raise ValueError(f"no column of the table is left: all are dropped{example}")
 
     @classmethod
     def of(cls, frame: pd.DataFrame | pl.DataFrame, kinds: Mapping[str, str] | None = None) -> Table:
