@@ -30,7 +30,8 @@ __all__ = ["look", "read_table"]
 
 MOST_NUMBERS = 2**29  # in memory, 2 GiB; larger data are read as they are needed
 MOST_HELD_OUT = 2000  # datapoints of larger data for validation, and for test
-MOST_SAMPLED = 2**26  # numbers of larger data for each of these, 256 MiB
+MOST_SAMPLED = 2**25  # numbers of larger data for each of these, 128 MiB
+LEAST_HELD_OUT = 50  # datapoints, however large they are
 
 
 class Rows(Protocol):
@@ -182,7 +183,7 @@ def _larger_than_memory(
     chosen |= {part: (file, file.labels, torch.arange(len(file))[:MOST_HELD_OUT]) for part, file in held_out.items()}
     arrays = {}
     for part, (of, classes, rows) in chosen.items():
-        rows = rows[: max(1, MOST_SAMPLED // prod(source.shape))]
+        rows = rows[: max(LEAST_HELD_OUT, MOST_SAMPLED // prod(source.shape))]
         arrays[part] = of.tensor(rows.tolist())
         arrays[f"{part}_labels"] = None if classes is None else classes[rows]
     seen = seen_arrays(Splits(**arrays), what, len(source))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["ROWS", "Seen", "seen_arrays"]
 
-ROWS = 2000  # that are looked at, to find the kind of the values
+ROWS, NUMBERS = 2000, 2**22  # that are looked at, to find the kind of the values
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def seen_arrays(splits: Splits, what: str = "", n: int | None = None) -> Seen:
     """
     n = n or sum(len(part) for part in (splits.train, splits.valid, splits.test))
     event = tuple(splits.train.shape[1:])
-    values, likelihood = _values(splits.train[:ROWS], event)
+    rows = min(ROWS, max(1, NUMBERS // prod(event)))
+    values, likelihood = _values(splits.train[:rows], event)
     words, network = _shape(n, event, values)
     gaps = ", with missing values" if splits.train.is_floating_point() and splits.train.isnan().any() else ""
     return Seen((f"{what}, " if what else "") + words + gaps, splits, likelihood, network, values == "real numbers")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -113,7 +114,7 @@ class Train(Generic[Architecture]):
             write_json(out / COMMAND, {"command": "train", "options": options, **table, "versions": versions()})
         run = fit(
             vae,
-            train if seen.files is None else self._loader(seen.files, data.binarize),
+            train if seen.files is None else self._loader(seen.files, data.binarize, vae.event_dtype),
             valid,
             transform=binarize.dynamic if data.binarize == "dynamic" else None,
             out=out,
@@ -124,7 +125,7 @@ class Train(Generic[Architecture]):
         if Processes(device).is_first:
             print(f"{describe_row(run)}; in {run.seconds:.1f} s, saved in {str(out)!r}")
 
-    def _loader(self, files: Subset[Tensor], binarized: str | None) -> DataLoader[Tensor]:
+    def _loader(self, files: Subset[Tensor], binarized: str | None, dtype: torch.dtype) -> DataLoader[Tensor]:
         """Batches that other processes read from files while a batch is trained on.
 
         Raises:
@@ -140,6 +141,7 @@ class Train(Generic[Architecture]):
             drop_last=fitting.drop_last,
             num_workers=WORKERS,
             persistent_workers=True,
+            collate_fn=partial(_batch, dtype),
         )
 
     def _callbacks(self, images: Tensor, labels: Tensor | None) -> list[Callable[[Run], Any]]:
@@ -154,6 +156,10 @@ class Train(Generic[Architecture]):
             shown = (images, labels, self.pictures_every) if has_pictures else ()
             callbacks.append(TensorBoard(self.out / "tensorboard", *shown))
         return callbacks
+
+
+def _batch(dtype: torch.dtype, rows: list[Tensor]) -> Tensor:
+    return torch.stack(rows).to(dtype)
 
 
 def _check_same(path: Path, options: dict[str, Any]) -> None:
