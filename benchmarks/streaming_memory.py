@@ -31,18 +31,8 @@ from pyro_vae.scripts import exit_at_interrupt
 SIZE, NAMES = 128, 200
 NUMBERS = 3 * SIZE * SIZE  # in an image
 OPTIONS = ["--network", "mlp", "--network.hidden", "16", "--latent-dim", "2", "--epochs", "1", "--no-tensorboard"]
-OPTIONS += [
-    "--batch-size",
-    "32",
-    "--compile",
-    "none",
-    "--likelihood",
-    "normal",
-    "--standardize",
-    "no",
-    "--pictures-every",
-    "0",
-]
+OPTIONS += ["--batch-size", "32", "--compile", "none", "--pictures-every", "0"]
+OPTIONS += ["--likelihood", "normal", "--standardize", "no"]
 
 
 def images(folder: Path, n: int) -> Path:

@@ -85,6 +85,8 @@ class Images(Dataset[Tensor]):
                 upright = ImageOps.exif_transpose(image) if image.format in WITH_ORIENTATION else image
                 return _array(self._resized(_eight_bits(upright).convert(self.mode)))
         except OSError as error:
+            if error.errno is not None:  # of the operating system
+                raise
             raise ValueError(f"the image {self._name(place)} cannot be read: it is damaged") from error
 
     def tensor(self, indices: Iterable[int] | None = None) -> Tensor:
@@ -123,7 +125,9 @@ class Images(Dataset[Tensor]):
                         moving.append(place)
                 kept.append(place)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                # What Pillow raises at content that is no image.
+                # What Pillow raises at content that is no image, and the operating system.
+                if not try_all and getattr(error, "errno", None) is not None:
+                    raise
                 if not try_all:
                     raise ValueError(
                         f"the image {self._name(place)} cannot be read: it is damaged, or not what its name says; "
