@@ -102,9 +102,10 @@ def test_one_of_several_arrays_is_chosen_with_its_labels(name, tmp_path):
         assert ArrayFile(path).labels.tolist() == LABELS.tolist()
     SAVE[name](path, PHOTOS, masks=PHOTOS[..., :1])
     with pytest.raises(
-        ValueError, match=r"has the arrays .*images \[40, 8, 12, 3\].*masks \[40, 8, 12, 1\].*; choose one with array="
-    ):
+        ValueError, match=r"has the arrays .*images \[40, 8, 12, 3\].*; choose one with array="
+    ) as caught:
         read_arrays(path)
+    assert "masks [40, 8, 12, 1]" in str(caught.value)
     assert torch.equal(read_arrays(path, "masks")["train"], FIRST[:, :1])
     with pytest.raises(ValueError, match=r"array is 'faces'; the data file '.*' has"):
         read_arrays(path, "faces")
@@ -147,10 +148,10 @@ def test_the_memory_that_reading_takes_does_not_grow_with_the_file(suffix, tmp_p
                 file.create_dataset("x", (n, 3, 64, 64), "u1")
         return path
 
-    small, large = make(1000), make(8000)
+    small, large = make(1000), make(16000)
     peak_of_rows(small)  # what is allocated once
     grown = peak_of_rows(large) - peak_of_rows(small)
-    assert grown < 7000 * 3 * 64 * 64 / 4, f"{grown / 2**20:.0f} MiB"
+    assert grown < 15000 * 3 * 64 * 64 / 4, f"{grown / 2**20:.0f} MiB"
 
 
 @pytest.fixture
@@ -375,6 +376,9 @@ PACKAGES = {
 @pytest.mark.parametrize("name", PACKAGES)
 def test_a_package_that_is_not_installed_is_named(name, tmp_path, capsys, monkeypatch):
     package, extra = PACKAGES[name]
+    if name == "x.xlsx":
+        pytest.importorskip("openpyxl")
+        pd.DataFrame({"a": [1.5]}).to_excel(tmp_path / name)
     for module in [each for each in sys.modules if each.partition(".")[0] == package]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, package, None)
@@ -382,7 +386,7 @@ def test_a_package_that_is_not_installed_is_named(name, tmp_path, capsys, monkey
         monkeypatch.setitem(sys.modules, "fastparquet", None)
     if name == "x.zarr":
         (tmp_path / name).mkdir()
-    else:
+    elif name != "x.xlsx":
         (tmp_path / name).write_bytes(b"PK\3\4")
     said = error(capsys, "train", tmp_path / "run", "--data", tmp_path / name)
     assert said.endswith(f"install {package}: pip install 'pyro-vae[{extra}]'")

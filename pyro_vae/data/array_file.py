@@ -19,7 +19,7 @@ from pyro_vae.data.open_arrays import BY_ROWS, open_arrays, read_tensor
 
 __all__ = ["ArrayFile"]
 
-ROWS, NUMBERS = 1000, 2**24  # that are looked at, to find the layout
+ROWS, NUMBERS = 200, 2**22  # that are looked at, to find the layout
 
 
 class ArrayFile(Dataset[Tensor]):
