@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae.data.formats import ARRAYS
 from pyro_vae.data.hdf5_file import open_hdf5
+from pyro_vae.data.npy_file import open_npy
 from pyro_vae.data.npz import open_npz
 from pyro_vae.data.reading import reading
 from pyro_vae.data.zarr_folder import open_zarr
@@ -23,12 +23,6 @@ __all__ = ["BY_ROWS", "open_arrays", "read_tensor"]
 
 #: Of these files, rows can be read without the others.
 BY_ROWS = (".npy", ".h5", ".hdf5", ".zarr", "")
-
-
-@contextmanager
-def open_npy(path: Path) -> Iterator[dict[str, Any]]:
-    """The array of a file; its values are read when asked for."""
-    yield {"array": np.load(path, mmap_mode="r", allow_pickle=False)}
 
 
 @contextmanager
@@ -64,8 +58,7 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
     if not path.is_dir():
         path.open("rb").close()  # errors of the operating system have other types in some libraries
     opener = OPENERS[suffix](path)
-    with reading(path), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # warnings of libraries about the file are of no use to the user
+    with reading(path):
         arrays = opener.__enter__()
     try:
         yield arrays

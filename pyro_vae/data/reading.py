@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,9 @@ def reading(path: Path, what: str = "data file") -> Iterator[None]:
         ValueError: If the file is damaged, or of another format.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # warnings of libraries about the file are of no use to the user
+            yield
     except ImportError as error:
         package = (error.name or "").partition(".")[0] or next((each for each in EXTRAS if each in str(error)), "")
         how = f"pip install 'pyro-vae[{EXTRAS[package]}]'" if package in EXTRAS else f"pip install {package}"
