@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -37,7 +37,9 @@ LEAST_HELD_OUT = 50  # datapoints, however large they are
 class Rows(Protocol):
     """Data that can be read by rows."""
 
-    shape: tuple[int, ...]
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of one row."""
 
     def __len__(self) -> int: ...
     def tensor(self, indices: Iterable[int] | None = None) -> Tensor:
@@ -156,7 +158,8 @@ def _file_of_arrays(path: Path, array: str | None, labels: str | None) -> Seen:
             for part in ("train", "valid", "test")
             if part in names
         )
-        held_out = dict(zip([part for part in ("valid", "test") if part in names], others, strict=True))
+        parts: list[str] = [part for part in ("valid", "test") if part in names]
+        held_out = dict(zip(parts, others, strict=True))
         return _larger_than_memory(path, train, train.labels, held_out=held_out)
     arrays = read_arrays(path, array, labels)
     is_one = not arrays.keys() - {"train", "train_labels"}
@@ -178,17 +181,18 @@ def _larger_than_memory(
     held_out = held_out or {}
     missing = [part for part in ("valid", "test") if part not in held_out]
     train, *aside = split_rows(str(path), len(source), len(missing))
-    chosen = {"train": (source, labels, train[:ROWS])}
+    chosen: dict[str, tuple[Rows, Tensor | None, Tensor]] = {"train": (source, labels, train[:ROWS])}
     chosen |= {part: (source, labels, rows[:MOST_HELD_OUT]) for part, rows in zip(missing, aside, strict=True)}
     chosen |= {part: (file, file.labels, torch.arange(len(file))[:MOST_HELD_OUT]) for part, file in held_out.items()}
-    arrays = {}
+    arrays: dict[str, Any] = {}
     for part, (of, classes, rows) in chosen.items():
         rows = rows[: max(LEAST_HELD_OUT, MOST_SAMPLED // prod(source.shape))]
         arrays[part] = of.tensor(rows.tolist())
         arrays[f"{part}_labels"] = None if classes is None else classes[rows]
     seen = seen_arrays(Splits(**arrays), what, len(source))
+    files: Any = source  # a Dataset, too
     return replace(
-        seen, words=f"{seen.words}, larger than memory: read as they are needed", files=Subset(source, train.tolist())
+        seen, words=f"{seen.words}, larger than memory: read as they are needed", files=Subset(files, train.tolist())
     )
 
 
