@@ -37,6 +37,6 @@ class _NpyArray:
         with self._path.open("rb") as file:
             for row, content in zip(rows.tolist(), values.reshape(len(rows), -1).view(np.uint8), strict=True):
                 file.seek(self._map.offset + row * content.nbytes)
-                if file.readinto(memoryview(content)) < content.nbytes:
+                if file.readinto(content.data) < content.nbytes:
                     raise EOFError
         return values
