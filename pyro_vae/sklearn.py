@@ -19,7 +19,8 @@ from pyro_vae.cli.likelihoods import LIKELIHOODS
 from pyro_vae.cli.networks import NETWORKS
 from pyro_vae.cli.posteriors import POSTERIORS
 from pyro_vae.cli.priors import PRIORS, Vamp
-from pyro_vae.cli.seen import look_at_vectors
+from pyro_vae.cli.seen import seen_arrays
+from pyro_vae.data import Splits
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.likelihoods import Incomplete
 from pyro_vae.system.devices import choose_device
@@ -159,7 +160,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         check_choice("posterior", self.posterior, tuple(POSTERIORS))
         check_choice("prior", self.prior, tuple(PRIORS))
         check_choice("missing", self.missing, ("auto", True, False))
-        seen = replace(look_at_vectors(x), standardize=True)  # of real numbers
+        seen = replace(seen_arrays(Splits(train=x, valid=x[:0], test=x[:0])), standardize=True)  # of real numbers
         name = seen.likelihood if self.likelihood == "auto" else self.likelihood
         missing: Any = {"auto": "auto", True: "yes", False: "no"}[self.missing]
         limited = {"components": min(Vamp.components, len(x))} if self.prior == "vamp" else {}

@@ -467,7 +467,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
         (["train", "OUT", "--device", "cuda:99"], "device 'cuda:99' does not exist here"),
         (["train", "OUT", "--data", "nothing"], "expected one of mnist"),
         (["train", "OUT", "--data", "nothing.npy"], "nothing.npy"),
-        (["train", "OUT", "--data", "images.h5"], "expected one of .npy, .npz, .pt"),
+        (["train", "OUT", "--data", "images.mat"], "expected one of .npy, .npz, .pt"),
         (["train", "OUT", "--data", "binarized_mnist"], "binarized_mnist needs root"),
         (
             ["train", "OUT", "--free-bits", "1", "--loss", "trace"],

@@ -11,7 +11,7 @@ from scipy import sparse
 from test_cli import error, run
 
 from pyro_vae import likelihoods, load, posteriors, priors
-from pyro_vae.cli import seen
+from pyro_vae.cli import look
 from pyro_vae.cli.likelihoods import LIKELIHOODS
 from pyro_vae.cli.posteriors import POSTERIORS
 from pyro_vae.cli.priors import PRIORS
@@ -161,7 +161,7 @@ def test_a_table_is_read_as_in_the_run_whatever_a_new_file_looks_like(tmp_path, 
     run(capsys, "encode", out, "--data", tmp_path / "new.csv")
     assert len(pd.read_csv(out / "codes.csv")) == 3
     new.assign(kind="gull").to_csv(tmp_path / "other.csv", index=False)
-    assert "column 'kind' (categorical) has 3 values that it cannot have: the first is 'gull'" in error(
+    assert "column 'kind' (categorical) has 3 invalid values: the first is 'gull'" in error(
         capsys, "encode", out, "--data", tmp_path / "other.csv"
     )
 
@@ -201,19 +201,19 @@ def test_a_broken_image_is_named(tmp_path, capsys):
 
 def test_a_folder_larger_than_memory_is_read_as_needed(tmp_path, capsys, monkeypatch):
     folder = write_images(tmp_path)
-    seen.look.cache_clear()
-    monkeypatch.setattr(seen, "MOST_NUMBERS", 1000)
-    monkeypatch.setattr(seen, "ROWS", 6)
-    monkeypatch.setattr(seen, "MOST_HELD_OUT", 3)
+    look.look.cache_clear()
+    monkeypatch.setattr(look, "MOST_NUMBERS", 1000)
+    monkeypatch.setattr(look, "ROWS", 6)
+    monkeypatch.setattr(look, "MOST_HELD_OUT", 3)
     said = run(capsys, "train", tmp_path / "run", "--data", folder, *SMALL)
-    assert "40 colour images, 8 x 10, 8 bit, read from their files as needed, 2 classes" in said
+    assert "40 colour images, 8 x 10, 8 bit, larger than memory: read as they are needed, 2 classes" in said
     history = pd.read_csv(tmp_path / "run" / "history.csv")
     assert history["step"].tolist() == [2, 4]  # 32 images for training, in batches of 16
     run(capsys, "evaluate", tmp_path / "run", "--limit", 2, "--tolerance", 0.5)
     assert "choose --split test or valid" in error(capsys, "encode", tmp_path / "run")
     run(capsys, "encode", tmp_path / "run", "--split", "test")
     assert len(pd.read_csv(tmp_path / "run" / "codes.csv")) == 3
-    seen.look.cache_clear()
+    look.look.cache_clear()
 
 
 def test_classes_are_integers(tmp_path, capsys):

@@ -33,6 +33,16 @@ DESCRIPTION = """Trains and evaluates variational autoencoders.
 Each command has its own --help. The help of train lists the options of the chosen parts: "pyro-vae train --prior vamp
 --help". With --debug, an error is printed with its traceback."""
 
+# How messages of the library name arguments, and the options with the same effect.
+ARGUMENTS = {
+    "resume=True": "--resume",
+    "skip_broken=True": "--skip-broken",
+    "array=NAME": "--array NAME",
+    "size=NUMBER": "--size NUMBER",
+    "array is '": "--array is '",
+    "labels is '": "--labels is '",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a command line.
@@ -116,4 +126,10 @@ def _show_warning(message: Warning | str, *_: Any) -> None:
 
 def _line(message: BaseException | str) -> str:
     """A message in one line, with options instead of arguments."""
-    return " ".join(str(message).split()).replace("resume=True", "--resume")
+    text = str(message)
+    if "Original Traceback" in text:  # of a process that reads data: its last line is the error
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    text = " ".join(text.split())
+    for argument, option in ARGUMENTS.items():
+        text = text.replace(argument, option)
+    return text

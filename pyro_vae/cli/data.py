@@ -10,19 +10,31 @@ from torch import Tensor
 from tyro.conf import arg
 
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.seen import Seen, look
+from pyro_vae.cli.look import look
+from pyro_vae.cli.seen import Seen
 from pyro_vae.data import Splits, binarize
+from pyro_vae.data.formats import format_of
 
 __all__ = ["Data"]
 
 DATA = (
     "Data set: mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist; or a folder of images, whose "
-    "subfolders are labels; or a table: .csv, .tsv, .parquet, .feather or .xlsx; or sparse counts: .npz of SciPy or "
-    ".h5ad; or an array: .npy, .npz or .pt. A file of arrays contains one array [n, *event], or arrays named train, "
-    "valid and test. If valid or test is missing, a random tenth of the training data is used for it. Bytes are "
-    "divided by 255. An array [n, height, width] with values from 0 to 1 is read as grey images, any other array of "
-    "this shape as series [n, steps, features]. NaN is a missing value."
+    "subfolders are labels; or a table: .csv, .tsv, .parquet, .feather, .arrow or .xlsx; or sparse counts: .npz of "
+    "SciPy or .h5ad; or arrays: .npy, .npz, .pt, .h5, .hdf5 or .zarr; or a folder of Hugging Face datasets. A file of "
+    "arrays has one array [n, *event], or arrays named train, valid and test, or --array chooses one. If valid or test "
+    "is missing, a random tenth of the training data is used for it. Bytes are divided by 255. An array [n, height, "
+    "width] with values from 0 to 1 is read as grey images, any other array of this shape as series [n, steps, "
+    "features]. NaN is a missing value."
 )
+# The formats of data that an option has an effect on.
+USES = {
+    "column": ("table", "dataset"),
+    "labels": ("table", "arrays", "counts", "dataset"),
+    "array": ("arrays", "counts", "dataset"),
+    "size": ("images", "dataset"),
+    "stretch": ("images", "dataset"),
+    "skip_broken": ("images", "dataset"),
+}
 BINARIZE = (
     "How to turn grey levels into 0 and 1. dynamic: drawn at random each time a batch is used (validation and test "
     "data: once); fixed: drawn at random once; threshold: compared with 0.5; none: not at all."
@@ -45,23 +57,37 @@ class Data:
     column: tuple[str, ...] = ()
     """Kinds of columns of a table, as NAME:KIND; kinds: real, positive, count, binary, categorical, ordinal, drop."""
     labels: Annotated[str | None, by_default("none")] = None
-    """Column of a table with labels, which is not modelled."""
+    """Column of a table, or array of a file, with labels, which are not modelled."""
+    array: Annotated[str | None, by_default("the only one")] = None
+    """Array of a file, layer of an .h5ad file, or column of a Hugging Face data set that has the data."""
     size: tuple[int, ...] = ()
-    """Size to which the images of a folder are scaled: one number, or height and width."""
+    """Size to which images are scaled: one number, or height and width."""
     stretch: bool = False
-    """Stretch the images of a folder to their size, instead of cropping them to its shape first."""
+    """Stretch images to their size, instead of cropping them to its shape first."""
     skip_broken: bool = False
-    """Leave out the images of a folder that cannot be read."""
+    """Leave out images that cannot be read."""
 
     def look(self) -> Seen:
-        """Loads the data, without binarization, and says what they are.
+        """Loads the data, without binarization, and describes them.
 
         Raises:
             ValueError: If there is no data set of this name, or the content of a file is invalid.
             OSError: If they cannot be read.
         """
-        chosen = (self.column, self.labels, self.size, not self.stretch, self.skip_broken)
+        chosen = (self.column, self.labels, self.array, self.size, not self.stretch, self.skip_broken)
         return look(self.data or "mnist", self.data_root, *chosen)
+
+    def check(self) -> None:
+        """Checks that the data are of a kind that the given options are for.
+
+        Raises:
+            ValueError: If not.
+        """
+        kind = format_of(Path(self.data or "mnist")) if self.is_own else ""
+        for option in ("column", "labels", "array", "size", "stretch", "skip_broken"):
+            if getattr(self, option) and kind not in USES[option]:
+                flag = f"--{option.replace('_', '-')}"
+                raise ValueError(f"{flag} has no effect on {self.data or 'mnist'!r}; leave it out")
 
     def load(self) -> Splits:
         """The data alone; see :meth:`look`."""

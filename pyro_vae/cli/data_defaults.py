@@ -40,6 +40,7 @@ def _options(words: Sequence[str]) -> Data | None:
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--column", nargs="*", default=())
     parser.add_argument("--labels")
+    parser.add_argument("--array")
     parser.add_argument("--size", nargs="*", type=int, default=())
     parser.add_argument("--stretch", action="store_true")
     parser.add_argument("--skip-broken", action="store_true")
@@ -52,6 +53,7 @@ def _options(words: Sequence[str]) -> Data | None:
         data_root=found.data_root,
         column=tuple(found.column),
         labels=found.labels,
+        array=found.array,
         size=tuple(found.size),
         stretch=found.stretch,
         skip_broken=found.skip_broken,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count
 from pyro_vae.cli.data import Data
-from pyro_vae.cli.seen import Seen, read_table
-from pyro_vae.data.frames import FRAMES
+from pyro_vae.cli.look import read_table
+from pyro_vae.cli.seen import Seen
 from pyro_vae.data.from_file import split
 from pyro_vae.system import files
 
@@ -58,6 +58,7 @@ def data_of(run: Path, options: Data) -> Data:
         options.binarize or stored.get("binarize", "none"),
         options.column or tuple(stored.get("column", ())),
         options.labels or stored.get("labels"),
+        options.array or stored.get("array"),
         options.size or tuple(stored.get("size", ())),
         options.stretch or stored.get("stretch", False),
         options.skip_broken or stored.get("skip-broken", False),
@@ -68,7 +69,7 @@ def table_of(run: Path) -> Table | None:
     """How the columns of a table become numbers in this run; None if it was not trained on a table.
 
     Raises:
-        ValueError: If what the run says is damaged.
+        ValueError: If the file of the run is damaged.
     """
     path = folder_of(run) / COMMAND
     stored = read_json(path).get("table") if path.exists() else None
@@ -78,19 +79,19 @@ def table_of(run: Path) -> Table | None:
 
     try:
         return Table.from_json(stored)
-    except Exception as error:  # whatever a description that is none makes of it
-        raise ValueError(f"{str(path)!r} is damaged: its table cannot be made again") from error
+    except Exception as error:  # an invalid description may raise anything
+        raise ValueError(f"{str(path)!r} is damaged: the description of its table is invalid") from error
 
 
 def seen_of(run: Path, data: Data) -> Seen:
     """The data that the options choose; columns of a table become numbers as in the run.
 
     Raises:
-        ValueError: If the data cannot be read, or a value is not possible in its column.
+        ValueError: If the data cannot be read, or a value of a column is invalid.
         OSError: If they cannot be read.
     """
     table = table_of(run)
-    if table is None or Path(str(data.data)).suffix.lower() not in FRAMES:
+    if table is None:
         return data.look()
     frame, labels = read_table(Path(str(data.data)), data.labels)
     x = table.tensor(frame)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
@@ -34,7 +35,7 @@ from pyro_vae.training.run import Run
 __all__ = ["Train"]
 
 IMAGES = 50  # in a picture
-WORKERS = 2  # processes that read images
+WORKERS = 2  # processes that read data larger than memory
 # Options that may change when a run is resumed: they do not affect the steps before.
 FREE = {"out", "resume", "device", "pictures-every", "devices", "strategy", "save-every", "dry-run"}
 FREE |= {"tensorboard", "mlflow", "wandb"}
@@ -95,6 +96,7 @@ class Train(Generic[Architecture]):
             raise FileExistsError(
                 f"there is a run in {str(out)!r}: continue it with --resume, or choose another folder"
             )
+        self.data.check()
         seen = self.data.look()
         data = self.data.resolved(seen.splits, self.vae.likelihood)
         splits = seen.splits
@@ -117,7 +119,7 @@ class Train(Generic[Architecture]):
             write_json(out / COMMAND, {"command": "train", "options": options, **table, "versions": versions()})
         run = fit(
             vae,
-            train if seen.files is None else self._loader(seen.files, data.binarize),
+            train if seen.files is None else self._loader(seen.files, data.binarize, vae.event_dtype),
             valid,
             transform=binarize.dynamic if data.binarize == "dynamic" else None,
             out=out,
@@ -128,14 +130,14 @@ class Train(Generic[Architecture]):
         if Processes(device).is_first:
             print(f"{describe_row(run)}; in {run.seconds:.1f} s, saved in {str(out)!r}")
 
-    def _loader(self, files: Subset[Tensor], binarized: str | None) -> DataLoader[Tensor]:
-        """Batches of images that are read from their files while others are trained on.
+    def _loader(self, files: Subset[Tensor], binarized: str | None, dtype: torch.dtype) -> DataLoader[Tensor]:
+        """Batches that other processes read from files while a batch is trained on.
 
         Raises:
-            ValueError: If the images are to be binarized.
+            ValueError: If the data are to be binarized.
         """
         if binarized != "none":
-            raise ValueError(f"--binarize is {binarized}; expected none for a folder that is too large for memory")
+            raise ValueError(f"--binarize is {binarized}; expected none for data that are larger than memory")
         fitting = self.fitting
         return DataLoader(
             files,
@@ -144,6 +146,7 @@ class Train(Generic[Architecture]):
             drop_last=fitting.drop_last,
             num_workers=WORKERS,
             persistent_workers=True,
+            collate_fn=partial(_batch, dtype),
         )
 
     def _params(self, data: Data) -> dict[str, Any]:
@@ -166,6 +169,10 @@ class Train(Generic[Architecture]):
             if is_chosen:
                 callbacks.append(log(images[:IMAGES] if has_pictures else None, max(self.pictures_every, 1), params))
         return callbacks
+
+
+def _batch(dtype: torch.dtype, rows: list[Tensor]) -> Tensor:
+    return torch.stack(rows).to(dtype)
 
 
 def _check_same(path: Path, options: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ torch.Size([128, 1, 28, 28])
 """
 
 from pyro_vae.data import binarize
+from pyro_vae.data.array_file import ArrayFile
 from pyro_vae.data.batches import Batches
 from pyro_vae.data.by_name import load
 from pyro_vae.data.frames import read_frame
@@ -16,4 +17,4 @@ from pyro_vae.data.image_folder import ImageFolder
 from pyro_vae.data.sparse_counts import SparseCounts
 from pyro_vae.data.splits import Splits
 
-__all__ = ["Batches", "ImageFolder", "SparseCounts", "Splits", "binarize", "load", "read_frame"]
+__all__ = ["ArrayFile", "Batches", "ImageFolder", "SparseCounts", "Splits", "binarize", "load", "read_frame"]

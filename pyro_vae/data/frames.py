@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pyro_vae.data.npz import reason
+from pyro_vae.data.formats import FRAMES, format_of
+from pyro_vae.data.hugging_face import frame_of
+from pyro_vae.data.reading import reading
+from pyro_vae.data.text_table import read_text_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FRAMES", "read_frame"]
-
-#: The kinds of files, by suffix.
-FRAMES = (".csv", ".tsv", ".parquet", ".feather", ".xlsx")
+__all__ = ["read_frame"]
 
 
 def read_frame(path: str | Path) -> pd.DataFrame:
-    r"""Reads a table: CSV, TSV, Parquet, Feather or Excel. Empty fields are missing values.
+    r"""Reads a table: CSV, TSV, Parquet, Feather, Arrow or Excel, or a data set of Hugging Face.
+
+    In a text, empty fields are missing values. Its fields may be separated by commas, semicolons or tabs. Numbers may
+    have a decimal comma if fields are not separated by commas.
 
     Args:
-        path: The file. Its suffix says what it is. The first line of a text has the names of the columns.
+        path: The file, or the folder of a data set. The suffix of a file says what it is. The first line of a text has
+            the names of the columns.
 
     Raises:
         OSError: If the file cannot be read.
@@ -37,19 +40,14 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in FRAMES:
+    if format_of(path) == "dataset":
+        frame = frame_of(path)
+    elif suffix not in FRAMES:
         raise ValueError(f"the table {str(path)!r} is of another kind; expected one of {', '.join(FRAMES)}")
-    try:
-        if suffix in (".csv", ".tsv"):
-            _check_fields(path, "," if suffix == ".csv" else "\t")
-        frame = _read(path, suffix)
-    except ImportError as error:
-        package = "openpyxl" if suffix == ".xlsx" else "pyarrow"
-        raise ModuleNotFoundError(f"to read {str(path)!r}, install {package}: pip install {package}") from error
-    except (OSError, _RaggedError):
-        raise
-    except Exception as error:  # nobody lists what libraries raise at content that is not theirs
-        raise ValueError(f"the table {str(path)!r} cannot be read: {reason(error)}") from error
+    else:
+        path.open("rb").close()  # errors of the operating system have other types in some libraries
+        with reading(path, "table"):
+            frame = read_text_table(path) if suffix in (".csv", ".tsv") else _read(path, suffix)
     if frame.empty:
         raise ValueError(f"the table {str(path)!r} has no rows")
     return frame.rename(columns=str)
@@ -58,23 +56,5 @@ def read_frame(path: str | Path) -> pd.DataFrame:
 def _read(path: Path, suffix: str) -> pd.DataFrame:
     import pandas as pd  # the import takes half a second
 
-    if suffix in (".csv", ".tsv"):
-        return pd.read_csv(path, sep="," if suffix == ".csv" else "\t", encoding="utf-8-sig")
-    return {".parquet": pd.read_parquet, ".feather": pd.read_feather, ".xlsx": pd.read_excel}[suffix](path)
-
-
-class _RaggedError(ValueError):
-    pass
-
-
-def _check_fields(path: Path, separator: str) -> None:
-    """Checks that all rows have one number of fields: pandas fills up those that are too short."""
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, delimiter=separator)
-        expected = len(next(rows, []))
-        for row in rows:
-            if row and len(row) != expected:
-                raise _RaggedError(
-                    f"line {rows.line_num} of the table {str(path)!r} has {len(row)} fields; expected {expected}, one "
-                    "for each name in its first line"
-                )
+    readers = {".parquet": pd.read_parquet, ".feather": pd.read_feather, ".arrow": pd.read_feather}
+    return (readers | {".xlsx": pd.read_excel})[suffix](path)

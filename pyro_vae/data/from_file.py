@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.data import Splits
-from pyro_vae.data.npz import reason
-from pyro_vae.programs.arrays import as_tensor
+from pyro_vae.data.choose_arrays import LABELS, SPLITS, choose_arrays
+from pyro_vae.data.exact import check_exact
+from pyro_vae.data.layout import Layout
+from pyro_vae.data.open_arrays import open_arrays, read_tensor
+from pyro_vae.data.splits import Splits
 
-__all__ = ["as_splits", "is_sparse", "read_arrays", "read_splits", "split", "split_rows"]
-
-SPLITS = ("train", "valid", "test")
-LABELS = ("train_labels", "valid_labels", "test_labels")
+__all__ = ["as_data", "as_splits", "check_data", "check_labels", "read_arrays", "read_splits", "split", "split_rows"]
 
 
 def read_splits(path: Path) -> Splits:
@@ -42,87 +39,78 @@ def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
     return Splits(**_split(path, arrays))
 
 
-def read_arrays(path: Path) -> dict[str, Tensor]:
-    """Reads a file .npy, .npz or .pt of one array ``[n, *event]``, or of several: train, valid, test, train_labels, ...
+def read_arrays(path: Path, array: str | None = None, labels: str | None = None) -> dict[str, Tensor]:
+    """Reads a file of one array ``[n, *event]``, or of several: train, valid, test, train_labels, ...
 
     Bytes are divided by 255, all other numbers become floats. ``[n, height, width]`` with values from 0 to 1 becomes
     ``[n, 1, height, width]``. Channels that are last become first.
 
+    Args:
+        path: The file: one of ``ARRAYS``.
+        array: The name of the array with the data, if the file has several.
+        labels: The name of the array with the labels.
+
     Raises:
         OSError: If the file cannot be read.
+        ModuleNotFoundError: If a package that reads such files is not installed.
         ValueError: If it is damaged, or its content is not as expected.
     """
-    if path.suffix not in READERS:
-        raise ValueError(f"the data file {str(path)!r} has an unknown format; expected one of {', '.join(READERS)}")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings of libraries about the file are of no use to the user
-            content = READERS[path.suffix](path)
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # libraries do not document what they raise for invalid files
-        raise ValueError(f"the data file {str(path)!r} cannot be read: {reason(error)}") from error
-    if not isinstance(content, dict):
-        content = {"train": content}
-    elif "train" not in content and len(content) == 1:
-        content = {"train": next(iter(content.values()))}
-    elif "train" not in content:
-        names = ", ".join(map(str, content)) or "none"
-        raise ValueError(f"the data file {str(path)!r} has the arrays {names}; expected train among them")
-    arrays = {name: _data(path, name, content[name]) for name in SPLITS if name in content}
-    arrays |= {name: _tensor(path, name, content[name]) for name in LABELS if name in content}
-    for name in SPLITS:
-        labels = arrays.get(f"{name}_labels")
-        if labels is not None and name in arrays and labels.shape != arrays[name].shape[:1]:
-            raise ValueError(
-                f"{name}_labels of the data file {str(path)!r} have shape {list(labels.shape)}; expected "
-                f"[{len(arrays[name])}], one for each datapoint"
-            )
+    with open_arrays(path) as content:
+        names = choose_arrays(path, content, array, labels)
+        arrays = {
+            part: as_data(path, name, read_tensor(path, name, content[name]))
+            for part, name in names.items()
+            if part in SPLITS
+        }
+        arrays |= {part: read_tensor(path, name, content[name]) for part, name in names.items() if part in LABELS}
+    check_labels(path, arrays, names)
     return arrays
 
 
-def _read_npz(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)
+def check_labels(path: Path, arrays: Mapping[str, Any], names: Mapping[str, str]) -> None:
+    """Checks that there is one label for each datapoint.
+
+    Args:
+        path: The file.
+        arrays: Data and labels; data need only have a length.
+        names: The names of the arrays in the file.
+
+    Raises:
+        ValueError: If not.
+    """
+    for part in SPLITS:
+        labels = arrays.get(f"{part}_labels")
+        if labels is not None and part in arrays and labels.shape != (len(arrays[part]),):
+            raise ValueError(
+                f"{names[f'{part}_labels']} of the data file {str(path)!r} has shape {list(labels.shape)}; expected "
+                f"[{len(arrays[part])}], one label for each datapoint"
+            )
 
 
-READERS: dict[str, Callable[[Path], Any]] = {
-    ".npy": lambda path: np.load(path, allow_pickle=False),
-    ".npz": _read_npz,
-    ".pt": lambda path: torch.load(path, map_location="cpu", weights_only=True),
-}
+def as_data(path: Path, name: str, x: Tensor) -> Tensor:
+    """The numbers of an array ``[n, ...]`` as data ``[n, *event]``; see :class:`Layout`.
+
+    Raises:
+        ValueError: If they are not data, or infinite.
+    """
+    check_data(path, name, x)
+    check_exact(f"{name} of the data file {str(path)!r}", x)
+    return Layout.of(x)(x)
 
 
-def _tensor(path: Path, name: str, array: Any) -> Tensor:
-    try:
-        tensor = as_tensor(array)
-        if tensor.layout != torch.strided or tensor.device.type != "cpu" or tensor.is_quantized:
-            raise TypeError("it is sparse, quantized or a meta tensor")
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise ValueError(f"{name} of the data file {str(path)!r} is not an array of numbers") from error
-    return tensor
+def check_data(path: Path, name: str, array: Any) -> None:
+    """Checks the shape and dtype of an array in a file.
 
-
-def _data(path: Path, name: str, array: Any) -> Tensor:
-    x = _tensor(path, name, array)
-    if x.ndim < 2 or x.is_complex():
+    Raises:
+        ValueError: If they are not those of data ``[n, *event]``.
+    """
+    shape = list(array.shape)
+    if len(shape) < 2 or 0 in shape or "complex" in str(array.dtype):
+        dtype = str(array.dtype).removeprefix("torch.")
         raise ValueError(
-            f"{name} of the data file {str(path)!r} is {x.dtype} of shape {list(x.shape)}; expected numbers [n, *event]"
+            f"{name} of the data file {str(path)!r} is {dtype} of shape {shape}; expected numbers [n, *event], with at "
+            "least one number"
         )
-    x = x.float() / 255 if x.dtype == torch.uint8 else x.float()
-    if x.ndim == 4 and x.shape[-1] in (1, 3, 4) and x.shape[1] not in (1, 3, 4):
-        x = x.permute(0, 3, 1, 2).contiguous()  # channels last, as image libraries have them
-    is_image = x.ndim == 3 and bool(((x >= 0) & (x <= 1)).all())
-    return x.unsqueeze(1) if is_image else x
-
-
-def is_sparse(path: Path) -> bool:
-    """Whether a file .npz is a sparse matrix of SciPy."""
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            return {"format", "shape", "data"} <= set(arrays.files)
-    except Exception:  # what it is instead is found out by who reads it
-        return False
 
 
 def split_rows(name: str, n: int, parts: int = 2) -> list[Tensor]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from pickle import UnpicklingError
 
 import numpy as np
 
+from pyro_vae.data.reading import reason
 from pyro_vae.programs.arrays import native
 
-__all__ = ["read_array", "reason"]
+__all__ = ["is_sparse", "open_npz", "read_array"]
 
 
 def read_array(path: Path, name: str) -> np.ndarray:
@@ -27,8 +29,18 @@ def read_array(path: Path, name: str) -> np.ndarray:
         raise ValueError(f"array {name!r} of {path} cannot be read: {reason(error)}") from error
 
 
-def reason(error: Exception) -> str:
-    """Why a file cannot be read. The library's own message is not shown: it may advise to execute pickled objects."""
-    if isinstance(error, UnpicklingError) or "pickle" in str(error).lower():
-        return "it has pickled Python objects, which may run any code when loaded; expected arrays of numbers"
-    return "it is missing" if isinstance(error, KeyError) else "it is damaged, or in another format than its name says"
+@contextmanager
+def open_npz(path: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The arrays of a file, in memory."""
+    with np.load(path, allow_pickle=False) as arrays:
+        content = dict(arrays)
+    yield content
+
+
+def is_sparse(path: Path) -> bool:
+    """Whether a file .npz is a sparse matrix of SciPy."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {"format", "shape", "data"} <= set(arrays.files)
+    except Exception:  # what it is instead is found out by who reads it
+        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_vae.data.npz import reason
+from pyro_vae.data.h5ad_file import read_h5ad
+from pyro_vae.data.reading import reading
 
 __all__ = ["SparseCounts"]
 
@@ -50,8 +51,12 @@ class SparseCounts(Dataset[Tensor]):
             )
 
     @classmethod
-    def read(cls, path: str | Path) -> SparseCounts:
-        """Reads a file of ``scipy.sparse.save_npz`` or, if anndata is installed, the counts ``X`` of an ``.h5ad`` file.
+    def read(cls, path: str | Path, layer: str | None = None) -> SparseCounts:
+        """Reads a file of ``scipy.sparse.save_npz`` or, if anndata is installed, the counts of an ``.h5ad`` file.
+
+        Args:
+            path: The file.
+            layer: The name of the layer of an ``.h5ad`` file that has the counts; by default ``X``.
 
         Raises:
             OSError: If the file cannot be read.
@@ -59,24 +64,14 @@ class SparseCounts(Dataset[Tensor]):
             ValueError: If it is damaged, or not such a file, or a value is not a count.
         """
         path = Path(path)
-        try:
-            if path.suffix == ".h5ad":
-                import anndata
-
-                return cls(anndata.read_h5ad(path).X)
+        if path.suffix.lower() == ".h5ad":
+            return cls(read_h5ad(path, layer)[0])
+        path.open("rb").close()
+        with reading(path, "sparse matrix"):
             from scipy import sparse
 
-            return cls(sparse.load_npz(path))
-        except ModuleNotFoundError as error:
-            raise ModuleNotFoundError(
-                f"to read {str(path)!r}, install {error.name}: pip install {error.name}"
-            ) from error
-        except (OSError, TypeError):
-            raise
-        except Exception as error:
-            if "not counts" in str(error) or "shape" in str(error):
-                raise
-            raise ValueError(f"the sparse matrix {str(path)!r} cannot be read: {reason(error)}") from error
+            matrix = sparse.load_npz(path)
+        return cls(matrix)
 
     def __len__(self) -> int:
         return self.matrix.shape[0]
@@ -87,7 +82,17 @@ class SparseCounts(Dataset[Tensor]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         """The rows at these places: one look-up for a whole batch."""
-        return list(torch.from_numpy(self.matrix[list(indices)].toarray()).float())
+        return list(self.tensor(indices))
+
+    def tensor(self, indices: Iterable[int] | None = None) -> Tensor:
+        """All rows, or some, ``[n, features]``, in memory."""
+        matrix = self.matrix if indices is None else self.matrix[list(indices)]
+        return torch.from_numpy(matrix.toarray()).float()
+
+    @property
+    def shape(self) -> tuple[int]:
+        """The shape of one row."""
+        return (self.matrix.shape[1],)
 
     def __repr__(self) -> str:
         filled = self.matrix.nnz / (self.matrix.shape[0] * self.matrix.shape[1])

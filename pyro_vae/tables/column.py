@@ -105,19 +105,15 @@ class Column:
         else:
             is_integer = self.kind == "count" or pd.api.types.is_integer_dtype(self.dtype)
             values = pd.Series(np.rint(numbers) if is_integer else numbers, name=self.name)
-        if missing.any() and (self.dtype == "bool" or self.dtype.startswith(("int", "uint"))):
-            return values.astype(
-                "boolean" if self.dtype == "bool" else self.dtype.replace("int", "Int").replace("uI", "UI")
-            )
-        return values.astype(self.dtype)
+        return values.astype(_NULLABLE.get(self.dtype, self.dtype) if missing.any() else self.dtype)
 
     def _refuse(self, wrong: np.ndarray, values: pd.Series, expected: str) -> None:
         if wrong.any():
             row = int(wrong.nonzero()[0][0])
             first = values.tolist()[row]
             raise ValueError(
-                f"column {self.name!r} ({self.kind}) has {int(wrong.sum())} values that it cannot have: the first is "
-                f"{first!r} in row {row}; {expected}"
+                f"column {self.name!r} ({self.kind}) has {int(wrong.sum())} invalid values: the first is {first!r} in "
+                f"row {row}; {expected}"
             )
 
 

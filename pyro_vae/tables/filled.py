@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,11 @@ import torch
 from torch import Tensor
 
 from pyro_vae import evidence
+from pyro_vae.tables.as_pandas import as_pandas
 from pyro_vae.tables.table import Table
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["FilledTable", "fill_table"]
 
@@ -56,7 +60,7 @@ def fill_table(
     table: Table,
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    frame: pd.DataFrame,
+    frame: pd.DataFrame | pl.DataFrame,
     *,
     num_draws: int = 100,
     probability: float = 0.9,
@@ -68,17 +72,18 @@ def fill_table(
         table: How the columns become numbers.
         model: A Pyro program of the numbers, such as ``vae.model`` of a VAE with ``Incomplete(table.likelihood(...))``.
         guide: Its guide.
-        frame: The table.
+        frame: The table, a data frame of pandas or polars. What is returned is of pandas.
         num_draws: The number of draws that medians and intervals are computed from.
         probability: The probability with which a value lies in its interval, according to the model.
         options: Those of :func:`~pyro_vae.evidence.impute`.
 
     Raises:
-        TypeError: If ``frame`` is not a data frame.
+        TypeError: If ``frame`` is not a data frame of pandas or polars.
         ValueError: If a value is not possible in its column, or ``probability`` is not between 0 and 1.
     """
     if not 0 < probability < 1:
         raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
+    frame = as_pandas(frame)
     x = table.tensor(frame)
     result = evidence.impute(model, guide, x.to(_dtype(model, x)), num_draws=num_draws, **options)
     draws = result.draws.cpu().double().numpy()  # type: ignore[union-attr]  # there are some

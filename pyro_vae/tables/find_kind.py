@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from pyro_vae.tables.column import KINDS, Column
 
 __all__ = ["find_column"]
 
+DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period", "interval")
+DATE_WORDS = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d{1,2}:\d{2}.*)?$"
+NUMBER_WORDS = r"\s*[-+$€£]?\s*\d{1,3}([., ']?\d{3})*([.,]\d+)?\s*[%$€£]?\s*$"  # such as 1,234.5 or 12,5 %
 MOST_CATEGORIES = 50  # more different words are a text or a name, unless somebody says otherwise
 MOST_LEVELS = 10  # so many different integers are categories with an order
 ROWS_FOR_IDS = 20
@@ -28,13 +32,13 @@ def find_column(values: pd.Series, kind: str | None = None) -> Column:
     Raises:
         ValueError: If the kind is not one of ``KINDS``, the values do not have it, or the kind cannot be told.
     """
-    name, known = str(values.name), values.dropna()
+    name, known = str(values.name), _plain(values.dropna())
     if kind is not None:
         check_choice(f"the kind of column {name!r}", kind, KINDS)
     if kind == "drop":
         return Column(name, "drop", str(values.dtype), "as asked")
     if known.empty:
-        raise ValueError(f"column {name!r} has no values: all are missing; drop it")
+        raise ValueError(f"column {name!r} has no values: all are missing; give it the kind drop")
     found, why = (kind, "as asked") if kind is not None else _kind(name, known)
     if found == "drop":
         return Column(name, "drop", str(values.dtype), why)
@@ -49,18 +53,21 @@ def find_column(values: pd.Series, kind: str | None = None) -> Column:
 
 
 def _kind(name: str, known: pd.Series) -> tuple[str, str]:
+    problem = _problem(known)
+    if problem:
+        raise ValueError(f"column {name!r} has {problem}")
     unique = known.nunique()
     if isinstance(known.dtype, pd.CategoricalDtype):
         return ("ordinal", "an ordered category") if known.cat.ordered else ("categorical", "a category")
     if pd.api.types.is_bool_dtype(known):
         return "binary", "true or false"
-    if pd.api.types.is_datetime64_any_dtype(known) or pd.api.types.is_timedelta64_dtype(known):
-        raise ValueError(f"column {name!r} has dates; make numbers of them, or drop it")
     if unique == 1:
         return "drop", "one value only"
     if not pd.api.types.is_numeric_dtype(known):
         return _words(name, known, unique)
     numbers = known.to_numpy(np.float64)
+    if np.isinf(numbers).any():
+        raise ValueError(f"column {name!r} has {int(np.isinf(numbers).sum())} infinite values; make them missing")
     if unique == 2 and (set(numbers) == {0.0, 1.0} or len(numbers) >= ROWS_FOR_TWO):
         return "binary", "two different numbers"
     if not (numbers % 1 == 0).all():
@@ -74,7 +81,40 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
     return "real", "integers"
 
 
+def _plain(known: pd.Series) -> pd.Series:
+    """Values of the dtype object, such as decimal numbers, as numbers or booleans where they are those."""
+    if known.dtype != object:
+        return known
+    inferred = pd.api.types.infer_dtype(known)
+    if inferred in ("decimal", "integer", "floating", "mixed-integer-float"):
+        return known.astype(np.float64)
+    return known.astype(bool) if inferred == "boolean" else known
+
+
+def _problem(known: pd.Series) -> str:
+    """Why values are neither numbers nor categories, in words, or nothing."""
+    inferred = pd.api.types.infer_dtype(known)
+    if inferred in DATES or (inferred == "string" and known.astype(str).str.match(DATE_WORDS).all()):
+        return "dates or times; make numbers of them, or give it the kind drop"
+    if inferred == "complex":
+        return "complex numbers; make two columns of them, or give it the kind drop"
+    if inferred in ("mixed", "bytes") and not known.map(lambda value: isinstance(value, Hashable)).all():
+        return "lists or other objects; make columns of them, or give it the kind drop"
+    return ""
+
+
 def _words(name: str, known: pd.Series, unique: int) -> tuple[str, str]:
+    is_number = pd.to_numeric(known, errors="coerce").notna() | known.astype(str).str.match(NUMBER_WORDS)
+    if is_number.mean() > 0.5 and (unique > MOST_LEVELS or not is_number.all()):
+        if is_number.all():
+            raise ValueError(
+                f"column {name!r} has numbers as text, such as {known.iloc[0]!r}; make them numbers, or give its kind: "
+                "categorical or drop"
+            )
+        raise ValueError(
+            f"column {name!r} has numbers, and words such as {known[~is_number].iloc[0]!r}; make the words missing "
+            "values, or give its kind: categorical or drop"
+        )
     if unique == 2:
         return "binary", "two different words"
     if unique == len(known) > ROWS_FOR_IDS:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.data.exact import check_exact
 from pyro_vae.html_table import html_table
 from pyro_vae.likelihoods import Columns
 from pyro_vae.nn import ColumnFeatures
+from pyro_vae.tables.as_pandas import as_pandas
 from pyro_vae.tables.column import Column
 from pyro_vae.tables.find_kind import find_column
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["Table"]
 
@@ -47,22 +51,23 @@ class Table:
         self.columns = columns
         self.kept = [column for column in columns if column.kind != "drop"]
         if not self.kept:
-            raise ValueError("no column of the table is left: all are dropped")
+            example = f", such as {columns[0].name!r} ({columns[0].why})" if columns else ""
+            raise ValueError(f"no column of the table is left: all are dropped{example}")
 
     @classmethod
-    def of(cls, frame: pd.DataFrame, kinds: Mapping[str, str] | None = None) -> Table:
+    def of(cls, frame: pd.DataFrame | pl.DataFrame, kinds: Mapping[str, str] | None = None) -> Table:
         """Finds the kind of every column: real, positive, count, binary, categorical, ordinal, or drop.
 
         Args:
-            frame: The data, one datapoint in a row.
+            frame: The data, one datapoint in a row: a data frame of pandas or polars.
             kinds: The kinds of some columns by name, where they are known.
 
         Raises:
-            TypeError: If ``frame`` is not a data frame of pandas.
+            TypeError: If ``frame`` is not a data frame of pandas or polars.
             ValueError: If it is empty, has two columns of one name, or the kind of a column cannot be told; or if
                 ``kinds`` names a column that does not exist, or a kind that the values do not have.
         """
-        _check_frame(frame)
+        frame = as_pandas(frame)
         kinds = dict(kinds or {})
         unknown = kinds.keys() - set(map(str, frame.columns))
         if unknown:
@@ -89,24 +94,27 @@ class Table:
         """An encoder of these columns; the network maps ``[*batch, num_features]`` to what the posterior takes."""
         return ColumnFeatures(network, [column.module() for column in self.kept])
 
-    def tensor(self, frame: pd.DataFrame) -> Tensor:
+    def tensor(self, frame: pd.DataFrame | pl.DataFrame) -> Tensor:
         """The data as numbers ``[n, columns]``, NaN where a value is missing.
 
         Raises:
-            TypeError: If ``frame`` is not a data frame of pandas.
+            TypeError: If ``frame`` is not a data frame of pandas or polars.
             ValueError: If a column is not there, or a value is not possible in its column, such as a category that the
                 table was not made with.
         """
-        _check_frame(frame)
+        frame = as_pandas(frame)
         names = {str(name): name for name in frame.columns}
         missing = [column.name for column in self.kept if column.name not in names]
         if missing:
             raise ValueError(f"the frame has no column {missing[0]!r}; the table was made with it")
-        numbers = [column.numbers(frame[names[column.name]]) for column in self.kept]
-        return torch.from_numpy(np.stack(numbers, axis=1)).to(torch.get_default_dtype())
+        numbers = [torch.from_numpy(column.numbers(frame[names[column.name]])) for column in self.kept]
+        dtype = torch.get_default_dtype()
+        for column, values in zip(self.kept, numbers, strict=True):
+            check_exact(f"column {column.name!r}", values, dtype)
+        return torch.stack(numbers, dim=1).to(dtype)
 
     def frame(self, x: Tensor) -> pd.DataFrame:
-        """A data frame of numbers ``[n, columns]``, with the dtypes of the frame that the table was made of.
+        """Numbers ``[n, columns]`` as a data frame of pandas, with the dtypes that the columns had.
 
         Numbers of categories are rounded to the nearest category, counts and integers to the nearest integer.
 
@@ -152,14 +160,3 @@ class Table:
 def _words(column: Column) -> str:
     of = f", {len(column.categories)} categories" if column.kind in ("categorical", "ordinal") else ""
     return f"{column.kind}{of} ({column.why})"
-
-
-def _check_frame(frame: Any) -> None:
-    if not isinstance(frame, pd.DataFrame):
-        raise TypeError(f"frame is of type {type(frame).__name__}; expected a pandas.DataFrame")
-    if frame.empty:
-        raise ValueError(f"frame has {len(frame)} rows and {len(frame.columns)} columns; expected at least one of each")
-    names = [str(name) for name in frame.columns]
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
-        raise ValueError(f"frame has two columns of the name {twice[0]!r}")

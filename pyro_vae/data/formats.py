@@ -1,0 +1,44 @@
+"""What a path is read as: the one place that knows the suffixes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pyro_vae.data.npz import is_sparse
+
+__all__ = ["ARRAYS", "FRAMES", "format_of"]
+
+#: Files of arrays, by suffix; see ``open_arrays``.
+ARRAYS = (".npy", ".npz", ".pt", ".h5", ".hdf5", ".zarr")
+#: Files of tables, by suffix; see ``read_frame``.
+FRAMES = (".csv", ".tsv", ".parquet", ".feather", ".arrow", ".xlsx")
+
+
+def format_of(path: Path) -> str:
+    """What a path is read as: arrays, table, counts (sparse), dataset (of Hugging Face), images (a folder), or nothing.
+
+    Raises:
+        OSError: If the path cannot be looked at.
+    """
+    suffix = path.suffix.lower()
+    if suffix == ".zarr" or _has(path, "zarr.json", ".zarray", ".zgroup"):
+        return "arrays"
+    if _has(path, "dataset_info.json", "dataset_dict.json") or (suffix == ".arrow" and _is_stream(path)):
+        return "dataset"
+    if path.is_dir():
+        return "images"
+    if suffix == ".h5ad" or (suffix == ".npz" and is_sparse(path)):
+        return "counts"
+    return "table" if suffix in FRAMES else "arrays" if suffix in ARRAYS else ""
+
+
+def _has(folder: Path, *names: str) -> bool:
+    return any((folder / name).is_file() for name in names)
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether a file .arrow is a stream, as Hugging Face writes it, rather than a Feather file."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(6) != b"ARROW1"

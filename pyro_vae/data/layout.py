@@ -1,0 +1,44 @@
+"""How the numbers of an array become data for a VAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Layout"]
+
+CHANNELS = (1, 3, 4)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is done to the rows of an array to make floats ``[n, *event]``, images with their channels first.
+
+    Attributes:
+        is_bytes: Divide by 255.
+        channels_are_last: Make channels the first dimension of an image, rather than the last.
+        has_no_channels: Add the dimension of channels.
+    """
+
+    is_bytes: bool
+    channels_are_last: bool
+    has_no_channels: bool
+
+    @classmethod
+    def of(cls, x: Tensor) -> Layout:
+        """The layout of an array ``[n, *event]``, by its dtype, its shape, and whether its values are in [0, 1]."""
+        is_bytes = x.dtype == torch.uint8
+        return cls(
+            is_bytes,
+            x.ndim == 4 and x.shape[-1] in CHANNELS and x.shape[1] not in CHANNELS,
+            x.ndim == 3 and (is_bytes or bool(((x >= 0) & (x <= 1)).all())),
+        )
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Some rows of the array as data, ``[rows, *event]``."""
+        x = x.float() / 255 if self.is_bytes else x.float()
+        if self.channels_are_last:
+            x = x.permute(0, 3, 1, 2).contiguous()
+        return x.unsqueeze(1) if self.has_no_channels else x
