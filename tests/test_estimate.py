@@ -144,7 +144,8 @@ def test_a_neural_decoder_against_quadrature():
         line, log_weight = known.even_grid(-8, 8, 401)
         z = torch.cartesian_prod(line, line)
         log_prior = vae.prior().log_prob(z) + 2 * log_weight[1]
-        exact = torch.stack([(log_prior + vae.likelihood(z).log_prob(row)).logsumexp(0) for row in x])
+        likelihood = vae.likelihood(z)
+        exact = torch.stack([(log_prior + likelihood.log_prob(row)).logsumexp(0) for row in x])
     result = estimate(vae.model, vae.guide, x, max_temperatures=64)
     assert outside(result, exact).sum() <= most_outside(40)
     assert result.settled.double().mean() > 0.9
@@ -516,9 +517,9 @@ def test_matrices_of_a_block_stay_small(vae, x):
 
 
 def test_the_same_seed_gives_the_same_result_and_chunks_only_round():
-    model, guide, x, _ = known.both_signs(50)
+    model, guide, x, _ = known.both_signs(20)
     results = []
-    for chunk_size in (1024, 1024, 4096, 400):
+    for chunk_size in (1024, 1024, 4096, 160):
         torch.manual_seed(3)
         results.append(estimate(model, guide, x, chunk_size=chunk_size, max_temperatures=64))
     first, again, *others = results
