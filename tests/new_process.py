@@ -17,7 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-IMPORTED = ["every_estimator", "new_process", "train_together", "train_until_killed"]
+IMPORTED = ["arviz", "every_estimator", "new_process", "train_together", "train_until_killed"]
 
 
 def start(context: ForkServerContext, output: Path, function: Callable[..., Any], *arguments: Any) -> BaseProcess:
