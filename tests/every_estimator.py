@@ -1,14 +1,7 @@
-"""Every function of evidence that goes through the runner, on one small VAE. As a script: all of them, in processes.
-
-    python every_estimator.py FOLDER
-
-prints the numbers that each gives: first with a file of its own in the folder, and then without.
-"""
+"""Every function of evidence that goes through the runner, on one small VAE."""
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from unittest.mock import patch
 
@@ -105,14 +98,15 @@ def error(processes: Processes | None = None) -> str:
     return "none"
 
 
-if __name__ == "__main__":
+def in_processes(folder: Path) -> dict[str, list]:
+    """The numbers of every function in a group of processes, and the errors of each process.
+
+    Of each function, first with a file of its own in the folder, and then without.
+    """
     processes = join("cpu")
     found = {}
     for name in OPTIONS:
         torch.manual_seed(4)
-        file = Path(sys.argv[1]) / name
-        calls = [numbers(name, processes=processes, **more) for more in ({"keep": file}, {})]
+        calls = [numbers(name, processes=processes, **more) for more in ({"keep": folder / name}, {})]
         found[name] = [each.flatten().tolist() for each in calls]
-    found["errors"] = processes.gather(error(processes))
-    if processes.is_first:
-        print(json.dumps(found))
+    return {**found, "errors": processes.gather(error(processes))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import pickle
 import re
 import shlex
@@ -12,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import pytest
 import safetensors.torch
 import torch
 from matplotlib.image import imread
+from new_process import start
 from pyro.infer import TraceMeanField_ELBO
 
 import pyro_vae
@@ -89,6 +92,12 @@ def error(capsys, *words: object) -> str:
     assert line.startswith("pyro-vae: error: ")
     assert len(line) > 30
     return line
+
+
+def command(*words: object) -> None:
+    """In a process of its own, as ``python -m pyro_vae``."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent of such processes ignores it
+    sys.exit(main([str(word) for word in words]))
 
 
 @pytest.fixture(scope="module")
@@ -312,13 +321,18 @@ def test_a_run_that_goes_on_ends_as_one_that_was_never_stopped(file, tmp_path, c
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_run_that_is_stopped_can_go_on(file, tmp_path, capsys, number, status):
-    command = [sys.executable, "-m", "pyro_vae", "train", str(tmp_path), *options(file, "--epochs", 10**6)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert re.match(r"epoch 1/1000000  loss ", process.stderr.readline())
-        process.send_signal(number)
-        *_, last = process.communicate(timeout=300)[1].splitlines()
-    assert process.returncode == status
+def test_a_run_that_is_stopped_can_go_on(file, tmp_path, tmp_path_factory, processes, capsys, number, status):
+    printed = tmp_path_factory.mktemp("printed") / "run"
+    process = start(processes, printed, command, "train", tmp_path, *options(file, "--epochs", 10**6))
+    said = printed.with_suffix(".stderr")
+    while not (said.exists() and "\n" in said.read_text()):
+        assert process.is_alive(), said.read_text()
+        time.sleep(0.05)
+    assert re.match(r"epoch 1/1000000  loss ", said.read_text())
+    os.kill(process.pid, number)
+    process.join(300)
+    assert process.exitcode == status
+    *_, last = said.read_text().splitlines()
     assert re.match(r"stopped in epoch \d+, after \d+ steps; the run is saved in", last)
     done = int(re.search(r"epoch (\d+)", last)[1])
     out = run(capsys, "train", tmp_path, *options(file, "--resume", "--epochs", done))
@@ -326,13 +340,15 @@ def test_a_run_that_is_stopped_can_go_on(file, tmp_path, capsys, number, status)
     assert len(list(csv.DictReader((tmp_path / "history.csv").open()))) == done
 
 
-def test_two_processes_print_as_one(file, tmp_path):
+def test_two_processes_print_as_one(file, tmp_path, tmp_path_factory, processes):
     """The weights are more than a pipe holds, in which processes could get stuck."""
     more = ("--network.hidden", 400, "--devices", 2, "--strategy", "ddp_fork", "--device", "cpu")
-    command = [sys.executable, "-m", "pyro_vae", "train", str(tmp_path), *options(file, *more)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
-    assert result.returncode == 0, result.stderr
-    assert re.findall(r"epoch \d/2", result.stdout + result.stderr) == ["epoch 2/2", "epoch 1/2", "epoch 2/2"]
+    printed = tmp_path_factory.mktemp("printed") / "run"
+    process = start(processes, printed, command, "train", tmp_path, *options(file, *more))
+    process.join(300)
+    out, err = (printed.with_suffix(f".{name}").read_text() for name in ("stdout", "stderr"))
+    assert process.exitcode == 0, err
+    assert re.findall(r"epoch \d/2", out + err) == ["epoch 2/2", "epoch 1/2", "epoch 2/2"]
     assert load(tmp_path).event_shape == SIZE
 
 

@@ -94,11 +94,12 @@ KINDS = {
 def test_every_command_on_every_kind_of_data(kind, tmp_path, capsys):
     write, words, likelihood, network = KINDS[kind]
     data, out = write(tmp_path), tmp_path / "run"
+    fewer = ["--network", network, "--network.channels", 4, 8] if network == "convolutional" else []
     said = run(capsys, "train", out, "--data", data, *SMALL, "--dry-run")
     assert words in said
     assert f"{likelihood} likelihood, {network} networks; change with --likelihood" in said
     assert not out.exists()
-    assert words in run(capsys, "train", out, "--data", data, *SMALL)
+    assert words in run(capsys, "train", out, "--data", data, *SMALL, *fewer)
     assert "log p(x)" in run(capsys, "evaluate", out, "--limit", 2, "--tolerance", 0.5)
     assert "codes.csv" in run(capsys, "encode", out)
     codes = pd.read_csv(out / "codes.csv")

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from new_process import of_two
 from pyro.infer import TraceMeanField_ELBO
-from train_together import ROWS, new_data, new_vae, train
+from train_together import ROWS, new_data, new_vae, train, train_all
 
 TRAIN = Path(__file__).with_name("train_together.py")
 
@@ -55,14 +56,14 @@ def in_two(folder) -> dict:
 
 
 @pytest.fixture(scope="module")
-def gone_on(in_two, folder) -> dict:
+def gone_on(in_two, folder, processes) -> dict:
     """What two new processes make of those that were stopped."""
     assert in_two["stopped"]["history"][-1]["epoch"] == in_two["stopped fsdp"]["history"][-1]["epoch"] == 2
     runs = {
         "ddp": {"train": "tensor", "fit": {"out": str(folder / "ddp"), "resume": True}},
         "fsdp": {**NO_NOISE, "fit": {"strategy": "fsdp", "out": str(folder / "fsdp"), "resume": True}},
     }
-    return dict(zip(runs, started(list(runs.values()), 2), strict=True))
+    return dict(zip(runs, of_two(processes, train_all, list(runs.values())), strict=True))
 
 
 @pytest.mark.parametrize("data", ["tensor", "loader"])
@@ -142,7 +143,8 @@ def test_evidence_is_shared(one, in_two):
 
 @pytest.mark.parametrize("strategy", ["ddp_spawn", "ddp"])
 def test_fit_starts_processes_by_itself(strategy, one):
-    (two,) = started([{**NO_NOISE, "fit": {"devices": 2, "strategy": strategy}}], 1)
+    run = {**NO_NOISE, "fit": {"devices": 2, "strategy": strategy}}
+    two = train(run) if strategy == "ddp_spawn" else started([run], 1)[0]  # whether it calls a function, or a script
     for mine, theirs in zip(one["weights"], two["weights"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-9, abs=1e-12)
     assert two["size"] == (1 if strategy == "ddp_spawn" else 2)  # whether the others go on with the script

@@ -29,7 +29,8 @@ def test_a_part_of_ones_own_is_short_and_works(run_example, capsys):
     source = (EXAMPLES / "my_own_part.py").read_text()
     part = source[source.index("class Spiral") : source.index("def main")].rstrip()
     assert len(part.splitlines()) < 15
-    run_example("my_own_part.py", smaller={"images[8000:8200]": "images[8000:8040]"})
+    sizes = {"images[8000:8200]": "images[8000:8020]"}
+    run_example("my_own_part.py", smaller=sizes)
     out = capsys.readouterr().out
     log_px = [float(line.split("per image: ")[1].split(" ")[0]) for line in out.splitlines()]
     assert len(log_px) == 2

@@ -76,11 +76,12 @@ def two_dimensional_vae() -> VAE:
     return VAE(priors.StandardNormal(2), likelihoods.Bernoulli(decoder), posteriors.Normal(encoder))
 
 
-def quadrature(vae: VAE, x: torch.Tensor, half_width: float = 8.0, steps: int = 801) -> torch.Tensor:
+def quadrature(vae: VAE, x: torch.Tensor, half_width: float = 8.0, steps: int = 401) -> torch.Tensor:
     """log p(x) by the trapezoidal rule, of which the error falls exponentially for a density that is analytic."""
     line = torch.linspace(-half_width, half_width, steps, dtype=x.dtype)
     z = torch.cartesian_prod(line, line)
-    log_joint = vae.prior().log_prob(z) + torch.stack([vae.likelihood(z).log_prob(row) for row in x])
+    likelihood = vae.likelihood(z)
+    log_joint = vae.prior().log_prob(z) + torch.stack([likelihood.log_prob(row) for row in x])
     return log_joint.logsumexp(1) + 2 * (line[1] - line[0]).log()
 
 
@@ -89,7 +90,7 @@ def test_neural_decoder_against_quadrature():
     vae = two_dimensional_vae().double()
     x = vae.sample(12)
     exact = quadrature(vae, x)
-    assert_close(quadrature(vae, x, steps=401), exact, rtol=1e-9, atol=1e-9)
+    assert_close(quadrature(vae, x, steps=201), exact, rtol=1e-9, atol=1e-9)
     result = evidence.importance(vae.model, vae.guide, x, num_samples=20_000)
     assert (result.pareto_k < 0.7).all()
     assert (result.std_error < 0.05).all()

@@ -48,7 +48,7 @@ load = cache(data.load)
 @pytest.fixture
 def run(monkeypatch, run_example):
     monkeypatch.setattr(data, "load", load)  # once for all tests
-    return partial(run_example, "iwae_table.py")
+    return partial(run_example, "iwae_table.py", smaller={"[width, width]": "[width // 10, width // 10]"})
 
 
 @pytest.fixture(scope="module")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import multiprocessing
 import os
 import random
 import signal
@@ -13,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import train_until_killed
 from train_until_killed import RUNS, train
 
 import pyro_vae
@@ -21,19 +19,6 @@ from pyro_vae.saving.checkpoint import read
 
 LAST, BEST = "last.safetensors", "best.safetensors"
 RECORDED, AS_PYRO = RUNS
-
-
-@pytest.fixture(scope="module")
-def processes():
-    """Makes processes that have imported everything already: copies of one that has."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload([train_until_killed.__name__])
-        first = context.Process(target=time.time)
-        first.start()
-        first.join()
-        yield context
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from new_process import script, start
 
 from pyro_vae.training import LAST, load
 
@@ -16,18 +15,17 @@ EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "mnist_svi.py"
 SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--test-images", "40", "--device", "cpu"]
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, EXAMPLE, *map(str, arguments)], capture_output=True, text=True, timeout=300)
-
-
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
+def folder(tmp_path_factory, processes):
     out = tmp_path_factory.mktemp("run") / "made" / "here"
-    result = run(*SMALL, "--latent-dim", 2, "--out", out)
-    assert result.returncode == 0, result.stderr
-    assert "ELBO, Pyro Trace_ELBO" in result.stdout
-    assert "standard error of the finite test set" in " ".join(result.stdout.split())
-    assert "datapoints   settled   seconds" in result.stdout
+    printed = tmp_path_factory.mktemp("printed") / "run"
+    process = start(processes, printed, script, EXAMPLE, *SMALL, "--latent-dim", 2, "--out", out)
+    process.join()
+    assert process.exitcode == 0, printed.with_suffix(".stderr").read_text()
+    words = printed.with_suffix(".stdout").read_text()
+    assert "ELBO, Pyro Trace_ELBO" in words
+    assert "standard error of the finite test set" in " ".join(words.split())
+    assert "datapoints   settled   seconds" in words
     return out
 
 

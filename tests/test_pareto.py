@@ -32,9 +32,12 @@ def test_the_tail_alone_gives_what_arviz_gives_for_the_whole_sample():
 
 def test_the_tail_alone_gives_what_arviz_stats_gives_for_the_whole_sample(monkeypatch):
     array_stats = pytest.importorskip("arviz_stats.base").array_stats
-    expected = array_stats.psislw(-LOG_WEIGHTS.T.numpy())[1]
+    psislw, sizes = array_stats.psislw, []
+    expected = psislw(-LOG_WEIGHTS.T.numpy())[1]
+    monkeypatch.setattr(array_stats, "psislw", lambda *args: sizes.append(args[0].shape) or psislw(*args))
     monkeypatch.setattr(pareto, "_arviz_psislw", lambda: pareto._arviz_stats_psislw)
     assert_close(pareto.pareto_smooth(_tail(LOG_WEIGHTS))[0].numpy(), np.asarray(expected))
+    assert sizes == [(6, 5 * 150)]  # of 2500 weights, the tail has 150
 
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])

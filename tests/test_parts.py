@@ -80,6 +80,10 @@ def in_few(combinations):
     return chosen
 
 
+FEW = in_few(FITTING)
+TOGETHER = 5  # combinations that are compiled at once
+
+
 def identify(names):
     return " / ".join(names)
 
@@ -278,21 +282,27 @@ def test_both_of_pyros_elbos_and_ours_agree(names):
     assert check.passed, check.summary()
 
 
-@pytest.mark.parametrize("names", in_few(FITTING), ids=identify)
-def test_it_can_be_compiled(names, by_inductor):
-    """Inductor makes machine code of it that gives the same numbers."""
-    vae = VAE(*make(*names))
-    x = vae.sample(4)
-    layout = weights.find_layout(vae.model, vae.guide, x)
+@pytest.mark.parametrize("start", range(0, len(FEW), TOGETHER))
+def test_they_can_be_compiled(start, by_inductor):
+    """Inductor makes machine code of them that gives the same numbers: of several together, since it takes seconds."""
+    vaes = [VAE(*make(*names)) for names in FEW[start : start + TOGETHER]]
+    data, others = ([vae.sample(4) for vae in vaes] for _ in range(2))
+    layouts = [weights.find_layout(vae.model, vae.guide, x) for vae, x in zip(vaes, data, strict=True)]
+
+    def log_weights(*data):
+        every = zip(vaes, data, layouts, strict=True)
+        return tuple(weights.terms(vae.model, vae.guide, x, 3, layout).log_weights for vae, x, layout in every)
+
     with warnings.catch_warnings(), pyro.validation_enabled(False):
         warnings.simplefilter("error", UserWarning)
-        fast = compiled(lambda x: weights.terms(vae.model, vae.guide, x, 3, layout).log_weights, x, vae.sample(4))
+        fast = compiled(log_weights, tuple(data), tuple(others))
         assert by_inductor == [fast]
         torch.manual_seed(0)
-        expected = weights.terms(vae.model, vae.guide, x, 3, layout).log_weights
+        expected = log_weights(*data)
         torch.manual_seed(0)
         with torch.no_grad():
-            assert_close(fast(x), expected.detach())
+            for found, wanted in zip(fast(*data), expected, strict=True):
+                assert_close(found, wanted.detach())
 
 
 def test_an_analytic_divergence_is_found_in_torchs_own_distributions():

@@ -5,12 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-import subprocess
-import sys
-import textwrap
 import time
 from functools import cache
-from pathlib import Path
 
 import pytest
 import rich.progress
@@ -18,6 +14,7 @@ import torch
 from conftest import EVENT, small_vae
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from new_process import start
 from safetensors.torch import save
 
 from pyro_vae import evidence
@@ -206,49 +203,41 @@ def test_a_file_that_cannot_be_written_is_found_out_at_once(vae, tmp_path):
         estimate(vae, keep=tmp_path / "nowhere" / "run", progress=stopped_after(0))
 
 
-SCRIPT = """
-    import signal, sys, torch
-    sys.path.insert(0, {tests!r})
-    from test_progress import X, small_vae_of_seed
-    from pyro_vae import evidence
-    from pyro_vae.evidence.runner import progress
-    progress.SECONDS_BETWEEN_SAVES = 0.0
-    vae = small_vae_of_seed(0)
+def until_killed(file, pipe):
+    """A run that says which block it begins, and waits at the fourth one."""
+
     def four(blocks):
         for i, block in enumerate(blocks):
-            print(i, flush=True)
+            pipe.send(i)
             if i == 3:
-                sys.stdin.read()  # until it is killed
+                pipe.recv()
             yield block
+
+    progress_module.SECONDS_BETWEEN_SAVES = 0.0
     # Where tests run in the background of a shell it is ignored, and so it would be here.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    vae = small_vae_of_seed(0)
     torch.manual_seed(4)
-    evidence.importance(vae.model, vae.guide, X, num_samples=30, chunk_size=60, keep={file!r}, progress=four)
-"""
-
-
-def start(file):
-    code = textwrap.dedent(SCRIPT.format(tests=str(Path(__file__).parent), file=str(file)))
-    pipes = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
-    return subprocess.Popen([sys.executable, "-c", code], **pipes, text=True)
+    estimate(vae, keep=file, progress=four)
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGKILL])
-def test_killed_for_real(vae, tmp_path, signal_number):
-    file = tmp_path / "run"
-    victim = start(file)
-    while victim.stdout.readline().strip() != "3":
-        assert victim.poll() is None, victim.stderr.read()
+def test_killed_for_real(vae, tmp_path, processes, signal_number):
+    file, output = tmp_path / "run", tmp_path.parent / f"{tmp_path.name}_output"
+    here, there = processes.Pipe()
+    victim = start(processes, output, until_killed, file, there)
+    there.close()
+    assert [here.recv() for _ in range(4)] == [0, 1, 2, 3]
     # Nobody else may use the file until then.
     before = file.read_bytes()
     with pytest.raises(OSError, match=r"run' is in use by another run"):
         estimate(vae, keep=file)
     assert len(file.read_bytes()) >= len(before)
     os.kill(victim.pid, signal_number)
-    _, err = victim.communicate(timeout=60)
-    assert victim.returncode != 0
+    victim.join(60)
+    assert victim.exitcode != 0
     if signal_number == signal.SIGINT:
-        assert "datapoints were done and are kept in" in err
+        assert "datapoints were done and are kept in" in output.with_suffix(".stderr").read_text()
     vae, seen = small_vae_of_seed(0), []
     for path in (file, tmp_path / "other"):
         torch.manual_seed(4)

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import inspect
-import json
-import os
 import re
-import subprocess
-import sys
-from pathlib import Path
+from functools import cache
 
 import pyro
 import pytest
 import torch
-from every_estimator import BAD_INPUTS, NUMBERS, OPTIONS, N, call, error, new_data, new_vae, numbers
+from every_estimator import BAD_INPUTS, NUMBERS, OPTIONS, N, call, error, in_processes, new_data, new_vae, numbers
+from new_process import of_two
 from pyro import distributions as dist
 
 from pyro_vae import evidence
@@ -21,7 +18,6 @@ from pyro_vae.evidence.runner.blocks import FEW, Programs
 from pyro_vae.evidence.runner.progress import block_seed
 from pyro_vae.system import lock
 
-SCRIPT = Path(__file__).with_name("every_estimator.py")
 # What may be another one when a run goes on: it changes no number, or (chunk_size) only which ones are drawn, or
 # (budget) how many of them; a certificate is added at the end.
 FREE = {"chunk_size", "progress", "compile", "processes", "keep", "budget", "certify"}
@@ -49,6 +45,13 @@ def parameters(name):
     return inspect.signature(getattr(evidence, name)).parameters
 
 
+@cache
+def twice(name):
+    """What two calls find, one after the other, from one seed on."""
+    torch.manual_seed(4)
+    return numbers(name), numbers(name)
+
+
 def test_every_estimator_has_every_option_with_the_same_words():
     """Those of ``estimate``, or a line that says so."""
     assert with_options() == set(OPTIONS)
@@ -70,16 +73,15 @@ def test_the_noise_is_that_of_one_number_from_the_generator(name):
     torch.manual_seed(4)
     first = numbers(name)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(numbers(name), first)
-    torch.manual_seed(4)
-    assert torch.equal(numbers(name), first)
+    again, second = twice(name)
+    assert torch.equal(again, first)
+    assert not torch.equal(second, first)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_run_that_was_stopped_twice_ends_as_if_it_had_not_been(tmp_path, name):
     file = tmp_path / "run"
-    torch.manual_seed(4)
-    expected = numbers(name)
+    expected, _ = twice(name)
     torch.manual_seed(4)
     for blocks in (0, 1, 1):
         with pytest.raises(evidence.Interrupted) as caught:
@@ -97,8 +99,7 @@ def test_a_run_that_was_stopped_twice_ends_as_if_it_had_not_been(tmp_path, name)
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_ctrl_c_has_the_result_so_far(name):
-    torch.manual_seed(4)
-    whole = numbers(name)
+    whole, _ = twice(name)
     torch.manual_seed(4)
     with pytest.raises(evidence.Interrupted, match=rf"^none of {N} datapoints was done$") as caught:
         call(name, progress=stopped_after(0))
@@ -117,27 +118,20 @@ def test_ctrl_c_has_the_result_so_far(name):
 
 
 @pytest.fixture(scope="module")
-def in_two(tmp_path_factory):
+def in_two(processes, tmp_path_factory):
     """What two processes find, of which the first keeps a file that one process had begun."""
     folder = tmp_path_factory.mktemp("runs")
     for name in OPTIONS:
         torch.manual_seed(4)
         with pytest.raises(evidence.Interrupted):
             call(name, keep=folder / name, progress=stopped_after(1))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    result = subprocess.run(
-        [*command, str(SCRIPT), str(folder)], capture_output=True, text=True, timeout=240, env=environment
-    )
-    assert result.returncode == 0, result.stderr
-    return folder, json.loads(result.stdout.strip().splitlines()[-1])
+    return folder, of_two(processes, in_processes, folder)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
 def test_two_processes_find_the_same_as_one(in_two, name):
     folder, found = in_two
-    torch.manual_seed(4)
-    resumed, second = numbers(name), numbers(name)
+    resumed, second = twice(name)
     assert found[name] == [resumed.double().flatten().tolist(), second.double().flatten().tolist()]
     assert torch.equal(numbers(name, keep=folder / name, progress=stopped_after(0)), resumed)
 
@@ -299,3 +293,18 @@ def test_programs_run_without_gradients(name):
 
     call(name, model=model)
     assert seen == {False}
+
+
+@pytest.mark.parametrize("locks", [True, False])
+def test_without_locks_there_are_none(tmp_path, monkeypatch, locks):
+    """No file of a lock beside the file of the run, nor an error."""
+    if not locks:
+        monkeypatch.setattr(lock, "fcntl", None)
+    seen = []
+
+    def progress(blocks):
+        seen.extend(each.name for each in tmp_path.iterdir())
+        return blocks
+
+    assert len(numbers("impute", keep=tmp_path / "run", progress=progress)) == N
+    assert (".run.lock" in seen) == (locks and lock.fcntl is not None)

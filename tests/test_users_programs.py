@@ -174,13 +174,13 @@ def test_calibration_tells_this_guide_from_the_posterior(programs):
 def test_nuts_and_arviz(programs):
     model, guide, x, _, sites = programs
     few = x[:2]
-    comparison = evidence.compare_with_nuts(model, guide, few, num_samples=400, warmup_steps=80)
-    drawn = evidence.to_arviz(model, guide, few, 2000)
+    comparison = evidence.compare_with_nuts(model, guide, few, num_samples=250, warmup_steps=80)
+    drawn = evidence.to_arviz(model, guide, few, 8000)
     for name, shape in sites.items():
         values = torch.as_tensor(drawn["posterior"][name].values.copy())
-        assert values.shape == (4, 500, 2, *shape)
+        assert values.shape == (4, 2000, 2, *shape)
         mean, sd = comparison.nuts_mean[name], comparison.nuts_sd[name]
         # Both are draws from the posterior, by ways that have nothing in common.
-        std_error = sd * (1 / comparison.ess[name] + 1 / 500).sqrt()
+        std_error = sd * (1 / comparison.ess[name] + 1 / 2000).sqrt()
         assert ((values.mean((0, 1)) - mean).abs() < 6 * std_error).all()
     assert drawn["observed_data"]

@@ -111,8 +111,12 @@ def train(told: dict) -> dict | None:
     }
 
 
+def train_all(runs: list[dict]) -> list[dict | None]:
+    """Does the runs one after the other."""
+    return [train(told) for told in runs]
+
+
 if __name__ == "__main__":
-    for told in json.loads(sys.argv[1]):
-        outcome = train(told)
+    for outcome in train_all(json.loads(sys.argv[1])):
         if outcome is not None:
             print(json.dumps(outcome), flush=True)

@@ -94,7 +94,7 @@ class Ladder:
         with block.timed(GUIDE):
             block.floor.raise_by(block.rows, block.weigh(terms, PILOT[GUIDE]))
         with block.timed(LAPLACE):
-            self.laplace = Laplace(block, log_joint, fit_block(log_joint, block.programs.guide))
+            self.laplace = Laplace(block, log_joint, fit_block(log_joint, block.programs.guide, block.is_late))
             self.laplace.run()
         self.annealing = Annealing(block, log_joint, self.laplace.fit.normals, self.laplace.variance)
         for rung in (ANNEALED, FROM_PRIOR):

@@ -71,7 +71,7 @@ class Laplace:
                 fresh = self._weights(rows, int(count))[0]
                 block.report(LAPLACE, rows, fresh, pilot.rows(index), samples=int(count))
         left = found[block.is_unsettled(found).to(found.device) & self.fit.complete[found]]
-        if self.few_dims and len(left):
+        if self.few_dims and len(left) and not block.is_late():
             many = self._weights(left, MOST_SAMPLES_OF_FEW)[0]
             block.report(LAPLACE, left, many, samples=MOST_SAMPLES_OF_FEW)
 
@@ -101,7 +101,9 @@ class Laplace:
         if self.few_dims:  # where it is cheap
             is_unseen |= (expected_relative_variance(pilot.moments()) > MOST_VARIANCE).to(is_unseen.device)
         unseen = is_unseen.nonzero()[:, 0]
-        if len(unseen):
+        if len(unseen) and self.block.is_late():
+            self.fit.complete[found[unseen]] = False
+        elif len(unseen):
             best = share[:, unseen].topk(MORE_STARTS, dim=0).indices
             starts = position[:, unseen].gather(0, best[..., None].expand(*best.shape, position.shape[-1]))
             self.fit = refit(self.log_joint, self.fit, found[unseen], starts)

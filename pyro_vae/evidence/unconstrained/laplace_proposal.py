@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -107,15 +108,15 @@ class Fit(NamedTuple):
     scale: Tensor  #: The approximate width of the prior, ``[n, dims]``.
 
 
-def fit_block(log_joint: LogJoint, guide: Program) -> Fit:
+def fit_block(log_joint: LogJoint, guide: Program, is_late: Callable[[], bool] = lambda: False) -> Fit:
     """As :func:`find_modes`, with the normals moved to where they fit best."""
-    fit = find_modes(log_joint, guide)
+    fit = find_modes(log_joint, guide, is_late)
     rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
     return fit._replace(normals=at_means(log_joint, fit.normals, rows))
 
 
 @torch.no_grad()
-def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
+def find_modes(log_joint: LogJoint, guide: Program, is_late: Callable[[], bool] = lambda: False) -> Fit:
     """Normals at the modes of a block of datapoints, found from several starts.
 
     For datapoints with more than one mode, the search is repeated with twice as many starts, until it finds no more
@@ -124,6 +125,7 @@ def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
     Args:
         log_joint: log p(x, z) of the block.
         guide: The guide, whose mean and draws are starts.
+        is_late: Whether there is no time left to repeat the search.
     """
     rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
     num_starts = min(MOST_STARTS, max(LEAST_STARTS, START_DIMS // log_joint.dims))
@@ -132,7 +134,7 @@ def find_modes(log_joint: LogJoint, guide: Program) -> Fit:
     normals = fit_normals(log_joint, _starts(log_joint, guide, num_starts, rows), scale, rows)
     growing = rows[normals.num_modes(NEGLIGIBLE) > 1]
     for _ in range(DOUBLINGS):
-        if len(growing) == 0:
+        if len(growing) == 0 or is_late():
             break
         num_starts *= 2
         more = fit_normals(log_joint, _starts(log_joint, guide, num_starts, growing), scale[growing], growing)

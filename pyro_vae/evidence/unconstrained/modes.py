@@ -119,16 +119,18 @@ def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor
     """Which ends are the highest of their mode, ``[ends, n]``, for ends in descending order of value."""
     distinct = value.isfinite() & (value > value[0] - NEGLIGIBLE)
     for low in range(1, len(position)):
-        for high in range(low):
-            both = (distinct[low] & distinct[high]).nonzero()[:, 0]
-            if len(both) == 0:
-                continue
-            ends = position[low, both], position[high, both]
-            between = torch.stack([torch.lerp(*ends, t) for t in (0.25, 0.5, 0.75)])
-            _, along = log_joint.densities(between, rows[both])
-            # If the value rises all the way from the lower end to the higher one, there is no valley.
-            path = torch.cat([value[low, both][None], along, value[high, both][None]])
-            distinct[low, both] = (path.diff(dim=0) < -1e-2 - 1e-6 * path[1:].abs()).any(0)
+        both = (distinct[low] & distinct[:low].any(0)).nonzero()[:, 0]
+        if len(both) == 0:
+            continue
+        is_mode = distinct[:low, both]
+        high = (~is_mode).byte().argsort(stable=True, dim=0)[: int(is_mode.sum(0).max())]  # the modes come first
+        tops = position[high, both]
+        along = [torch.lerp(position[low, both].expand_as(tops), tops, t) for t in (0.25, 0.5, 0.75)]
+        values = log_joint.densities(torch.cat(along), rows[both])[1].unflatten(0, (3, -1))
+        # If the value rises all the way from the lower end to a higher one, there is no valley.
+        path = torch.cat([value[low, both].expand(1, *high.shape), values, value[high, both][None]])
+        valley = (path.diff(dim=0) < -1e-2 - 1e-6 * path[1:].abs()).any(0)
+        distinct[low, both] = (valley | ~is_mode.gather(0, high)).all(0)
     return distinct
 
 
