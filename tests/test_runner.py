@@ -277,11 +277,6 @@ def test_a_failure_in_one_process_is_one_in_all(in_two):
     assert in_two[1]["errors"] == [error()] * 2
 
 
-def test_without_locks_there_are_none(tmp_path, monkeypatch):
-    monkeypatch.setattr(lock, "fcntl", None)
-    assert len(numbers("impute", keep=tmp_path / "run")) == N
-
-
 @pytest.mark.parametrize("name", ["calibrate", "check_elbo", "decompose_elbo", "importance"])
 def test_programs_run_without_gradients(name):
     """These need none, and a graph of them takes memory. Leaving inference mode would enable them."""
