@@ -20,7 +20,7 @@ from pyro_vae.cli.networks import NETWORKS
 from pyro_vae.cli.posteriors import POSTERIORS
 from pyro_vae.cli.priors import PRIORS
 from pyro_vae.cli.seen import Seen
-from pyro_vae.cli.wrapping import REAL, wrapped_encoder, wrapped_likelihood
+from pyro_vae.cli.wrapping import REAL, units_of, wrapped_encoder, wrapped_likelihood
 from pyro_vae.nn import OneHot
 
 __all__ = ["Architecture"]
@@ -93,10 +93,11 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
         gaps = seen.has_gaps if self.missing == "auto" else self.missing == "yes"
         is_real = seen.standardize and self.likelihood in REAL
         standardized = is_real if self.standardize == "auto" else self.standardize == "yes"
-        encoder = wrapped_encoder(seen, self.likelihood, self._encoder, gaps, standardized)
+        units = units_of(seen.splits.train) if standardized else None
+        encoder = wrapped_encoder(seen, self.likelihood, self._encoder, gaps, units)
         posterior = self.posterior_options(encoder, self.latent_dim)
         decoder = partial(network.decoder, self.latent_dim)
-        likelihood = wrapped_likelihood(seen, self.likelihood, self.likelihood_options, decoder, gaps, standardized)
+        likelihood = wrapped_likelihood(seen, self.likelihood, self.likelihood_options, decoder, gaps, units)
         return VAE(self.prior_options(self.latent_dim, posterior, train), likelihood, posterior)
 
     def _encoder(self, event: Sequence[int], outputs: int) -> Module:

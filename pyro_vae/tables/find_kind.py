@@ -14,6 +14,7 @@ __all__ = ["find_column"]
 
 MOST_CATEGORIES = 50  # more different words are a text or a name, unless somebody says otherwise
 MOST_LEVELS = 10  # so many different integers are categories with an order
+ROWS_FOR_LEVEL = 20  # if each integer has so many rows, a few different integers have no gaps by chance
 ROWS_FOR_IDS = 20
 ROWS_FOR_TWO = 10  # of fewer rows, two different numbers may be chance
 
@@ -69,6 +70,8 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
         return "drop", "an identifier: each integer once"
     if unique <= MOST_LEVELS and numbers.min() in (0, 1) and (np.diff(np.unique(numbers)) == 1).all():
         return "ordinal", f"the integers from {numbers.min():.0f} to {numbers.max():.0f}"
+    if unique <= MOST_LEVELS and len(numbers) >= ROWS_FOR_LEVEL * unique:
+        return "ordinal", f"{unique} different integers"
     if numbers.min() >= 0 and numbers.var() > numbers.mean() / 2:
         return "count", "integers of at least 0"
     return "real", "integers"

@@ -37,10 +37,12 @@ class Real(Kind):
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
         """Returns the distribution of one value, for parameters ``[*batch, 2]``."""
+        return dist.Normal(*self.location_and_scale(parameters), validate_args=False)
+
+    def location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and standard deviation in the units of the data, each ``[*batch]``."""
         loc, raw = parameters.unbind(-1)
-        return dist.Normal(
-            self.center + self.scale * loc, self.scale * (self.floor + positive_scale(raw)), validate_args=False
-        )
+        return self.center + self.scale * loc, self.scale * (self.floor + positive_scale(raw))
 
     def features(self, x: Tensor) -> Tensor:
         """The standardized number, ``[*batch, 1]``, for values ``[*batch]``."""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from pyro_vae.training.run import Run
 
-__all__ = ["codes", "curves", "in_unit_interval", "reconstructions", "samples"]
+__all__ = ["codes", "curves", "drawn", "in_unit_interval", "reconstructions", "samples"]
 
 SAMPLES, RECONSTRUCTIONS = 100, 50
 ENCODED_AT_ONCE = 500
@@ -37,9 +37,15 @@ def samples(vae: Any, images: Tensor) -> Figure:
     with _reproducible(vae):
         if not hasattr(vae, "draw_prior"):
             return plots.image_grid(in_unit_interval(vae.sample(SAMPLES), images), title="samples")
-        _, p_x = vae.draw_prior(SAMPLES)
-        draws, means = p_x.sample(), p_x.mean
+    draws, means = drawn(vae, SAMPLES)
     return plots.samples(in_unit_interval(draws, images), in_unit_interval(means, images))
+
+
+def drawn(vae: Any, n: int) -> tuple[Tensor, Tensor]:
+    """Samples from the model and the means of p(x | z) at the same latents, each ``[n, *event]``."""
+    with _reproducible(vae):
+        _, p_x = vae.draw_prior(n)
+        return p_x.sample(), p_x.mean
 
 
 def reconstructions(vae: Any, images: Tensor) -> Figure:
