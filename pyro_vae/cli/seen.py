@@ -68,7 +68,7 @@ class Seen:
     @property
     def has_gaps(self) -> bool:
         """Whether values are missing."""
-        return self.splits.train.is_floating_point() and bool(self.splits.train.isnan().any())
+        return _has_gaps(self.splits)
 
 
 @lru_cache(maxsize=1)
@@ -180,8 +180,13 @@ def _arrays(splits: Splits, what: str = "") -> Seen:
     event = tuple(splits.train.shape[1:])
     values, likelihood = _values(splits.train[:ROWS], event)
     words, network = _shape(n, event, values)
-    gaps = ", with missing values" if splits.train.is_floating_point() and splits.train.isnan().any() else ""
+    gaps = ", with missing values" if _has_gaps(splits) else ""
     return Seen((f"{what}, " if what else "") + words + gaps, splits, likelihood, network, values == "real numbers")
+
+
+def _has_gaps(splits: Splits) -> bool:
+    """Whether values are missing, in any part of the data."""
+    return any(bool(each.isnan().any()) for each in (splits.train, splits.valid, splits.test))
 
 
 def _values(x: Tensor, event: tuple[int, ...]) -> tuple[str, str]:

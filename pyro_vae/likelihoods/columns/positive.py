@@ -16,6 +16,7 @@ class Positive(Real):
     Args:
         center: What is subtracted from the logarithm to standardize it, such as the mean of the logarithms.
         scale: What is divided by, such as their standard deviation.
+        shared: Whether all datapoints have one scale, as in :class:`Real`.
         floor: The smallest standard deviation of the logarithm, in units of ``scale``.
 
     Raises:
@@ -23,7 +24,7 @@ class Positive(Real):
     """
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """Returns the distribution of one value, for parameters ``[*batch, 2]``."""
+        """Returns the distribution of one value, for parameters ``[*batch, num_parameters]``."""
         return dist.LogNormal(*self.location_and_scale(parameters), validate_args=False)
 
     def features(self, x: Tensor) -> Tensor:
