@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from math import prod
 from pathlib import Path
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Seen", "look", "read_table"]
 
+SMALL_TABLE, STEPS_OF_TABLE = 5000, 1000  # rows of a table that is small, and steps to train on it
 ROWS = 2000  # that are looked at, to see what kind of values data have
 MOST_NUMBERS = 2**29  # of images in memory, 2 GiB
 MOST_HELD_OUT = 2000  # images of a larger folder to validate and to test with
@@ -48,6 +49,8 @@ class Seen:
     network: str = "mlp"
     standardize: bool = False
     table: Table | None = None
+    #: Options of train that suit the data, by flag, for those that the user has not chosen.
+    options: dict[str, list[str]] = field(default_factory=dict)
     #: All data and labels, in the order of the file.
     whole: tuple[Tensor, Tensor | None] | None = None
     #: Training data that are too large for memory; ``splits.train`` is some of them.
@@ -151,7 +154,17 @@ def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
     table = Table.of(frame, chosen)
     x = table.tensor(frame)
     lines = [f"a table of {len(frame)} rows and {len(table.columns)} columns:", *table.summary().splitlines()]
-    return Seen("\n  ".join(lines), split(str(path), x, found), "columns", table=table)
+    options = _options_of_table(len(x), x.shape[1])
+    return Seen("\n  ".join(lines), split(str(path), x, found), "columns", table=table, options=options)
+
+
+def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
+    """What has filled in gaps well in tables of a few hundred rows (``benchmarks/impute_tables.py``)."""
+    options = {"--posterior": ["product-of-experts"], "--latent-dim": [str(min(16, columns // 2 + 2))]}
+    if rows < SMALL_TABLE:
+        options |= {"--network.hidden": ["32"], "--lr": ["0.02"], "--lr-decay": ["linear"], "--batch-size": ["64"]}
+        options |= {"--epochs": [str(max(15, STEPS_OF_TABLE * 64 // rows))]}
+    return options
 
 
 def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | None]:
