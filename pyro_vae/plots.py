@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "codes",
+    "columns",
     "comparison",
     "curves",
     "image_grid",
@@ -31,12 +32,14 @@ __all__ = [
     "new_figure",
     "reconstructions",
     "samples",
+    "series",
     "write_gif",
 ]
 
 INCHES = 0.6  # the height of an image in a grid
 GAP = 0.3  # between two grids, in inches
 TITLE_POINTS = 12
+MOST_BARS = 12  # more different numbers are drawn as a histogram
 
 
 def new_figure(**options: Any) -> Figure:
@@ -189,6 +192,62 @@ def latent_space(
     return figure
 
 
+def series(values: Tensor, means: Tensor, columns: int = 5, title: str | None = None) -> Figure:
+    """Draws series as points and the means of p(x | z) as lines, each series in its own axes, each feature in a colour.
+
+    Args:
+        values: Series, ``[n, steps, features]``; NaN where a value is missing.
+        means: The means of the distributions that they are draws of or that reconstruct them, of the same shape.
+        columns: The number of series in a row.
+        title: A title.
+
+    Raises:
+        ValueError: If the shapes differ or have another number of dimensions.
+    """
+    if values.ndim != 3 or values.shape != means.shape or not len(values):
+        raise ValueError(
+            f"values and means have shapes {list(values.shape)} and {list(means.shape)}; expected [n, steps, features]"
+        )
+    points, lines = values.detach().cpu(), means.detach().cpu()
+    across, down = min(columns, len(points)), -(-len(points) // columns)
+    figure = new_figure(figsize=(2.2 * across, 1.5 * down + 0.6), layout="constrained")
+    every = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
+    for axes, some, line in zip(every, points, lines, strict=False):
+        for i in range(values.shape[2]):
+            axes.plot(some[:, i], ".", color=f"C{i % 10}", markersize=3, alpha=0.6)
+            axes.plot(line[:, i], color=f"C{i % 10}", linewidth=1)
+    for axes in every[len(points) :]:
+        axes.set_axis_off()
+    figure.supxlabel("step", fontsize="medium")
+    if title:
+        figure.suptitle(title, fontsize="medium")
+    return figure
+
+
+def columns(data: Any, samples: Any) -> Figure:
+    """Draws the distribution of each column of two tables: of the data, and of samples from the model.
+
+    Numbers are drawn as histograms over the range of the data, categories and a few different numbers as bars.
+
+    Args:
+        data: A data frame of pandas.
+        samples: Another one. Its columns are drawn.
+    """
+    across = min(4, len(samples.columns))
+    down = -(-len(samples.columns) // across)
+    figure = new_figure(figsize=(2.4 * across, 1.8 * down + 0.3), layout="constrained")
+    every = list(figure.subplots(down, across, squeeze=False).flat)
+    for axes, name in zip(every, samples.columns, strict=False):
+        _draw_column(axes, data[name].dropna(), samples[name].dropna())
+        axes.set_title(_shortened(str(name), 26), fontsize=9)
+        axes.tick_params(labelsize=7)
+        axes.set_yticks([])
+    for axes in every[len(samples.columns) :]:
+        axes.set_axis_off()
+    figure.legend(*every[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
+    return figure
+
+
 def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4, dpi: float = 80) -> None:
     """Writes figures of the same size as the frames of an endless animation.
 
@@ -323,6 +382,30 @@ def _draw_codes(axes: Axes, z: Tensor, labels: Tensor | None) -> None:
     axes.scatter(points[:, 0], points[:, 1], c=[colors[kind] for kind in kinds], **options)
     marks = [Line2D([], [], linestyle="", marker="o", color=color, label=str(kind)) for kind, color in colors.items()]
     axes.legend(handles=marks, bbox_to_anchor=(1, 1), loc="upper left", frameon=False, ncols=-(-len(marks) // 20))
+
+
+def _draw_column(axes: Axes, data: Any, samples: Any) -> None:
+    """Draws the distributions of two columns without missing values."""
+    counts = data.value_counts(normalize=True)
+    kinds = counts.index[:MOST_BARS].sort_values()
+    is_number = data.dtype.kind in "iuf" and len(counts) > MOST_BARS
+    margin = (data.max() - data.min()) / 20 if is_number else 0
+    of_data: dict[str, Any] = {"color": "C0", "alpha": 0.4, "label": "data"}
+    of_samples: dict[str, Any] = {"fill": False, "edgecolor": "C1", "label": "samples"}
+    for values, shift, options in ((data, -0.2, of_data), (samples, 0.2, of_samples)):
+        if is_number:
+            edges = torch.linspace(data.min() - margin, data.max() + margin, 25).tolist()
+            axes.hist(values, edges, weights=[1 / len(values)] * len(values), histtype="stepfilled", **options)
+        else:
+            shares = values.value_counts(normalize=True).reindex(kinds, fill_value=0.0)
+            axes.bar([place + shift for place in range(len(kinds))], shares, 0.4, **options)
+    if not is_number:
+        labels = [_shortened(str(kind), 10) for kind in kinds]
+        axes.set_xticks(range(len(kinds)), labels, rotation=0 if len(kinds) < 4 else 90)
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _class_colors(kinds: Sequence[Any]) -> dict[Any, Any]:

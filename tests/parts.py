@@ -110,6 +110,7 @@ POSTERIORS = {
     "LinearGaussian": lambda: posteriors.LinearGaussian(
         LinearLikelihood(torch.randn(3, LATENT), torch.zeros(3), 1.0), LATENT
     ),
+    "ProductOfExperts": lambda: posteriors.ProductOfExperts(Inputs(), *EVENT, LATENT),
     "LowRankNormal": lambda: posteriors.LowRankNormal(encoder(4 * LATENT), rank=2),
     "InverseAutoregressive": lambda: posteriors.InverseAutoregressive(
         encoder(2 * LATENT + 3), LATENT, 3, transforms=2, hidden_features=[8]

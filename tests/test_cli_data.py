@@ -10,11 +10,13 @@ from PIL import Image
 from scipy import sparse
 from test_cli import error, run
 
-from pyro_vae import likelihoods, load, posteriors, priors
+from pyro_vae import evidence, likelihoods, load, posteriors, priors
 from pyro_vae.cli import look
+from pyro_vae.cli.data import Data
 from pyro_vae.cli.likelihoods import LIKELIHOODS
 from pyro_vae.cli.posteriors import POSTERIORS
 from pyro_vae.cli.priors import PRIORS
+from pyro_vae.cli.run_files import data_of, rows_of, seen_of
 from pyro_vae.representation.roc_auc import roc_auc
 
 RNG = np.random.default_rng(0)
@@ -243,6 +245,53 @@ def test_parts_for_other_data_than_images(name, tmp_path, capsys):
     assert np.isfinite(history["valid_loss"]).all()
 
 
+FLOW = ["--posterior.transforms", 1, "--posterior.hidden", 8, "--posterior.context", 4]
+GREY = write_array("grey", (np.arange(64).reshape(8, 8) * 3 + RNG.integers(0, 60, (N, 8, 8))).astype(np.uint8))
+SCORED = {
+    **{name: (KINDS["vectors"][0], ["--posterior", name]) for name in ("normal", "full-normal")},
+    "low-rank": (KINDS["vectors"][0], ["--posterior", "low-rank", "--posterior.rank", 1]),
+    **{name: (KINDS["vectors"][0], ["--posterior", name, *FLOW]) for name in ("iaf", "spline")},
+    "projected-normal": OTHERS["sphere"],
+    "product-of-experts": (KINDS["vectors"][0], ["--posterior", "product-of-experts"]),
+    "bernoulli": (KINDS["binary images"][0], []),
+    "categorical": (
+        write_array("dna", RNG.integers(0, 4, (N, 7))),
+        ["--likelihood", "categorical", "--likelihood.classes", 4],
+    ),
+    "columns": (write_table, []),
+    **{name: (GREY, ["--likelihood", name]) for name in ("continuous-bernoulli", "discretized-logistic")},
+    **{name: OTHERS[name] for name in COUNTS},
+    **{f"{name} likelihood": (KINDS["series"][0], ["--likelihood", name]) for name in ("normal", "heteroscedastic-normal")},
+}  # fmt: skip
+
+
+def test_scores_are_tested_with_every_posterior_and_likelihood():
+    assert {*POSTERIORS, *LIKELIHOODS} <= {name.removesuffix(" likelihood") for name in SCORED}
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_scores_are_those_of_the_model(name, tmp_path, capsys):
+    """log p(x) against importance sampling with the guide; the reconstruction error against p(x | z) at the code."""
+    write, words = SCORED[name]
+    data, out = write(tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, *SMALL, *words)
+    has_mean = name not in ("iaf", "spline", "projected-normal")  # the likelihood regret is not defined without it
+    run(capsys, "score", out, "--split", "test", "--limit", 3, *(["--regret"] if has_mean else []))
+    scores = torch.tensor(pd.read_csv(out / "scores.csv").drop(columns="row").to_numpy())
+    vae = load(out)
+    options = data_of(out, Data())
+    x, _ = rows_of(seen_of(out, options), options, "test", 3, vae)
+    torch.manual_seed(0)
+    known = evidence.importance(vae.model, vae.guide, x, num_samples=5000, progress=False)
+    assert scores.isfinite().all()
+    slack = scores[:, 1] + 5 * known.std_error + 0.02
+    assert ((scores[:, 0] - known.log_prob).abs() < slack).all()
+    if has_mean:
+        assert (scores[:, 3] > -0.5).all()  # up to Monte Carlo error, a fitted q is not worse
+        expected = -vae.likelihood(vae.encode(x)).log_prob(x)
+        assert torch.allclose(scores[:, 2], expected.double(), rtol=1e-4)
+
+
 def test_anomalies_have_an_area_under_the_roc_curve(tmp_path, capsys):
     x = RNG.normal(size=(N, 4))
     x[30:] += 8
@@ -257,6 +306,14 @@ def test_anomalies_have_an_area_under_the_roc_curve(tmp_path, capsys):
     assert area > 0.9
     assert "likelihood regret" in said
     assert "expected the class of some datapoints" in error(capsys, "score", tmp_path / "run", "--anomaly", 5)
+
+
+def test_the_area_is_that_of_scikit_learn():
+    metrics = pytest.importorskip("sklearn.metrics")
+    torch.manual_seed(0)
+    for scores in (torch.randn(200), torch.randint(4, (200,)).double(), torch.zeros(200)):
+        positive = torch.rand(200) < 0.2
+        assert roc_auc(scores, positive) == pytest.approx(metrics.roc_auc_score(positive.numpy(), scores.numpy()))
 
 
 def test_the_area_is_the_share_of_pairs_in_order():

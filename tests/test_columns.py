@@ -32,10 +32,10 @@ def expected_log_prob(kind, parameters, x):
     """log p(x) of one value by scipy, in the units of the data."""
     p = parameters.detach().double().numpy()
     softplus = lambda a: np.sqrt(np.logaddexp(0, a) ** 2 + torch.finfo(parameters.dtype).eps)  # noqa: E731
-    if isinstance(kind, columns.Real):
-        return stats.norm(5 + 2 * p[0], 2 * (0.01 + softplus(p[1]))).logpdf(x)
     if isinstance(kind, columns.Positive):
         return stats.lognorm(0.5 * (0.01 + softplus(p[1])), scale=math.exp(1 + 0.5 * p[0])).logpdf(x)
+    if isinstance(kind, columns.Real):
+        return stats.norm(5 + 2 * p[0], 2 * (0.01 + softplus(p[1]))).logpdf(x)
     if isinstance(kind, columns.Count):
         mean, r = math.exp(1 + 0.7 * p[0]), math.exp(p[1])
         return stats.nbinom(r, r / (r + mean)).logpmf(x)
@@ -59,6 +59,27 @@ def test_the_density_is_scipys_in_the_units_of_the_data(name):
             assert distribution.log_prob(x).item() == pytest.approx(
                 expected_log_prob(kind, parameters, x.item()), abs=1e-9
             )
+
+
+SHARED = {
+    "real": lambda: columns.Real(5.0, 2.0, shared=True),
+    "positive": lambda: columns.Positive(1.0, 0.5, shared=True),
+    "count": lambda: columns.Count(1.0, 0.7, shared=True),
+}
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_shared_scale_is_a_parameter_and_not_an_output_of_the_network(name):
+    torch.manual_seed(0)
+    kind, other = SHARED[name]().double(), KINDS[name]().double()
+    assert (kind.num_parameters, other.num_parameters) == (1, 2)
+    torch.nn.init.constant_(kind.raw, -0.7)
+    loc = torch.randn(20, 1, dtype=torch.float64)
+    both = torch.cat([loc, torch.full_like(loc, -0.7)], dim=-1)
+    x = kind(loc).sample((5,)).double()
+    assert torch.allclose(kind(loc).log_prob(x), other(both).log_prob(x))
+    kind(loc).log_prob(x).sum().backward()
+    assert kind.raw.grad.abs() > 0
 
 
 @pytest.mark.parametrize("name", ["binary", "categorical", "ordinal", "count"])
@@ -172,6 +193,15 @@ def test_features_mark_gaps():
     assert seen[0].tolist() == pytest.approx([1, 0, -1 / 0.7, 1, 0, 0, 1, 0, 1, 1, 1, 1, 1, 1, 1], abs=1e-6)
     assert seen[1].tolist() == [0.0] * 15
     assert nn.ColumnFeatures(torch.nn.Identity(), kinds).num_features == 15
+
+
+def test_features_can_keep_gaps():
+    kinds = [KINDS[name]() for name in KINDS]
+    x = torch.tensor([[7.0, torch.nan, 0.0, 1.0, torch.nan, 4.0]])
+    features = nn.ColumnFeatures(torch.nn.Identity(), kinds, keep_gaps=True)
+    assert features.num_features == 9
+    nan = torch.nan
+    assert features(x)[0].tolist() == pytest.approx([1, nan, -1 / 0.7, 1, nan, nan, nan, nan, 1], abs=1e-6, nan_ok=True)
 
 
 BAD = {

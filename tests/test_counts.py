@@ -101,6 +101,78 @@ def test_scvi_has_the_log_px_of_an_independent_computation():
     assert off.max() < 0.3
 
 
+LOG_SIZE, SPREAD = 5.0, 0.6  # of the log-normal prior of the sizes
+
+
+def scvi_of_unknown_sizes():
+    """scVI with latent sizes: the latents are z and the standardized log of the size."""
+    return VAE(
+        priors.StandardNormal(2),
+        likelihoods.ZeroInflated(
+            likelihoods.NegativeBinomial(
+                nn.SizeFactor(nn.mlp(1, [8], GENES), LOG_SIZE, SPREAD),
+                likelihoods.PositiveParameter(0.5 + torch.rand(GENES)),
+            ),
+            nn.mlp(2, [8], GENES),
+        ),
+        posteriors.Normal(nn.Log1p(nn.mlp(GENES, [8], 4))),
+    )
+
+
+def log_px_by_quadrature(vae, x, steps=801):
+    """log p(x) in NumPy, by the trapezoidal rule over z and the log size, whose prior is that of scipy."""
+    weights = {name: value.detach().double().numpy() for name, value in vae.likelihood.state_dict().items()}
+
+    def mlp(prefix, inputs):
+        hidden = inputs @ weights[f"{prefix}.0.weight"].T + weights[f"{prefix}.0.bias"]
+        hidden = hidden / (1 + np.exp(-hidden))
+        return hidden @ weights[f"{prefix}.2.weight"].T + weights[f"{prefix}.2.bias"]
+
+    z = np.linspace(-7, 7, steps)
+    size = np.exp(np.linspace(LOG_SIZE - 7 * SPREAD, LOG_SIZE + 7 * SPREAD, steps))
+    prior = stats.norm.logpdf(z)[:, None] + stats.lognorm(SPREAD, scale=math.exp(LOG_SIZE)).logpdf(size)
+    cell = np.gradient(z)[:, None] * np.gradient(size)
+    share = np.exp(log_softmax(mlp("likelihood.network.network", z[:, None]), axis=1))
+    mean = size[None, :, None] * share[:, None]
+    code = np.broadcast_to((np.log(size) - LOG_SIZE) / SPREAD, (steps, steps))
+    gate = 1 / (1 + np.exp(-mlp("network", np.stack([np.broadcast_to(z[:, None], (steps, steps)), code], axis=-1))))
+    r = 1e-3 + np.exp(weights["likelihood.inverse_dispersion.raw"])
+    found = []
+    for counts in x.double().numpy():
+        log_density = sum(
+            np.log(
+                (1 - gate[..., i]) * stats.nbinom.pmf(counts[i], r[i], r[i] / (r[i] + mean[..., i]))
+                + gate[..., i] * (counts[i] == 0)
+            )
+            for i in range(GENES)
+        )
+        found.append(logsumexp(log_density + prior + np.log(cell)))
+    return torch.tensor(found)
+
+
+def test_scvi_with_latent_sizes_has_the_log_px_of_an_independent_computation():
+    torch.manual_seed(0)
+    vae = scvi_of_unknown_sizes().double()
+    x = vae.sample(6)
+    truth = log_px_by_quadrature(vae, x, 401)
+    assert torch.allclose(truth, log_px_by_quadrature(vae, x, 301), atol=1e-4)  # the grid is fine enough
+    result = evidence.estimate(vae.model, vae.guide, x, progress=False)
+    off = (result.log_prob - truth).abs()
+    assert result.settled.all()
+    assert (off <= result.error + 1e-3).double().mean() >= 5 / 6
+    assert off.max() < 0.3
+
+
+def test_a_latent_size_has_a_log_normal_prior():
+    torch.manual_seed(0)
+    network = nn.SizeFactor(torch.nn.Linear(1, 4), LOG_SIZE, SPREAD)
+    sizes = network(priors.StandardNormal(2)().sample((2000,))).exp().sum(-1).detach().double().numpy()
+    prior = stats.lognorm(SPREAD, scale=math.exp(LOG_SIZE))
+    assert stats.kstest(sizes, prior.cdf).pvalue > 1e-4  # a false alarm in 10,000 seeds
+    with pytest.raises(ValueError, match=r"scale is 0.0; expected a positive number"):
+        nn.SizeFactor(torch.nn.Identity(), scale=0.0)
+
+
 def test_counts_that_differ_by_orders_of_magnitude_can_be_encoded():
     torch.manual_seed(0)
     vae = VAE(

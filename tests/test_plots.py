@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from conftest import small_vae
@@ -257,3 +259,32 @@ def test_they_can_be_written(tmp_path):
     ):
         figure.savefig(tmp_path / f"{i}.png")
         assert (tmp_path / f"{i}.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_series_are_points_and_their_means_lines():
+    values, means = torch.randn(7, 6, 2), torch.randn(7, 6, 2)
+    values[0, 3, 1] = torch.nan
+    figure = plots.series(values, means, columns=3, title="a title")
+    assert len(figure.axes) == 9
+    assert [bool(axes.axison) for axes in figure.axes] == [True] * 7 + [False] * 2
+    for axes, some, mean in zip(figure.axes[:7], values, means, strict=True):
+        points, lines = axes.lines[::2], axes.lines[1::2]
+        for i in range(2):
+            assert_close(torch.as_tensor(points[i].get_ydata()), some[:, i], equal_nan=True)
+            assert_close(torch.as_tensor(lines[i].get_ydata()), mean[:, i])
+            assert points[i].get_color() == lines[i].get_color()
+    with pytest.raises(ValueError, match=r"shapes \[7, 6, 2\] and \[7, 6\]; expected \[n, steps, features\]"):
+        plots.series(values, means[..., 0])
+
+
+def test_columns_of_tables_are_drawn_with_their_names_and_shares():
+    data = pd.DataFrame({"mass": np.arange(40.0), "kind": ["a", "b", "b", None] * 10})
+    samples = pd.DataFrame({"mass": np.full(20, 39.0), "kind": ["a"] * 15 + ["c"] * 5})
+    mass, kind = plots.columns(data, samples).axes[:2]
+    assert [mass.get_title(), kind.get_title()] == ["mass", "kind"]
+    heights = [bar.get_height() for bar in kind.patches]
+    assert heights == pytest.approx([1 / 3, 2 / 3, 3 / 4, 0])  # of the data, then of the samples
+    assert [label.get_text() for label in kind.get_xticklabels()] == ["a", "b"]
+    filled, outline = mass.patches
+    assert filled.get_path().get_extents().height == pytest.approx(2 / 40)  # two numbers in each bin
+    assert outline.get_path().get_extents().height == pytest.approx(1)

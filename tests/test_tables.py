@@ -9,8 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pyro_vae import VAE, evidence, fit, likelihoods, nn, posteriors, priors
-from pyro_vae.tables import Table
+from pyro_vae import VAE, evidence, fit, likelihoods, nn, posteriors, priors, weights
+from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.tables import Table, fill_table
 
 N = 60
 RNG = np.random.default_rng(0)
@@ -109,6 +110,56 @@ def test_standardized_numbers_have_mean_zero_and_scale_one():
     numbers = features[:, :4]  # age, income, visits, year
     assert torch.allclose(numbers.mean(0), torch.zeros(4, dtype=torch.float64), atol=1e-5)
     assert torch.allclose(numbers.std(0, correction=0), torch.ones(4, dtype=torch.float64), atol=1e-5)
+
+
+def test_a_few_different_integers_are_ordered_categories():
+    cylinders = pd.DataFrame({"cylinders": [3, 4, 4, 5, 6, 8, 8] * 40})
+    column = Table.of(cylinders).kept[0]
+    assert (column.kind, column.categories) == ("ordinal", (3, 4, 5, 6, 8))
+    random = np.random.default_rng(0)
+    large = pd.DataFrame(
+        {"pressure": random.normal(180, 30, 90).round(), "reads": random.negative_binomial(0.5, 0.01, 90)}
+    )
+    assert [column.kind for column in Table.of(large).kept] == ["real", "count"]
+    assert Table.of(cylinders[:50]).kept[0].kind != "ordinal"  # too few rows to know that there is no 7
+
+
+def test_intervals_have_their_probability_with_any_number_of_draws(monkeypatch):
+    """If draws and truth are from one distribution, an interval of 80% of 9 draws has the truth in it in 80% of rows."""
+    truth, draws = torch.randn(4000, 1), torch.randn(9, 4000, 1)
+    frame = pd.DataFrame({"a": [1.5, 2.3, *[None] * 3998]})
+    missing = torch.arange(4000)[:, None] > 1
+    x = torch.zeros(4000, 1)
+    found = evidence.Imputation(
+        x=x, std=x, missing=missing, ess=x[:, 0], pareto_k=x[:, 0], doubtful=x[:, 0] > 9, num_samples=9, draws=draws
+    )
+    monkeypatch.setattr(evidence, "impute", lambda *_, **__: found)
+    filled = fill_table(Table.of(frame), lambda x: x, lambda x: x, frame, num_draws=9, probability=0.8)
+    ends = [each["a"].to_numpy()[2:] for each in (filled.lower, filled.upper)]
+    inside = (ends[0] <= truth[2:, 0].numpy()) & (truth[2:, 0].numpy() <= ends[1])
+    assert inside.mean() == pytest.approx(0.8, abs=5 * 0.4 / 4000**0.5)  # 5 standard errors
+
+
+def test_a_product_of_experts_is_the_exact_posterior_of_a_linear_table_with_any_gaps():
+    torch.manual_seed(0)
+    frame = pd.DataFrame({"a": 5 + torch.randn(50), "b": torch.randn(50).exp(), "c": 100 * torch.randn(50)})
+    table = Table.of(frame, {"b": "positive"})
+    assert table.num_parameters == 3  # one location for each column: their scales are shared by all rows
+    network = torch.nn.Linear(2, 3)
+    likelihood = likelihoods.Incomplete(table.likelihood(network))
+    features = table.features()
+    posterior = posteriors.ProductOfExperts(features, features.num_features, 2)
+    vae = VAE(priors.StandardNormal(2), likelihood, posterior).double()
+    scales = torch.stack([(kind.floor + positive_scale(kind.raw)).reshape(1) for kind in likelihood.likelihood.kinds])
+    with torch.no_grad():
+        posterior.directions.copy_(network.weight / scales)
+        posterior.slopes.copy_(network.weight / scales**2)
+        posterior.offsets.copy_(-network.bias[:, None] * network.weight / scales**2)
+    x = table.tensor(frame).double()
+    x[torch.rand(x.shape) < 0.4] = torch.nan
+    log_w = weights.log_weights(vae.model, vae.guide, x, num_particles=5)
+    assert x.isnan().all(1).any()
+    assert torch.allclose(log_w, log_w[:1].expand_as(log_w))  # every log-weight is log p(x)
 
 
 def other(**values):

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from argparse import ArgumentParser
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 from torch import Tensor
-from torch.nn import Module
+from torch.nn import Flatten, Module
 from tyro.conf import arg
 
 from pyro_vae import VAE
@@ -20,7 +20,7 @@ from pyro_vae.cli.networks import NETWORKS
 from pyro_vae.cli.posteriors import POSTERIORS
 from pyro_vae.cli.priors import PRIORS
 from pyro_vae.cli.seen import Seen
-from pyro_vae.cli.wrapping import REAL, wrapped_encoder, wrapped_likelihood
+from pyro_vae.cli.wrapping import REAL, Units, units_of, wrapped_encoder, wrapped_likelihood
 from pyro_vae.nn import OneHot
 
 __all__ = ["Architecture"]
@@ -32,6 +32,13 @@ Prior = TypeVar("Prior", bound=Any)
 Likelihood = TypeVar("Likelihood", bound=Any)
 Posterior = TypeVar("Posterior", bound=Any)
 Network = TypeVar("Network", bound=Any)
+
+
+class _Flat:
+    """In place of a network: the data as vectors."""
+
+    def encoder(self, event: Sequence[int], _: int) -> Module:
+        return Flatten(-len(event))
 
 
 def _one_of(kind: str) -> Any:
@@ -93,11 +100,24 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
         gaps = seen.has_gaps if self.missing == "auto" else self.missing == "yes"
         is_real = seen.standardize and self.likelihood in REAL
         standardized = is_real if self.standardize == "auto" else self.standardize == "yes"
-        encoder = wrapped_encoder(seen, self.likelihood, self._encoder, gaps, standardized)
+        units = units_of(seen.splits.train) if standardized else None
+        encoder: Any = wrapped_encoder(seen, self.likelihood, self._encoder, gaps, units)
+        if self.posterior == "product-of-experts":
+            encoder = self._features(seen, train, units)
         posterior = self.posterior_options(encoder, self.latent_dim)
         decoder = partial(network.decoder, self.latent_dim)
-        likelihood = wrapped_likelihood(seen, self.likelihood, self.likelihood_options, decoder, gaps, standardized)
+        likelihood = wrapped_likelihood(seen, self.likelihood, self.likelihood_options, decoder, gaps, units)
         return VAE(self.prior_options(self.latent_dim, posterior, train), likelihood, posterior)
+
+    def _features(self, seen: Seen, train: Tensor, units: Units | None) -> tuple[Module, int]:
+        """A module from data to vectors of features, with NaN for missing values, and the number of features."""
+        if seen.table is not None and self.likelihood == "columns":
+            features: Module = seen.table.features()
+        else:
+            flat: Any = self
+            flat = replace(flat, network_options=_Flat())
+            features = wrapped_encoder(seen, self.likelihood, flat._encoder, False, units)(0)
+        return features, features(train[:1]).shape[-1]
 
     def _encoder(self, event: Sequence[int], outputs: int) -> Module:
         """A network from data to so many outputs; classes become vectors of zeros and a one."""

@@ -12,7 +12,7 @@ __all__ = ["with_defaults_for_data"]
 
 
 def with_defaults_for_data(words: Sequence[str]) -> list[str]:
-    """The words of a command line, with the likelihood and network that suit the data of ``train`` if none are named.
+    """The words of a command line, with the parts and options that suit the data of ``train`` where none are named.
 
     The parts decide which options there are, so this is done before the options are parsed.
 
@@ -20,7 +20,7 @@ def with_defaults_for_data(words: Sequence[str]) -> list[str]:
         ValueError: If the data cannot be read; see :meth:`Data.look`.
         OSError: Likewise.
     """
-    words = list(words)
+    words, asked = list(words), list(words)
     if words[:1] != ["train"] or {"-h", "--help"} & set(words):
         return words
     options = _options(words)
@@ -30,6 +30,11 @@ def with_defaults_for_data(words: Sequence[str]) -> list[str]:
     for flag, value in (("--likelihood", seen.likelihood), ("--network", seen.network)):
         if not any(word == flag or word.startswith(f"{flag}=") for word in words):
             words += [flag, value]
+    for flag, values in seen.options.items():
+        is_for_network = flag.startswith("--network.")
+        is_other = any(word == "--network" or word.startswith("--network=") for word in asked)
+        if not any(word == flag or word.startswith(f"{flag}=") for word in asked) and not (is_for_network and is_other):
+            words += [flag, *values]
     return words
 
 

@@ -5,30 +5,25 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import numpy as np
 import torch
-from tyro.conf import Positional, arg
 
-from pyro_vae import evidence, load
-from pyro_vae.cli.data import Data
+from pyro_vae import evidence
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import data_of, rows_of, seen_of, table_of
+from pyro_vae.cli.on_run import OnRun
+from pyro_vae.cli.run_files import rows_of, seen_of, table_of
 from pyro_vae.data import read_frame
-from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import replace, writable_folder
 
 __all__ = ["Impute"]
 
 
-@dataclass(frozen=True)
-class Impute:
+@dataclass(frozen=True, kw_only=True)
+class Impute(OnRun):
     """Fills in missing values: with means, or for tables with medians and the most probable categories."""
 
-    run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
-    data: Annotated[Data, arg(name="")]
     out: Path
     """File for the filled data: .csv for tables, .npy for arrays."""
     intervals: Annotated[float | None, by_default("none")] = None
@@ -37,8 +32,6 @@ class Impute:
     """Number of posterior draws, for medians and intervals."""
     seed: int = 0
     """Random seed."""
-    device: Annotated[str | None, by_default("the GPU if there is one")] = None
-    """Device, such as cpu or cuda:1."""
 
     def __call__(self) -> None:
         """Fills in the missing values.
@@ -48,9 +41,7 @@ class Impute:
             ValueError: If an option is invalid, or the data do not fit the VAE.
             OSError: If a file cannot be written or read.
         """
-        device = choose_device(self.device)
-        vae: Any = load(self.run).to(device)
-        data, table = data_of(self.run, self.data), table_of(self.run)
+        (vae, data), table = self.open(), table_of(self.run)
         expected = ".csv" if table is not None else ".npy"
         if self.out.suffix != expected:
             raise ValueError(f"--out is {str(self.out)!r}; expected a file {expected}")
@@ -58,7 +49,9 @@ class Impute:
         torch.manual_seed(self.seed)
         if table is None:
             x, _ = rows_of(seen_of(self.run, data), data, "all", None, vae)
-            result = evidence.impute(vae.model, vae.guide, x.to(device), num_samples=max(self.draws, 1000))
+            result = evidence.impute(
+                vae.model, vae.guide, x.to(next(vae.parameters()).device), num_samples=max(self.draws, 1000)
+            )
             print(result.summary())
             content = io.BytesIO()
             np.save(content, result.x.cpu().numpy())

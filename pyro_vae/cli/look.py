@@ -32,6 +32,7 @@ MOST_NUMBERS = 2**29  # in memory, 2 GiB; larger data are read as they are neede
 MOST_HELD_OUT = 2000  # datapoints of larger data for validation, and for test
 MOST_SAMPLED = 2**25  # numbers of larger data for each of these, 128 MiB
 LEAST_HELD_OUT = 50  # datapoints, however large they are
+SMALL_TABLE, STEPS_OF_TABLE = 5000, 1000  # rows of a table that is small, and steps to train on it
 
 
 class Rows(Protocol):
@@ -206,7 +207,18 @@ def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
     table = Table.of(frame, chosen)
     x = table.tensor(frame)
     lines = [f"a table of {len(frame)} rows and {len(table.columns)} columns:", *table.summary().splitlines()]
-    return Seen("\n  ".join(lines), split(str(path), x, found), "columns", table=table, whole=(x, found))
+    options = _options_of_table(len(x), x.shape[1])
+    splits = split(str(path), x, found)
+    return Seen("\n  ".join(lines), splits, "columns", table=table, whole=(x, found), options=options)
+
+
+def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
+    """What has filled in gaps well in tables of a few hundred rows (``benchmarks/impute_tables.py``)."""
+    options = {"--posterior": ["product-of-experts"], "--latent-dim": [str(min(16, columns // 2 + 2))]}
+    if rows < SMALL_TABLE:
+        options |= {"--network.hidden": ["32"], "--lr": ["0.02"], "--lr-decay": ["linear"], "--batch-size": ["64"]}
+        options |= {"--epochs": [str(max(15, STEPS_OF_TABLE * 64 // rows))]}
+    return options
 
 
 def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | None]:

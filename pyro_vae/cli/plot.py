@@ -18,7 +18,7 @@ from pyro_vae.cli.pictures import save_figure
 from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
-from pyro_vae.training.logs.drawing import codes, reconstructions, samples
+from pyro_vae.training.logs.drawing import codes, drawn, reconstructions, samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,11 +26,15 @@ if TYPE_CHECKING:
 __all__ = ["Plot"]
 
 MAX_CODES = 10_000
+SERIES = 20  # in a picture
 
 
 @dataclass(frozen=True)
 class Plot:
-    """Draws samples, reconstructions of test data, and losses; with two latent dimensions, manifold and codes."""
+    """Draws samples, reconstructions of test data, and losses; with two latent dimensions, manifold and codes.
+
+    For a table, it draws the distribution of each column in the data and in samples from the model.
+    """
 
     run: Positional[Path]
     """Folder of the run, to use its best weights; or one of its checkpoint files."""
@@ -52,9 +56,13 @@ class Plot:
         vae = load(self.run).to(device)
         out = writable_folder(self.out or folder)
         data = data_of(self.run, self.data)
-        test, labels = rows_of(seen_of(self.run, data), data, "test", MAX_CODES, vae)
+        seen = seen_of(self.run, data)
+        test, labels = rows_of(seen, data, "test", MAX_CODES, vae)
         vae.check(test.to(device))
         figures = _figures(vae, test, labels)
+        if seen.table is not None:
+            rows = rows_of(seen, data, "all", MAX_CODES, vae)[0]
+            figures["columns"] = plots.columns(seen.table.frame(rows), seen.table.frame(drawn(vae, MAX_CODES)[0]))
         losses = _losses(folder / "history.csv")
         if losses:
             figures["curves"] = plots.curves(losses)
@@ -67,6 +75,11 @@ def _figures(vae: Any, test: Tensor, labels: Tensor | None) -> dict[str, Figure]
     figures = {}
     if is_image(vae.event_shape):
         figures["samples"], figures["reconstructions"] = samples(vae, test), reconstructions(vae, test)
+    elif len(vae.event_shape) == 2:
+        some = test[:SERIES].to(next(vae.parameters()).device)
+        figures["samples"] = plots.series(*drawn(vae, SERIES), title="samples x ~ p(x), and means of p(x | z)")
+        title = "test data, and means of p(x | z) at their codes"
+        figures["reconstructions"] = plots.series(some, vae.reconstruct(some), title=title)
     planes = {site: z for site, z in codes(vae, test).items() if z.shape[1] == 2}
     for site, z in planes.items():
         name = "codes" if site == "z" else f"codes_{site}"

@@ -1,7 +1,8 @@
 """Posteriors by name, with their options.
 
 To add one, write a dataclass here and add a line to the table. It is called with a function that makes a network from
-data to a given number of outputs, and with the latent dimension.
+data to a given number of outputs, and with the latent dimension. A product of experts has no such network: it is called
+with the features of the data, and their number.
 """
 
 from __future__ import annotations
@@ -87,11 +88,20 @@ class ProjectedNormal:
         return posteriors.ProjectedNormal(encoder(latent_dim))
 
 
+@dataclass(frozen=True)
+class ProductOfExperts:
+    """Normal to which each observed value adds what it tells, for missing values (Wu & Goodman 2018); no network."""
+
+    def __call__(self, features: tuple[nn.Module, int], latent_dim: int) -> nn.Module:
+        return posteriors.ProductOfExperts(*features, latent_dim)
+
+
 POSTERIORS: dict[str, type] = {
     "normal": Normal,
     "full-normal": FullNormal,
     "low-rank": LowRankNormal,
     "iaf": InverseAutoregressive,
     "spline": NeuralSpline,
+    "product-of-experts": ProductOfExperts,
     "projected-normal": ProjectedNormal,
 }

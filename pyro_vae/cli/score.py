@@ -4,26 +4,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
-from tyro.conf import Positional, arg
 
-from pyro_vae import evidence, load
+from pyro_vae import evidence
 from pyro_vae.cli.columns_file import write_columns
-from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of
+from pyro_vae.cli.on_run import OnRows
 from pyro_vae.representation.roc_auc import roc_auc
-from pyro_vae.system.devices import choose_device
-from pyro_vae.system.files import writable_folder
 
 __all__ = ["Score"]
 
 
-@dataclass(frozen=True)
-class Score:
+@dataclass(frozen=True, kw_only=True)
+class Score(OnRows):
     """Writes scores of each datapoint: log p(x) with its error, reconstruction, and the likelihood regret.
 
     The higher an anomaly score, the less a datapoint is like the training data: -log p(x); the reconstruction error,
@@ -31,13 +27,6 @@ class Score:
     is fitted to x alone.
     """
 
-    run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
-    data: Annotated[Data, arg(name="")]
-    split: Literal["all", "test", "valid", "train"] = "all"
-    """Which part of the data to score."""
-    limit: Annotated[int | None, by_default("all")] = None
-    """Number of datapoints to use, from the first one."""
     regret: bool = False
     """Compute the likelihood regret, which takes an optimization for each datapoint."""
     anomaly: Annotated[int | None, by_default("none")] = None
@@ -48,8 +37,6 @@ class Score:
     """Upper limit, in nats, of the bias of each log p(x)."""
     seed: int = 0
     """Random seed."""
-    device: Annotated[str | None, by_default("the GPU if there is one")] = None
-    """Device, such as cpu or cuda:1."""
 
     def __call__(self) -> None:
         """Computes the scores.
@@ -59,14 +46,7 @@ class Score:
             ValueError: If an option is invalid, or the data do not fit the VAE.
             OSError: If a file cannot be written or read.
         """
-        device = choose_device(self.device)
-        vae: Any = load(self.run).to(device)
-        out = self.out or writable_folder(folder_of(self.run)) / "scores.csv"
-        data = data_of(self.run, self.data)
-        seen = seen_of(self.run, data)
-        x, labels = rows_of(seen, data, self.split, self.limit, vae)
-        x = x.to(device)
-        vae.check(x)
+        vae, x, labels, out = self.open_rows(self.out, "scores.csv")
         if self.anomaly is not None and (labels is None or not (labels == self.anomaly).any()):
             raise ValueError(f"--anomaly is {self.anomaly}; expected the class of some datapoints, of data with labels")
         torch.manual_seed(self.seed)

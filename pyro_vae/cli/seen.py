@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 from typing import TYPE_CHECKING
 
@@ -41,6 +41,9 @@ class Seen:
     network: str = "mlp"
     standardize: bool = False
     table: Table | None = None
+    #: Options of train that suit the data, by flag, for those that the user has not chosen.
+    options: dict[str, list[str]] = field(default_factory=dict)
+    #: All data and labels, in the order of the file.
     whole: tuple[Tensor, Tensor | None] | None = None
     files: Subset[Tensor] | None = None
 
@@ -59,7 +62,7 @@ class Seen:
     @property
     def has_gaps(self) -> bool:
         """Whether values are missing."""
-        return self.splits.train.is_floating_point() and bool(self.splits.train.isnan().any())
+        return _has_gaps(self.splits)
 
 
 def seen_arrays(splits: Splits, what: str = "", n: int | None = None) -> Seen:
@@ -78,8 +81,13 @@ def seen_arrays(splits: Splits, what: str = "", n: int | None = None) -> Seen:
     rows = min(ROWS, max(1, NUMBERS // prod(event)))
     values, likelihood = _values(splits.train[:rows], event)
     words, network = _shape(n, event, values)
-    gaps = ", with missing values" if splits.train.is_floating_point() and splits.train.isnan().any() else ""
+    gaps = ", with missing values" if _has_gaps(splits) else ""
     return Seen((f"{what}, " if what else "") + words + gaps, splits, likelihood, network, values == "real numbers")
+
+
+def _has_gaps(splits: Splits) -> bool:
+    """Whether values are missing, in any part of the data."""
+    return any(bool(each.isnan().any()) for each in (splits.train, splits.valid, splits.test))
 
 
 def _values(x: Tensor, event: tuple[int, ...]) -> tuple[str, str]:

@@ -11,14 +11,15 @@ from torch import nn as torch_nn
 from pyro_vae import likelihoods, nn
 from pyro_vae.cli.seen import Seen
 
-__all__ = ["wrapped_encoder", "wrapped_likelihood"]
+__all__ = ["Units", "units_of", "wrapped_encoder", "wrapped_likelihood"]
 
 REAL = ("normal", "heteroscedastic-normal")
+Units = tuple[Tensor, Tensor]  # a center and a scale, which broadcast with ``[*event]``
 COUNTS = ("heterogeneous-negative-binomial", "negative-binomial", "poisson", "zero-inflated")
 
 
 def wrapped_encoder(
-    seen: Seen, likelihood: str, make: Callable[..., torch_nn.Module], missing: bool, standardize: bool
+    seen: Seen, likelihood: str, make: Callable[..., torch_nn.Module], missing: bool, units: Units | None
 ) -> Callable[[int], torch_nn.Module]:
     """A function that makes an encoder with a given number of outputs, for data as they are.
 
@@ -27,7 +28,7 @@ def wrapped_encoder(
         likelihood: The name of the likelihood.
         make: Makes a network, given the shape of an input and the number of outputs.
         missing: Whether values are missing.
-        standardize: Whether the network gets standardized data.
+        units: What the data are standardized by for the network; None: they are not.
     """
     event = tuple(seen.splits.train.shape[1:])
 
@@ -40,7 +41,7 @@ def wrapped_encoder(
             network = nn.MarkMissing(network) if marked else nn.FillMissing(network)
         if likelihood in COUNTS:
             network = nn.Log1p(network)
-        return nn.Standardize(network, *_center_and_scale(seen.splits.train)) if standardize else network
+        return network if units is None else nn.Standardize(network, *units)
 
     return encoder
 
@@ -51,7 +52,7 @@ def wrapped_likelihood(
     build: Callable[[Callable[[Sequence[int]], torch_nn.Module], Sequence[int]], torch_nn.Module],
     make: Callable[[Sequence[int]], torch_nn.Module],
     missing: bool,
-    standardize: bool,
+    units: Units | None,
 ) -> torch_nn.Module:
     """A likelihood for data as they are.
 
@@ -61,23 +62,23 @@ def wrapped_likelihood(
         build: Makes it, given ``make`` and the shape of one datapoint.
         make: Makes a decoder, given the shape of its outputs.
         missing: Whether values are missing.
-        standardize: Whether the networks work with standardized data.
+        units: What the data are standardized by for the network; None: they are not.
 
     Raises:
         ValueError: If the data are to be standardized, and the likelihood is not for real numbers.
     """
-    if standardize and likelihood not in REAL:
+    if units is not None and likelihood not in REAL:
         raise ValueError(f"--standardize is yes with --likelihood {likelihood}; expected one of {', '.join(REAL)}")
     if seen.table is not None and likelihood == "columns":
         part: torch_nn.Module = seen.table.likelihood(make((seen.table.num_parameters,)))
     else:
         part = build(make, tuple(seen.splits.train.shape[1:]))
-    if standardize:
-        part = likelihoods.Rescaled(part, *_center_and_scale(seen.splits.train))
+    if units is not None:
+        part = likelihoods.Rescaled(part, *units)
     return likelihoods.Incomplete(part) if missing else part
 
 
-def _center_and_scale(x: Tensor) -> tuple[Tensor, Tensor]:
+def units_of(x: Tensor) -> Units:
     """Mean and standard deviation of each feature, of images of all pixels; missing values are left out."""
     dims = tuple(range(x.ndim)) if x.ndim == 4 else tuple(range(x.ndim - 1))
     center = x.nanmean(dims)

@@ -22,9 +22,12 @@ class ColumnFeatures(nn.Module):
     Args:
         network: Maps features ``[*batch, num_features]`` to whatever it does.
         kinds: One for each column, from ``pyro_vae.likelihoods.columns``: the same as those of the likelihood.
+        keep_gaps: Whether the features of a missing value are NaN instead, without features that mark gaps: for
+            ``posteriors.ProductOfExperts``.
 
     Attributes:
-        num_features: The number of inputs that the network gets: those of all kinds, and one more for each column.
+        num_features: The number of inputs that the network gets: those of all kinds, and one more for each column
+            that marks gaps.
 
     Example:
         >>> kinds = [likelihoods.columns.Real(2.0), likelihoods.columns.Categorical(3)]
@@ -32,16 +35,19 @@ class ColumnFeatures(nn.Module):
         tensor([[1., 0., 0., 0., 1., 0.]])
     """
 
-    def __init__(self, network: nn.Module, kinds: Sequence[Kind]) -> None:
+    def __init__(self, network: nn.Module, kinds: Sequence[Kind], keep_gaps: bool = False) -> None:
         super().__init__()
         self.network = network
         self.kinds = nn.ModuleList(kinds)
-        self.num_features = sum(kind.num_features + 1 for kind in kinds)
+        self.keep_gaps = keep_gaps
+        self.num_features = sum(kind.num_features for kind in kinds) + (0 if keep_gaps else len(kinds))
 
     def forward(self, x: Tensor) -> Tensor:
         """Calls the network with the features of x ``[*batch, columns]``."""
         missing = x.isnan()
         kinds: Any = self.kinds
         known = torch.where(missing, 1.0, x)  # a value that every kind has
-        parts = [kind.features(known[..., i]).masked_fill(missing[..., i, None], 0.0) for i, kind in enumerate(kinds)]
-        return self.network(torch.cat([*parts, (~missing).to(x.dtype)], dim=-1))
+        gap = torch.nan if self.keep_gaps else 0.0
+        parts = [kind.features(known[..., i]).masked_fill(missing[..., i, None], gap) for i, kind in enumerate(kinds)]
+        marks = [] if self.keep_gaps else [(~missing).to(x.dtype)]
+        return self.network(torch.cat([*parts, *marks], dim=-1))

@@ -1,9 +1,11 @@
-"""Networks for counts of which the total is known."""
+"""Networks for counts whose totals differ."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from pyro_vae.checks import check_positive
 
 __all__ = ["Log1p", "SizeFactor"]
 
@@ -29,23 +31,32 @@ class Log1p(nn.Module):
 
 
 class SizeFactor(nn.Module):
-    """Log means of counts whose total is known: the log of size times proportions (Lopez et al. 2018).
+    """Log means of counts that add up to a size: the log of size times proportions (Lopez et al. 2018).
 
-    The last input is the logarithm of the size, such as the total count of a cell. The network sees the inputs before
-    it. Its outputs become proportions by softmax.
+    The last input tells the size: log size = center + scale * input. So a size that is known, such as the total count
+    of a cell, is given as its logarithm. A size that is not known is the last latent: under a standard normal prior,
+    the size has a log-normal prior with ``center`` and ``scale`` (Lopez et al. 2018, "The scVI probabilistic model").
+    The network sees the other inputs. Its outputs become proportions by softmax.
 
     Args:
         network: Maps ``[*batch, inputs]`` to ``[*batch, features]``.
+        center: The log size at input 0. For latent sizes, the mean of the logarithms of the total counts.
+        scale: The change of the log size with the input. For latent sizes, their standard deviation.
+
+    Raises:
+        ValueError: If ``scale`` is not positive.
 
     Example:
         >>> nn.SizeFactor(torch.nn.Identity())(torch.tensor([0.0, 0.0, 3.0])).logsumexp(-1)
         tensor(3.)
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, center: float = 0.0, scale: float = 1.0) -> None:
         super().__init__()
         self.network = network
+        self.center, self.scale = float(center), float(check_positive("scale", scale))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Returns log means ``[*batch, features]`` for inputs ``[*batch, inputs + 1]``."""
-        return torch.log_softmax(self.network(inputs[..., :-1]), dim=-1) + inputs[..., -1:]
+        log_size = self.center + self.scale * inputs[..., -1:]
+        return torch.log_softmax(self.network(inputs[..., :-1]), dim=-1) + log_size

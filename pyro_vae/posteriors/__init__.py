@@ -10,6 +10,7 @@ from pyro_vae.posteriors.linear_gaussian import LinearGaussian
 from pyro_vae.posteriors.low_rank_normal import LowRankNormal
 from pyro_vae.posteriors.neural_spline import NeuralSpline
 from pyro_vae.posteriors.normal import Normal
+from pyro_vae.posteriors.product_of_experts import ProductOfExperts
 from pyro_vae.posteriors.projected_normal import ProjectedNormal
 
 __all__ = [
@@ -19,5 +20,6 @@ __all__ = [
     "LowRankNormal",
     "NeuralSpline",
     "Normal",
+    "ProductOfExperts",
     "ProjectedNormal",
 ]

@@ -34,6 +34,7 @@ class Column:
         categories: For binary, categorical and ordinal columns, the values that the numbers 0, 1, ... stand for.
         center: For numbers, what they (or their logarithms) are standardized by.
         scale: Likewise.
+        shared: For numbers, whether the noise has one scale for all datapoints, rather than one that depends on z.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Column:
     categories: tuple[Any, ...] = ()
     center: float = 0.0
     scale: float = 1.0
+    shared: bool = False
 
     def __post_init__(self) -> None:
         """Checks a description, which may come from a file.
@@ -65,7 +67,7 @@ class Column:
         if self.kind in ("categorical", "ordinal"):
             return {"categorical": columns.Categorical, "ordinal": columns.Ordinal}[self.kind](len(self.categories))
         kinds = {"real": columns.Real, "positive": columns.Positive, "count": columns.Count}
-        return kinds[self.kind](self.center, self.scale)
+        return kinds[self.kind](self.center, self.scale, shared=self.shared)
 
     def numbers(self, values: pd.Series) -> np.ndarray:
         """The values as numbers ``[n]``, NaN where they are missing.

@@ -102,7 +102,9 @@ def fill_table(
             continue
         if column.kind in ("ordinal", "count"):
             filled[gaps, i] = np.median(values, axis=0)
-        lower[gaps, i], upper[gaps, i] = np.quantile(values, ends, axis=0)
+        # With this method, a value from the same distribution is in the interval with the given probability, however
+        # few the draws; with NumPy's default, 100 draws for 90% have 88%.
+        lower[gaps, i], upper[gaps, i] = np.quantile(values, ends, axis=0, method="weibull")
 
     def as_frame(numbers: np.ndarray) -> pd.DataFrame:
         """The frame as it was, but for its gaps; columns that are not in the table stay."""

@@ -18,7 +18,10 @@ DATE_WORDS = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([
 NUMBER_WORDS = r"\s*[-+$€£]?\s*\d{1,3}([., ']?\d{3})*([.,]\d+)?\s*[%$€£]?\s*$"  # such as 1,234.5 or 12,5 %
 MOST_CATEGORIES = 50  # more different words are a text or a name, unless somebody says otherwise
 MOST_LEVELS = 10  # so many different integers are categories with an order
+ROWS_FOR_LEVEL = 20  # if each integer has so many rows, a few different integers have no gaps by chance
+LARGE = 20  # integers with a larger mean are modelled as real numbers, unless there are zeros and they are skewed
 ROWS_FOR_IDS = 20
+ROWS_FOR_SCALES = 5000  # of fewer rows, a scale of the noise that depends on z fits the training data too closely
 ROWS_FOR_TWO = 10  # of fewer rows, two different numbers may be chance
 
 
@@ -49,7 +52,8 @@ def find_column(values: pd.Series, kind: str | None = None) -> Column:
     numbers = column.numbers(known)
     numbers = np.log(numbers) if found == "positive" else np.log1p(numbers) if found == "count" else numbers
     spread = float(numbers.std())
-    return Column(name, found, str(values.dtype), why, (), float(numbers.mean()), spread if spread > 0 else 1.0)
+    shared = len(known) < ROWS_FOR_SCALES
+    return Column(name, found, str(values.dtype), why, (), float(numbers.mean()), spread if spread > 0 else 1.0, shared)
 
 
 def _kind(name: str, known: pd.Series) -> tuple[str, str]:
@@ -76,8 +80,13 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
         return "drop", "an identifier: each integer once"
     if unique <= MOST_LEVELS and numbers.min() in (0, 1) and (np.diff(np.unique(numbers)) == 1).all():
         return "ordinal", f"the integers from {numbers.min():.0f} to {numbers.max():.0f}"
+    if unique <= MOST_LEVELS and len(numbers) >= ROWS_FOR_LEVEL * unique:
+        return "ordinal", f"{unique} different integers"
     if numbers.min() >= 0 and numbers.var() > numbers.mean() / 2:
-        return "count", "integers of at least 0"
+        # The variance of a count is at least its mean: too much for large numbers that others determine closely.
+        if numbers.mean() < LARGE or (numbers.min() == 0 and _skewness(numbers) > 1):
+            return "count", "integers of at least 0"
+        return _continuous(numbers)
     return "real", "integers"
 
 

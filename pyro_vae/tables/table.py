@@ -94,6 +94,10 @@ class Table:
         """An encoder of these columns; the network maps ``[*batch, num_features]`` to what the posterior takes."""
         return ColumnFeatures(network, [column.module() for column in self.kept])
 
+    def features(self) -> ColumnFeatures:
+        """The features of these columns with NaN for missing values, for ``posteriors.ProductOfExperts``."""
+        return ColumnFeatures(nn.Identity(), [column.module() for column in self.kept], keep_gaps=True)
+
     def tensor(self, frame: pd.DataFrame | pl.DataFrame) -> Tensor:
         """The data as numbers ``[n, columns]``, NaN where a value is missing.
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.checks import check_count
+from pyro_vae.checks import check_choice, check_count
+from pyro_vae.evidence.draws.resampling import posterior_draws
 from pyro_vae.evidence.draws.settled_draws import in_pieces, rows_of_block, settled_draws
 from pyro_vae.evidence.results.imputation import Imputation
 from pyro_vae.evidence.runner.blocks import Programs
@@ -31,6 +32,7 @@ def impute(
     *,
     num_samples: int = 1000,
     num_draws: int = 0,
+    method: str = "settled",
     chunk_size: int | None = None,
     progress: Progress = True,
     keep: str | Path | None = None,
@@ -50,6 +52,9 @@ def impute(
         num_samples: Draws from the posterior of each datapoint, chosen among ten times as many.
         num_draws: How many complete data sets to return as well, ``result.draws``: with draws from the posterior
             predictive distribution instead of its mean, for multiple imputation. At most ``num_samples``.
+        method: How draws from the posterior are made. ``"settled"`` is described above. ``"guide"`` chooses among draws
+            from the guide by their weights (Mattei & Frellsen 2019, section 3.2): fast, and right where the guide is
+            good; ``doubtful`` then is a k-hat above 0.7.
         chunk_size, progress, keep, processes: As for :func:`~pyro_vae.evidence.estimate`.
 
     Returns:
@@ -62,6 +67,7 @@ def impute(
     """
     num_samples = check_count("num_samples", num_samples)
     num_draws = check_count("num_draws", num_draws, least=0)
+    check_choice("method", method, ("settled", "guide"))
     if num_draws > num_samples:
         raise ValueError(f"num_draws is {num_draws}; expected at most num_samples, which is {num_samples}")
     programs = Programs(model, guide, x_alone(model, x), chunk_size, progress, keep, processes)
@@ -69,7 +75,10 @@ def impute(
     rows = max(1, programs.chunk_size // num_samples)
 
     def fill(block: Tensor, first: int) -> dict[str, Tensor]:
-        drawn = settled_draws(programs, block, num_samples, first, fast)
+        if method == "guide":
+            drawn = posterior_draws(programs.model, programs.guide, block, num_samples, programs.layout)
+        else:
+            drawn = settled_draws(programs, block, num_samples, first, fast)
         pieces = in_pieces(programs, block, drawn.latents, rows)
         parts = [_predict(programs, *piece, num_samples, num_draws) for piece in pieces]
         mean, std, draws = (torch.cat(part).to(block.dtype) for part in zip(*parts, strict=True))
@@ -102,7 +111,7 @@ def impute(
         fill,
         finish,
         rows=rows_of_block(chunk_size, num_samples),
-        settings={"function": "impute", "num_samples": num_samples, "num_draws": num_draws},
+        settings={"function": "impute", "num_samples": num_samples, "num_draws": num_draws, "method": method},
     )
     if doubtful := int(result.doubtful.sum()):
         warn(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from pyro_vae.checks import check_positive
 from pyro_vae.distributions import NegativeBinomial
@@ -19,22 +20,26 @@ class Count(Kind):
     Args:
         center: What is subtracted from log(1 + x) to standardize it, such as its mean over the column.
         scale: What is divided by, such as its standard deviation.
+        shared: Whether all datapoints have one inverse dispersion, a parameter, as in :class:`Real`.
 
     Raises:
         ValueError: If ``scale`` is not positive.
     """
 
-    num_parameters = 2
     num_features = 1
 
-    def __init__(self, center: float = 0.0, scale: float = 1.0) -> None:
+    def __init__(self, center: float = 0.0, scale: float = 1.0, *, shared: bool = False) -> None:
         super().__init__()
+        self.shared = shared
+        self.num_parameters = 1 if shared else 2
+        self.raw = nn.Parameter(torch.zeros(())) if shared else None
         self.center, self.scale = float(center), float(check_positive("scale", scale))
 
     def forward(self, parameters: Tensor) -> NegativeBinomial:
-        """Returns the distribution of one value, for parameters ``[*batch, 2]``."""
-        log_mean, log_inverse_dispersion = parameters.unbind(-1)
-        return NegativeBinomial(self.center + self.scale * log_mean, log_inverse_dispersion, validate_args=False)
+        """Returns the distribution of one value, for parameters ``[*batch, num_parameters]``."""
+        log_inverse_dispersion = parameters[..., 1] if self.raw is None else self.raw
+        log_mean = self.center + self.scale * parameters[..., 0]
+        return NegativeBinomial(log_mean, log_inverse_dispersion, validate_args=False)
 
     def features(self, x: Tensor) -> Tensor:
         """log(1 + x), standardized, ``[*batch, 1]``, for values ``[*batch]``."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import torch
 from pyro import distributions as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_vae.checks import check_positive
 from pyro_vae.distributions.positive_scale import positive_scale
@@ -20,6 +21,8 @@ class Real(Kind):
     Args:
         center: What is subtracted to standardize, such as the mean of the column.
         scale: What is divided by, such as its standard deviation.
+        shared: Whether the noise has one scale for all datapoints, a parameter, rather than one that depends on z. That
+            is better for small tables.
         floor: The smallest standard deviation of the noise, in units of ``scale``. Without it, the density of a column
             with repeated values has no bound.
 
@@ -27,20 +30,24 @@ class Real(Kind):
         ValueError: If ``scale`` or ``floor`` is not positive.
     """
 
-    num_parameters = 2
     num_features = 1
 
-    def __init__(self, center: float = 0.0, scale: float = 1.0, floor: float = 0.01) -> None:
+    def __init__(self, center: float = 0.0, scale: float = 1.0, floor: float = 0.01, *, shared: bool = False) -> None:
         super().__init__()
+        self.shared = shared
+        self.num_parameters = 1 if shared else 2
+        self.raw = nn.Parameter(torch.zeros(())) if shared else None
         self.center, self.scale = float(center), float(check_positive("scale", scale))
         self.floor = float(check_positive("floor", floor))
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:
-        """Returns the distribution of one value, for parameters ``[*batch, 2]``."""
-        loc, raw = parameters.unbind(-1)
-        return dist.Normal(
-            self.center + self.scale * loc, self.scale * (self.floor + positive_scale(raw)), validate_args=False
-        )
+        """Returns the distribution of one value, for parameters ``[*batch, num_parameters]``."""
+        return dist.Normal(*self.location_and_scale(parameters), validate_args=False)
+
+    def location_and_scale(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        """Location and standard deviation in the units of the data, each ``[*batch]``."""
+        loc, raw = parameters[..., 0], parameters[..., 1] if self.raw is None else self.raw
+        return self.center + self.scale * loc, self.scale * (self.floor + positive_scale(raw))
 
     def features(self, x: Tensor) -> Tensor:
         """The standardized number, ``[*batch, 1]``, for values ``[*batch]``."""

@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
     from pyro_vae.training.run import Run
 
-__all__ = ["DPI", "as_image", "codes", "curves", "due_figures", "in_unit_interval", "reconstructions", "samples"]
+__all__ = [
+    "DPI",
+    "as_image",
+    "codes",
+    "curves",
+    "drawn",
+    "due_figures",
+    "in_unit_interval",
+    "reconstructions",
+    "samples",
+]
 
 DPI = 150
 SAMPLES, RECONSTRUCTIONS = 100, 50
@@ -42,9 +52,15 @@ def samples(vae: Any, images: Tensor) -> Figure:
     with _reproducible(vae):
         if not hasattr(vae, "draw_prior"):
             return plots.image_grid(in_unit_interval(vae.sample(SAMPLES), images), title="samples")
-        _, p_x = vae.draw_prior(SAMPLES)
-        draws, means = p_x.sample(), p_x.mean
+    draws, means = drawn(vae, SAMPLES)
     return plots.samples(in_unit_interval(draws, images), in_unit_interval(means, images))
+
+
+def drawn(vae: Any, n: int) -> tuple[Tensor, Tensor]:
+    """Samples from the model and the means of p(x | z) at the same latents, each ``[n, *event]``."""
+    with _reproducible(vae):
+        _, p_x = vae.draw_prior(n)
+        return p_x.sample(), p_x.mean
 
 
 def reconstructions(vae: Any, images: Tensor) -> Figure:
