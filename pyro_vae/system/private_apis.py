@@ -222,11 +222,11 @@ def scale_in_place(tensors: list[Tensor], factor: float) -> None:
 def is_transforming() -> bool:
     """Whether a transform of ``torch.func``, such as ``vmap`` or ``jacrev``, runs the caller.
 
-    ``torch._C._functorch.maybe_current_level`` knows (torch 2.5 to 2.14). Without it: False, so that under ``vmap``
-    checks of values fail, unless Pyro's validation is off.
+    ``torch._C._functorch.peek_interpreter_stack`` knows (torch 2.5 to 2.14), and ``torch.compile`` understands it.
+    Without it: False, so that checks of values fail under ``vmap``, and derivatives of ``VAE.encode`` are zero.
     """
-    level = getattr(getattr(torch._C, "_functorch", None), "maybe_current_level", None)
-    return level is not None and level() is not None
+    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None
 
 
 class _FunctionMode(TorchFunctionMode):
