@@ -63,7 +63,8 @@ def by_onnx(path, inputs):
 
 
 def by_torch(path, inputs):
-    return torch.export.load(path).module()(*inputs.values())
+    with torch.no_grad():
+        return torch.export.load(path).module()(*inputs.values())
 
 
 def assert_agrees(found, expected):
@@ -91,19 +92,20 @@ def together(programs):
     return Program("all", function, parts, examples, words, "everything")
 
 
-def check(vae, folder, *sample_arguments, **more):
+def check(vae, folder, *sample_arguments, formats=("onnx", "torch"), **more):
     """Exports all programs of a model at once, and runs the files on data of other sizes.
 
     Args:
         vae: The model.
         folder: Where to.
         sample_arguments: The arguments of ``sample`` for these sizes.
+        formats: The formats to try.
         more: Further inputs by name, one for each of the sizes.
     """
     vae.eval()
     with pyro.validation_enabled(False), torch.no_grad():
         program = together(vae._export_programs())
-        export_programs([program], folder)
+        export_programs([program], folder, formats)
         for i, given in enumerate(vae._examples(*(sample_arguments or (11, 2)))):
             inputs = {
                 name: {**given, **{name: value[i] for name, value in more.items()}}.get(name)
@@ -113,7 +115,8 @@ def check(vae, folder, *sample_arguments, **more):
                 inputs["eps"] = torch.randn_like(given["z"])
             expected = program.function(*inputs.values())
             assert_agrees(by_onnx(folder / "all.onnx", inputs), expected)
-            assert_agrees(by_torch(folder / "all.pt2", inputs), expected)
+            if "torch" in formats:
+                assert_agrees(by_torch(folder / "all.pt2", inputs), expected)
     return {name.partition(".")[2]: value for name, value in expected.items()}
 
 
@@ -122,7 +125,8 @@ def check(vae, folder, *sample_arguments, **more):
 
 @pytest.mark.parametrize("names", in_few(FITTING), ids=identify)
 def test_every_part(names, tmp_path):
-    check(VAE(*make(*names)), tmp_path)
+    formats = ("onnx", "torch") if names == ("StandardNormal", "Columns", "Normal") else ("onnx",)  # for time
+    check(VAE(*make(*names)), tmp_path, formats=formats)
 
 
 def image_vae():

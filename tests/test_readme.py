@@ -62,6 +62,22 @@ def test_the_code_on_data_runs():
     assert len(names["filled"].draws) == 50
 
 
+def test_the_code_on_export_runs(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra [export], is not installed")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "export.md").read_text(), flags=re.DOTALL):
+        exec(compile(block, "export.md", "exec"), names)
+    numpy, ours = torch.from_numpy(names["log_px"]), names["expected"]
+    # Two independent estimates: the difference of their means exceeds 6 of its standard errors once in 10^8.
+    assert abs(numpy.mean().item() - ours.mean) < 6 * 2**0.5 * ours.mean_std_error
+    assert np.abs(names["code"] - names["vae"].encode(torch.from_numpy(names["x"])).numpy()).max() < 1e-4
+    assert (
+        np.abs(names["reconstructions"] - names["vae"].reconstruct(torch.from_numpy(names["x"])).numpy()).max() < 1e-4
+    )
+    assert names["jacobian"].abs().sum() > 0
+
+
 def test_the_example_of_the_threat_model_executes_nothing(capsys):
     (block,) = re.findall(r"```python\n(.*?)```", THREATS, flags=re.DOTALL)
     exec(compile(block, "threat_model.md", "exec"), {})
@@ -105,6 +121,7 @@ def test_ci_runs_its_test_command():
         "CHANGELOG.md",
         "docs/data.md",
         "docs/evidence.md",
+        "docs/export.md",
         "docs/gallery.md",
         "docs/objectives.md",
         "docs/parts.md",

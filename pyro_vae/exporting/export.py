@@ -36,7 +36,7 @@ class _Format(NamedTuple):
     suffix: str
     check: Callable[[], None]
     write: Callable[..., bytes]
-    run: Callable[[bytes, Mapping[str, Tensor]], dict[str, Tensor]]
+    run: Callable[[bytes, Iterable[Mapping[str, Tensor]]], list[dict[str, Tensor]]]
     why_not: Callable[[BaseException], str]
 
 
@@ -129,7 +129,7 @@ def _export(program: Program, formats: Sequence[str]) -> tuple[dict[str, bytes],
         kind, file = _FORMATS[name], program.name + _FORMATS[name].suffix
         try:
             made[file] = kind.write(graph, list(program.examples[0]), list(expected[0]))
-            found = [kind.run(made[file], inputs) for inputs in program.examples]
+            found = kind.run(made[file], program.examples)
         except Exception as error:  # likewise, and onnxruntime has errors of its own
             raise ExportError(f"{program.name} cannot be exported as {kind.words}: {kind.why_not(error)}") from error
         for inputs, mine, other in zip(program.examples, expected, found, strict=True):

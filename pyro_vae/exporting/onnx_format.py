@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -56,16 +56,17 @@ def as_onnx(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[s
     return model.SerializeToString()
 
 
-def run_onnx(content: bytes, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Runs the content of an ONNX file in onnxruntime, on the CPU."""
+def run_onnx(content: bytes, examples: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The outputs of an ONNX file with this content in onnxruntime, on the CPU, for several inputs."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
     options.intra_op_num_threads = torch.get_num_threads()
     session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    found = session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()})
-    return {output.name: torch.from_numpy(value) for output, value in zip(session.get_outputs(), found, strict=True)}
+    names = [output.name for output in session.get_outputs()]
+    found = [session.run(None, {name: tensor.numpy() for name, tensor in inputs.items()}) for inputs in examples]
+    return [dict(zip(names, map(torch.from_numpy, values), strict=True)) for values in found]
 
 
 def why_not_onnx(error: BaseException) -> str:

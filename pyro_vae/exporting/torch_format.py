@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ def as_pt2(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[st
     return content.getvalue()
 
 
-def run_pt2(content: bytes, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Loads the content of such a file, and runs the program."""
-    return torch.export.load(io.BytesIO(content)).module()(*inputs.values())
+def run_pt2(content: bytes, examples: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The outputs of such a file with this content, loaded again, for several inputs."""
+    program = torch.export.load(io.BytesIO(content)).module()
+    with torch.no_grad():
+        return [program(*inputs.values()) for inputs in examples]
