@@ -6,6 +6,7 @@ import errno
 import functools
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -125,8 +126,7 @@ def check(vae, folder, *sample_arguments, formats=("onnx", "torch"), **more):
 
 @pytest.mark.parametrize("names", in_few(FITTING), ids=identify)
 def test_every_part(names, tmp_path):
-    formats = ("onnx", "torch") if names == ("StandardNormal", "Columns", "Normal") else ("onnx",)  # for time
-    check(VAE(*make(*names)), tmp_path, formats=formats)
+    check(VAE(*make(*names)), tmp_path, formats=["onnx"])  # the other format has few ways to differ, and takes time
 
 
 def image_vae():
@@ -212,7 +212,7 @@ MODELS = {
 
 @pytest.mark.parametrize("name", MODELS)
 def test_other_networks_and_data(name, tmp_path):
-    found = check(MODELS[name](), tmp_path)
+    found = check(MODELS[name](), tmp_path, formats=["onnx"] if name == "table" else ["onnx", "torch"])
     assert found["code"].dtype == (torch.float64 if name == "float64" else torch.float32)
 
 
@@ -341,7 +341,8 @@ def test_a_flow_has_draws_and_their_densities(tmp_path):
         nn.mlp(EVENT, [8], 2 * LATENT + 3), LATENT, 3, transforms=2, hidden_features=[8]
     )
     vae = VAE(priors.StandardNormal(LATENT), likelihoods.Bernoulli(nn.mlp(LATENT, [8], EVENT)), q)
-    vae.export(tmp_path, ["onnx"])
+    with pyro.validation_enabled(False):
+        export_programs([each for each in vae.eval()._export_programs() if each.name != "decoder"], tmp_path, "onnx")
     x, draws = torch.rand(3, *EVENT).bernoulli(), 2000
     many = x.repeat_interleave(draws, 0)
     z = by_onnx(tmp_path / "encoder.onnx", {"x": many, "eps": torch.randn(len(many), LATENT)})
@@ -370,24 +371,19 @@ def test_the_model_stays_as_it_is(tmp_path):
     torch.testing.assert_close(by_torch(tmp_path / "encoder.pt2", {"x": x})["code"], vae.encode(x))
 
 
-def test_formats_can_be_chosen_and_old_files_go(tmp_path):
-    vae = small_vae()
-    (tmp_path / "mine.pt2").write_text("mine")
-    vae.export(tmp_path, ["torch"])
-    assert (tmp_path / "decoder.pt2").exists()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(onnx_format, "find_spec", lambda _: None)
-        with pytest.raises(ImportError, match=r"^ONNX files need onnx and .*: pip install 'pyro-vae\[export\]'$"):
-            vae.export(tmp_path)
-        with pytest.raises(ImportError, match="pip install"):
-            vae.export(tmp_path / "new", ["onnx"])
-    assert not (tmp_path / "new").exists()
-    vae.export(tmp_path, ["onnx"])
-    assert {path.suffix for path in tmp_path.iterdir() if path.name != "mine.pt2"} == {".onnx", ".json"}
-    assert (tmp_path / "mine.pt2").read_text() == "mine"
+def test_formats_can_be_chosen_and_old_files_go(exported, tmp_path, monkeypatch):
+    vae, folder = exported[0], shutil.copytree(exported[1], tmp_path / "old")
+    (folder / "mine.pt2").write_text("mine")
+    vae.export(folder, "onnx")
+    assert {path.suffix for path in folder.iterdir() if path.name != "mine.pt2"} == {".onnx", ".json"}
+    assert (folder / "mine.pt2").read_text() == "mine"
     for formats in ([], ["tflite"]):
         with pytest.raises(ValueError, match=r"formats? is .*expected .*'onnx'"):
-            vae.export(tmp_path, formats)
+            vae.export(folder, formats)
+    monkeypatch.setattr(onnx_format, "find_spec", lambda _: None)
+    with pytest.raises(ImportError, match=r"^ONNX files need onnx and .*: pip install 'pyro-vae\[export\]'$"):
+        vae.export(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
 
 
 class Looks(torch_nn.Module):
@@ -413,22 +409,22 @@ class Noisy(torch_nn.Module):
     ("network", "message"),
     [
         (Looks(), "^decoder cannot be traced by torch.export: "),
-        (NoSuchOperator(), "^decoder cannot be exported as ONNX: ONNX has no operator for special_bessel_j0$"),
+        (NoSuchOperator(), r"^decoder cannot be exported as ONNX: ONNX has no operator for \w*bessel_j0$"),
         (Noisy(), r"^decoder.onnx gives \w+ with a difference of .* for 7 rows$"),
     ],
     ids=["looks at values", "no operator", "noise"],
 )
-def test_what_cannot_be_exported_is_named_and_nothing_is_written(network, message, tmp_path):
+def test_what_cannot_be_exported_is_named_and_nothing_is_written(network, message, exported, tmp_path):
+    folder = shutil.copytree(exported[1], tmp_path / "old")
+    before = contents(folder)
     vae = small_vae()
-    vae.export(tmp_path, ["torch"])
-    before = contents(tmp_path)
     vae.likelihood.network = torch_nn.Sequential(network, vae.likelihood.network)
-    with pytest.raises(ExportError, match=message):
-        vae.export(tmp_path)
-    assert contents(tmp_path) == before
-    with pytest.raises(ExportError):
-        vae.export(tmp_path / "a" / "new", ["onnx"])
-    assert not (tmp_path / "a" / "new").exists()
+    decoder = vae.eval()._export_programs()[1:2]
+    for place in (folder, tmp_path / "new"):
+        with pyro.validation_enabled(False), pytest.raises(ExportError, match=message):
+            export_programs(decoder, place)
+    assert contents(folder) == before
+    assert not (tmp_path / "new").exists()
 
 
 def contents(folder):
@@ -436,11 +432,10 @@ def contents(folder):
 
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt()])
-@pytest.mark.parametrize("after", [0, 3])
-def test_a_full_disk_and_ctrl_c_leave_the_old_export(error, after, tmp_path, monkeypatch):
-    vae = small_vae()
-    vae.export(tmp_path, ["torch"])
-    before = contents(tmp_path)
+@pytest.mark.parametrize("after", [0, 2])
+def test_a_full_disk_and_ctrl_c_leave_the_old_export(error, after, exported, tmp_path, monkeypatch):
+    folder = shutil.copytree(exported[1], tmp_path / "old")
+    before = contents(folder)
     calls = []
 
     def fsync(descriptor):
@@ -449,11 +444,12 @@ def test_a_full_disk_and_ctrl_c_leave_the_old_export(error, after, tmp_path, mon
             raise error
 
     monkeypatch.setattr(files.os, "fsync", fsync)
-    with torch.no_grad():
-        next(vae.parameters()).add_(1.0)
+    examples = ({"x": torch.ones(3, 2)}, {"x": torch.ones(1, 2)})
+    words = {"x": "numbers", "y": "twice as many"}
+    doubles = [Program(name, lambda x: {"y": 2 * x}, [], examples, words, "2 x") for name in ("encoder", "other")]
     with pytest.raises(type(error), match="No space left" if isinstance(error, OSError) else None):
-        vae.export(tmp_path, ["torch"])
-    assert contents(tmp_path) == before
+        export_programs(doubles, folder, ["torch"])
+    assert contents(folder) == before
 
 
 def test_ctrl_c_while_files_get_their_names_waits(tmp_path, monkeypatch):
@@ -462,7 +458,8 @@ def test_ctrl_c_while_files_get_their_names_waits(tmp_path, monkeypatch):
     original = Path.replace
 
     def interrupted(self, target):
-        os.kill(os.getpid(), 2)
+        if target.name == "a":
+            os.kill(os.getpid(), 2)
         return original(self, target)
 
     monkeypatch.setattr(Path, "replace", interrupted)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from pyro_vae.exporting.operators import REPLACEMENTS
+from pyro_vae.exporting.operators import IN_FLOAT64, REPLACEMENTS
 
 __all__ = ["as_onnx", "check_onnx", "run_onnx", "why_not_onnx"]
 
@@ -46,14 +46,23 @@ def as_onnx(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[s
         Exception: If it cannot be translated.
     """
     with _quiet():
-        if any(node.target in REPLACEMENTS for node in program.graph.nodes):
-            program = program.run_decompositions(REPLACEMENTS)
+        replaced = _replaced(program)
+        if replaced:
+            program = program.run_decompositions(replaced)
         made = torch.onnx.export(program, input_names=inputs, output_names=outputs, dynamo=True, verbose=False)
         model: Any = made.model_proto  # type: ignore[union-attr]  # not None with dynamo=True
     size = model.ByteSize()
     if size > LARGEST:
         raise ValueError(f"it has {size} bytes, and an ONNX file has at most {LARGEST}; use formats=('torch',)")
     return model.SerializeToString()
+
+
+def _replaced(program: ExportedProgram) -> dict[Any, Any]:
+    """The operators in a program that are to be replaced, with what replaces them."""
+    values = [node.meta.get("val") for node in program.graph.nodes]
+    is_double = any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in values)
+    table = {**REPLACEMENTS, **(IN_FLOAT64 if is_double else {})}
+    return table if any(node.target in table for node in program.graph.nodes) else {}
 
 
 def run_onnx(content: bytes, examples: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:

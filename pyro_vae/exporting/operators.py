@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["REPLACEMENTS"]
+__all__ = ["IN_FLOAT64", "REPLACEMENTS"]
 
 _SHIFT = 10
 # The coefficients of 1 / z, 1 / z^3, ... in Stirling's series of log Gamma(z). For z of at least 10 the remainder is
@@ -43,6 +43,12 @@ def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
 
 def _log_sigmoid(x: Tensor) -> Tensor:
     return x.clamp_max(0) - _log1p((-x.abs()).exp())
+
+
+def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    scaled = beta * x
+    smooth = (scaled.clamp_min(0) + _log1p((-scaled.abs()).exp())) / beta
+    return torch.where(scaled > threshold, x, smooth)
 
 
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
@@ -123,3 +129,6 @@ REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     aten.linalg_cholesky.default: _cholesky,
     aten.cholesky_solve.default: _cholesky_solve,
 }
+
+#: What onnxruntime has for float32 alone.
+IN_FLOAT64: dict[Any, Callable[..., Any]] = {aten.softplus.default: _softplus}
