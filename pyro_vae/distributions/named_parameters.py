@@ -33,6 +33,7 @@ def named_parameters(distribution: Any) -> dict[str, Tensor]:
         distribution: A distribution of torch, Pyro or zuko.
 
     Example:
+        >>> from pyro_vae.distributions.named_parameters import named_parameters
         >>> normal = pyro.distributions.Normal(torch.zeros(2, 3), 1.0).to_event(1)
         >>> {name: list(tensor.shape) for name, tensor in named_parameters(normal).items()}
         {'loc': [2, 3], 'scale': [2, 3]}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch.export import Dim, ExportedProgram
 
@@ -19,7 +21,9 @@ def traced(program: Program) -> ExportedProgram:
     rows = Dim("n")
     inputs = tuple(program.examples[0].values())
     # The lazy properties of torch's distributions enable gradients, which would be part of the program elsewhere.
-    with torch.enable_grad():
+    with torch.enable_grad(), warnings.catch_warnings():
+        # Recurrent units keep their weights in a list too, which is set again when they are traced.
+        warnings.filterwarnings("ignore", message=".*were assigned during export")
         found = torch.export.export(
             program.module().eval(), inputs, dynamic_shapes={"inputs": tuple({0: rows} for _ in inputs)}, strict=False
         )
