@@ -20,7 +20,7 @@ MODULES = {
 LAYERS = [
     "system",
     "checks html_table",
-    "programs plots processes scripts saving",
+    "programs plots processes scripts saving exporting",
     "distributions data nn",
     "priors likelihoods posteriors weights",
     "models infer representation",

@@ -317,3 +317,12 @@ def test_constraints(monkeypatch):
     store = SimpleNamespace(get_state=pyro.get_param_store().get_state)
     monkeypatch.setattr(pyro, "get_param_store", lambda: store)
     assert private_apis.constraint_of("scale") is expected
+
+
+def test_transforms(monkeypatch):
+    seen = []
+    torch.func.vmap(lambda x: seen.append(private_apis.is_transforming()) or x)(torch.ones(1))
+    assert seen == [True]
+    assert not private_apis.is_transforming()
+    monkeypatch.setattr(torch._C, "_functorch", GONE)
+    assert not private_apis.is_transforming()

@@ -17,6 +17,14 @@ README = (ROOT / "README.md").read_text()
 THREATS = (ROOT / "docs" / "threat_model.md").read_text()
 
 
+def code_of(page):
+    """Runs the blocks of a page of docs in order, and returns the names that they define."""
+    names = {}
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), flags=re.DOTALL):
+        exec(compile(block, page, "exec"), names)
+    return names
+
+
 def test_its_code_runs_from_top_to_bottom(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
@@ -64,9 +72,7 @@ def test_the_code_on_evidence_runs(capsys):
 
 
 def test_the_code_on_data_runs():
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "data.md").read_text(), flags=re.DOTALL):
-        exec(compile(block, "data.md", "exec"), names)
+    names = code_of("data.md")
     assert len(names["filled"].draws) == 50
 
 
@@ -79,9 +85,7 @@ def test_the_code_on_tools_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
     mlflow.set_tracking_uri("sqlite:///mlflow.db")
     mlflow.set_experiment("docs")
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tools.md").read_text(), flags=re.DOTALL):
-        exec(compile(block, "tools.md", "exec"), names)
+    names = code_of("tools.md")
     assert {path.name for path in (tmp_path / "runs" / "logged").iterdir()} >= {"mlflow.json", "wandb.json"}
     assert len(names["study"].trials) == 3
     assert names["codes"].shape == (178, 2)
@@ -90,9 +94,7 @@ def test_the_code_on_tools_runs(tmp_path, monkeypatch):
 @pytest.mark.filterwarnings("ignore:the weights are saved")
 def test_the_code_on_sharing_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    names = {}
-    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "sharing.md").read_text(), flags=re.DOTALL):
-        exec(compile(block, "sharing.md", "exec"), names)
+    names = code_of("sharing.md")
     assert {path.name for path in (tmp_path / "models" / "digits").iterdir()} == {
         "README.md",
         "config.json",
@@ -100,6 +102,20 @@ def test_the_code_on_sharing_runs(tmp_path, monkeypatch):
         "reconstructions.png",
     }
     assert all(torch.equal(a, b) for a, b in zip(names["same"].parameters(), names["vae"].parameters(), strict=True))
+
+
+def test_the_code_on_export_runs(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime", reason="onnxruntime, of the extra [export], is not installed")
+    monkeypatch.chdir(tmp_path)
+    names = code_of("export.md")
+    numpy, ours = torch.from_numpy(names["log_px"]), names["expected"]
+    # Two independent estimates: the difference of their means exceeds 6 of its standard errors once in 10^8.
+    assert abs(numpy.mean().item() - ours.mean) < 6 * 2**0.5 * ours.mean_std_error
+    assert np.abs(names["code"] - names["vae"].encode(torch.from_numpy(names["x"])).numpy()).max() < 1e-4
+    assert (
+        np.abs(names["reconstructions"] - names["vae"].reconstruct(torch.from_numpy(names["x"])).numpy()).max() < 1e-4
+    )
+    assert names["jacobian"].abs().sum() > 0
 
 
 def test_the_example_of_the_threat_model_executes_nothing(capsys):
@@ -145,6 +161,7 @@ def test_ci_runs_its_test_command():
         "CHANGELOG.md",
         "docs/data.md",
         "docs/evidence.md",
+        "docs/export.md",
         "docs/gallery.md",
         "docs/objectives.md",
         "docs/parts.md",

@@ -18,6 +18,7 @@ from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.data_defaults import with_defaults_for_data
 from pyro_vae.cli.encode import Encode
 from pyro_vae.cli.evaluate import Evaluate
+from pyro_vae.cli.export import Export
 from pyro_vae.cli.impute import Impute
 from pyro_vae.cli.info import Info
 from pyro_vae.cli.plot import Plot
@@ -94,6 +95,7 @@ def _parse(words: list[str]) -> Any:
         "encode": Encode,
         "impute": Impute,
         "share": Share,
+        "export": Export,
         "info": Info,
     }
     box = io.StringIO()

@@ -10,6 +10,8 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.distributions.named_parameters import named_parameters
+
 __all__ = ["ColumnSupports", "Columnwise"]
 
 
@@ -64,6 +66,14 @@ class Columnwise(TorchDistribution):
         """The log-density of each value ``[..., columns]``, in nats, with respect to its own column's measure."""
         parts = [column.log_prob(value[..., i]) for i, column in enumerate(self.columns)]
         return torch.stack(torch.broadcast_tensors(*parts), dim=-1)
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        """The parameters of the columns, ``column0_...`` first."""
+        return {
+            f"column{i}_{name}": value
+            for i, column in enumerate(self.columns)
+            for name, value in named_parameters(column).items()
+        }
 
     def _stack(self, parts: Sequence[Tensor], sample_shape: tuple[int, ...] = ()) -> Tensor:
         shape = (*sample_shape, *self.batch_shape[:-1])

@@ -12,6 +12,7 @@ from torch.distributions import constraints
 from torch.nn.functional import logsigmoid
 
 from pyro_vae.distributions.supports import Levels
+from pyro_vae.system.tracing import is_tracing
 
 __all__ = ["DiscretizedLogistic"]
 
@@ -82,10 +83,14 @@ class DiscretizedLogistic(TorchDistribution):
         """The mean, ``[*batch]``: the sum over levels of the probability of a value above the level."""
         top = self.levels - 1
         mean = torch.zeros_like(self.loc)
-        for step in range(top):  # one at a time: an array of all levels for all pixels would take much memory
-            above = self.loc - (step + 0.5) / top
-            is_far = above.abs() > _largest(self.scale) * self.scale
-            mean = mean + torch.where(is_far, above > 0, _quotient(above, self.scale, is_far).sigmoid())
+        loc, scale = self.loc.unsqueeze(-1), self.scale.unsqueeze(-1)
+        levels = torch.arange(top, dtype=loc.dtype, device=loc.device)
+        # All levels at once would take much memory; in a traced program each step is another copy of the operations.
+        for steps in levels.split(64 if is_tracing() else 8):
+            above = loc - (steps + 0.5) / top
+            is_far = above.abs() > _largest(scale) * scale
+            share = torch.where(is_far, (above > 0).to(loc.dtype), _quotient(above, scale, is_far).sigmoid())
+            mean = mean + share.sum(-1)
         return mean / top
 
     @torch.no_grad()

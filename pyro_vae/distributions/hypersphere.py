@@ -7,8 +7,9 @@ import math
 import torch
 from pyro import distributions as dist
 from pyro.distributions import constraints
-from pyro.ops.tensor_utils import safe_normalize
 from torch import Tensor
+
+from pyro_vae.distributions.unit_vectors import unit_vectors
 
 __all__ = ["HypersphericalUniform"]
 
@@ -47,7 +48,7 @@ class HypersphericalUniform(dist.TorchDistribution):
     def rsample(self, sample_shape: torch.Size | list[int] | tuple[int, ...] = ()) -> Tensor:
         """Draws unit vectors, ``[*sample_shape, *batch, d]``."""
         shape = self._extended_shape(sample_shape)
-        return safe_normalize(torch.randn(shape, dtype=self._like.dtype, device=self._like.device))
+        return unit_vectors(torch.randn(shape, dtype=self._like.dtype, device=self._like.device))
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-densities with respect to surface area in nats, ``[*batch]``, at unit vectors ``[*batch, d]``."""

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from pyro import distributions as dist
 from torch import Tensor
+
+from pyro_vae.distributions.unit_vectors import unit_vectors
 
 __all__ = ["ProjectedNormal"]
 
@@ -29,6 +32,18 @@ class ProjectedNormal(dist.ProjectedNormal):
         >>> torch.allclose(u.norm(), torch.tensor(1.0))
         True
     """
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean direction, ``[*batch, d]``."""
+        return unit_vectors(self.concentration)
+
+    mode = mean
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Draws unit vectors, ``[*sample_shape, *batch, d]``."""
+        shape = self._extended_shape(torch.Size(sample_shape))
+        return unit_vectors(self.concentration.new_empty(shape).normal_() + self.concentration)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-densities with respect to surface area in nats, ``[*batch]``, at unit vectors ``[*batch, d]``."""

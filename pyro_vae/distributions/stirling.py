@@ -14,7 +14,7 @@ __all__ = ["draw_poisson", "log_ratio", "stirling_remainder"]
 
 def stirling_remainder(z: Tensor) -> Tensor:
     """log Gamma(z + 1) - (z log z - z), for z of at least 0; approximately log(2 pi z) / 2 for large z."""
-    tiny = torch.finfo(z.dtype).tiny
+    tiny = torch.finfo(torch.float32).tiny  # in float64 too, since ONNX files keep numbers in float32
     small = z.clamp_max(10)  # larger z are not used, and their factorials would overflow
     direct = torch.lgamma(small + 1) - small * small.clamp_min(tiny).log() + small
     inverse = 1 / z.clamp_min(10)

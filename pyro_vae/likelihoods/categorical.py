@@ -12,6 +12,9 @@ __all__ = ["Categorical"]
 
 
 class _Classes(dist.Categorical):
+    # Pyro's compares addresses in memory, to find enumerated values, which data are not; torch cannot compile that.
+    log_prob = torch.distributions.Categorical.log_prob
+
     @property
     def mean(self) -> Tensor:
         """The mean of the class index."""

@@ -13,6 +13,7 @@ from torch.distributions import biject_to, constraints
 from pyro_vae.distributions.columnwise import ColumnSupports
 from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.independent import split_independent
+from pyro_vae.distributions.named_parameters import named_parameters
 
 __all__ = ["Incomplete"]
 
@@ -75,6 +76,9 @@ class _Incomplete(dist.TorchDistribution):
     @property
     def variance(self) -> Tensor:
         return self.complete.variance
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        return named_parameters(self.complete)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return self.complete.sample(sample_shape)

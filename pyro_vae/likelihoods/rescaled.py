@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from pyro import distributions as dist
 from torch import Tensor, nn
-from torch.distributions import constraints
+from torch.distributions import Normal, constraints
 
 from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.independent import split_independent
+from pyro_vae.distributions.named_parameters import named_parameters
 
 __all__ = ["Rescaled"]
 
@@ -80,6 +81,12 @@ class _Rescaled(dist.TorchDistribution):
     @property
     def variance(self) -> Tensor:
         return self.scale.square() * self.base.variance
+
+    def named_parameters(self) -> dict[str, Tensor]:
+        found = named_parameters(self.base)
+        if isinstance(self.base, Normal):
+            return {"loc": self.center + self.scale * found["loc"], "scale": self.scale * found["scale"]}
+        return {f"standardized_{name}": value for name, value in found.items()}
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
         return self.center + self.scale * self.base.sample(sample_shape)

@@ -13,10 +13,14 @@ from torch.distributions import Distribution
 
 from pyro_vae.checks import check_count
 from pyro_vae.distributions import as_pyro
+from pyro_vae.exporting import Program
 from pyro_vae.models.at_means import mean_of, mean_or_draw
 from pyro_vae.models.conditions import append, posterior_given
+from pyro_vae.models.exported import ROWS, conditional, encoder, log_density, picked
 from pyro_vae.models.latent_variable_model import LatentVariableModel
 from pyro_vae.models.parts_fit import check_parts
+from pyro_vae.system.grad_mode import without_gradients
+from pyro_vae.system.tracing import is_tracing
 
 __all__ = ["ConditionalVAE"]
 
@@ -90,13 +94,13 @@ class ConditionalVAE(LatentVariableModel):
             raise ValueError(f"y has shape {list(y.shape)}; expected [{n or 'n'}, {columns}], a row for each x")
         if y.device != example.device:
             raise ValueError(f"y is on device {y.device}; expected {example.device}, where the VAE is")
-        if not y.isfinite().all():
+        if not is_tracing() and not y.isfinite().all():
             raise ValueError("y has values that are NaN or infinite")
 
     @torch.no_grad()
     def draw_prior(self, y: Tensor) -> tuple[dict[str, Tensor], Distribution]:
         """Draws a latent for each row of y ``[n, conditions]``. Returns ``{"z": [n, latent]}`` and p(x | z, y)."""
-        self.check_conditions(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
+        self.check_conditions(y, y.shape[0] if isinstance(y, Tensor) and y.ndim else 0)
         z = self.prior().sample((len(y),))
         return {"z": z}, self.likelihood(append(z, y))
 
@@ -105,7 +109,7 @@ class ConditionalVAE(LatentVariableModel):
         """Draws a datapoint from p(x | y) for each row of y ``[n, conditions]``: ``[n, *event]``."""
         return self.draw_prior(y)[1].sample()
 
-    @torch.no_grad()
+    @without_gradients
     def encode(self, x: Tensor, y: Tensor) -> Tensor:
         """The codes of x ``[n, *event]`` given y ``[n, conditions]``: the means of q(z | x, y), ``[n, latent]``.
 
@@ -113,20 +117,47 @@ class ConditionalVAE(LatentVariableModel):
             NotImplementedError: If q(z | x, y) has no mean in closed form; :meth:`codes` draws from it.
         """
         self.check(x)
-        self.check_conditions(y, len(x))
+        self.check_conditions(y, x.shape[0])
         return mean_of(self._posterior(x, y))
 
-    @torch.no_grad()
+    @without_gradients
     def codes(self, x: Tensor, y: Tensor) -> dict[str, Tensor]:
         """Codes of x given y, ``{"z": [n, latent]}``: means of q(z | x, y), or draws if it has no mean."""
         self.check(x)
-        self.check_conditions(y, len(x))
+        self.check_conditions(y, x.shape[0])
         return {"z": mean_or_draw(self._posterior(x, y))}
 
-    @torch.no_grad()
+    @without_gradients
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """The mean of p(x | z, y) at latents z ``[n, latent]`` and conditions y ``[n, conditions]``."""
+        return self.likelihood(append(z, y)).mean
+
+    @without_gradients
     def reconstruct(self, x: Tensor, y: Tensor) -> Tensor:
         """The mean of p(x | z, y) at the :meth:`codes` of x ``[n, *event]`` given y ``[n, conditions]``."""
         return self.likelihood(append(self.codes(x, y)["z"], y)).mean
+
+    def _export_programs(self) -> list[Program]:
+        conditions = [torch.rand(n, self.conditions, dtype=self._example_y.dtype) for n in ROWS]
+        drawn = self._examples(*conditions)
+        examples = ({**drawn[0], "y": conditions[0]}, {**drawn[1], "y": conditions[1]})
+        likelihood, prior = self.likelihood, self.prior
+        words = {"x": f"data, {self._support}", "y": "conditions", "z": "latents"}
+
+        def p_x(z: Tensor, y: Tensor) -> Any:
+            return likelihood(append(z, y))
+
+        return [
+            encoder(self._posterior, [self.posterior], picked(examples, "x", "y"), words, "q(z | x, y)"),
+            conditional("decoder", p_x, [likelihood], picked(examples, "z", "y"), words, "p(x | z, y)"),
+            log_density(
+                lambda x, z, y: (p_x(z, y).log_prob(x), prior().log_prob(z)),
+                [likelihood, prior],
+                picked(examples, "x", "z", "y"),
+                words,
+                ("log p(x | z, y)", "log p(z)"),
+            ),
+        ]
 
     def _posterior(self, x: Tensor, y: Tensor) -> Any:
         return posterior_given(self.posterior, x, y, len(self.event_shape))

@@ -10,15 +10,19 @@ import pyro
 import torch
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vae.checks import call_part, check_count
 from pyro_vae.distributions import as_pyro
 from pyro_vae.distributions.independent import split_independent
+from pyro_vae.exporting import Program
 from pyro_vae.models.at_means import AtMeans
+from pyro_vae.models.exported import ROWS, Examples, code_of, conditional, log_density, picked, with_code
 from pyro_vae.models.latent_variable_model import LatentVariableModel
 from pyro_vae.models.parts_fit import check_batch, check_inside, check_particles, trial, warn_unless_broadcasting
+from pyro_vae.system.grad_mode import without_gradients
 from pyro_vae.system.threads import one_thread_at_a_time
 
 __all__ = ["BottomUp", "HierarchicalVAE", "TopDown"]
@@ -97,21 +101,86 @@ class HierarchicalVAE(LatentVariableModel):
         """The same codes as :meth:`encode`, with draws from the distributions that have no mean in closed form."""
         return self._codes(x, AtMeans(or_draw=True))
 
-    @torch.no_grad()
+    @without_gradients
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of p(x | z_1) at latents z_1 ``[*batch, latent]``: ``[*batch, *event]``."""
+        return self.likelihood(z).mean
+
+    @without_gradients
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x | z_1) at the :meth:`codes` of x ``[n, *event]``; the same shape as x."""
         return self.likelihood(self.codes(x)["z1"]).mean
 
     @one_thread_at_a_time
-    @torch.no_grad()
+    @without_gradients
     def _codes(self, x: Tensor, at_means: AtMeans) -> dict[str, Tensor]:
         self.check(x)
         trace: Any = poutine.trace(at_means(self.guide)).get_trace(x)
         return {name: trace.nodes[name]["value"] for name in trace.stochastic_nodes if name != "data"}
 
+    def _export_programs(self) -> list[Program]:
+        examples, likelihood, prior = self._examples(*ROWS), self.likelihood, self.prior
+        top = f"z{len(self.layers) + 1}"
+        names = [top, *(f"z{level}" for level, _ in self._numbered_layers())]
+        words = {"x": f"data, {self._support}", **{name: f"latents {name}" for name in names}}
+
+        def log_densities(x: Tensor, *latents: Tensor) -> tuple[Tensor, Tensor]:
+            log_prior = prior().log_prob(latents[0])
+            for layer, above, below in zip(self.layers, latents[:-1], latents[1:], strict=True):
+                log_prior = log_prior + layer(above).log_prob(below)
+            return likelihood(latents[-1]).log_prob(x), log_prior
+
+        layers = [
+            conditional(
+                f"layer{level}",
+                layer,
+                [layer],
+                picked(examples, f"z{level + 1}"),
+                words,
+                f"p(z{level} | z{level + 1})",
+            )
+            for level, layer in self._numbered_layers()
+        ]
+        return [
+            self._encoder(picked(examples, "x"), words),
+            *layers,
+            conditional("decoder", likelihood, [likelihood], picked(examples, "z1"), words, "p(x | z1)"),
+            log_density(
+                log_densities,
+                [likelihood, self.layers, prior],
+                picked(examples, "x", *names),
+                words,
+                ("log p(x | z1)", f"log p({', '.join(names)})"),
+            ),
+        ]
+
+    def _encoder(self, examples: Examples, words: Mapping[str, str]) -> Program:
+        """The code of each layer, with the parameters of its distribution."""
+
+        def outputs(x: Tensor) -> dict[str, Tensor]:
+            trace: Any = poutine.trace(_AtCodes()(self.posterior)).get_trace(x, self.layers)
+            found: dict[str, Tensor] = {}
+            for site in sorted(trace.stochastic_nodes):
+                values = with_code(trace.nodes[site]["fn"])
+                found |= {site if name == "code" else f"{site}_{name}": value for name, value in values.items()}
+            return found
+
+        names = outputs(*examples[0].values())
+        words = {**{name: f"parameter of q({name.partition('_')[0]} | ...)" for name in names}, **words}
+        words |= {name: f"the code {name} of x" for name in names if "_" not in name}
+        about = "q(z1, ... | x), each given the codes before it"
+        return Program("encoder", outputs, [self.posterior, self.layers], examples, words, about)
+
     def _numbered_layers(self) -> Iterator[tuple[int, nn.Module]]:
         """The layers from the top down, each with the level l of its z_l."""
         return zip(range(len(self.layers), 0, -1), self.layers, strict=True)
+
+
+class _AtCodes(Messenger):
+    """Sets each site of a posterior to its code."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        msg["value"], msg["done"] = code_of(msg["fn"]), True
 
 
 class BottomUp(nn.Module):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -15,9 +17,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_vae.distributions import as_pyro
+from pyro_vae.exporting import ExportError, Program, check_formats, export_programs
+from pyro_vae.models.exported import Examples, with_gaps
 from pyro_vae.models.parameters import declare_parameters
 from pyro_vae.models.parts_fit import check_data, check_particles
 from pyro_vae.models.pretrained import Pretrained
+from pyro_vae.system.randomness import generators_kept
+from pyro_vae.system.threads import in_turn
 
 __all__ = ["LatentVariableModel"]
 
@@ -80,6 +86,57 @@ class LatentVariableModel(Pretrained, PyroModule):
     def check_conditions(self, y: Any, n: int) -> None:
         """Checks the conditions y of n datapoints, in models that have conditions."""
 
+    def export(
+        self,
+        folder: str | Path,
+        formats: Sequence[str] = ("onnx", "torch"),
+        *,
+        notes: dict[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Writes the parts as files that run without this library: ``encoder``, ``decoder`` and ``log_likelihood``.
+
+        ONNX files (``.onnx``) run without torch; ``.pt2`` files are loaded by ``torch.export.load``. They compute what
+        the model does in evaluation mode, on any number of rows. ``export.json`` beside them has the names, shapes and
+        dtypes of inputs and outputs. Each file is run and compared with the model before it is kept. The files do not
+        check data.
+
+        Args:
+            folder: Where to write. Files of an older export are replaced.
+            formats: ``"onnx"``, ``"torch"``, or both.
+            notes: What else ``export.json`` says, as JSON values.
+
+        Returns:
+            The content of ``export.json``.
+
+        Raises:
+            ExportError: If a part cannot be exported; then nothing is written.
+            ImportError: If the packages for ONNX are not installed.
+            ValueError: If a format is unknown.
+            OSError: If the files cannot be written.
+        """
+        check_formats(formats)
+        mine = deepcopy(self).cpu().eval()
+        with in_turn(), pyro.validation_enabled(False), generators_kept(torch.device("cpu")), torch.no_grad():
+            return export_programs(
+                mine._export_programs(), folder, formats, {"model": type(self).__name__} | (notes or {})
+            )
+
+    def _export_programs(self) -> list[Program]:
+        """What :meth:`export` exports."""
+        raise ExportError(f"a {type(self).__name__} does not say what its parts are, and cannot be exported")
+
+    def _examples(self, *sample_arguments: Any) -> Examples:
+        """Draws of x and of the latents, by name, for both numbers of rows that an export is tried with.
+
+        Args:
+            sample_arguments: The argument of ``sample``, for each number of rows.
+        """
+        few, one = (
+            {"x": with_gaps(p_x.sample(), self._support), **latents}
+            for latents, p_x in map(self.draw_prior, sample_arguments)
+        )
+        return few, one
+
     def data_of(self, x: Tensor, observations: Mapping[str, Tensor] | None) -> Tensor:
         """The data that a guide conditions on: x, or in the sleep phase of ``ReweightedWakeSleep`` draws of the model.
 
@@ -110,7 +167,7 @@ class LatentVariableModel(Pretrained, PyroModule):
         """
         if is_validation_enabled():
             self.check(x)
-            self.check_conditions(y, len(x))
+            self.check_conditions(y, x.shape[0])
         declare_parameters(self, *parts)
         with pyro.plate("data", x.shape[0], dim=-1):
             yield

@@ -14,6 +14,7 @@ from torch.distributions import Distribution, constraints
 from pyro_vae.checks import call_part, check_rows
 from pyro_vae.models.conditions import append, posterior_given
 from pyro_vae.system.randomness import generators_kept
+from pyro_vae.system.tracing import is_tracing
 from pyro_vae.system.warning import warn
 
 __all__ = [
@@ -210,6 +211,8 @@ def check_data(x: Tensor, example: Tensor, support: Any) -> None:
         raise TypeError(f"x has dtype {x.dtype}; expected {example.dtype}, as the likelihood draws it")
     if x.device != example.device:
         raise ValueError(f"x is on device {x.device}; expected {example.device}, where the VAE is")
+    if is_tracing():
+        return
     while isinstance(support, constraints.independent):
         support = support.base_constraint  # so that the message names the value, not the datapoint
     count, first = 0, None

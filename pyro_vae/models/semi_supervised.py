@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,14 @@ from torch.distributions import Distribution
 
 from pyro_vae.checks import check_count, check_positive
 from pyro_vae.distributions import as_pyro
+from pyro_vae.exporting import Program
 from pyro_vae.models.at_means import mean_or_draw
 from pyro_vae.models.conditions import append, posterior_given
+from pyro_vae.models.exported import ROWS, conditional, encoder, log_density, picked
 from pyro_vae.models.latent_variable_model import LatentVariableModel
 from pyro_vae.models.parts_fit import check_parts, trial
+from pyro_vae.system.grad_mode import without_gradients
+from pyro_vae.system.tracing import is_tracing
 
 __all__ = ["SemiSupervisedVAE"]
 
@@ -104,7 +109,7 @@ class SemiSupervisedVAE(LatentVariableModel):
     def label_guide(self, x: Tensor, y: Tensor) -> None:
         """The guide of :meth:`label_model`: it has no latents."""
 
-    @torch.no_grad()
+    @without_gradients
     def classify(self, x: Tensor) -> Tensor:
         """q(y | x) for x ``[n, *event]``: probabilities ``[n, classes]``."""
         self.check(x)
@@ -113,7 +118,7 @@ class SemiSupervisedVAE(LatentVariableModel):
     @torch.no_grad()
     def draw_prior(self, y: Tensor) -> tuple[dict[str, Tensor], Distribution]:
         """Draws a latent for each label y ``[n]``. Returns ``{"z": [n, latent]}`` and p(x | y, z)."""
-        self._check_labels(y, len(y) if isinstance(y, Tensor) and y.ndim else 0)
+        self._check_labels(y, y.shape[0] if isinstance(y, Tensor) and y.ndim else 0)
         z = self.prior().sample((len(y),))
         return {"z": z}, self.likelihood(append(z, self._one_hot(y)))
 
@@ -122,7 +127,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         """Draws a datapoint from p(x | y) for each label y ``[n]``: ``[n, *event]``."""
         return self.draw_prior(y)[1].sample()
 
-    @torch.no_grad()
+    @without_gradients
     def codes(self, x: Tensor, y: Tensor | None = None) -> dict[str, Tensor]:
         """Codes of x ``[n, *event]``, ``{"z": [n, latent]}``: means of q(z | x, y), or draws if it has no mean.
 
@@ -131,10 +136,15 @@ class SemiSupervisedVAE(LatentVariableModel):
             y: Their labels ``[n]``; by default the most probable ones under q(y | x).
         """
         self.check(x)
-        self.check_conditions(y, len(x))
+        self.check_conditions(y, x.shape[0])
         return {"z": mean_or_draw(self._posterior(x, self._most_probable(x) if y is None else y))}
 
-    @torch.no_grad()
+    @without_gradients
+    def decode(self, z: Tensor, y: Tensor) -> Tensor:
+        """The mean of p(x | y, z) at latents z ``[n, latent]`` and labels y ``[n]``."""
+        return self.likelihood(append(z, self._one_hot(y))).mean
+
+    @without_gradients
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean of p(x | y, z) at the :meth:`codes` of x ``[n, *event]``, with the same labels."""
         z = self.codes(x, y)["z"]
@@ -161,8 +171,44 @@ class SemiSupervisedVAE(LatentVariableModel):
             raise TypeError(f"y is of type {kind}; expected a tensor of int64")
         if y.shape != (n,) or n == 0:
             raise ValueError(f"y has shape {list(y.shape)}; expected [{n or 'n'}], a label for each datapoint")
-        if y.min() < 0 or y.max() >= self.classes:
+        if not is_tracing() and (y.min() < 0 or y.max() >= self.classes):
             raise ValueError(f"y has labels from {y.min()} to {y.max()}; expected 0 to {self.classes - 1}")
+
+    def _export_programs(self) -> list[Program]:
+        labels = [torch.arange(n) % self.classes for n in ROWS]
+        drawn = self._examples(*labels)
+        examples = ({**drawn[0], "y": labels[0]}, {**drawn[1], "y": labels[1]})
+        classifier, likelihood, prior = self.classifier, self.likelihood, self.prior
+        words = {
+            "x": f"data, {self._support}",
+            "y": "labels",
+            "z": "latents",
+            "probabilities": "q(y | x)",
+            "label": "the most probable label",
+        }
+
+        def classes(x: Tensor) -> dict[str, Tensor]:
+            logits = classifier(x)
+            return {"probabilities": logits.softmax(-1), "label": logits.argmax(-1)}
+
+        def p_x(z: Tensor, y: Tensor) -> Any:
+            return likelihood(append(z, self._one_hot(y)))
+
+        def log_densities(x: Tensor, z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return p_x(z, y).log_prob(x), prior().log_prob(z) - math.log(self.classes)
+
+        return [
+            Program("classifier", classes, [classifier], picked(examples, "x"), words, "q(y | x)"),
+            encoder(self._posterior, [self.posterior], picked(examples, "x", "y"), words, "q(z | x, y)"),
+            conditional("decoder", p_x, [likelihood], picked(examples, "z", "y"), words, "p(x | y, z)"),
+            log_density(
+                log_densities,
+                [likelihood, prior],
+                picked(examples, "x", "z", "y"),
+                words,
+                ("log p(x | y, z)", "log p(y) + log p(z)"),
+            ),
+        ]
 
     def _posterior(self, x: Tensor, y: Tensor) -> Any:
         return posterior_given(self.posterior, x, self._one_hot(y), len(self.event_shape))

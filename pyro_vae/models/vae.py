@@ -12,9 +12,12 @@ from torch.distributions import Distribution
 
 from pyro_vae.checks import check_count
 from pyro_vae.distributions import as_pyro
+from pyro_vae.exporting import Program
 from pyro_vae.models.at_means import mean_of, mean_or_draw
+from pyro_vae.models.exported import ROWS, conditional, encoder, log_density, picked
 from pyro_vae.models.latent_variable_model import LatentVariableModel
 from pyro_vae.models.parts_fit import check_parts
+from pyro_vae.system.grad_mode import without_gradients
 
 __all__ = ["VAE"]
 
@@ -78,7 +81,7 @@ class VAE(LatentVariableModel):
         """Draws n datapoints from p(x), ``[n, *event]``; :meth:`sample_means` returns their means given z."""
         return self.draw_prior(n)[1].sample()
 
-    @torch.no_grad()
+    @without_gradients
     def encode(self, x: Tensor) -> Tensor:
         """The codes of x ``[n, *event]``: the means of q(z | x), ``[n, latent]``.
 
@@ -88,16 +91,36 @@ class VAE(LatentVariableModel):
         self.check(x)
         return mean_of(self.posterior(x))
 
-    @torch.no_grad()
+    @without_gradients
     def codes(self, x: Tensor) -> dict[str, Tensor]:
         """Codes of x ``[n, *event]``, ``{"z": [n, latent]}``: means of q(z | x), or draws if it has no mean."""
         self.check(x)
         return {"z": mean_or_draw(self.posterior(x))}
 
-    @torch.no_grad()
+    @without_gradients
+    def decode(self, z: Tensor) -> Tensor:
+        """The mean of p(x | z) at latents z ``[*batch, latent]``: ``[*batch, *event]``."""
+        return self.likelihood(z).mean
+
+    @without_gradients
     def reconstruct(self, x: Tensor) -> Tensor:
         """The mean of p(x | z) at the :meth:`codes` of x ``[n, *event]``; the same shape as x."""
         return self.likelihood(self.codes(x)["z"]).mean
+
+    def _export_programs(self) -> list[Program]:
+        examples, likelihood, prior = self._examples(*ROWS), self.likelihood, self.prior
+        words = {"x": f"data, {self._support}", "z": "latents"}
+        return [
+            encoder(self.posterior, [self.posterior], picked(examples, "x"), words, "q(z | x)"),
+            conditional("decoder", likelihood, [likelihood], picked(examples, "z"), words, "p(x | z)"),
+            log_density(
+                lambda x, z: (likelihood(z).log_prob(x), prior().log_prob(z)),
+                [likelihood, prior],
+                picked(examples, "x", "z"),
+                words,
+                ("log p(x | z)", "log p(z)"),
+            ),
+        ]
 
     @property
     def latent_shape(self) -> torch.Size:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import prod
+
 from torch import Tensor, nn
 
 from pyro_vae.checks import check_count
@@ -43,7 +45,7 @@ class Broadcast(nn.Module):
         if batch_dims < 0:
             raise ValueError(f"x has shape {list(x.shape)}; expected at least {self.event_dims} dimensions")
         batch, event = x.shape[:batch_dims], x.shape[batch_dims:]
-        y = self.network(x.reshape(batch.numel(), *event))
+        y = self.network(x.reshape(prod(batch), *event))  # Size.numel() takes no symbolic sizes
         return y.reshape(*batch, *y.shape[1:])
 
     def extra_repr(self) -> str:

@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.system.tracing import validation
 
 __all__ = ["FullNormal"]
 
@@ -46,7 +47,7 @@ class FullNormal(nn.Module):
         rows, columns = torch.tril_indices(latent, latent, -1, device=scale.device)
         scale_tril = scale.diag_embed()
         scale_tril[..., rows, columns] = scale[..., rows] * raw_below / (2 * latent)
-        return dist.MultivariateNormal(loc, scale_tril=scale_tril)
+        return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=validation())
 
 
 def _latent_dim(outputs: int) -> int:

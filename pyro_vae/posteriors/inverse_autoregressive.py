@@ -11,6 +11,7 @@ from torch.distributions import Distribution
 from pyro_vae.distributions.positive_scale import positive_scale
 from pyro_vae.distributions.zuko_import import zuko
 from pyro_vae.posteriors.autoregressive import autoregressive_transforms, split_outputs
+from pyro_vae.system.tracing import validation
 
 __all__ = ["InverseAutoregressive"]
 
@@ -60,6 +61,6 @@ class InverseAutoregressive(nn.Module):
     def forward(self, x: Tensor) -> Distribution:
         """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         loc, raw_scale, context = split_outputs(self.network(x), self.latent_dim, self.context_dim)
-        base = dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
+        base = dist.Normal(loc, positive_scale(raw_scale), validate_args=validation()).to_event(1)
         # zuko expects the transform from z to the base, so its inverse, which sampling uses, runs the steps forwards.
         return zuko.distributions.NormalizingFlow(self.steps(context).inv, base)

@@ -11,6 +11,7 @@ from torch.distributions import Normal
 
 from pyro_vae.checks import call_part, check_count
 from pyro_vae.distributions.independent import split_independent
+from pyro_vae.system.tracing import validation
 
 __all__ = ["LinearGaussian"]
 
@@ -63,7 +64,8 @@ class LinearGaussian(nn.Module):
         precision = self.points[1:] + weight @ weight.T
         regression = torch.cholesky_solve(weight, torch.linalg.cholesky(precision))
         centred = (x / scale).flatten(x.ndim - scale.ndim) - bias
-        return dist.MultivariateNormal(centred @ regression.T, precision_matrix=precision)
+        loc = centred @ regression.T
+        return dist.MultivariateNormal(loc, precision_matrix=precision, validate_args=validation())
 
     @torch.no_grad()
     def _check_linear(self) -> None:

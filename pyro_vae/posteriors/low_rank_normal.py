@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import check_count
 from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.system.tracing import validation
 
 __all__ = ["LowRankNormal"]
 
@@ -47,4 +48,5 @@ class LowRankNormal(nn.Module):
             )
         loc, raw_scale, factor = outputs.split([latent, latent, latent * self.rank], dim=-1)
         cov_diag = positive_scale(raw_scale).square()
-        return dist.LowRankMultivariateNormal(loc, factor.unflatten(-1, (latent, self.rank)), cov_diag)
+        factor = factor.unflatten(-1, (latent, self.rank))
+        return dist.LowRankMultivariateNormal(loc, factor, cov_diag, validate_args=validation())

@@ -12,6 +12,7 @@ from torch.distributions import Distribution
 from pyro_vae.checks import check_count
 from pyro_vae.distributions.zuko_import import zuko
 from pyro_vae.posteriors.autoregressive import autoregressive_transforms, split_outputs
+from pyro_vae.system.tracing import validation
 
 __all__ = ["NeuralSpline"]
 
@@ -74,6 +75,6 @@ class NeuralSpline(nn.Module):
         from_base = zuko.transforms.ComposedTransform(
             self.splines(context), zuko.transforms.DependentTransform(affine, 1)
         )
-        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc)).to_event(1)
+        base = dist.Normal(torch.zeros_like(loc), torch.ones_like(loc), validate_args=validation()).to_event(1)
         # zuko expects the transform from z to the base, so its inverse, which sampling uses, runs the splines forwards.
         return zuko.distributions.NormalizingFlow(from_base.inv, base)

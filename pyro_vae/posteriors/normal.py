@@ -6,6 +6,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.system.tracing import validation
 
 __all__ = ["Normal"]
 
@@ -30,4 +31,4 @@ class Normal(nn.Module):
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
         loc, raw_scale = self.network(x).chunk(2, dim=-1)
-        return dist.Normal(loc, positive_scale(raw_scale)).to_event(1)
+        return dist.Normal(loc, positive_scale(raw_scale), validate_args=validation()).to_event(1)

@@ -6,6 +6,7 @@ from pyro import distributions as dist
 from torch import Tensor, nn
 
 from pyro_vae import distributions
+from pyro_vae.system.tracing import validation
 
 __all__ = ["ProjectedNormal"]
 
@@ -35,4 +36,4 @@ class ProjectedNormal(nn.Module):
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""
-        return distributions.ProjectedNormal(self.network(x))
+        return distributions.ProjectedNormal(self.network(x), validate_args=validation())

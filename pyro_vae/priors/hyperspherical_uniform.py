@@ -8,6 +8,7 @@ from torch import nn
 
 from pyro_vae import distributions
 from pyro_vae.checks import check_count
+from pyro_vae.system.tracing import validation
 
 __all__ = ["HypersphericalUniform"]
 
@@ -38,4 +39,4 @@ class HypersphericalUniform(nn.Module):
 
     def forward(self) -> dist.TorchDistribution:
         """Returns p(z), with event shape ``[latent]``."""
-        return distributions.HypersphericalUniform(self.origin)
+        return distributions.HypersphericalUniform(self.origin, validate_args=validation())

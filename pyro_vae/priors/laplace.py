@@ -9,6 +9,7 @@ from pyro import distributions as dist
 from torch import nn
 
 from pyro_vae.checks import check_count
+from pyro_vae.system.tracing import validation
 
 __all__ = ["Laplace"]
 
@@ -42,4 +43,4 @@ class Laplace(nn.Module):
 
     def forward(self) -> dist.TorchDistribution:
         """Returns p(z), with event shape ``[latent]``."""
-        return dist.Laplace(self.loc, self.scale).to_event(1)
+        return dist.Laplace(self.loc, self.scale, validate_args=validation()).to_event(1)

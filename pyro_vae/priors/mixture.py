@@ -11,6 +11,7 @@ from torch import nn
 from pyro_vae import distributions
 from pyro_vae.checks import check_count
 from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.system.tracing import validation
 
 __all__ = ["Mixture"]
 
@@ -44,5 +45,5 @@ class Mixture(nn.Module):
 
     def forward(self) -> dist.TorchDistribution:
         """Returns p(z), with event shape ``[latent]``."""
-        components = dist.Normal(self.loc, positive_scale(self.raw_scale)).to_event(1)
+        components = dist.Normal(self.loc, positive_scale(self.raw_scale), validate_args=validation()).to_event(1)
         return distributions.Mixture(self.logits, components)

@@ -7,6 +7,7 @@ from pyro import distributions as dist
 from torch import nn
 
 from pyro_vae.checks import check_count
+from pyro_vae.system.tracing import validation
 
 __all__ = ["StandardNormal"]
 
@@ -37,4 +38,4 @@ class StandardNormal(nn.Module):
 
     def forward(self) -> dist.TorchDistribution:
         """Returns p(z), with event shape ``[latent]``."""
-        return dist.Normal(self.loc, self.scale).to_event(1)
+        return dist.Normal(self.loc, self.scale, validate_args=validation()).to_event(1)

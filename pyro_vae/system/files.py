@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import signal
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-__all__ = ["ChecksumError", "from_bytes", "replace", "to_bytes", "writable_folder"]
+from pyro_vae.system.signals import signals_noted
+
+__all__ = ["ChecksumError", "from_bytes", "replace", "replace_all", "to_bytes", "writable_folder"]
 
 
 class ChecksumError(ValueError):
@@ -27,20 +31,61 @@ def replace(path: Path, data: bytes) -> None:
     Raises:
         OSError: If it cannot be written; the old file is unchanged.
     """
-    new = path.with_name(f".{path.name}.new")
+    replace_all({path: data})
+
+
+def replace_all(contents: Mapping[Path, bytes], obsolete: Iterable[Path] = ()) -> None:
+    """Writes several files, all or none: no old file is replaced before all new ones are on disk.
+
+    Ctrl-C waits while the files get their names.
+
+    Args:
+        contents: What to write, by path.
+        obsolete: Files to delete, if they exist, as soon as the new ones have their names.
+
+    Raises:
+        OSError: If one of them cannot be written; the old files are unchanged.
+    """
+    new = {path: path.with_name(f".{path.name}.new") for path in contents}
+    signals: list[int] = []
     try:
-        with new.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException as error:  # also Ctrl-C, which must not leave a partial file
-        with suppress(OSError):
-            new.unlink(missing_ok=True)
-        if isinstance(error, OSError):
-            raise OSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+        for path, data in contents.items():
+            with _naming(path):
+                _write(new[path], data)
+                if path.is_dir():
+                    raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with signals_noted(signals.append):
+            for path in contents:
+                with _naming(path):
+                    new[path].replace(path)
+            for path in obsolete:
+                with _naming(path):
+                    path.unlink(missing_ok=True)
+    except BaseException:  # also Ctrl-C, which must not leave a partial file
+        for path in new.values():
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    for folder in {path.parent for path in contents}:
+        _sync_folder(folder)
+    for number in signals:
+        signal.raise_signal(number)
+
+
+def _write(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Names the file in errors of the system."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 
 
 def writable_folder(path: str | Path) -> Path:

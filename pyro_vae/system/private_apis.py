@@ -35,6 +35,7 @@ __all__ = [
     "has_step_hooks",
     "held_by",
     "inverse_of",
+    "is_transforming",
     "make_fx",
     "mark_as_stepped",
     "mask_of",
@@ -216,6 +217,16 @@ def scale_in_place(tensors: list[Tensor], factor: float) -> None:
 
 
 # Looking at operations, modules and distributions
+
+
+def is_transforming() -> bool:
+    """Whether a transform of ``torch.func``, such as ``vmap`` or ``jacrev``, runs the caller.
+
+    ``torch._C._functorch.peek_interpreter_stack`` knows (torch 2.5 to 2.14), and ``torch.compile`` understands it.
+    Without it: False, so that checks of values fail under ``vmap``, and derivatives of ``VAE.encode`` are zero.
+    """
+    peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
+    return peek is not None and peek() is not None
 
 
 class _FunctionMode(TorchFunctionMode):

@@ -13,6 +13,8 @@ __all__ = ["Categorical"]
 
 
 class _Categories(dist.Categorical):
+    log_prob = torch.distributions.Categorical.log_prob  # as in likelihoods.Categorical
+
     @property
     def mean(self) -> Tensor:
         """The most probable category: numbers of categories without an order have no mean."""

@@ -14,6 +14,8 @@ __all__ = ["Ordinal"]
 
 
 class _Levels(dist.Categorical):
+    log_prob = torch.distributions.Categorical.log_prob  # as in likelihoods.Categorical
+
     @property
     def mean(self) -> Tensor:
         """The mean of the number of the category."""

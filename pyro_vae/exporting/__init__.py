@@ -1,0 +1,6 @@
+"""Modules as files that other programs run: ONNX, and programs of ``torch.export``. Each file is checked first."""
+
+from pyro_vae.exporting.export import ExportError, check_formats, export_programs
+from pyro_vae.exporting.program import Program
+
+__all__ = ["ExportError", "Program", "check_formats", "export_programs"]

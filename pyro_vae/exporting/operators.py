@@ -1,0 +1,134 @@
+"""Operators of torch that ONNX lacks, or computes less accurately, made of others.
+
+The translation of torch writes log1p(x) as log(1 + x), logaddexp as log(exp + exp) and log(sigmoid(x)) as it stands:
+for small x, or for numbers beyond 88 in float32, these lose all digits or overflow.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = ["IN_FLOAT64", "REPLACEMENTS"]
+
+_SHIFT = 10
+# The coefficients of 1 / z, 1 / z^3, ... in Stirling's series of log Gamma(z). For z of at least 10 the remainder is
+# below 1e-15.
+_STIRLING = (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360)
+
+
+def _log1p(x: Tensor) -> Tensor:
+    """log(1 + x), with the rounding error of 1 + x corrected (Higham 2002, section 1.14.1)."""
+    u = 1 + x
+    is_one, is_infinite = u == 1, u == math.inf
+    return torch.where(is_one, x, u.log() * torch.where(is_infinite, 1.0, x / torch.where(is_one, 1.0, u - 1)))
+
+
+def _expm1(x: Tensor) -> Tensor:
+    """exp(x) - 1, likewise."""
+    u = x.exp()
+    is_one, is_far = u == 1, x.abs() > 1
+    log_u = torch.where(is_one | is_far, 1.0, u).log()
+    return torch.where(is_far, u - 1, torch.where(is_one, x, (u - 1) * (x / torch.where(is_one | is_far, 1.0, log_u))))
+
+
+def _logaddexp(a: Tensor, b: Tensor) -> Tensor:
+    largest = torch.maximum(a, b)
+    return torch.where(a == b, largest + math.log(2), largest + _log1p((-(a - b).abs()).exp()))
+
+
+def _log_sigmoid(x: Tensor) -> Tensor:
+    return x.clamp_max(0) - _log1p((-x.abs()).exp())
+
+
+def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
+    scaled = beta * x
+    smooth = (scaled.clamp_min(0) + _log1p((-scaled.abs()).exp())) / beta
+    return torch.where(scaled > threshold, x, smooth)
+
+
+def _hypot(a: Tensor, b: Tensor) -> Tensor:
+    largest, smallest = torch.maximum(a.abs(), b.abs()), torch.minimum(a.abs(), b.abs())
+    ratio = smallest / torch.where(largest == 0, 1.0, largest)
+    return largest * (1 + ratio * ratio).sqrt()
+
+
+def _lgamma(x: Tensor) -> Tensor:
+    """log |Gamma(x)| for x above -10, by Stirling's series at larger arguments (NaN for smaller x)."""
+    is_small = x < _SHIFT
+    shifts = torch.arange(_SHIFT, dtype=x.dtype, device=x.device)
+    product = (torch.where(is_small, x, 1.0).unsqueeze(-1) + shifts).prod(-1)
+    z = torch.where(is_small, x + _SHIFT, x)
+    inverse = 1 / z
+    square = inverse * inverse
+    series = _STIRLING[-1] * square
+    for coefficient in reversed(_STIRLING[1:-1]):
+        series = (series + coefficient) * square
+    shifted = (z - 0.5) * z.log() - z + 0.5 * math.log(2 * math.pi) + inverse * (series + _STIRLING[0])
+    return torch.where(x == math.inf, x, shifted - torch.where(is_small, product.abs().log(), 0.0))
+
+
+def _solve_triangular(a: Tensor, b: Tensor, *, upper: bool, left: bool = True, unitriangular: bool = False) -> Tensor:
+    """Solves a x = b, one row of x after the other."""
+    if not left:  # x a = b is a^T x^T = b^T
+        return _solve_triangular(a.mT, b.mT, upper=not upper, unitriangular=unitriangular).mT
+    size = a.shape[-1]
+    b = b.expand(*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
+    rows: dict[int, Tensor] = {}
+    for i in reversed(range(size)) if upper else range(size):
+        row = b[..., i, :]
+        if rows:
+            known = sorted(rows)
+            solved = torch.stack([rows[k] for k in known], dim=-2)
+            row = row - (a[..., i, known[0] : known[-1] + 1].unsqueeze(-1) * solved).sum(-2)
+        rows[i] = row if unitriangular else row / a[..., i, i, None]
+    return torch.stack([rows[i] for i in range(size)], dim=-2)
+
+
+def _cholesky_ex(a: Tensor, *, upper: bool = False, check_errors: bool = False) -> tuple[Tensor, Tensor]:  # noqa: ARG001
+    """The Cholesky factor of positive definite matrices, one column after the other."""
+    size = a.shape[-1]
+    columns: list[Tensor] = []
+    for j in range(size):
+        column = a[..., :, j]
+        for other in columns:
+            column = column - other * other[..., j, None]
+        below = torch.arange(size, device=a.device) >= j
+        columns.append(torch.where(below, column, 0.0) / column[..., j, None].sqrt())
+    factor = torch.stack(columns, dim=-1)
+    return factor.mT if upper else factor, torch.zeros(a.shape[:-2], dtype=torch.int32, device=a.device)
+
+
+def _cholesky(a: Tensor, *, upper: bool = False) -> Tensor:
+    return _cholesky_ex(a, upper=upper)[0]
+
+
+def _cholesky_solve(b: Tensor, factor: Tensor, upper: bool = False) -> Tensor:
+    """Solves L L^T x = b for the Cholesky factor L, or its transpose."""
+    lower = factor.mT if upper else factor
+    return _solve_triangular(lower.mT, _solve_triangular(lower, b, upper=False), upper=True)
+
+
+aten = torch.ops.aten
+
+#: What replaces an operator before the translation to ONNX.
+REPLACEMENTS: dict[Any, Callable[..., Any]] = {
+    aten.log1p.default: _log1p,
+    aten.expm1.default: _expm1,
+    aten.special_expm1.default: _expm1,
+    aten.logaddexp.default: _logaddexp,
+    aten.log_sigmoid.default: _log_sigmoid,
+    aten.hypot.default: _hypot,
+    aten.lgamma.default: _lgamma,
+    aten.linalg_solve_triangular.default: _solve_triangular,
+    aten.linalg_cholesky_ex.default: _cholesky_ex,
+    aten.linalg_cholesky.default: _cholesky,
+    aten.cholesky_solve.default: _cholesky_solve,
+}
+
+#: What onnxruntime has for float32 alone.
+IN_FLOAT64: dict[Any, Callable[..., Any]] = {aten.softplus.default: _softplus}

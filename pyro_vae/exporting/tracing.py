@@ -1,0 +1,32 @@
+"""A program traced by ``torch.export``."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+from torch.export import Dim, ExportedProgram
+
+from pyro_vae.exporting.program import Program
+
+__all__ = ["traced"]
+
+
+def traced(program: Program) -> ExportedProgram:
+    """Traces a program, with the number of rows left open.
+
+    Raises:
+        Exception: If it cannot be traced; torch does not document what it raises.
+    """
+    rows = Dim("n")
+    inputs = tuple(program.examples[0].values())
+    # The lazy properties of torch's distributions enable gradients, which would be part of the program elsewhere.
+    with torch.enable_grad(), warnings.catch_warnings():
+        # Recurrent units keep their weights in a list too, which is set again when they are traced.
+        warnings.filterwarnings("ignore", message=".*were assigned during export")
+        found = torch.export.export(
+            program.module().eval(), inputs, dynamic_shapes={"inputs": tuple({0: rows} for _ in inputs)}, strict=False
+        )
+    for node in found.graph.nodes:
+        node.meta.pop("stack_trace", None)  # paths of this machine
+    return found
