@@ -48,6 +48,8 @@ class Seen:
     network: str = "mlp"
     standardize: bool = False
     table: Table | None = None
+    #: The names of the labels 0, 1, 2, ..., if they have names.
+    classes: tuple[str, ...] = ()
     #: All data and labels, in the order of the file.
     whole: tuple[Tensor, Tensor | None] | None = None
     #: Training data that are too large for memory; ``splits.train`` is some of them.
@@ -126,7 +128,7 @@ def _images(path: Path, size: tuple[int, ...], crop: bool, skip_broken: bool) ->
         x = images.tensor()
         seen = replace(_arrays(split(str(path), x, images.labels)), whole=(x, images.labels))
     classes = f", {len(images.classes)} classes" if images.labels is not None else ""
-    return replace(seen, words=seen.words + classes)
+    return replace(seen, words=seen.words + classes, classes=tuple(images.classes))
 
 
 def _large_folder(path: Path, images: ImageFolder) -> Seen:

@@ -7,7 +7,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -38,6 +37,8 @@ def thumbnails(images: Tensor) -> Thumbnails:
 
     Images are made smaller if there are many or they are large.
     """
+    from PIL import Image
+
     n, channels, height, width = images.shape
     scale = min(1.0, math.sqrt(MOST_VALUES / images.numel()))
     size = max(1, round(height * scale)), max(1, round(width * scale))

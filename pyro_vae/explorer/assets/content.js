@@ -57,11 +57,11 @@ function showNumber(value) {
   return short.format(value).replace("-", "\u2212");
 }
 
-// log p(x) of a datapoint in words, as "-91.4 +- 0.3", or as a lower bound.
+// log p(x) of a datapoint in words, as "-91.4 +- 0.3", or as a lower bound, in nats.
 function showLogProb(point) {
   const value = logProb[point], error = logProbError[point];
   const digits = (number) => number.toFixed(Math.abs(number) < 100 ? 2 : 1).replace("-", "\u2212");
-  return Number.isFinite(error) ? `${digits(value)} \u00b1 ${error.toFixed(2)} nats` : `at least ${digits(value)} nats`;
+  return Number.isFinite(error) ? `${digits(value)} \u00b1 ${error.toFixed(2)}` : `at least ${digits(value)}`;
 }
 
 const hasLabels = Boolean(labels);

@@ -268,6 +268,7 @@ function drawMap() {
   if (map.hover >= 0) circle(c, toPixels(positions.subarray(2 * map.hover, 2 * map.hover + 2)), 8, cssColour("--ink"), 1.5);
   circle(c, toPixels(positions.subarray(2 * state.point, 2 * state.point + 2)), 9, cssColour("--ink"), 1.5);
   const [x, y] = toPixels(positionOf(state.z));
+  now.inset.className = x > map.width / 2 && y < 140 ? "left" : "right"; // not over the mark
   circle(c, [x, y], 7, cssColour("--surface"), 5.5);
   circle(c, [x, y], 7, cssColour("--accent"), 3);
   c.beginPath();
@@ -327,7 +328,7 @@ function showTip(point, [x, y]) {
       element("div", {},
         element("b", {}, `Datapoint ${rows[point]}`),
         hasLabels ? element("div", {}, `label ${labelOf(point)}`) : null,
-        logProb ? element("div", { class: "quiet" }, `log p(x): ${showLogProb(point)}`) : null),
+        logProb ? element("div", { class: "quiet" }, `log p(x): ${showLogProb(point)} nats`) : null),
     );
     const width = map.tip.offsetWidth, height = map.tip.offsetHeight;
     map.tip.style.left = `${Math.max(4, Math.min(x + 16, map.width - width - 4))}px`;
@@ -336,6 +337,7 @@ function showTip(point, [x, y]) {
   drawMap();
 }
 
+const fingers = new Map(); // where each pointer is; two of them pinch
 let drag = null; // where a drag began: on the map, or of the map itself
 
 function setUpMap() {
@@ -346,6 +348,11 @@ function setUpMap() {
     canvas.setPointerCapture(event.pointerId);
     canvas.focus({ preventScroll: true });
     const at = pixelsOf(event);
+    fingers.set(event.pointerId, at);
+    if (fingers.size === 2) {
+      drag = { pinch: true };
+      return;
+    }
     if (event.shiftKey || event.button === 1) {
       drag = { move: at, middle: map.middle };
       return;
@@ -359,7 +366,14 @@ function setUpMap() {
   });
   canvas.addEventListener("pointermove", (event) => {
     const at = pixelsOf(event);
-    if (!drag) {
+    const before = fingers.get(event.pointerId);
+    if (before) fingers.set(event.pointerId, at);
+    if (drag && drag.pinch) {
+      const other = [...fingers].find(([id]) => id !== event.pointerId);
+      if (!before || !other) return;
+      const apart = (from) => Math.max(Math.hypot(from[0] - other[1][0], from[1] - other[1][1]), 10);
+      zoom(apart(at) / apart(before), [(at[0] + other[1][0]) / 2, (at[1] + other[1][1]) / 2]);
+    } else if (!drag) {
       if (event.pointerType !== "touch") showTip(nearestPoint(at, NEAR), at);
     } else if (drag.move) {
       map.middle = [drag.middle[0] - (at[0] - drag.move[0]) / map.scale, drag.middle[1] + (at[1] - drag.move[1]) / map.scale];
@@ -369,7 +383,10 @@ function setUpMap() {
       moveMark(at);
     }
   });
-  const end = () => { drag = null; };
+  const end = (event) => {
+    fingers.delete(event.pointerId);
+    if (!fingers.size) drag = null;
+  };
   canvas.addEventListener("pointerup", end);
   canvas.addEventListener("pointercancel", end);
   canvas.addEventListener("pointerleave", () => showTip(-1, [0, 0]));

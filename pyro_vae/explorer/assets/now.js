@@ -1,6 +1,6 @@
 // The decoded mean of p(x | z) beside the datapoint that was chosen.
 
-const now = {};
+const now = { inset: byId("inset") }; // the inset is for narrow windows, where the pictures are below the map
 
 function setUpNow() {
   const pair = byId("pair");
@@ -8,6 +8,7 @@ function setUpNow() {
     now.decoded = element("canvas", { class: "pixels", role: "img", "aria-label": "Mean of p(x | z)" });
     now.datapoint = element("canvas", { class: "pixels", role: "img" });
     now.caption = element("figcaption");
+    now.small = element("canvas", { class: "pixels" });
     pair.append(
       element("figure", {}, now.decoded, element("figcaption", {}, "mean of p(x | z)")),
       element("figure", {}, now.datapoint, now.caption),
@@ -15,6 +16,7 @@ function setUpNow() {
   } else if (view.kind === "series") {
     now.lines = element("canvas", { id: "lines", role: "img", "aria-label": "Mean of p(x | z), and the datapoint, over time" });
     now.caption = element("p", { class: "help" });
+    now.small = element("canvas", { class: "lines" });
     pair.className = "whole";
     const legend = element("div", { class: "series-legend" });
     if (view.features > 1) now.legend = legend;
@@ -23,6 +25,7 @@ function setUpNow() {
   } else {
     now.rows = view.columns.map((column) => [element("td"), element("td"), element("td", { class: "quiet" })]);
     now.caption = element("th", { scope: "col" });
+    now.small = element("table", { class: "values" });
     pair.className = "whole";
     pair.append(element("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "Decoded columns" },
       element("table", { class: "values" },
@@ -32,6 +35,7 @@ function setUpNow() {
         element("tbody", {}, ...view.columns.map((column, i) =>
           element("tr", {}, element("th", { scope: "row" }, column.name), ...now.rows[i]))))));
   }
+  now.inset.append(now.small);
   byId("random").addEventListener("click", () => choose(Math.floor(Math.random() * points)));
   byId("reset").addEventListener("click", () => choose(state.point));
   byId("as-a").addEventListener("click", () => setEnd("a"));
@@ -45,12 +49,14 @@ function showNow() {
   if (!outputs) return;
   if (view.kind === "image") {
     paintDecoded(now.decoded, outputs[0]);
+    paintDecoded(now.small, outputs[0]);
     paintThumbnail(now.datapoint, point);
     now.datapoint.setAttribute("aria-label", `Image of ${pointName(point)}`);
     now.caption.textContent = `datapoint ${rows[point]}${hasLabels ? `, label ${labelOf(point)}` : ""}`;
   } else if (view.kind === "series") {
     const box = now.lines.getBoundingClientRect();
     if (box.width) paintSeries(now.lines, box.width, box.height, outputs[0], valuesOf(point));
+    paintSeries(now.small, 150, 96, outputs[0], null, false);
     now.caption.textContent = `Thin: mean of p(x | z). Wide and pale: ${pointName(point).toLowerCase()}.`;
     if (now.legend) {
       now.legend.replaceChildren(...view.names.map((name, f) => {
@@ -75,6 +81,8 @@ function showNow() {
       own.className = values[i] !== values[i] ? "gap" : "";
       [mean.textContent, spread.textContent] = decodedInWords(i, outputs);
     });
+    now.small.replaceChildren(...view.columns.slice(0, 4).map((column, i) =>
+      element("tr", {}, element("th", {}, column.name), element("td", {}, decodedInWords(i, outputs)[0]))));
   }
 }
 
@@ -88,7 +96,7 @@ function sayState() {
     const where = isCode
       ? `At the code of ${pointName(state.point).toLowerCase()}.`
       : nearest < 0 ? "" : `Nearest on the map: ${pointName(nearest).toLowerCase()}.`;
-    const known = isCode && logProb ? ` log p(x): ${showLogProb(state.point)}.` : "";
+    const known = isCode && logProb ? ` log p(x): ${showLogProb(state.point)} nats.` : "";
     byId("status").textContent = where + known;
   }, 150);
 }

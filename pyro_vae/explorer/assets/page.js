@@ -9,7 +9,6 @@ function setTheme(theme) {
 function setUpTheme() {
   const dark = window.matchMedia("(prefers-color-scheme: dark)");
   let chosen = false;
-  setTheme(dark.matches ? "dark" : "light");
   const set = (theme) => {
     setTheme(theme);
     showLegend();
@@ -45,9 +44,7 @@ function showTexts() {
     pca: "Dragging moves z in the plane of the map; its other components stay.",
     umap: `A place on the map is decoded as the mean of the ${NEIGHBOURS} nearest codes.`,
   };
-  byId("map-help").textContent = `${ways[method]} Drag a point, or anywhere: the decoder runs in this page. ${moves[method]} ` +
-    "Keys: arrows move the mark (with Shift: far), Enter goes to the nearest datapoint, Page Up and Down to the next, " +
-    "A and B set the ends of the path, + and \u2212 zoom, 0 shows all.";
+  byId("map-help").textContent = `${ways[method]} Drag a point, or anywhere: the decoder runs in this page. ${moves[method]}`;
   byId("map").setAttribute("aria-label", `Map of the codes of ${plural(points, "datapoint")}`);
   const notes = [
     points < total
@@ -92,7 +89,7 @@ function showProblem(message) {
 }
 
 async function start() {
-  setTheme("light");
+  setTheme(window.matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   await loadThumbnails();
   setUpPath();
   setUpColours();

@@ -84,6 +84,8 @@ class _Translation:
             known[node] = node.target(*args, **kwargs)
             return
         name = _name(node.target)
+        if name.startswith(("_assert", "sym_constrain")):  # they compute nothing
+            return
         if name == "getitem":
             known[node] = args[0][args[1]]
             return
@@ -100,7 +102,7 @@ class _Translation:
             return value.number
         return self.program.constant(_as_tensor(value).to(torch.float32))
 
-    def add(self, kind: str, shape: tuple[int, ...], **settings: Any) -> Array:
+    def add(self, kind: str, shape: tuple[int, ...], /, **settings: Any) -> Array:
         """Adds an operation with a result of this shape."""
         return Array(self.program.add(kind, math.prod(shape), **settings), shape)
 
@@ -129,13 +131,14 @@ class _Translation:
         if moved.untyped_storage().data_ptr() == positions.untyped_storage().data_ptr():
             strides = {"shape": list(shape), "strides": list(moved.stride()), "offset": moved.storage_offset()}
             return self.add("strided", shape, input=value.number, **strides)
-        return self.add(
-            "gather",
-            shape,
-            input=value.number,
-            positions=self.program.constant(moved.to(torch.int32)),
-            fill=0.0,
-        )
+        return self.gathered(value, moved)
+
+    def gathered(self, value: Array, positions: Tensor, fill: float = 0.0) -> Array:
+        """The values at these positions, and ``fill`` where a position is negative."""
+        if positions.numel() == value.size and torch.equal(positions.reshape(-1), torch.arange(value.size).to(positions)):
+            return Array(value.number, tuple(positions.shape))
+        places = self.program.constant(positions.to(torch.int32))
+        return self.add("gather", tuple(positions.shape), input=value.number, positions=places, fill=fill)
 
     def dense(self, value: Any, order: tuple[int, ...]) -> Any:
         """The value with its dimensions in another order, one after the other in memory."""
@@ -254,6 +257,18 @@ def _with_position(function: str) -> Any:
     return translate
 
 
+def _var_mean(t: _Translation, node: Any, x: Array, dim: Any = None, **settings: Any) -> list[Array]:
+    outputs = [_Output(node.meta["val"][i]) for i in range(2)]
+    return [_reduction(name)(t, out, x, dim, **settings) for name, out in zip(("var", "mean"), outputs, strict=True)]
+
+
+class _Output:
+    """One of several outputs, as a node of its own."""
+
+    def __init__(self, value: Any) -> None:
+        self.meta = {"val": value}
+
+
 def _cumsum(t: _Translation, node: Any, x: Array, dim: int, **_: Any) -> Array:  # noqa: ARG001
     dim = dim % len(x.shape)
     inner = math.prod(x.shape[dim + 1 :])
@@ -363,6 +378,13 @@ def _moving(t: _Translation, node: Any, x: Array, *args: Any, **kwargs: Any) -> 
     return t.move(lambda positions: node.target(positions, *args, **kwargs), x)
 
 
+def _as_strided(t: _Translation, node: Any, x: Array, *args: Any) -> Array:
+    laid_out = node.args[0].meta["val"]  # the operator sees the memory of its input, not its shape
+    positions = torch.empty_strided(laid_out.shape, laid_out.stride(), dtype=torch.float64)
+    positions.copy_(torch.arange(x.size, dtype=torch.float64).reshape(x.shape))
+    return t.gathered(x, node.target(positions, *args))
+
+
 def _index(t: _Translation, node: Any, x: Array, indices: Any) -> Any:
     if _has_array(indices):
         raise ValueError("the likelihood selects values by an index that depends on z, which the explorer does not have")
@@ -371,10 +393,7 @@ def _index(t: _Translation, node: Any, x: Array, indices: Any) -> Any:
 
 def _pad(t: _Translation, node: Any, x: Array, pad: Any, value: float = 0.0) -> Array:
     positions = torch.arange(x.size, dtype=torch.float64).reshape(x.shape)
-    moved = node.target(positions, pad, -1.0).to(torch.int32)
-    return t.add(
-        "gather", _out(node), input=x.number, positions=t.program.constant(moved), fill=float(value)
-    )
+    return t.gathered(x, node.target(positions, pad, -1.0), float(value))
 
 
 def _cat(t: _Translation, node: Any, parts: Any, dim: int = 0) -> Array:
@@ -417,6 +436,7 @@ _OPERATORS: dict[str, Any] = {
     "amax": _reduction("max"),
     "amin": _reduction("min"),
     "any": _reduction("any"),
+    "as_strided": _as_strided,
     "all": _reduction("all"),
     "argmax": _reduction("argmax"),
     "argmin": _reduction("argmin"),
@@ -447,6 +467,7 @@ _OPERATORS: dict[str, Any] = {
     "sub": _scaled_sum(-1.0),
     "sum": _reduction("sum"),
     "var": _reduction("var"),
+    "var_mean": _var_mean,
     "where": lambda t, node, mask, a, b: t.elementwise("where", _out(node), mask, a, b),
     "zeros_like": _full_like,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -34,8 +35,7 @@ class MeanDecoder(nn.Module):
         p_x = as_pyro(self.likelihood(z))
         base = _of_one_value(p_x)
         if isinstance(base, DiscretizedLogistic):
-            mean = torch.ops.pyro_vae.discretized_logistic_mean(base.loc, base.scale, base.levels)
-            return (mean,)
+            return (_discretized_logistic_mean()(base.loc, base.scale, base.levels),)
         if isinstance(base, Columnwise):
             details = [_details(column, z) for column in base.columns]
             return p_x.mean, torch.cat(details, dim=-1)
@@ -59,13 +59,20 @@ def _details(column: Any, z: Tensor) -> Tensor:
     return column.variance.sqrt().expand(z.shape[:-1]).unsqueeze(-1)
 
 
-# The mean of a discretized logistic is a sum over 256 levels. As a loop in PyTorch it would be 2000 operations of the
-# exported graph; as one operator, the page computes it in one loop.
-@torch.library.custom_op("pyro_vae::discretized_logistic_mean", mutates_args=())
-def _discretized_logistic_mean(loc: Tensor, scale: Tensor, levels: int) -> Tensor:
-    return DiscretizedLogistic(loc, scale, levels, validate_args=False).mean
+@cache  # when it is needed: registering an operator takes a tenth of a second
+def _discretized_logistic_mean() -> Any:
+    """The mean of a discretized logistic as an operator ``(loc, scale, levels)``.
 
+    It is a sum over 256 levels. As a loop in PyTorch it would be 2000 operations of the exported graph; as one operator,
+    the page computes it in one loop.
+    """
 
-@_discretized_logistic_mean.register_fake
-def _(loc: Tensor, scale: Tensor, levels: int) -> Tensor:  # noqa: ARG001
-    return torch.empty_like(loc)
+    @torch.library.custom_op("pyro_vae::discretized_logistic_mean", mutates_args=())
+    def mean(loc: Tensor, scale: Tensor, levels: int) -> Tensor:
+        return DiscretizedLogistic(loc, scale, levels, validate_args=False).mean
+
+    @mean.register_fake
+    def _(loc: Tensor, scale: Tensor, levels: int) -> Tensor:  # noqa: ARG001
+        return torch.empty_like(loc)
+
+    return mean

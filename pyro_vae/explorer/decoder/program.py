@@ -40,7 +40,7 @@ class Program:
         self.constants[number] = values.detach().contiguous().reshape(-1)
         return number
 
-    def add(self, kind: str, size: int, **settings: Any) -> int:
+    def add(self, kind: str, size: int, /, **settings: Any) -> int:
         """Adds an operation; returns the number of the array that it writes, of this size."""
         out = self.array(size)
         self.operations.append({"kind": kind, "out": out, **settings})

@@ -68,5 +68,7 @@ _FURTHER = [
     _aten.softplus,
     _aten.std,
     _aten.threshold,
+    _aten.upsample_bilinear2d,
+    _aten.upsample_linear1d,
     _aten.xlogy,
 ]
