@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import json
-
 import pytest
 import torch
 from browser import browser  # noqa: F401  # a fixture
@@ -13,10 +10,10 @@ from torch import nn as torch_nn
 
 from pyro_vae import VAE, likelihoods, nn, posteriors, priors
 from pyro_vae.explorer.arrays import Arrays
+from pyro_vae.explorer.decoder.export import decoder_program
 from pyro_vae.explorer.decoder.lowering import lower
 from pyro_vae.explorer.decoder.tracing import trace
 from pyro_vae.explorer.page import asset
-from pyro_vae.explorer.writing import decoder_program
 
 TOLERANCE = 1e-4
 N = 3  # latents at which each decoder is compared
@@ -159,7 +156,9 @@ IMAGE_LAYERS = {
     "batch norm": torch_nn.BatchNorm2d(8).eval(),
     "instance norm": torch_nn.InstanceNorm2d(8),
     "convolution in groups": torch_nn.Conv2d(8, 4, (3, 2), stride=(2, 1), padding=1, dilation=(1, 2), groups=4),
-    "transposed in groups": torch_nn.ConvTranspose2d(8, 4, 3, stride=2, padding=1, output_padding=1, groups=2, dilation=2),
+    "transposed in groups": torch_nn.ConvTranspose2d(
+        8, 4, 3, stride=2, padding=1, output_padding=1, groups=2, dilation=2
+    ),
     "1x1": torch_nn.Conv2d(8, 3, 1, bias=False),
     "padding": torch_nn.ReflectionPad2d(1),
     "zero padding": torch_nn.ZeroPad2d((1, 0, 2, 1)),

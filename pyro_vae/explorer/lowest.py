@@ -15,6 +15,7 @@ from pyro_vae.system.progress import Progress
 __all__ = ["Scores", "scores", "scores_from"]
 
 SAMPLES = 100  # of the guide for each datapoint, to find candidates
+SECONDS = 60.0  # after which the candidates get no further method
 CANDIDATES = 4  # for each datapoint that is shown
 
 
@@ -39,7 +40,7 @@ def scores(vae: Any, data: Any, n: int, count: int, progress: Progress) -> Score
     """Estimates log p(x) where it is lowest, and bounds it for all datapoints.
 
     A bound from 100 samples of the guide finds candidates: four times as many as are asked for, those with the lowest
-    bounds. They are estimated.
+    bounds. They are estimated, for about a minute; where that is not enough, a lower bound remains.
 
     Args:
         vae: The VAE.
@@ -56,12 +57,12 @@ def scores(vae: Any, data: Any, n: int, count: int, progress: Progress) -> Score
     device = (data[0] if isinstance(data, tuple) else data).device
     rows = candidates.to(device)
     chosen = tuple(each[rows] for each in data) if isinstance(data, tuple) else data[rows]
-    estimated = evidence.estimate(vae.model, vae.guide, chosen, progress=progress)
+    estimated = evidence.estimate(vae.model, vae.guide, chosen, budget=SECONDS, progress=progress)
     log_prob[candidates], error[candidates] = estimated.log_prob, estimated.error
     lowest = candidates[estimated.log_prob.argsort()[:count]].tolist()
     how = (
-        f"The {len(candidates)} datapoints with the lowest bound from {SAMPLES} samples of q(z | x) were estimated with "
-        "evidence.estimate. Other datapoints have that lower bound."
+        f"The {len(candidates)} datapoints with the lowest bound from {SAMPLES} samples of q(z | x) were estimated "
+        "with evidence.estimate. The others have that lower bound."
     )
     return Scores(log_prob, error, lowest, how)
 

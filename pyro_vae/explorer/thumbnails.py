@@ -39,7 +39,7 @@ def thumbnails(images: Tensor) -> Thumbnails:
     """
     from PIL import Image
 
-    n, channels, height, width = images.shape
+    n, _, height, width = images.shape
     scale = min(1.0, math.sqrt(MOST_VALUES / images.numel()))
     size = max(1, round(height * scale)), max(1, round(width * scale))
     missing = images.isnan().any(1, keepdim=True)

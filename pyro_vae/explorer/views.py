@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
 
-__all__ = ["check_table", "as_shown", "view_of"]
+__all__ = ["as_shown", "check_table", "view_of"]
 
 MOST_ROWS = 64  # values of a vector that are shown as a table; longer ones are a line
 LEAST_STEPS = 16  # an image with a height or width of 1 and so many pixels is a line, as in pyro_vae.plots
@@ -37,7 +36,9 @@ def view_of(x: Tensor, table: Table | None, names: Sequence[str] | None) -> dict
     if len(event) == 1 and (names is not None or event[0] <= MOST_ROWS):
         shown = _names(names, event[0], "x")
         return {"kind": "table", "columns": [{"name": name, "type": "number"} for name in shown]}
-    steps, features = (event[-1] * event[-2], event[0]) if len(event) == 3 else event if len(event) == 2 else (prod(event), 1)
+    steps, features = (
+        (event[-1] * event[-2], event[0]) if len(event) == 3 else event if len(event) == 2 else (prod(event), 1)
+    )
     return {
         "kind": "series",
         "steps": steps,
@@ -104,7 +105,7 @@ def _image(x: Tensor, event: tuple[int, ...]) -> dict[str, Any]:
 
 
 def _tiled(images: Tensor) -> Tensor:
-    """Channels side by side, as one grey image: ``[n, channels, height, width]`` to ``[n, 1, height, channels * width]``."""
+    """``[n, channels, height, width]`` to ``[n, 1, height, channels * width]``: channels side by side."""
     return images.permute(0, 2, 1, 3).flatten(2).unsqueeze(1)
 
 

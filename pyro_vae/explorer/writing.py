@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,15 +12,20 @@ from torch import Tensor
 from pyro_vae.checks import check_choice, check_count, check_rows
 from pyro_vae.evidence import Evidence
 from pyro_vae.explorer.arrays import Arrays
-from pyro_vae.explorer.decoder.lowering import lower
-from pyro_vae.explorer.decoder.mean import MeanDecoder
-from pyro_vae.explorer.decoder.program import Program
-from pyro_vae.explorer.decoder.tracing import trace
+from pyro_vae.explorer.decoder.export import decoder_program
+from pyro_vae.explorer.explorable import check_vae
 from pyro_vae.explorer.labels import label_names
-from pyro_vae.explorer.latent_map import METHODS, LatentMap, latent_map
+from pyro_vae.explorer.latent_map import METHODS, latent_map
 from pyro_vae.explorer.lowest import Scores, scores, scores_from
 from pyro_vae.explorer.page import page
-from pyro_vae.explorer.thumbnails import thumbnails
+from pyro_vae.explorer.sections import (
+    add_datapoints,
+    check_section,
+    condition_section,
+    latent_section,
+    map_section,
+    program_section,
+)
 from pyro_vae.explorer.views import as_shown, check_table, view_of
 from pyro_vae.models.conditional import ConditionalVAE
 from pyro_vae.models.parts_fit import trial
@@ -33,11 +36,10 @@ from pyro_vae.system.progress import Progress
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
 
-__all__ = ["decoder_program", "write"]
+__all__ = ["write"]
 
 ENCODED_AT_ONCE = 1000
 CHECKED = 3  # datapoints at whose codes the page compares its decoder with PyTorch
-LEAST_VARIANCE = 0.01  # of the mean of an active unit (Burda et al. 2015, section 5.2)
 
 
 def write(
@@ -71,12 +73,12 @@ def write(
         table: The columns of a table, with names and categories.
         names: Names of the values of a vector, or of the features of a series.
         method: How more than two latents are put in a plane: ``pca``, or ``umap`` with the extra ``[umap]``.
-        points: The largest number of datapoints on the page. They are drawn at random, without replacement, with torch's
-            generators.
+        points: The largest number of datapoints on the page. They are drawn at random, without replacement, with
+            torch's generators.
         rows: Which number each row of x has, for the page, such as its row in a file. By default 0, 1, 2, ...
         lowest: The number of datapoints with the lowest log p(x) to show. 0: log p(x) is not computed.
-        log_prob: What ``evidence.estimate`` returned for x. By default, log p(x) is estimated for the datapoints where a
-            bound from importance sampling is lowest.
+        log_prob: What ``evidence.estimate`` returned for x. By default, log p(x) is estimated for the datapoints where
+            a bound from importance sampling is lowest.
         title: The title of the page.
         subtitle: A line below it, such as the name of the data.
         progress: Whether to show a progress bar while log p(x) is computed; or a function that wraps an iterable.
@@ -132,13 +134,13 @@ def write(
         "subtitle": subtitle,
         "total": len(x),
         "view": view,
-        "latent": _latent(vae, z),
-        "map": _map(mapped, arrays),
+        "latent": latent_section(vae, z),
+        "map": map_section(mapped, arrays),
         "labels": None if index is None else all_labels,
-        "conditions": None if y is None else _conditions(y, names_of_labels),
+        "conditions": None if y is None else condition_section(y, names_of_labels),
         "lowest": None if found is None else {"points": found.lowest, "how": found.how},
-        "program": _program(program, arrays),
-        "check": _check(vae, z[:CHECKED], None if y is None else y[:CHECKED], arrays),
+        "program": program_section(program, arrays),
+        "check": check_section(vae, z[:CHECKED], None if y is None else y[:CHECKED], arrays),
     }
     arrays.add("z", z)
     arrays.add("rows", numbers[chosen])
@@ -149,51 +151,10 @@ def write(
     if found is not None:
         arrays.add("log_prob", found.log_prob)
         arrays.add("error", found.error)
-    _show(as_shown(shown.cpu(), view), view, arrays)
+    add_datapoints(as_shown(shown.cpu(), view), view, arrays)
     content["arrays"] = arrays.places
     replace(path, page(title, content, arrays.text()).encode("utf-8", "replace"))
     return path
-
-
-def check_vae(vae: Any, x: Tensor, conditions: Tensor | None) -> None:
-    """Checks that the page can show this VAE and its data.
-
-    Raises:
-        TypeError: If it cannot.
-        ValueError: Likewise.
-    """
-    if not isinstance(vae, (VAE, ConditionalVAE)):
-        raise TypeError(
-            f"vae is of type {type(vae).__name__}; the explorer shows a VAE or a ConditionalVAE, which have one vector "
-            "of latents"
-        )
-    if isinstance(vae, ConditionalVAE) != (conditions is not None):
-        expected = "no conditions" if isinstance(vae, VAE) else "conditions, [n, conditions]"
-        raise ValueError(f"vae is a {type(vae).__name__}; expected {expected}")
-    with trial({"vae": vae}):
-        z = vae.prior().sample((1,))
-    if z.ndim != 2 or not z.is_floating_point():
-        raise ValueError(
-            f"the latents of the VAE have shape {list(z.shape[1:])} and dtype {z.dtype}; the explorer shows vectors of "
-            "real latents"
-        )
-    vae.check(x)
-    if isinstance(vae, ConditionalVAE):
-        vae.check_conditions(conditions, len(x))
-
-
-def decoder_program(vae: Any) -> Program:
-    """The decoder of a VAE, from z (and conditions, appended) to the mean of p(x | z), as the page runs it.
-
-    Raises:
-        ValueError: If it cannot be exported, or has an operator that the page does not have.
-    """
-    decoder = MeanDecoder(copy.deepcopy(vae.likelihood).cpu()).eval()
-    with trial({"vae": vae}):
-        z = vae.prior().sample((1,)).cpu()
-    if isinstance(vae, ConditionalVAE):
-        z = torch.cat([z, z.new_zeros(1, vae.conditions)], dim=-1)
-    return lower(trace(decoder, z))
 
 
 @torch.no_grad()
@@ -202,78 +163,3 @@ def _codes(vae: Any, x: Tensor, y: Tensor | None) -> Tensor:
     with trial({"vae": vae}):
         parts = zip(x.split(ENCODED_AT_ONCE), [None] * len(x) if y is None else y.split(ENCODED_AT_ONCE), strict=False)
         return torch.cat([vae.codes(*(each for each in part if each is not None))["z"].cpu() for part in parts])
-
-
-def _latent(vae: Any, z: Tensor) -> dict[str, Any]:
-    """What the sliders need: the units in the order of the variance of the codes, and their ranges."""
-    variance = z.var(0, correction=1 if len(z) > 1 else 0)
-    low, high = z.min(0).values.clamp_max(-3.0), z.max(0).values.clamp_min(3.0)
-    with trial({"vae": vae}):
-        support = str(vae.prior().support) if hasattr(vae.prior(), "support") else ""
-    return {
-        "size": z.shape[1],
-        "order": variance.argsort(descending=True, stable=True).tolist(),
-        "variance": [round(each, 6) for each in variance.tolist()],
-        "active": int((variance > LEAST_VARIANCE).sum()),
-        "low": [round(each, 3) for each in low.tolist()],
-        "high": [round(each, 3) for each in high.tolist()],
-        "sphere": "sphere" in support.lower(),
-    }
-
-
-def _map(mapped: LatentMap, arrays: Arrays) -> dict[str, Any]:
-    arrays.add("positions", mapped.positions)
-    if mapped.axes is not None and mapped.center is not None:
-        arrays.add("axes", mapped.axes)
-        arrays.add("center", mapped.center)
-    return {"method": mapped.method, "explained": list(mapped.explained)}
-
-
-def _conditions(y: Tensor, names: Sequence[str] | None) -> dict[str, Any]:
-    """Conditions as a choice among classes if every row is one-hot, else as numbers."""
-    is_choice = y.shape[1] > 1 and bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
-    has_names = names is not None and len(names) == y.shape[1]
-    return {
-        "choice": is_choice,
-        "names": [str(each) for each in names] if names is not None and has_names else [str(i) for i in range(y.shape[1])],
-        "low": y.min(0).values.tolist(),
-        "high": y.max(0).values.tolist(),
-    }
-
-
-def _program(program: Program, arrays: Arrays) -> dict[str, Any]:
-    for number, values in program.constants.items():
-        arrays.add(f"weights {number}", values)
-    return {
-        "input": program.input,
-        "outputs": program.outputs,
-        "sizes": program.sizes,
-        "constants": list(program.constants),
-        "operations": program.operations,
-    }
-
-
-@torch.no_grad()
-def _check(vae: Any, z: Tensor, y: Tensor | None, arrays: Arrays) -> int:
-    """Adds latents and what PyTorch decodes them to, so that the page can compare. Returns their number."""
-    inputs = z if y is None else torch.cat([z, y.cpu()], dim=-1)
-    with trial({"vae": vae}):
-        device = next(vae.parameters(), torch.empty(0)).device
-        means = vae.likelihood(inputs.to(device)).mean.cpu()
-    arrays.add("check inputs", inputs)
-    arrays.add("check outputs", means.float())
-    return len(z)
-
-
-def _show(values: Tensor, view: dict[str, Any], arrays: Arrays) -> None:
-    """Adds what is shown of the datapoints."""
-    if view["kind"] != "image":
-        arrays.add("x", values)
-        return
-    sprite = thumbnails(values)
-    view["thumbnails"] = {
-        "columns": sprite.columns,
-        "height": sprite.height,
-        "width": sprite.width,
-        "png": base64.b64encode(sprite.png).decode(),
-    }

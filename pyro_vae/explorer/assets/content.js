@@ -67,6 +67,4 @@ function showLogProb(point) {
 const hasLabels = Boolean(labels);
 const labelOf = (point) => (hasLabels ? content.labels[labels[point]] : "");
 
-function pointName(point) {
-  return hasLabels ? `Datapoint ${rows[point]}, label ${labelOf(point)}` : `Datapoint ${rows[point]}`;
-}
+const pointName = (point) => `datapoint ${rows[point]}${hasLabels ? `, label ${labelOf(point)}` : ""}`;

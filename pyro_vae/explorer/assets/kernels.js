@@ -49,6 +49,13 @@ functions.bitwise_and = functions.logical_and; // of booleans
 functions.bitwise_or = functions.logical_or;
 functions.bitwise_xor = functions.logical_xor;
 
+const softplus = (x) => Math.max(x, 0) + Math.log1p(Math.exp(-Math.abs(x)));
+
+function slopeOfSigmoid(x) {
+  const e = Math.exp(-Math.abs(x));
+  return e / ((1 + e) * (1 + e));
+}
+
 // erfc(x), with an error below 1.2e-7 relative to its value (Press et al., Numerical Recipes, section 6.2).
 function complementaryError(x) {
   const t = 1 / (1 + 0.5 * Math.abs(x));
@@ -95,27 +102,48 @@ function positionsOf(shape, strides, offset = 0) {
   return positions;
 }
 
-// The dot products of the rows of two matrices, [rows, length] and [columns, length], four rows at a time.
-// The product of row i and column j goes to out[outFrom + i * rowStep + j * columnStep].
+// The dot products of the rows of two matrices, [rows, length] and [columns, length]. Four rows and two columns at a time
+// share what they read. The product of row i and column j goes to out[outFrom + i * rowStep + j * columnStep].
 function dots(left, leftFrom, rows, right, rightFrom, columns, length, bias, biasFrom, out, outFrom, rowStep, columnStep) {
-  for (let j = 0; j < columns; j++) {
-    const r = rightFrom + j * length;
-    let i = 0;
-    for (; i + 3 < rows; i += 4) {
-      const l0 = leftFrom + i * length, l1 = l0 + length, l2 = l1 + length, l3 = l2 + length;
-      let s0 = 0, s1 = 0, s2 = 0, s3 = 0;
+  const evenRows = rows - (rows % 4), evenColumns = columns - (columns % 2);
+  for (let i = 0; i < evenRows; i += 4) {
+    const l0 = leftFrom + i * length, l1 = l0 + length, l2 = l1 + length, l3 = l2 + length;
+    const b0 = bias === null ? 0 : bias[biasFrom + i], b1 = bias === null ? 0 : bias[biasFrom + i + 1];
+    const b2 = bias === null ? 0 : bias[biasFrom + i + 2], b3 = bias === null ? 0 : bias[biasFrom + i + 3];
+    for (let j = 0; j < evenColumns; j += 2) {
+      const r0 = rightFrom + j * length, r1 = r0 + length;
+      let s00 = b0, s10 = b1, s20 = b2, s30 = b3, s01 = b0, s11 = b1, s21 = b2, s31 = b3;
       for (let k = 0; k < length; k++) {
-        const b = right[r + k];
-        s0 += left[l0 + k] * b;
-        s1 += left[l1 + k] * b;
-        s2 += left[l2 + k] * b;
-        s3 += left[l3 + k] * b;
+        const x = right[r0 + k], y = right[r1 + k];
+        const w0 = left[l0 + k], w1 = left[l1 + k], w2 = left[l2 + k], w3 = left[l3 + k];
+        s00 += w0 * x;
+        s10 += w1 * x;
+        s20 += w2 * x;
+        s30 += w3 * x;
+        s01 += w0 * y;
+        s11 += w1 * y;
+        s21 += w2 * y;
+        s31 += w3 * y;
       }
-      if (bias !== null) {
-        s0 += bias[biasFrom + i];
-        s1 += bias[biasFrom + i + 1];
-        s2 += bias[biasFrom + i + 2];
-        s3 += bias[biasFrom + i + 3];
+      const o = outFrom + i * rowStep + j * columnStep, p = o + columnStep;
+      out[o] = s00;
+      out[o + rowStep] = s10;
+      out[o + 2 * rowStep] = s20;
+      out[o + 3 * rowStep] = s30;
+      out[p] = s01;
+      out[p + rowStep] = s11;
+      out[p + 2 * rowStep] = s21;
+      out[p + 3 * rowStep] = s31;
+    }
+    for (let j = evenColumns; j < columns; j++) {
+      const r = rightFrom + j * length;
+      let s0 = b0, s1 = b1, s2 = b2, s3 = b3;
+      for (let k = 0; k < length; k++) {
+        const x = right[r + k];
+        s0 += left[l0 + k] * x;
+        s1 += left[l1 + k] * x;
+        s2 += left[l2 + k] * x;
+        s3 += left[l3 + k] * x;
       }
       const o = outFrom + i * rowStep + j * columnStep;
       out[o] = s0;
@@ -123,8 +151,11 @@ function dots(left, leftFrom, rows, right, rightFrom, columns, length, bias, bia
       out[o + 2 * rowStep] = s2;
       out[o + 3 * rowStep] = s3;
     }
-    for (; i < rows; i++) {
-      const l = leftFrom + i * length;
+  }
+  for (let i = evenRows; i < rows; i++) {
+    const l = leftFrom + i * length;
+    for (let j = 0; j < columns; j++) {
+      const r = rightFrom + j * length;
       let s = bias === null ? 0 : bias[biasFrom + i];
       for (let k = 0; k < length; k++) s += left[l + k] * right[r + k];
       out[outFrom + i * rowStep + j * columnStep] = s;
@@ -284,13 +315,20 @@ const kernels = {
     };
   },
 
-  // The sum over levels of sigmoid((loc - (level + 1/2) / top) / scale), divided by top.
+  // The sum over levels of sigmoid((loc - (level + 1/2) / top) / scale), divided by top. If a level is less than half of
+  // the scale, it is the integral of the sigmoid plus one term of the Euler-Maclaurin formula, to 1e-7.
   "discretized logistic mean"(operation, arrays) {
     const loc = arrays[operation.inputs[0]], scale = arrays[operation.inputs[1]], out = arrays[operation.out];
     const top = operation.levels - 1;
     return () => {
       for (let i = 0; i < out.length; i++) {
         const step = 1 / (scale[i] * top);
+        if (step < 0.5) {
+          const from = step * loc[i] * top, to = from - step * top; // arguments of the sigmoid at both ends
+          const slope = slopeOfSigmoid(to) - slopeOfSigmoid(from);
+          out[i] = ((softplus(from) - softplus(to)) / step + (step / 24) * slope) / top;
+          continue;
+        }
         const middle = loc[i] * top - 0.5; // of the levels, where the sigmoid is 1/2
         // Beyond 40 steps the sigmoid is 0 or 1 in double precision.
         const first = Math.max(0, Math.ceil(middle - 40 / step)), last = Math.min(top - 1, Math.floor(middle + 40 / step));

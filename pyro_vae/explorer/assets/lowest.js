@@ -13,5 +13,5 @@ function showLowest() {
     element("li", {}, element("button", { type: "button", onclick: () => { choose(point); byId("map").focus(); } },
       pictureOf(point, 88),
       element("b", {}, showLogProb(point)),
-      element("span", { class: "quiet" }, `datapoint ${rows[point]}${hasLabels ? `, label ${labelOf(point)}` : ""}`)))));
+      element("span", { class: "quiet" }, pointName(point))))));
 }

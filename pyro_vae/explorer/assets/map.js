@@ -188,8 +188,7 @@ function drawGrid(c) {
   const font = "11px system-ui, sans-serif";
   c.font = font;
   c.lineWidth = 1;
-  const digits = Math.max(0, -Math.floor(Math.log10(step)));
-  const word = (value) => value.toFixed(digits).replace(/^-0(\.0*)?$/, "0").replace("-", "\u2212");
+  const word = (value) => onGrid(value, step);
   c.fillStyle = cssColour("--quiet");
   if (map.method === "umap") return; // its coordinates have no meaning
   for (let value = Math.ceil(left / step) * step; value <= right; value += step) {
@@ -213,11 +212,6 @@ function drawGrid(c) {
     if (y > 30 && y < map.height - 24) c.fillText(word(value), 5, y - 4);
   }
 }
-
-const roundStep = (least) => {
-  const power = 10 ** Math.floor(Math.log10(least));
-  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least);
-};
 
 // Decoded images behind the points, a few in each frame so that the page stays quick.
 function drawBehind() {

@@ -57,6 +57,19 @@ function colourOfShare(share) {
   return `rgb(${viridis[i].map((a, k) => Math.round(a + (at - i) * (viridis[i + 1][k] - a))).join()})`;
 }
 
+// A round number, 1, 2 or 5 times a power of ten, for the distance of grid lines.
+function roundStep(least) {
+  const power = 10 ** Math.floor(Math.log10(least));
+  return [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= least);
+}
+
+// A multiple of a step, with the digits that it needs.
+function onGrid(value, step) {
+  if (Math.abs(value) < step / 2) return "0";
+  if (step >= 1e5 || step < 1e-4) return value.toExponential(1);
+  return value.toFixed(Math.max(0, -Math.floor(Math.log10(step)))).replace("-", "\u2212");
+}
+
 const cssColour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
 // A canvas for sharp drawing at a size in CSS pixels.

@@ -52,12 +52,12 @@ function showNow() {
     paintDecoded(now.small, outputs[0]);
     paintThumbnail(now.datapoint, point);
     now.datapoint.setAttribute("aria-label", `Image of ${pointName(point)}`);
-    now.caption.textContent = `datapoint ${rows[point]}${hasLabels ? `, label ${labelOf(point)}` : ""}`;
+    now.caption.textContent = pointName(point);
   } else if (view.kind === "series") {
     const box = now.lines.getBoundingClientRect();
     if (box.width) paintSeries(now.lines, box.width, box.height, outputs[0], valuesOf(point));
     paintSeries(now.small, 150, 96, outputs[0], null, false);
-    now.caption.textContent = `Thin: mean of p(x | z). Wide and pale: ${pointName(point).toLowerCase()}.`;
+    now.caption.textContent = `Thin: mean of p(x | z). Wide and pale: ${pointName(point)}.`;
     if (now.legend) {
       now.legend.replaceChildren(...view.names.map((name, f) => {
         const key = element("canvas", { class: "key", "aria-hidden": "true" });
@@ -94,8 +94,8 @@ function sayState() {
     const nearest = nearestPoint(toPixels(positionOf(state.z)));
     const isCode = codeOf(state.point).every((value, i) => Math.abs(value - state.z[i]) < 1e-6);
     const where = isCode
-      ? `At the code of ${pointName(state.point).toLowerCase()}.`
-      : nearest < 0 ? "" : `Nearest on the map: ${pointName(nearest).toLowerCase()}.`;
+      ? `At the code of ${pointName(state.point)}.`
+      : nearest < 0 ? "" : `Nearest on the map: ${pointName(nearest)}.`;
     const known = isCode && logProb ? ` log p(x): ${showLogProb(state.point)} nats.` : "";
     byId("status").textContent = where + known;
   }, 150);

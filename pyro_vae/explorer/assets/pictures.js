@@ -93,14 +93,14 @@ function paintSeries(canvas, width, height, decoded, datapoint, withAxes = true)
     c.fillStyle = cssColour("--quiet");
     c.font = "11px system-ui, sans-serif";
     c.lineWidth = 1;
-    for (const share of [0, 0.5, 1]) {
-      const value = low + share * (high - low);
+    const step = roundStep((high - low) / 4);
+    for (let value = Math.ceil(low / step) * step; value <= high + 1e-9 * step; value += step) {
       c.beginPath();
       c.moveTo(left, up(value));
       c.lineTo(width - right, up(value));
       c.stroke();
       c.textAlign = "right";
-      c.fillText(showNumber(value), left - 5, up(value) + 4);
+      c.fillText(onGrid(value, step), left - 5, up(value) + 4);
     }
     c.textAlign = "left";
     c.fillText("step 1", left, height - 6);

@@ -63,8 +63,8 @@ def _details(column: Any, z: Tensor) -> Tensor:
 def _discretized_logistic_mean() -> Any:
     """The mean of a discretized logistic as an operator ``(loc, scale, levels)``.
 
-    It is a sum over 256 levels. As a loop in PyTorch it would be 2000 operations of the exported graph; as one operator,
-    the page computes it in one loop.
+    It is a sum over 256 levels. As a loop in PyTorch it would be 2000 operations of the exported graph; as one
+    operator, the page computes it in one loop.
     """
 
     @torch.library.custom_op("pyro_vae::discretized_logistic_mean", mutates_args=())

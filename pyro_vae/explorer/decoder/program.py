@@ -19,8 +19,8 @@ class Program:
         outputs: The numbers of the arrays that hold the results.
         sizes: The number of values in each array.
         constants: The weights, by the number of their array; float32, or int32 for positions.
-        operations: Each has a kind, the arrays that it reads and writes, and its settings; ``kernels.js`` has a function
-            for each kind.
+        operations: Each has a kind, the arrays that it reads and writes, and its settings; ``kernels.js`` has a
+            function for each kind.
     """
 
     input: int = 0
