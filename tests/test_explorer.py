@@ -22,6 +22,7 @@ from test_cli import error, run
 from pyro_vae import VAE, ConditionalVAE, evidence, explorer, likelihoods, nn, posteriors, priors
 from pyro_vae.explorer.labels import label_names
 from pyro_vae.explorer.latent_map import latent_map
+from pyro_vae.explorer.page import asset
 from pyro_vae.explorer.page import page as html_page
 from pyro_vae.explorer.thumbnails import thumbnails
 from pyro_vae.tables import Table
@@ -561,6 +562,40 @@ def test_texts_cannot_become_code():
 
 
 # Parts of the page, without a browser ---------------------------------------------------------------------------------
+
+
+# From linear RGB to what eyes with normal vision, and without one kind of cones, see (Machado et al. 2009).
+VISION = {
+    "normal": torch.eye(3),
+    "deuteranopia": torch.tensor([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]]),
+    "protanopia": torch.tensor([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]]),
+    "tritanopia": torch.tensor([[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]]),
+}
+
+
+def linear(colour):
+    levels = torch.tensor([int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)])
+    return torch.where(levels <= 0.04045, levels / 12.92, ((levels + 0.055) / 1.055) ** 2.4)
+
+
+def lab(rgb):
+    to_xyz = torch.tensor([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    xyz = rgb.clamp(0, 1) @ to_xyz.T / torch.tensor([0.9505, 1, 1.089])
+    x, y, z = torch.where(xyz > 0.008856, xyz ** (1 / 3), 7.787 * xyz + 16 / 116).unbind(-1)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], dim=-1)
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_colours_of_labels_can_be_told_apart(theme):
+    palette = re.findall("#[0-9a-f]{6}", re.search(rf"{theme}: \[(.*?)\]", asset("marks.js")).group(1))
+    colours = torch.stack([linear(colour) for colour in palette])
+    assert len(colours) == 10
+    for matrix in VISION.values():
+        assert torch.pdist(lab(colours @ matrix.T)).min() > 12
+    surface = linear(re.findall(r"--surface: (#[0-9a-f]{6})", asset("style.css"))[theme == "dark"])
+    luminance = torch.tensor([0.2126, 0.7152, 0.0722])
+    contrast = (colours @ luminance + 0.05) / (surface @ luminance + 0.05)
+    assert torch.maximum(contrast, 1 / contrast).min() > 2.95
 
 
 def test_thumbnails_are_the_images():

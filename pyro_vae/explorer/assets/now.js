@@ -31,7 +31,7 @@ function setUpNow() {
       element("table", { class: "values" },
         element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "column"), now.caption,
           element("th", { scope: "col" }, "p(x | z)"),
-          element("th", { scope: "col" }, content.program.outputs.length > 1 ? "spread or probability" : ""))),
+          element("th", { scope: "col" }, content.program.outputs.length > 1 ? "how sure" : ""))),
         element("tbody", {}, ...view.columns.map((column, i) =>
           element("tr", {}, element("th", { scope: "row" }, column.name), ...now.rows[i]))))));
   }

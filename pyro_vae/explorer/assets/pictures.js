@@ -179,7 +179,7 @@ function pictureOf(point, size = 96) {
     return canvas;
   }
   const values = valuesOf(point);
-  const most = Math.min(view.columns.length, 8);
+  const most = Math.min(view.columns.length, view.columns.length > 7 ? 6 : 7);
   const lines = view.columns.slice(0, most).map((column, i) =>
     element("tr", {}, element("th", { scope: "row" }, column.name),
       element("td", values[i] !== values[i] ? { class: "gap" } : {}, valueInWords(column, values[i]))));
