@@ -414,6 +414,25 @@ def test_tables(open_page, tmp_path):
     assert float(rows[0][2].lstrip("± ").replace(",", "")) == pytest.approx(p.columns[0].stddev.item(), rel=1e-3)
 
 
+def test_columns_without_names(open_page, tmp_path):
+    kinds = [likelihoods.columns.Categorical(3), likelihoods.columns.Binary(), likelihoods.columns.Real()]
+    vae = VAE(
+        priors.StandardNormal(2),
+        likelihoods.Columns(nn.mlp(2, [8], 6), kinds),
+        posteriors.Normal(nn.ColumnFeatures(nn.mlp(8, [8], 4), kinds)),
+    ).eval()
+    tab = open_page(write(vae, vae.sample(9), tmp_path, "columns"))
+    z, _ = tab.state()
+    with torch.no_grad():
+        category, binary, real = vae.likelihood(z[None]).base_dist.columns
+    rows = [row.locator("td").all_text_contents()[1:] for row in tab.page.locator("#pair tbody tr").all()]
+    best = category.probs[0].argmax().item()
+    assert rows[0] == [str(best), f"{round(100 * category.probs[0, best].item())} %"]
+    share = binary.probs[0].item()
+    assert rows[1] == [str(int(share >= 0.5)), f"{round(100 * max(share, 1 - share))} %"]
+    assert float(rows[2][1].lstrip("± ")) == pytest.approx(real.stddev.item(), rel=1e-3)
+
+
 def test_the_lowest_log_p_of_x(open_page, tmp_path):
     vae = image_vae(2)
     x = vae.sample(30)
@@ -702,6 +721,14 @@ def test_the_command_writes_the_page_of_a_run(capsys, open_page, tmp_path):
     (tmp_path / "birds.csv").unlink()
     assert "birds.csv" in error(capsys, "explore", tmp_path / "run", "--lowest", "0")
     assert "choose the data with --data" not in error(capsys, "explore", tmp_path / "run", "--lowest", "0")
+
+
+def test_the_code_in_the_docs_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (Path(__file__).resolve().parents[1] / "docs" / "explorer.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    exec(compile(code, "explorer.md", "exec"), {})
+    assert (tmp_path / "explorer.html").stat().st_size < 8e6
 
 
 def test_base64_of_a_page_is_plain(digits):

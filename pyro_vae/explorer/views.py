@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from pyro_vae.likelihoods import columns
+from pyro_vae.nn.kind import Kind
+
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
 
@@ -17,13 +20,16 @@ MOST_ROWS = 64  # values of a vector that are shown as a table; longer ones are 
 LEAST_STEPS = 16  # an image with a height or width of 1 and so many pixels is a line, as in pyro_vae.plots
 
 
-def view_of(x: Tensor, table: Table | None, names: Sequence[str] | None) -> dict[str, Any]:
+def view_of(
+    x: Tensor, table: Table | None, names: Sequence[str] | None, kinds: Sequence[Kind] | None = None
+) -> dict[str, Any]:
     """How datapoints x ``[n, *event]`` are shown, as JSON.
 
     Args:
         x: Data; NaN is a missing value.
         table: The columns, if x is a table.
         names: Names of the values of a vector, or of the features of a series.
+        kinds: The kinds of the columns, if x is a table.
 
     Raises:
         ValueError: If there is another number of names or columns.
@@ -31,6 +37,9 @@ def view_of(x: Tensor, table: Table | None, names: Sequence[str] | None) -> dict
     event = tuple(x.shape[1:])
     if table is not None:
         return {"kind": "table", "columns": [_column(column) for column in check_table(table, event).kept]}
+    if kinds is not None:
+        named = zip(_names(names, event[0], "x"), kinds, strict=True)
+        return {"kind": "table", "columns": [_column_of_kind(name, kind) for name, kind in named]}
     if len(event) == 3 and not _is_line(event):
         return _image(x, event)
     if len(event) == 1 and (names is not None or event[0] <= MOST_ROWS):
@@ -79,6 +88,16 @@ def _column(column: Any) -> dict[str, Any]:
         return {"name": column.name, "type": column.kind, "categories": [str(each) for each in column.categories]}
     is_integer = column.kind == "count" or column.dtype.lower().startswith(("int", "uint"))
     return {"name": column.name, "type": "count" if is_integer else "number"}
+
+
+def _column_of_kind(name: str, kind: Kind) -> dict[str, Any]:
+    """A column of which only the kind is known: its categories are numbers."""
+    if isinstance(kind, columns.Binary):
+        return {"name": name, "type": "binary", "categories": ["0", "1"]}
+    if isinstance(kind, (columns.Categorical, columns.Ordinal)):
+        numbers = [str(i) for i in range(kind.categories)]
+        return {"name": name, "type": type(kind).__name__.lower(), "categories": numbers}
+    return {"name": name, "type": "number"}
 
 
 def _is_line(event: tuple[int, ...]) -> bool:

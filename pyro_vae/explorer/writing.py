@@ -27,9 +27,11 @@ from pyro_vae.explorer.sections import (
     program_section,
 )
 from pyro_vae.explorer.views import as_shown, check_table, view_of
+from pyro_vae.likelihoods import Columns, Incomplete
 from pyro_vae.models.conditional import ConditionalVAE
 from pyro_vae.models.parts_fit import trial
 from pyro_vae.models.vae import VAE
+from pyro_vae.nn.kind import Kind
 from pyro_vae.system.files import replace, writable_folder
 from pyro_vae.system.progress import Progress
 
@@ -120,7 +122,7 @@ def write(
     shown = x[here]
     y = None if conditions is None else conditions[here]
     z = _codes(vae, shown, y)
-    view = view_of(shown.cpu(), table, names)
+    view = view_of(shown.cpu(), table, names, _kinds(vae.likelihood))
     mapped = latent_map(z, method)
     data = shown if y is None else (shown, y)
     found: Scores | None = None
@@ -155,6 +157,13 @@ def write(
     content["arrays"] = arrays.places
     replace(path, page(title, content, arrays.text()).encode("utf-8", "replace"))
     return path
+
+
+def _kinds(likelihood: Any) -> Sequence[Kind] | None:
+    """The kinds of the columns, if this is a likelihood of tables, of incomplete ones too."""
+    while isinstance(likelihood, Incomplete):
+        likelihood = likelihood.likelihood
+    return list(likelihood.kinds) if isinstance(likelihood, Columns) else None  # type: ignore[arg-type]  # all are kinds
 
 
 @torch.no_grad()
