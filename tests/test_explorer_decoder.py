@@ -89,6 +89,24 @@ def test_a_likelihood_for_missing_values(javascript):
     compare(javascript, likelihoods.Incomplete(likelihoods.DiscretizedLogistic(nn.mlp(2, [8], (4, 2)))), 2)
 
 
+class _LocationsAndScales(torch_nn.Module):
+    """60 locations, inside and outside of [0, 1], each with 8 scales: from a tenth of a level to 3."""
+
+    def forward(self, z):
+        loc = torch.linspace(-0.3, 1.3, 60)[:, None] + z[..., :1, None]
+        raw = torch.logspace(-3.5, 0.5, 8).expm1().log().expand(60, 8)
+        return torch.stack([loc + 0 * raw, raw + 0 * loc], dim=-1)
+
+
+def test_discretized_means_at_every_scale(javascript):
+    likelihood = likelihoods.DiscretizedLogistic(_LocationsAndScales())
+    posterior = posteriors.Normal(torch_nn.Sequential(torch_nn.Flatten(-2), _Zeros(2)))
+    program = decoder_program(VAE(priors.StandardNormal(1), likelihood, posterior))
+    z = torch.tensor([[0.0], [0.013]])
+    found, expected = javascript(program, z)[0], likelihood(z.double()).mean.flatten(1)
+    assert (found - expected).abs().max() < 1e-6
+
+
 NETWORKS = {
     "mlp": lambda: nn.mlp(4, [16, 8], (2, 3)),
     "linear": lambda: nn.mlp(4, [], (2, 3)),
