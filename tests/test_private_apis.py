@@ -317,3 +317,10 @@ def test_constraints(monkeypatch):
     store = SimpleNamespace(get_state=pyro.get_param_store().get_state)
     monkeypatch.setattr(pyro, "get_param_store", lambda: store)
     assert private_apis.constraint_of("scale") is expected
+
+
+def test_decompositions(monkeypatch):
+    found = private_apis.decompositions(["silu", "no_such_operator"])
+    assert torch.ops.aten.silu.default in found
+    monkeypatch.setattr(torch, "_decomp", GONE)
+    assert private_apis.decompositions(["silu"]) == {}

@@ -9,7 +9,18 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_vae.system.private_apis import decompositions
+
 __all__ = ["trace"]
+
+# Operators that torch.export keeps by default, and that are made of simpler ones.
+COMPOSED = [
+    "_fused_rms_norm", "_log_softmax", "_native_batch_norm_legit", "_native_batch_norm_legit_functional",
+    "_native_batch_norm_legit_no_training", "_softmax", "addcdiv", "addcmul", "elu", "gelu", "glu",
+    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid_forward", "logaddexp", "logsumexp",
+    "mish", "native_batch_norm", "native_group_norm", "native_layer_norm", "silu", "softplus", "std",
+    "threshold", "upsample_bilinear2d", "upsample_linear1d", "xlogy",
+]  # fmt: skip
 
 
 @torch.no_grad()
@@ -32,43 +43,8 @@ def trace(module: nn.Module, z: Tensor) -> Any:
             warnings.simplefilter("ignore")  # of torch.export, about its own future
             exported = torch.export.export(module, (z,), strict=False)
             table = torch.export.default_decompositions()
-            table.update(torch._decomp.get_decompositions(_FURTHER))
+            table.update(decompositions(COMPOSED))
             return exported.run_decompositions(table)
     except Exception as error:  # torch does not document what it raises
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(f"the likelihood cannot be exported for the browser: {reason}") from error
-
-
-_aten = torch.ops.aten
-# Operators that torch.export keeps by default, and that are made of simpler ones.
-_FURTHER = [
-    _aten._log_softmax,
-    _aten._native_batch_norm_legit,
-    _aten._native_batch_norm_legit_functional,
-    _aten._native_batch_norm_legit_no_training,
-    _aten._softmax,
-    _aten.addcmul,
-    _aten.addcdiv,
-    _aten.elu,
-    _aten.gelu,
-    _aten.glu,
-    _aten.hardsigmoid,
-    _aten.hardswish,
-    _aten.hardtanh,
-    _aten.leaky_relu,
-    _aten.log_sigmoid_forward,
-    _aten.logaddexp,
-    _aten.logsumexp,
-    _aten.mish,
-    _aten.native_batch_norm,
-    _aten.native_group_norm,
-    _aten.native_layer_norm,
-    _aten._fused_rms_norm,
-    _aten.silu,
-    _aten.softplus,
-    _aten.std,
-    _aten.threshold,
-    _aten.upsample_bilinear2d,
-    _aten.upsample_linear1d,
-    _aten.xlogy,
-]

@@ -133,9 +133,7 @@ def has_array(args: Any) -> bool:
 
 def name_of(target: Any) -> str:
     """The name of an operator, without its overload: ``add`` for ``aten.add.Tensor``."""
-    if isinstance(target, torch._ops.OpOverload):
-        return target.overloadpacket.__name__
-    return getattr(target, "__name__", str(target))
+    return getattr(getattr(target, "overloadpacket", target), "__name__", str(target))
 
 
 def as_tensor(value: Any) -> Tensor:
