@@ -26,6 +26,7 @@ LAYERS = [
     "models infer representation",
     "evidence training",
     "tables",
+    "explorer",
     "pyro_vae",
     "cli",
     "sklearn __main__",

@@ -468,7 +468,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ([], "train, evaluate, sample, plot, score, encode, impute, share, info"),
+        ([], "train, evaluate, sample, plot, explore, score, encode, impute, share, export, info"),
         (["polish"], "Unrecognized options: polish"),
         (["train"], "Missing from pyro-vae train: PATH"),
         (
@@ -581,7 +581,7 @@ def test_the_commands_of_the_readme_are_understood():
     (block,) = re.findall(r"```bash\n(pyro-vae train.*?)```", README, flags=re.DOTALL)
     commands = [shlex.split(line, comments=True) for line in block.splitlines()]
     assert [type(_parse(words)).__name__.partition("[")[0] for _, *words in commands] == [
-        "Train", "Evaluate", "Sample", "Plot", "Info",
+        "Train", "Evaluate", "Sample", "Plot", "Explore", "Info",
     ]  # fmt: skip
 
 

@@ -326,3 +326,10 @@ def test_transforms(monkeypatch):
     assert not private_apis.is_transforming()
     monkeypatch.setattr(torch._C, "_functorch", GONE)
     assert not private_apis.is_transforming()
+
+
+def test_decompositions(monkeypatch):
+    found = private_apis.decompositions(["silu", "no_such_operator"])
+    assert torch.ops.aten.silu.default in found
+    monkeypatch.setattr(torch, "_decomp", GONE)
+    assert private_apis.decompositions(["silu"]) == {}

@@ -18,6 +18,7 @@ from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.data_defaults import with_defaults_for_data
 from pyro_vae.cli.encode import Encode
 from pyro_vae.cli.evaluate import Evaluate
+from pyro_vae.cli.explore import Explore
 from pyro_vae.cli.export import Export
 from pyro_vae.cli.impute import Impute
 from pyro_vae.cli.info import Info
@@ -91,6 +92,7 @@ def _parse(words: list[str]) -> Any:
         "evaluate": Evaluate,
         "sample": Sample,
         "plot": Plot,
+        "explore": Explore,
         "score": Score,
         "encode": Encode,
         "impute": Impute,

@@ -97,7 +97,7 @@ def _read(
     kind = format_of(path)
     if kind == "images":
         images = ImageFolder(path, scaled, crop=crop, skip_broken=skip_broken)
-        return _rows(path, images, images.labels)
+        return replace(_rows(path, images, images.labels), classes=tuple(images.classes))
     if kind == "table":
         return _table(path, kinds, labels)
     if kind == "counts":

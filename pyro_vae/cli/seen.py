@@ -43,6 +43,8 @@ class Seen:
     table: Table | None = None
     #: Options of train that suit the data, by flag, for those that the user has not chosen.
     options: dict[str, list[str]] = field(default_factory=dict)
+    #: The names of the labels 0, 1, 2, ..., if they have names.
+    classes: tuple[str, ...] = ()
     #: All data and labels, in the order of the file.
     whole: tuple[Tensor, Tensor | None] | None = None
     files: Subset[Tensor] | None = None

@@ -29,6 +29,7 @@ __all__ = [
     "check_recording",
     "compile_graph",
     "constraint_of",
+    "decompositions",
     "handlers_are_active",
     "has_bfloat16",
     "has_gradient_hooks",
@@ -105,6 +106,17 @@ def held_by(module: nn.Module) -> list[dict[str, Any]]:
         return [getattr(module, name) for name in _HELD]
     parameters, buffers = module.named_parameters(recurse=False), module.named_buffers(recurse=False)
     return [dict(parameters), dict(buffers), dict(module.named_children())]
+
+
+def decompositions(names: Sequence[str]) -> dict[Any, Callable[..., Any]]:
+    """How operators of ``torch.ops.aten`` are made of simpler ones, for ``run_decompositions`` of an exported program.
+
+    ``torch._decomp.get_decompositions`` has them (torch 2.5 to 2.14). Without it: none, so that an exported program
+    keeps these operators.
+    """
+    find = getattr(getattr(torch, "_decomp", None), "get_decompositions", None)
+    known = [getattr(torch.ops.aten, name) for name in names if hasattr(torch.ops.aten, name)]
+    return {} if find is None else find(known)
 
 
 def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:

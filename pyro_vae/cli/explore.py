@@ -1,0 +1,92 @@
+"""``pyro-vae explore``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import torch
+from tyro.conf import Positional, arg
+
+from pyro_vae import explorer, load
+from pyro_vae.cli.data import Data
+from pyro_vae.cli.defaults import by_default
+from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of, table_of
+from pyro_vae.cli.seen import Seen
+from pyro_vae.data import read_frame
+from pyro_vae.data.frames import FRAMES
+from pyro_vae.system.devices import choose_device
+from pyro_vae.system.files import writable_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Explore"]
+
+
+@dataclass(frozen=True)
+class Explore:
+    """Writes a page to explore the VAE in the browser: one HTML file that needs no server and no network."""
+
+    run: Positional[Path]
+    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    data: Annotated[Data, arg(name="")]
+    out: Annotated[Path | None, by_default("explorer.html in the folder of the run")] = None
+    """File for the page, .html."""
+    split: Literal["test", "valid", "train", "all"] = "test"
+    """Which part of the data to show."""
+    points: int = 2000
+    """Largest number of datapoints; they are drawn at random."""
+    map: Literal["pca", "umap"] = "pca"
+    """How more than two latents are put in a plane; umap needs the extra [umap]."""
+    lowest: int = 24
+    """Number of datapoints with the lowest log p(x) to show; 0: log p(x) is not computed."""
+    title: Annotated[str | None, by_default("the name of the folder of the run")] = None
+    """Title of the page."""
+    seed: int = 0
+    """Random seed."""
+    device: Annotated[str | None, by_default("the GPU if there is one")] = None
+    """Device, such as cpu or cuda:1."""
+
+    def __call__(self) -> None:
+        """Writes the page.
+
+        Raises:
+            CheckpointError: If the run cannot be loaded.
+            TypeError: If the model is not a VAE with one vector of latents.
+            ValueError: If an option is invalid, the data do not fit the VAE, or its decoder cannot run in a browser.
+            OSError: If a file cannot be written or read.
+        """
+        device, folder = choose_device(self.device), folder_of(self.run)
+        if self.out is not None and self.out.suffix != ".html":
+            raise ValueError(f"--out is {str(self.out)!r}; expected a file .html")
+        vae: Any = load(self.run).to(device)
+        out = self.out or writable_folder(folder) / "explorer.html"
+        data = data_of(self.run, self.data)
+        seen = seen_of(self.run, data)
+        x, labels = rows_of(seen, data, self.split, None, vae)
+        torch.manual_seed(self.seed)
+        part = "all data" if self.split == "all" else f"{self.split} data"
+        explorer.write(
+            vae,
+            x.to(device),
+            out,
+            labels=labels,
+            names_of_labels=_classes(seen, data),
+            table=table_of(self.run),
+            method=self.map,
+            points=self.points,
+            lowest=self.lowest,
+            title=self.title or folder.resolve().name,
+            subtitle=f"{part} of {Path(str(data.data)).name}",
+        )
+        print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); open it in a browser")
+
+
+def _classes(seen: Seen, data: Data) -> Sequence[str] | None:
+    """The names of the labels 0, 1, 2, ..., if they have names."""
+    path = Path(str(data.data))
+    if data.labels is not None and path.suffix.lower() in FRAMES:
+        return [str(each) for each in read_frame(path)[data.labels].factorize(sort=True)[1]]
+    return seen.classes or None

@@ -1,0 +1,73 @@
+"""Positions of codes in a plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pyro_vae.checks import check_choice
+
+__all__ = ["METHODS", "LatentMap", "latent_map"]
+
+METHODS = ("pca", "umap")
+
+
+@dataclass(frozen=True)
+class LatentMap:
+    """Positions of codes in a plane, and how to come from a position to a latent.
+
+    Attributes:
+        method: ``latents`` (the two latents themselves), ``pca`` or ``umap``.
+        positions: ``[n, 2]``.
+        center: What is subtracted from a code before it is projected, ``[latent]``; not for UMAP.
+        axes: The two directions of the plane, ``[2, latent]``; not for UMAP.
+        explained: The share of the variance of the codes along each axis; not for UMAP.
+    """
+
+    method: str
+    positions: Tensor
+    center: Tensor | None = None
+    axes: Tensor | None = None
+    explained: tuple[float, ...] = ()
+
+
+def latent_map(z: Tensor, method: str) -> LatentMap:
+    """Puts codes in a plane: two latents as they are, one latent on a line, and more of them by the method.
+
+    Args:
+        z: Codes, ``[n, latent]``.
+        method: ``pca`` for the two principal components of the codes, or ``umap`` (McInnes et al. 2018).
+
+    Raises:
+        ValueError: If there is no such method.
+        ImportError: If UMAP is not installed.
+    """
+    check_choice("method", method, METHODS)
+    z = z.double()
+    n, latent = z.shape
+    if latent <= 2:
+        axes = torch.eye(2, latent, dtype=z.dtype)
+        return LatentMap("latents", z @ axes.T, z.new_zeros(latent), axes)
+    if method == "umap":
+        return LatentMap("umap", _umap(z))
+    center = z.mean(0)
+    _, sizes, directions = torch.linalg.svd(z - center, full_matrices=n < 2)
+    axes = directions[:2]
+    axes = axes * axes.gather(1, axes.abs().argmax(1, keepdim=True)).sign()  # the same signs on every machine
+    total = sizes.square().sum()
+    shares = sizes[:2].square() / total if total > 0 else torch.zeros(2)
+    return LatentMap("pca", (z - center) @ axes.T, center, axes, tuple(shares.tolist()))
+
+
+def _umap(z: Tensor) -> Tensor:
+    try:
+        from umap import UMAP
+    except ImportError as error:
+        raise ImportError("the method 'umap' needs umap-learn: pip install 'pyro-vae[umap]'") from error
+    neighbours = min(15, len(z) - 1)
+    if neighbours < 2:
+        raise ValueError(f"the method 'umap' needs at least 3 datapoints; there are {len(z)}")
+    fitted = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1, init="random" if len(z) < 10 else "spectral")
+    return torch.from_numpy(fitted.fit_transform(z.float().numpy())).double()
