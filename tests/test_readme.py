@@ -161,6 +161,7 @@ def test_ci_runs_its_test_command():
         "CHANGELOG.md",
         "docs/data.md",
         "docs/evidence.md",
+        "docs/explorer.md",
         "docs/export.md",
         "docs/gallery.md",
         "docs/objectives.md",
