@@ -249,7 +249,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         vae = self.vae_
         x = x.to(next(vae.parameters()).device, vae.event_dtype)
         if x.isnan().any() and not isinstance(vae.likelihood, Incomplete):
-            raise ValueError("X has missing values (NaN), which X in fit had not; expected missing=True or no NaN")
+            raise ValueError("X has missing values (NaN), but X in fit had none; expected missing=True or no NaN")
         vae.check(x)
         return x
 

@@ -172,12 +172,12 @@ BAD = {
     "turned": ("x", photos(z_jpg=lambda path: Image.fromarray(PHOTOS[0]).save(path, exif=turned())), "have 2 different sizes, such as 8 x 12 and 12 x 8"),
     "ragged": ("x.csv", text("a,b\n1,2\n3\n"), "line 3 of the table '.*' has 1 fields; expected 2"),
     "no rows": ("x.csv", text("a,b\n"), "has no rows"),
-    "two of a name": ("x.csv", text("a,a\n" + lines(REAL, COUNT)), "the table '.*' has two columns of the name 'a'"),
+    "two of a name": ("x.csv", text("a,a\n" + lines(REAL, COUNT)), "the table '.*' has two columns with the name 'a'"),
     "no header": ("x.csv", text("1.5,2.5\n" + lines(REAL, COUNT)), "the first line of the table '.*' has numbers, 1.5, 2.5, ...; expected the names"),
     "Latin-1": ("x.csv", text("a,b\n" + lines(REAL, ["ä", "ö"] * 20), "latin-1"), "cannot be read: it is not text in UTF-8"),
     "all missing": ("x.csv", text("a,b\n" + lines(REAL, [""] * N)), "column 'b' has no values: all are missing; give it the kind drop"),
     "one infinite": ("x.csv", text("a,b\n" + lines(REAL, ["inf", *COUNT[1:]])), "column 'b' has 1 infinite values; make them missing"),
-    "dates.csv": ("x.csv", text("a,b\n" + lines(REAL, DATES)), "column 'b' has dates or times; make numbers of them, or give it the kind drop"),
+    "dates.csv": ("x.csv", text("a,b\n" + lines(REAL, DATES)), "column 'b' has dates or times; convert them to numbers, or give it the kind drop"),
     "dates.xlsx": ("x.xlsx", frame({"a": REAL, "b": pd.to_datetime(DATES)}, "to_excel"), "column 'b' has dates or times"),
     "dates.parquet": ("x.parquet", frame({"a": REAL, "b": pd.to_datetime(DATES).date}), "column 'b' has dates or times"),
     "numbers and words": ("x.csv", text("a,b\n" + lines(REAL, [*COUNT[1:], "?"])), r"column 'b' has numbers, and words such as '\?'"),
@@ -322,7 +322,7 @@ def test_decimal_numbers_and_booleans_with_gaps_are_what_they_are():
 
 
 ROUNDED = {
-    "identifiers": (10**9 + 7919 * np.arange(N), "integers that float32 cannot hold: 10.* becomes 10.*; leave it out if it is an"),
+    "identifiers": (10**9 + 7919 * np.arange(N), "integers that float32 cannot represent: 10.* becomes 10.*; leave it out if it is an"),
     "times": (1.6e9 + REAL, "numbers so large that float32 rounds off their differences; subtract a constant"),
 }  # fmt: skip
 

@@ -393,7 +393,7 @@ def test_data_that_are_no_images_are_trained_on_without_pictures(tmp_path, capsy
     run(capsys, "plot", tmp_path / "run")
     assert {path.stem for path in (tmp_path / "run").glob("*.png")} == {"curves", "codes"}
     run(capsys, "sample", tmp_path / "run", "--draws", tmp_path / "x.npy")
-    assert "is no image" in error(capsys, "sample", tmp_path / "run")
+    assert "is not an image" in error(capsys, "sample", tmp_path / "run")
 
 
 class Evil:
@@ -501,7 +501,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
         (["sample", "MISSING", "--count", "0"], "--count is 0"),
         (["sample", "MISSING", "--draws", "x.txt"], "expected a file .npy or .safetensors"),
         (["plot", "MISSING"], "No such file"),
-        (["info", "MISSING"], "there is no run in the folder"),
+        (["info", "MISSING"], "there is no run or saved model in the folder"),
         (["evaluate", "."], "there is no checkpoint in the folder"),
     ],
 )
@@ -534,7 +534,7 @@ def test_values_that_cannot_be_are_said_in_a_line(file, tmp_path, capsys, more, 
 
 def test_a_run_is_not_written_over(trained, file, capsys):
     before = {path: path.read_bytes() for path in trained.iterdir() if path.is_file()}
-    assert "continue it with --resume" in error(capsys, "train", trained, *options(file))
+    assert "resume it with --resume" in error(capsys, "train", trained, *options(file))
     for more, message in (
         (["--lr", 0.1], "--lr is 0.001 there and 0.1 here"),
         (["--seed", 1], "--seed is 0 there"),

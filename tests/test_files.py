@@ -162,7 +162,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path):
     (tmp_path / "t.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ValueError, match=r"the table '.*t.csv' cannot be read"):
         read_frame(tmp_path / "t.csv")
-    with pytest.raises(ValueError, match=r"is of another kind; expected one of .csv"):
+    with pytest.raises(ValueError, match=r"has an unknown format; expected one of .csv"):
         read_frame(tmp_path / "t.doc")
     with pytest.raises(FileNotFoundError):
         read_frame(tmp_path / "none.csv")

@@ -358,7 +358,7 @@ def test_parts_of_ones_own(model, reason, tmp_path):
     vae = model()
     fit(vae, draw(vae, 5)[0], out=tmp_path, **ONE_STEP)
     with pytest.raises(
-        CheckpointError, match=rf"cannot be rebuilt {reason}; make the VAE, and pass it: load\(path, vae"
+        CheckpointError, match=rf"cannot be rebuilt {reason}; construct the VAE and pass it: load\(path, vae"
     ):
         pyro_vae.load(tmp_path)
     other = model()

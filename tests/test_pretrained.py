@@ -151,7 +151,7 @@ def test_pictures_are_beside_it(tmp_path):
     [
         ("samples.png", TypeError, "pictures is 'samples.png'; expected a list of files"),
         (["none.png"], FileNotFoundError, "none.png"),
-        (["README.md"], ValueError, r"'README.md' is no picture; expected .gif, .jpeg"),
+        (["README.md"], ValueError, r"'README.md' is not a picture; expected .gif, .jpeg"),
         (["samples.png", "more/samples.png"], ValueError, "two pictures have the name 'samples.png'"),
     ],
 )
@@ -171,7 +171,7 @@ def test_a_card_that_was_changed_is_kept(tmp_path):
     assert "## Data\n\nnew" in card.read_text()
     mine = re.sub("<!--.*-->\n", "", card.read_text()).replace("new", "mine")
     card.write_text(mine)
-    with pytest.warns(UserWarning, match=r"README.md' was written by somebody else and is left as it is"):
+    with pytest.warns(UserWarning, match=r"README.md' was edited or not written by pyro_vae, and is kept"):
         vae.save_pretrained(tmp_path, data="newer")
     assert card.read_text() == mine
     assert_same(vae, load(tmp_path))
@@ -182,7 +182,7 @@ def test_the_card_of_parts_of_ones_own_says_so(tmp_path):
     vae = own_prior()
     vae.save_pretrained(tmp_path)
     text = read_card(tmp_path)[1]
-    assert "A part is not of this library (prior is a parts.TorchPrior)" in text
+    assert "A part is not from this library (prior is a parts.TorchPrior)" in text
     assert_same(vae, VAE.from_pretrained(tmp_path, own_prior()))
 
 
@@ -330,7 +330,7 @@ def test_a_card_on_the_hub_that_was_changed_is_kept(hub, card, is_kept):
     there.parent.mkdir(parents=True)
     there.write_text(card)
     if is_kept:
-        with pytest.warns(UserWarning, match=r"README.md of 'me/digits' was written by somebody else"):
+        with pytest.warns(UserWarning, match=r"README.md of 'me/digits' was edited or not written by pyro_vae"):
             small_vae().push_to_hub("me/digits")
     else:
         small_vae().push_to_hub("me/digits")

@@ -291,9 +291,7 @@ def test_a_run_of_mlflow_that_is_gone_is_replaced(database, tmp_path):
     store, vae, out = InMLflow(database, tmp_path / "store"), small_vae(), tmp_path / "run"
     train(vae, store.log(), epochs=1, out=out)
     store.mlflow.delete_run(store.runs()[0].id)
-    with pytest.warns(
-        UserWarning, match="cannot continue the MLflow run '[0-9a-f]+': .*deleted.*; a new one is started"
-    ):
+    with pytest.warns(UserWarning, match="cannot resume the MLflow run '[0-9a-f]+': .*deleted.*; a new one is started"):
         run = train(vae, store.log(), epochs=2, out=out, resume=True)
     (logged,) = store.runs()
     check_points(logged, run.history)

@@ -195,7 +195,7 @@ BAD_TABLES = {
     "words as numbers": (FRAME, {"colour": "real"}, r"column 'colour' \(real\) has 60 invalid values.*'red' in row 0; expected a number"),
     "negative as positive": (FRAME.assign(age=-1.0), {"age": "positive"}, "expected a positive number"),
     "no rows": (FRAME[:0], {}, "frame has 0 rows"),
-    "two of one name": (pd.concat([FRAME["age"], FRAME["age"]], axis=1), {}, "two columns of the name 'age'"),
+    "two of one name": (pd.concat([FRAME["age"], FRAME["age"]], axis=1), {}, "two columns with the name 'age'"),
     "nothing left": (FRAME[["one"]], {}, "no column of the table is left"),
 }  # fmt: skip
 

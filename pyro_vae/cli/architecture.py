@@ -35,7 +35,7 @@ Network = TypeVar("Network", bound=Any)
 
 
 class _Flat:
-    """In place of a network: the data as vectors."""
+    """Flattens data to vectors, instead of a network."""
 
     def encoder(self, event: Sequence[int], _: int) -> Module:
         return Flatten(-len(event))
@@ -120,7 +120,7 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
         return features, features(train[:1]).shape[-1]
 
     def _encoder(self, event: Sequence[int], outputs: int) -> Module:
-        """A network from data to so many outputs; classes become vectors of zeros and a one."""
+        """A network from data to the given number of outputs; classes are one-hot encoded."""
         network: Any = self.network_options
         if self.likelihood != "categorical":
             return network.encoder(event, outputs)

@@ -35,7 +35,7 @@ DESCRIPTION = """Trains and evaluates variational autoencoders.
 Each command has its own --help. The help of train lists the options of the chosen parts: "pyro-vae train --prior vamp
 --help". With --debug, an error is printed with its traceback."""
 
-# How messages of the library name arguments, and the options with the same effect.
+# Arguments in messages of the library, and the options with the same effect.
 ARGUMENTS = {
     "resume=True": "--resume",
     "skip_broken=True": "--skip-broken",

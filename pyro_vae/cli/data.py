@@ -56,14 +56,14 @@ class Data:
 
     column: tuple[str, ...] = ()
     """Kinds of columns of a table, as NAME:KIND; kinds: real, positive, count, binary, categorical, ordinal, drop."""
-    labels: Annotated[str | None, by_default("none")] = None
-    """Column of a table, or array of a file, with labels, which are not modelled."""
+    labels: Annotated[str | None, by_default("an array labels or label, or a column of the type ClassLabel")] = None
+    """Labels, which are not modelled: a column of a table, of obs of an .h5ad file or of a data set, or an array."""
     array: Annotated[str | None, by_default("the only one")] = None
-    """Array of a file, layer of an .h5ad file, or column of a Hugging Face data set that has the data."""
+    """Array of a file, layer of an .h5ad file, or column of a Hugging Face data set with the data."""
     size: tuple[int, ...] = ()
     """Size to which images are scaled: one number, or height and width."""
     stretch: bool = False
-    """Stretch images to their size, instead of cropping them to its shape first."""
+    """Stretch images to --size, instead of cropping them first."""
     skip_broken: bool = False
     """Leave out images that cannot be read."""
 

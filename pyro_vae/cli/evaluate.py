@@ -25,16 +25,16 @@ __all__ = ["Evaluate"]
 
 @dataclass(frozen=True)
 class Evaluate:
-    """Estimates log p(x), for each datapoint with the method that it needs, and checks the ELBO in four ways.
+    """Estimates log p(x) of each datapoint with the method that it needs, and computes the ELBO in four ways.
 
     Writes evidence.json to the folder of the run.
     """
 
     run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
     data: Annotated[Data, arg(name="")]
     split: Literal["test", "valid", "train"] = "test"
-    """Which part of the data to evaluate."""
+    """Part of the data to use."""
     limit: Annotated[int | None, by_default("all")] = None
     """Number of datapoints to use, from the first one."""
     tolerance: float = 0.05

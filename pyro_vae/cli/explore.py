@@ -30,18 +30,18 @@ class Explore:
     """Writes a page to explore the VAE in the browser: one HTML file that needs no server and no network."""
 
     run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
     data: Annotated[Data, arg(name="")]
     out: Annotated[Path | None, by_default("explorer.html in the folder of the run")] = None
     """File for the page, .html."""
     split: Literal["test", "valid", "train", "all"] = "test"
-    """Which part of the data to show."""
+    """Part of the data to use."""
     points: int = 2000
-    """Largest number of datapoints; they are drawn at random."""
+    """Largest number of datapoints on the page, drawn at random."""
     map: Literal["pca", "umap"] = "pca"
-    """How more than two latents are put in a plane; umap needs the extra [umap]."""
+    """Projection of more than two latents to a plane; umap needs pip install 'pyro-vae[umap]'."""
     lowest: int = 24
-    """Number of datapoints with the lowest log p(x) to show; 0: log p(x) is not computed."""
+    """Number of datapoints to show with the lowest log p(x); 0: log p(x) is not computed."""
     title: Annotated[str | None, by_default("the name of the folder of the run")] = None
     """Title of the page."""
     seed: int = 0

@@ -21,7 +21,7 @@ class Export:
     """Writes encoder, decoder and log p(x | z) as files that run without this library: ONNX and torch.export."""
 
     run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
     formats: tuple[Literal["onnx", "torch"], ...] = ("onnx", "torch")
     """ONNX files run without torch; .pt2 files are for torch.export.load."""
     out: Annotated[Path | None, by_default("the folder export in the folder of the run")] = None

@@ -49,7 +49,7 @@ class Fitting:
     """Schedule of the learning rate. linear: it decreases in every epoch, to 0 after the last one."""
     loss: Annotated[Literal["trace", "meanfield", "iwae", "dreg", "sticking-the-landing"], arg(help=LOSS)] = "meanfield"
     particles: int = 1
-    """Number of particles in the objective: draws of the latents for each datapoint."""
+    """Number of particles in the objective: samples of the latents for each datapoint."""
     beta: Annotated[float | None, by_default("1")] = None
     """Constant weight of the KL (Higgins et al. 2017)."""
     free_bits: Annotated[float | None, by_default("none")] = None
@@ -61,7 +61,7 @@ class Fitting:
     accumulate: int = 1
     """Number of parts in which the gradient of a batch is computed, to save memory."""
     patience: Annotated[int | None, by_default("no early stopping")] = None
-    """Stop after this number of epochs without a better ELBO of the validation data."""
+    """Stop after this number of epochs without a better loss of the validation data."""
     on_nan: Literal["stop", "skip"] = "stop"
     """What to do if a loss or gradient is not finite: stop, or skip the step."""
     precision: Literal["float32", "bfloat16"] = "float32"

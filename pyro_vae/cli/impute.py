@@ -22,12 +22,15 @@ __all__ = ["Impute"]
 
 @dataclass(frozen=True, kw_only=True)
 class Impute(OnRun):
-    """Fills in missing values: with means, or for tables with medians and the most probable categories."""
+    """Fills in missing values with means.
+
+    In tables, counts and ordered categories get medians, and other categories the most probable one.
+    """
 
     out: Path
     """File for the filled data: .csv for tables, .npy for arrays."""
     intervals: Annotated[float | None, by_default("none")] = None
-    """For tables: also write the ends of intervals of this probability, to files that end in _lower and _upper."""
+    """For tables: also write intervals of this probability, to files whose names end in _lower and _upper."""
     draws: int = 100
     """Number of posterior draws, for medians and intervals."""
     seed: int = 0

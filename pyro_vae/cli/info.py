@@ -23,7 +23,7 @@ class Info:
     """Prints a summary of the folder of a run, or of a saved model."""
 
     run: Positional[Path]
-    """Folder of the run or of the saved model."""
+    """Folder of a run or of a saved model; or one checkpoint file."""
 
     def __call__(self) -> None:
         """Prints the summary.
@@ -35,7 +35,7 @@ class Info:
         folder = folder_of(self.run)
         files = [folder / name for name in (LAST, MODEL) if (folder / name).exists()]
         if not files:
-            raise FileNotFoundError(f"there is no run in the folder {str(folder)!r}")
+            raise FileNotFoundError(f"there is no run or saved model in the folder {str(folder)!r}")
         content = read(files[0])[1]
         history, best = content.get("history", []), content.get("progress", {"best_epoch": 0})["best_epoch"]
         _print("parameters", _parts(load(self.run)) if content["vae"] else {"unknown": content["not_describable"]})

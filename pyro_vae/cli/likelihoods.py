@@ -89,7 +89,7 @@ class Poisson:
 
 @dataclass(frozen=True)
 class NegativeBinomial:
-    """Counts that vary more than those of a Poisson distribution, by a learned amount for each feature."""
+    """Overdispersed counts, with a learned dispersion for each feature."""
 
     def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
         return likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
@@ -97,7 +97,7 @@ class NegativeBinomial:
 
 @dataclass(frozen=True)
 class HeterogeneousNegativeBinomial:
-    """Counts that vary more than those of a Poisson distribution, by an amount that depends on z."""
+    """Overdispersed counts, with a dispersion that depends on z."""
 
     def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
         return likelihoods.HeterogeneousNegativeBinomial(decoder((*event, 2)))

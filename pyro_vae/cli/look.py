@@ -67,7 +67,7 @@ def look(
         labels: The column of a table, or the array of a file, with labels, which are not modelled.
         array: The array of a file with the data, if it has several.
         size: For images, the size to scale them to.
-        crop: For images, whether to cut rather than to stretch.
+        crop: For images, whether to crop rather than to stretch.
         skip_broken: For images, whether to leave out those that cannot be read.
 
     Raises:
@@ -213,7 +213,7 @@ def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
 
 
 def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
-    """What has filled in gaps well in tables of a few hundred rows (``benchmarks/impute_tables.py``)."""
+    """Options that worked well for missing values in tables of a few hundred rows (``benchmarks/impute_tables.py``)."""
     options = {"--posterior": ["product-of-experts"], "--latent-dim": [str(min(16, columns // 2 + 2))]}
     if rows < SMALL_TABLE:
         options |= {"--network.hidden": ["32"], "--lr": ["0.02"], "--lr-decay": ["linear"], "--batch-size": ["64"]}

@@ -68,7 +68,7 @@ class Series:
     """Convolutions over time that halve the length of series, and transposed ones that double it."""
 
     channels: tuple[int, ...] = (32, 64)
-    """Number of channels after each halving of the encoder; the decoder mirrors them."""
+    """Number of channels after each convolution of the encoder that halves the length; the decoder mirrors them."""
 
     def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
         return nn.series_encoder(event, outputs, self.channels)
@@ -82,7 +82,7 @@ class Recurrent:
     """Gated recurrent units (Cho et al. 2014), for series; --compile none is often faster."""
 
     hidden: int = 64
-    """Size of the state."""
+    """Size of the hidden state."""
 
     def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
         return nn.recurrent_encoder(event, outputs, self.hidden)

@@ -1,4 +1,4 @@
-"""What the commands that use a run on data have in common: options, and how the run and the data are opened."""
+"""Shared by the commands that use a run on data: options, and how the run and the data are opened."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class OnRun:
     """Options of a command that uses a run on data."""
 
     run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
     data: Annotated[Data, arg(name="")]
     device: Annotated[str | None, by_default("the GPU if there is one")] = None
     """Device, such as cpu or cuda:1."""

@@ -37,7 +37,7 @@ class Plot:
     """
 
     run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
     data: Annotated[Data, arg(name="")]
     out: Annotated[Path | None, by_default("the folder of the run")] = None
     """Folder for the pictures."""

@@ -90,7 +90,7 @@ class ProjectedNormal:
 
 @dataclass(frozen=True)
 class ProductOfExperts:
-    """Normal to which each observed value adds what it tells, for missing values (Wu & Goodman 2018); no network."""
+    """Normal, a product of one factor for each observed value, for missing values (Wu & Goodman 2018); no network."""
 
     def __call__(self, features: tuple[nn.Module, int], latent_dim: int) -> nn.Module:
         return posteriors.ProductOfExperts(*features, latent_dim)

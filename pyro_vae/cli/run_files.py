@@ -105,7 +105,7 @@ def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> t
         seen: The data.
         data: The options that choose them.
         part: train, valid, test, or all in the order of the file.
-        limit: How many to use, from the first one.
+        limit: The number of datapoints to use, from the first one.
         vae: The VAE.
 
     Raises:

@@ -31,7 +31,7 @@ class Sample:
     """Draws samples x from the model: a picture of them and of the means of p(x | z), and a file with their values."""
 
     run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
     count: int = 100
     """Number of samples."""
     picture: Annotated[Path | None, by_default("samples.png in the folder of the run")] = None
@@ -48,7 +48,7 @@ class Sample:
 
         Raises:
             CheckpointError: If the run cannot be loaded.
-            TypeError: If the model has conditions, which this command does not have.
+            TypeError: If the model has conditions, which this command cannot take.
             ValueError: If an option is invalid, or there is nothing to write.
             OSError: If a file cannot be written.
         """
@@ -66,7 +66,7 @@ class Sample:
             )
         if not is_image(vae.event_shape) and (self.draws is None or self.picture is not None):
             raise ValueError(
-                f"a datapoint has shape {list(vae.event_shape)} and is no image; use --draws to write a file"
+                f"a datapoint has shape {list(vae.event_shape)} and is not an image; use --draws to write a file"
             )
         torch.manual_seed(self.seed)
         drawn = _draw(vae, self.count)

@@ -20,21 +20,21 @@ __all__ = ["Score"]
 
 @dataclass(frozen=True, kw_only=True)
 class Score(OnRows):
-    """Writes scores of each datapoint: log p(x) with its error, reconstruction, and the likelihood regret.
+    """Writes scores of each datapoint: log p(x) with its error, reconstruction error, and the likelihood regret.
 
-    The higher an anomaly score, the less a datapoint is like the training data: -log p(x); the reconstruction error,
-    -log p(x | z) at the code of x; and the likelihood regret (Xiao et al. 2020), by how much the ELBO rises if q(z | x)
-    is fitted to x alone.
+    Anomaly scores are high for datapoints that differ from the training data. They are -log p(x); the reconstruction
+    error, -log p(x | z) at the code of x; and the likelihood regret (Xiao et al. 2020), the increase of the ELBO if
+    q(z | x) is fitted to x alone.
     """
 
     regret: bool = False
-    """Compute the likelihood regret, which takes an optimization for each datapoint."""
+    """Also compute the likelihood regret, which needs an optimization for each datapoint."""
     anomaly: Annotated[int | None, by_default("none")] = None
     """Class (0, 1, 2, ... in the order of the labels) of the anomalies, for the area under the ROC curve."""
     out: Annotated[Path | None, by_default("scores.csv in the folder of the run")] = None
     """File for the scores, .csv."""
     tolerance: float = 0.05
-    """Upper limit, in nats, of the bias of each log p(x)."""
+    """Upper limit, in nats, of the bias of each log p(x) and of the Monte Carlo error of their mean."""
     seed: int = 0
     """Random seed."""
 

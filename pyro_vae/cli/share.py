@@ -28,14 +28,14 @@ NOT_SHOWN = {"out", "resume", "dry-run", "device", "data-root", "pictures-every"
 class Share:
     """Writes a folder to share: the best weights, a model card with settings and evidence, and the pictures of the run.
 
-    Nothing else of the run is written: no training state, no data, no paths. Of a table it has the names of the columns
-    and of their categories.
+    Nothing else of the run is written: no training state, no data, no paths. For a table, the names of the columns and
+    of their categories are written.
     """
 
     run: Positional[Path]
-    """Folder of the run, to use its best weights; or one of its checkpoint files."""
+    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
     out: Annotated[Path | None, by_default("none")] = None
-    """Folder to write. It can be loaded with pyro_vae.load, and used instead of a run by the other commands."""
+    """Folder for the files. pyro_vae.load loads it, and the other commands take it instead of a run."""
     push_to: Annotated[str | None, by_default("none")] = None
     """Name on the Hugging Face Hub, as USER/NAME, to upload the same files to (log in first with: hf auth login)."""
     private: bool = False
@@ -109,7 +109,7 @@ def _evidence(folder: Path) -> Any:
     error, options = found["log_prob_error"], found["options"]
     numbers = {
         "datapoints": f"{found['datapoints']} ({options['split']})",
-        "settled": f"{found['settled']:.1%} of them, the error of the others is not known",
+        "settled": f"{found['settled']:.1%} of them; the errors of the others are not known",
         "standard error of the finite set": found["log_prob_population_std_error"] or "not known",
         **{f"ELBO, {name}": each["value"] for name, each in found["elbo_estimates"].items()},
     }

@@ -36,7 +36,7 @@ __all__ = ["Train"]
 
 IMAGES = 50  # in a picture
 WORKERS = 2  # processes that read data larger than memory
-# Options that may change when a run is resumed: they do not affect the steps before.
+# Options that may change when a run is resumed: they do not affect earlier steps.
 FREE = {"out", "resume", "device", "pictures-every", "devices", "strategy", "save-every", "dry-run"}
 FREE |= {"tensorboard", "mlflow", "wandb"}
 FREE |= {"epochs", "patience", "on-nan", "compile"}  # as in fit
@@ -48,7 +48,7 @@ Architecture = TypeVar("Architecture", bound=Any)
 class Train(Generic[Architecture]):
     """Trains a VAE, and saves the run in a folder.
 
-    After Ctrl-C, SIGTERM or a crash, the same command with --resume continues the run.
+    After Ctrl-C, SIGTERM or a crash, the same command with --resume resumes the run.
     """
 
     out: Positional[Path]
@@ -63,15 +63,15 @@ class Train(Generic[Architecture]):
     resume: bool = False
     """Resume the run in the folder, if there is one."""
     pictures_every: int = 5
-    """Number of epochs between pictures of samples, reconstructions and losses; 0: none. With fsdp there are none."""
+    """Number of epochs between pictures of samples, reconstructions and losses; 0: no pictures. None with fsdp."""
     dry_run: bool = False
-    """Say what the data are and which parts suit them, check that they fit, and stop."""
+    """Describe the data and the chosen parts, check that they fit together, and stop."""
     tensorboard: Annotated[bool, by_default("logs are written if it is installed")] = True
     """Do not write logs for TensorBoard."""
     mlflow: bool = False
-    """Log to MLflow; MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME say where to."""
+    """Log to MLflow, at MLFLOW_TRACKING_URI, in the experiment MLFLOW_EXPERIMENT_NAME."""
     wandb: bool = False
-    """Log to Weights & Biases; WANDB_PROJECT says where to, and WANDB_MODE=offline keeps the logs on this machine."""
+    """Log to Weights & Biases, in the project WANDB_PROJECT; WANDB_MODE=offline keeps the logs on this machine."""
 
     def __call__(self) -> None:
         """Trains the VAE.
@@ -93,9 +93,7 @@ class Train(Generic[Architecture]):
     def _train(self, device: torch.device, out: Path, arguments: dict[str, Any]) -> None:
         """Trains the VAE, in a folder that no other run is using."""
         if (out / LAST).exists() and not self.resume:
-            raise FileExistsError(
-                f"there is a run in {str(out)!r}: continue it with --resume, or choose another folder"
-            )
+            raise FileExistsError(f"there is a run in {str(out)!r}: resume it with --resume, or choose another folder")
         self.data.check()
         seen = self.data.look()
         data = self.data.resolved(seen.splits, self.vae.likelihood)
@@ -137,7 +135,7 @@ class Train(Generic[Architecture]):
             ValueError: If the data are to be binarized.
         """
         if binarized != "none":
-            raise ValueError(f"--binarize is {binarized}; expected none for data that are larger than memory")
+            raise ValueError(f"--binarize is {binarized}; expected none, because the data are larger than memory")
         fitting = self.fitting
         return DataLoader(
             files,

@@ -1,4 +1,4 @@
-"""What is put around parts for the data at hand: gaps, units, counts, tables."""
+"""Wraps parts for the data: missing values, units, counts, tables."""
 
 from __future__ import annotations
 

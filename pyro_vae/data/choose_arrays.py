@@ -1,4 +1,4 @@
-"""Which arrays of a file are the data, and which are labels."""
+"""Chooses the data and the labels among the arrays of a file."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ USUAL_LABELS = ("labels", "label")
 def choose_arrays(
     path: Path, content: Mapping[str, Any], array: str | None = None, labels: str | None = None
 ) -> dict[str, str]:
-    """The names of the arrays in a file, by what they are: train, valid, test, train_labels, ...
+    """The names of the arrays in a file, by their role: train, valid, test, train_labels, ...
 
     Args:
         path: The file, for messages.
@@ -25,7 +25,7 @@ def choose_arrays(
         labels: The name of the labels. By default train_labels with train, and labels or label with another array.
 
     Raises:
-        ValueError: If it has no such array, or it is not clear which one has the data.
+        ValueError: If it has no such array, or it is unclear which one has the data.
     """
     said = ", ".join(f"{name} {list(getattr(each, 'shape', []))}" for name, each in content.items())
     if not content:

@@ -1,4 +1,4 @@
-"""Whether float32 can hold numbers as they are."""
+"""Checks that float32 can represent numbers."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ def check_exact(name: str, x: Tensor, dtype: torch.dtype = torch.float32) -> Non
     worst = int(change.argmax())
     if bool((x % 1 == 0).all()):
         warn(
-            f"{name} has integers that {as_floats} cannot hold: {x[worst]:.0f} becomes {rounded[worst]:.0f}; leave it "
-            "out if it is an identifier"
+            f"{name} has integers that {as_floats} cannot represent: {x[worst]:.0f} becomes {rounded[worst]:.0f}; "
+            "leave it out if it is an identifier"
         )
     elif change[worst] > MOST_ROUNDING * x.std(correction=0):
         warn(f"{name} has numbers so large that {as_floats} rounds off their differences; subtract a constant")

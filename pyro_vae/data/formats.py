@@ -1,4 +1,4 @@
-"""What a path is read as: the one place that knows the suffixes."""
+"""Formats of files, by suffix."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ FRAMES = (".csv", ".tsv", ".parquet", ".feather", ".arrow", ".xlsx")
 
 
 def format_of(path: Path) -> str:
-    """What a path is read as: arrays, table, counts (sparse), dataset (of Hugging Face), images (a folder), or nothing.
+    """The format of a path: arrays, table, counts (sparse), dataset (of Hugging Face), images (a folder), or empty.
 
     Raises:
-        OSError: If the path cannot be looked at.
+        OSError: If the path cannot be accessed.
     """
     suffix = path.suffix.lower()
     if suffix == ".zarr" or _has(path, "zarr.json", ".zarray", ".zgroup"):

@@ -29,7 +29,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     Raises:
         OSError: If the file cannot be read.
         ModuleNotFoundError: If a package that reads such files is not installed; the message names it.
-        ValueError: If it is damaged, of another kind, or a row has another number of fields than the first.
+        ValueError: If it is damaged, has an unknown format, or a row has the wrong number of fields.
 
     Example:
         >>> _ = open("birds.csv", "w").write("length,kind\n10.5,owl\n,wren\n")
@@ -43,7 +43,7 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     if format_of(path) == "dataset":
         frame = frame_of(path)
     elif suffix not in FRAMES:
-        raise ValueError(f"the table {str(path)!r} is of another kind; expected one of {', '.join(FRAMES)}")
+        raise ValueError(f"the table {str(path)!r} has an unknown format; expected one of {', '.join(FRAMES)}")
     else:
         path.open("rb").close()  # errors of the operating system have other types in some libraries
         with reading(path, "table"):

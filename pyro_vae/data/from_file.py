@@ -19,19 +19,19 @@ __all__ = ["as_data", "as_splits", "check_data", "check_labels", "read_arrays", 
 
 
 def read_splits(path: Path) -> Splits:
-    """Reads a file of arrays, as :func:`read_arrays` does, and splits what is not split.
+    """Reads a file of arrays, as :func:`read_arrays` does, and splits the data if they are not split.
 
     If valid or test is missing, a tenth of the training data is set aside for it, drawn at random but always the same.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If it is damaged, holds something else, or has too few datapoints to split.
+        ValueError: If it is damaged, has other content, or has too few datapoints to split.
     """
     return as_splits(path, read_arrays(path))
 
 
 def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
-    """Splits what is not split yet.
+    """Splits data that are not split yet.
 
     Raises:
         ValueError: If there are too few datapoints.
@@ -130,12 +130,12 @@ def split(name: str, x: Tensor, labels: Tensor | None = None) -> Splits:
     """Sets a tenth each of data ``[n, *event]`` aside for validation and test, drawn at random but always the same.
 
     Args:
-        name: What the data are called in an error.
+        name: The name of the data in errors.
         x: The data.
         labels: Their labels, ``[n]``.
 
     Raises:
-        ValueError: If they are too few.
+        ValueError: If there are too few datapoints.
     """
     arrays = {"train": x} | ({} if labels is None else {"train_labels": labels})
     return Splits(**_split(Path(name), arrays))

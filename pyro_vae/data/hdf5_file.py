@@ -19,7 +19,7 @@ def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         ImportError: If h5py is not installed.
         Exception: Whatever h5py raises if the file cannot be read.
-        RefusedError: If pandas wrote the file: its arrays are not a table.
+        RefusedError: If pandas wrote the file, because its arrays are not a table.
     """
     import h5py
 

@@ -1,4 +1,4 @@
-"""Data sets that the library datasets of Hugging Face has saved: images, arrays and tables."""
+"""Data sets saved by the library datasets of Hugging Face: images, arrays and tables."""
 
 from __future__ import annotations
 

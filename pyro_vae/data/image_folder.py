@@ -1,4 +1,4 @@
-"""Images in a folder, read when they are wanted."""
+"""Images in a folder, read when they are needed."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ class ImageFolder(Images):
         images = data.ImageFolder("photos", size=64)
         fit(vae, DataLoader(images, 64, shuffle=True, num_workers=2))
 
-    They are grey if all of them are, else they have three channels. A photo is turned as its camera was held (EXIF).
-    Transparency, and all frames but the first, are left out, with a warning. Subfolders are labels.
+    They have one channel if all files are grey, otherwise three. Photos are rotated according to their EXIF data.
+    Transparency is dropped. Of animations, only the first frame is used, with a warning. Subfolders are labels.
 
     Args:
         folder: The folder.
         size: Height and width to which images are scaled; a single number for both. Without it, all images must have
             one size.
-        crop: Whether an image of another shape is cut to the shape of ``size`` about its center, rather than stretched.
+        crop: Whether an image of another shape is cropped at its center to the shape of ``size``, or else stretched.
         skip_broken: Whether to leave out files that cannot be read, with a warning, after trying all of them.
 
     Attributes:

@@ -32,7 +32,7 @@ class Images(Dataset[Tensor]):
         count: How many there are.
         size: Height and width to which images are scaled; a single number for both. Without it, all images must have
             one size.
-        crop: Whether an image of another shape is cut to the shape of ``size`` about its center, rather than stretched.
+        crop: Whether an image of another shape is cropped at its center to the shape of ``size``, or else stretched.
         skip_broken: Whether to leave out images that cannot be read, with a warning, after trying all of them.
 
     Raises:
@@ -125,7 +125,7 @@ class Images(Dataset[Tensor]):
                         moving.append(place)
                 kept.append(place)
             except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                # What Pillow raises at content that is no image, and the operating system.
+                # Raised by Pillow for files that are not images, and by the operating system.
                 if not try_all and getattr(error, "errno", None) is not None:
                     raise
                 if not try_all:
@@ -138,7 +138,7 @@ class Images(Dataset[Tensor]):
             raise ValueError(f"some images in {self.source!r} have floats as pixels; save them as an array, .npy")
         for places, words in (
             (broken, "cannot be read, and are left out"),
-            (moving, "have several frames, of which only the first is used"),
+            (moving, "have several frames: only the first is used"),
         ):
             if places:
                 warn(f"{len(places)} of {count} images {words}: the first is {self._name(places[0])}")

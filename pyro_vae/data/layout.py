@@ -14,7 +14,7 @@ CHANNELS = (1, 3, 4)
 
 @dataclass(frozen=True)
 class Layout:
-    """What is done to the rows of an array to make floats ``[n, *event]``, images with their channels first.
+    """How the rows of an array become floats ``[n, *event]``, with the channels of images first.
 
     Attributes:
         is_bytes: Divide by 255.

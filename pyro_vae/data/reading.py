@@ -18,12 +18,12 @@ EXTRAS = {
 
 
 class RefusedError(ValueError):
-    """A file is refused for a reason that the message says; :func:`reading` passes it on."""
+    """A file is refused, and the message says why; :func:`reading` does not change it."""
 
 
 @contextmanager
 def reading(path: Path, what: str = "data file") -> Iterator[None]:
-    """Around a library's functions that read a file: whatever they raise, the message names the file.
+    """Wraps a library's functions that read a file, so that each error names the file.
 
     Raises:
         OSError: If the operating system refuses to read the file.

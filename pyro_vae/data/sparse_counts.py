@@ -1,4 +1,4 @@
-"""Counts of which most are zero: kept sparse until they are in a batch."""
+"""Sparse counts: only the rows of a batch are made dense."""
 
 from __future__ import annotations
 

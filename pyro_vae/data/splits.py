@@ -19,7 +19,7 @@ __all__ = ["Splits"]
 
 @dataclass(frozen=True, repr=False)
 class Splits:
-    """A data set: images in [0, 1], ``[n, channels, height, width]``, and integer labels ``[n]`` if there are any.
+    """A data set ``[n, *event]``, such as images in [0, 1], and integer labels ``[n]`` if there are any.
 
     Attributes:
         train: Training data.
@@ -57,7 +57,7 @@ class Splits:
         return cls(train, valid, test, labels[:num_train], labels[num_train:], test_labels)
 
     def summary(self) -> str:
-        """The number of images and their shape, of each part."""
+        """The number of datapoints and their shape, of each part."""
         return "\n".join(f"{name:<6}{words}" for name, words in self._parts.items())
 
     def plot(self, columns: int = 10) -> Figure:

@@ -20,8 +20,8 @@ def read_text_table(path: Path) -> pd.DataFrame:
     """Reads a text in UTF-8 whose first line has the names of the columns.
 
     Raises:
-        RefusedError: If the first line is not of names, or a row has another number of fields.
-        Exception: Whatever Python and pandas raise at another content.
+        RefusedError: If the first line does not contain names, or a row has the wrong number of fields.
+        Exception: Whatever Python and pandas raise for other content.
     """
     import pandas as pd  # the import takes half a second
 
@@ -42,7 +42,7 @@ def read_text_table(path: Path) -> pd.DataFrame:
 
 
 def _check_fields(path: Path, separator: str) -> None:
-    """Checks the names of columns, and that all rows have one field for each: pandas fills up those that are short."""
+    """Checks the names of columns, and that all rows have one field for each: pandas would fill short rows."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.reader(file, delimiter=separator)
         names = next(rows, [])
@@ -55,7 +55,7 @@ def _check_fields(path: Path, separator: str) -> None:
                 "names of the columns"
             )
         if twice:
-            raise RefusedError(f"the table {str(path)!r} has two columns of the name {twice[0]!r}")
+            raise RefusedError(f"the table {str(path)!r} has two columns with the name {twice[0]!r}")
         for row in rows:
             if row and len(row) != len(names):
                 raise RefusedError(

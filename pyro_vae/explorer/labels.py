@@ -15,12 +15,12 @@ def label_names(labels: Any, names: Sequence[str] | None, n: int) -> tuple[Tenso
     """The number of the label of each datapoint, ``[n]``, and the name of each label.
 
     Args:
-        labels: Integers ``[n]``, of which ``names`` has the names; or any values, such as words; or None.
+        labels: Integers ``[n]``, whose names are in ``names``; or any values, such as words; or None.
         names: The names of the integers 0, 1, 2, ...
         n: The number of datapoints.
 
     Raises:
-        ValueError: If there is another number of labels, or a label without a name.
+        ValueError: If the number of labels is wrong, or a label has no name.
     """
     if labels is None:
         return None, []

@@ -16,7 +16,7 @@ METHODS = ("pca", "umap")
 
 @dataclass(frozen=True)
 class LatentMap:
-    """Positions of codes in a plane, and how to come from a position to a latent.
+    """Positions of codes in a plane, and the map from positions to latents.
 
     Attributes:
         method: ``latents`` (the two latents themselves), ``pca`` or ``umap``.
@@ -34,7 +34,7 @@ class LatentMap:
 
 
 def latent_map(z: Tensor, method: str) -> LatentMap:
-    """Puts codes in a plane: two latents as they are, one latent on a line, and more of them by the method.
+    """Projects codes to a plane: two latents directly, one latent on a line, and more by the method.
 
     Args:
         z: Codes, ``[n, latent]``.

@@ -40,7 +40,7 @@ def scores(vae: Any, data: Any, n: int, count: int, progress: Progress) -> Score
     """Estimates log p(x) where it is lowest, and bounds it for all datapoints.
 
     A bound from 100 samples of the guide finds candidates: four times as many as are asked for, those with the lowest
-    bounds. They are estimated, for about a minute; where that is not enough, a lower bound remains.
+    bounds. They are estimated for about a minute. If that is not enough, a lower bound remains.
 
     Args:
         vae: The VAE.
@@ -62,7 +62,7 @@ def scores(vae: Any, data: Any, n: int, count: int, progress: Progress) -> Score
     lowest = candidates[estimated.log_prob.argsort()[:count]].tolist()
     how = (
         f"The {len(candidates)} datapoints with the lowest bound from {SAMPLES} samples of q(z | x) were estimated "
-        "with evidence.estimate. The others have that lower bound."
+        "with evidence.estimate. The other values are lower bounds."
     )
     return Scores(log_prob, error, lowest, how)
 
@@ -80,4 +80,4 @@ def scores_from(result: Evidence, rows: Tensor, n: int, count: int) -> Scores:
         raise ValueError(f"log_prob is for {len(result.log_prob)} datapoints; x has {n}")
     log_prob, error = result.log_prob[rows], result.error[rows]
     lowest = log_prob.argsort()[:count].tolist()
-    return Scores(log_prob, error, lowest, "All datapoints were estimated before.")
+    return Scores(log_prob, error, lowest, "log p(x) of all datapoints was estimated with evidence.estimate.")

@@ -1,4 +1,4 @@
-"""The HTML page: its files put into one, so that no text of the user can become code."""
+"""The HTML page: its files combined into one, so that no text of the user can become code."""
 
 from __future__ import annotations
 

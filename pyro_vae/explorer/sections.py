@@ -1,4 +1,4 @@
-"""Parts of what the page is given, as JSON and arrays."""
+"""Parts of the content of the page, as JSON and arrays."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def program_section(program: Program, arrays: Arrays) -> dict[str, Any]:
 
 @torch.no_grad()
 def check_section(vae: Any, z: Tensor, y: Tensor | None, arrays: Arrays) -> int:
-    """Adds latents and what PyTorch decodes them to, so that the page can compare. Returns their number."""
+    """Adds latents and their decoded means from PyTorch, so that the page can compare. Returns their number."""
     inputs = z if y is None else torch.cat([z, y.cpu()], dim=-1)
     with trial({"vae": vae}):
         device = next(vae.parameters(), torch.empty(0)).device
@@ -93,7 +93,7 @@ def check_section(vae: Any, z: Tensor, y: Tensor | None, arrays: Arrays) -> int:
 
 
 def add_datapoints(values: Tensor, view: dict[str, Any], arrays: Arrays) -> None:
-    """Adds what is shown of the datapoints."""
+    """Adds the datapoints as they are shown."""
     if view["kind"] != "image":
         arrays.add("x", values)
         return

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["as_shown", "check_table", "view_of"]
 
 MOST_ROWS = 64  # values of a vector that are shown as a table; longer ones are a line
-LEAST_STEPS = 16  # an image with a height or width of 1 and so many pixels is a line, as in pyro_vae.plots
+LEAST_STEPS = 16  # an image with a height or width of 1 and at least this length is a line, as in pyro_vae.plots
 
 
 def view_of(
@@ -32,7 +32,7 @@ def view_of(
         kinds: The kinds of the columns, if x is a table.
 
     Raises:
-        ValueError: If there is another number of names or columns.
+        ValueError: If the number of names or columns is wrong.
     """
     event = tuple(x.shape[1:])
     if table is not None:
@@ -91,7 +91,7 @@ def _column(column: Any) -> dict[str, Any]:
 
 
 def _column_of_kind(name: str, kind: Kind) -> dict[str, Any]:
-    """A column of which only the kind is known: its categories are numbers."""
+    """A column with a known kind and without names of categories, which are then numbers."""
     if isinstance(kind, columns.Binary):
         return {"name": name, "type": "binary", "categories": ["0", "1"]}
     if isinstance(kind, (columns.Categorical, columns.Ordinal)):

@@ -74,12 +74,12 @@ def write(
         conditions: The conditions of each datapoint of a ``ConditionalVAE``, ``[n, conditions]``.
         table: The columns of a table, with names and categories.
         names: Names of the values of a vector, or of the features of a series.
-        method: How more than two latents are put in a plane: ``pca``, or ``umap`` with the extra ``[umap]``.
+        method: The projection of more than two latents to a plane: ``pca``, or ``umap`` with the extra ``[umap]``.
         points: The largest number of datapoints on the page. They are drawn at random, without replacement, with
             torch's generators.
-        rows: Which number each row of x has, for the page, such as its row in a file. By default 0, 1, 2, ...
+        rows: The number of each datapoint on the page, such as its row in a file. By default 0, 1, 2, ...
         lowest: The number of datapoints with the lowest log p(x) to show. 0: log p(x) is not computed.
-        log_prob: What ``evidence.estimate`` returned for x. By default, log p(x) is estimated for the datapoints where
+        log_prob: The result of ``evidence.estimate`` for x. By default, log p(x) is estimated for the datapoints where
             a bound from importance sampling is lowest.
         title: The title of the page.
         subtitle: A line below it, such as the name of the data.
@@ -89,9 +89,9 @@ def write(
         The path of the file.
 
     Raises:
-        TypeError: If the VAE is of another class, or x is not a tensor or has another dtype than the data of the VAE.
+        TypeError: If the VAE is of another class, or x is not a tensor or has the wrong dtype.
         ValueError: If an argument is invalid, x does not fit the VAE, its latents are not real vectors, or its decoder
-            has an operator that the page does not have.
+            has an operator that the page does not support.
         ImportError: If the method is ``umap`` and umap-learn is not installed.
         OSError: If the file cannot be written.
 

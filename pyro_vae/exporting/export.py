@@ -1,4 +1,4 @@
-"""Programs as files: traced, written in each format, run again and compared, and only then kept."""
+"""Exports programs: each is traced, converted to each format, run and compared before the files are written."""
 
 from __future__ import annotations
 
@@ -80,9 +80,9 @@ def export_programs(
 
     Args:
         programs: The programs.
-        folder: Where to write.
+        folder: The folder for the files.
         formats: ``"onnx"``, ``"torch"``, or both.
-        notes: What else ``export.json`` says, as JSON values.
+        notes: Further entries of ``export.json``, as JSON values.
 
     Returns:
         The content of ``export.json``.
@@ -117,7 +117,7 @@ def export_programs(
 
 
 def _export(program: Program, formats: Sequence[str]) -> tuple[dict[str, bytes], dict[str, Any]]:
-    """The files of a program by name, and what ``export.json`` says of them."""
+    """The files of a program by name, and their description for ``export.json``."""
     with torch.no_grad():
         expected = [program.function(*inputs.values()) for inputs in program.examples]
     try:

@@ -23,10 +23,10 @@ LARGEST = 2**31 - 1  # bytes of a message of Protocol Buffers, which is what an 
 
 
 def check_onnx() -> None:
-    """Checks that the packages for ONNX files are there.
+    """Checks that the packages for ONNX files are installed.
 
     Raises:
-        ImportError: If they are not.
+        ImportError: If one is not.
     """
     missing = [name for name in PACKAGES if find_spec(name) is None]
     if missing:

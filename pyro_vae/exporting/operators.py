@@ -1,4 +1,4 @@
-"""Operators of torch that ONNX lacks, or computes less accurately, made of others.
+"""Replacements for operators of torch that ONNX lacks or computes less accurately.
 
 The translation of torch writes log1p(x) as log(1 + x), logaddexp as log(exp + exp) and log(sigmoid(x)) as it stands:
 for small x, or for numbers beyond 88 in float32, these lose all digits or overflow.
@@ -115,7 +115,7 @@ def _cholesky_solve(b: Tensor, factor: Tensor, upper: bool = False) -> Tensor:
 
 aten = torch.ops.aten
 
-#: What replaces an operator before the translation to ONNX.
+#: Replacements of operators before the translation to ONNX.
 REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     aten.log1p.default: _log1p,
     aten.expm1.default: _expm1,
@@ -130,5 +130,5 @@ REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     aten.cholesky_solve.default: _cholesky_solve,
 }
 
-#: What onnxruntime has for float32 alone.
+#: Replacements for operators that onnxruntime has only for float32.
 IN_FLOAT64: dict[Any, Callable[..., Any]] = {aten.softplus.default: _softplus}

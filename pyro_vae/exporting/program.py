@@ -1,4 +1,4 @@
-"""A function of tensors, with what is needed to export it."""
+"""A function of tensors, and what its export needs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Program:
     about: str
 
     def module(self) -> nn.Module:
-        """The function as a module, of which the parts are submodules."""
+        """The function as a module, with the parts as submodules."""
         return _Function(self.function, self.parts)
 
 

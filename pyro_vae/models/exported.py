@@ -160,8 +160,8 @@ def _flow(q: Any) -> Any:
         if isinstance(normal, torch.distributions.Normal):
             return flow
     raise ExportError(
-        f"the encoder cannot be exported: its distribution, {spelled(q)}, has no mean in closed form and is no flow of "
-        "zuko from a normal distribution"
+        f"the encoder cannot be exported: its distribution, {spelled(q)}, has no mean in closed form and is not a flow "
+        "of zuko with a normal base"
     )
 
 

@@ -1,4 +1,4 @@
-"""How a model is shared: saved with a model card, loaded by name, uploaded to the Hugging Face Hub."""
+"""Saves models with a model card, loads them by name, and uploads them to the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Pretrained"]
 
 
 class Pretrained:
-    """The methods by which all models are shared, with the names and arguments that are usual on the Hugging Face Hub.
+    """Methods of all models for sharing, with the usual names and arguments of the Hugging Face Hub.
 
     They do not build on ``huggingface_hub.ModelHubMixin``: it would have to be installed, and it opens pickles.
     """
@@ -45,8 +45,8 @@ class Pretrained:
             name: The name of the model: ``user/name`` on the Hub; by default the name of the folder.
 
         Raises:
-            TypeError: If an argument is of another type.
-            ValueError: If a file is no picture, or two have the same name.
+            TypeError: If an argument has the wrong type.
+            ValueError: If a file is not a picture, or two have the same name.
             FileExistsError: If there is a run of ``fit`` in the folder, or a model of another library.
             OSError: If a file cannot be read or written.
         """

@@ -46,7 +46,7 @@ def model_card(
         tags: More tags.
 
     Raises:
-        TypeError: If the evidence is of another kind.
+        TypeError: If the evidence is of another type.
     """
     head: dict[str, Any] = {"library_name": LIBRARY, "tags": [*TAGS, *tags]}
     if license is not None:
@@ -81,7 +81,7 @@ def _use(vae: nn.Module, name: str, reason: str) -> str:
     class_name = type(vae).__name__
     if reason:
         load = f"vae = load({json.dumps(name)}, vae=make_vae())  # make_vae: your code that makes the same parts"
-        text = f"A part is not of this library ({reason}), so that its code is needed:\n\n"
+        text = f"A part is not from this library ({reason}). Loading the model needs the code of this part:\n\n"
         return text + _block(f"from {LIBRARY} import load\n\n{load}", "python")
     lines = [
         f"from {LIBRARY} import {class_name}",
@@ -111,8 +111,8 @@ def _in_words(mean: float, error: float) -> str:
     if math.isfinite(error):
         decimals = max(0, 1 - math.floor(math.log10(error))) if error > 0 else 3  # two digits of the error
         numbers = f"{mean:.{decimals}f} ± {error:.{decimals}f}"
-        return f"log p(x) = {numbers} nats per datapoint (95%, the bias of the estimate included)."
-    return f"log p(x) >= {mean:.2f} nats per datapoint: a lower bound on average, whose error is not known."
+        return f"log p(x) = {numbers} nats per datapoint (95%, bias included)."
+    return f"log p(x) >= {mean:.2f} nats per datapoint: a lower bound on average; its error is not known."
 
 
 def _model_index(name: str, data: str, mean: float, error: float) -> list[Any]:

@@ -168,14 +168,14 @@ def _is_ours(name: str) -> bool:
 def _find(name: str) -> type[nn.Module]:
     """A class from a module that is imported already: a file cannot import anything."""
     if not isinstance(name, str) or not _is_ours(name):
-        raise ValueError(f"{name!r} is no class of {' or '.join(_PACKAGES)}")
+        raise ValueError(f"{name!r} is not a class of {' or '.join(_PACKAGES)}")
     module, _, class_name = name.rpartition(".")
     module = MOVED.get(module, module)
     kind = getattr(sys.modules.get(module), class_name, None)
     if kind is None:
         raise ValueError(f"there is no class {name} in this version")
     if not (isinstance(kind, type) and issubclass(kind, nn.Module) and kind.__module__ == module):
-        raise ValueError(f"{name} is no module")
+        raise ValueError(f"{name} is not a module")
     return kind
 
 
@@ -186,5 +186,5 @@ def _word(dtype: torch.dtype) -> str:
 def _dtype(word: str) -> torch.dtype:
     dtype = getattr(torch, word)
     if not isinstance(dtype, torch.dtype):
-        raise ValueError(f"{word!r} is no dtype")
+        raise ValueError(f"{word!r} is not a dtype")
     return dtype

@@ -98,7 +98,8 @@ def push(
                 api.create_branch(full_id, branch=revision, exist_ok=True)
             if not _may_write_card(api, full_id, revision):
                 warn(
-                    f"{CARD} of {full_id!r} was written by somebody else and is left as it is; delete it for a new one"
+                    f"{CARD} of {full_id!r} was edited or not written by pyro_vae, and is kept; delete it to get a "
+                    "new card"
                 )
                 (folder / CARD).unlink()
             commit = api.upload_folder(

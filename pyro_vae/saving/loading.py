@@ -52,7 +52,7 @@ def load(path: str | Path, vae: nn.Module | None = None) -> Any:
         if content.get("vae") is None:
             reason = content.get("not_describable") or "it was not described"
             raise CheckpointError(
-                f"{path} cannot be rebuilt ({reason}); make the VAE, and pass it: load(path, vae=...)"
+                f"{path} cannot be rebuilt ({reason}); construct the VAE and pass it: load(path, vae=...)"
             )
         with blaming(path, "cannot be rebuilt by this version"):
             vae = build(content["vae"], weights)
@@ -84,11 +84,11 @@ def _describe(tensor: Tensor | None) -> str:
 
 
 def _existing(path: str | Path) -> Path:
-    """The path, if it is one and there is something.
+    """Returns the path of a file or folder that exists.
 
     Raises:
-        TypeError: If it is no path.
-        FileNotFoundError: If there is nothing.
+        TypeError: If it is not a path.
+        FileNotFoundError: If it does not exist.
     """
     if not isinstance(path, str | os.PathLike):
         raise TypeError(f"path is of type {type(path).__name__}; expected the path of a folder or of a file")

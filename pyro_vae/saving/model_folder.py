@@ -59,7 +59,7 @@ def save(vae: nn.Module, folder: str | Path) -> None:
     if description is None:
         warn(
             f"the weights are saved in {str(folder)!r}, but the {type(vae).__name__} cannot be rebuilt from them "
-            f"({reason}): to load it, make it, and pass it: load(path, vae=...)"
+            f"({reason}); to load it, construct it and pass it: load(path, vae=...)"
         )
 
 
@@ -72,15 +72,15 @@ def _weights_of(vae: Any) -> dict[str, Tensor]:
         if not isinstance(value, Tensor):
             raise TypeError(f"{name} is of type {type(value).__name__}; expected a tensor, as only these can be saved")
         if hasattr(value, "full_tensor"):  # a DTensor
-            raise TypeError(f"{name} is spread over several processes; the folder of the run has the whole of it")
+            raise TypeError(f"{name} is sharded over several processes; the folder of the run has all of it")
     return weights
 
 
 def _check_may_be_written(folder: Path) -> None:
-    """Checks that no files would be replaced but those of a model that was saved earlier.
+    """Checks that only files of an older saved model would be replaced.
 
     Raises:
-        FileExistsError: If others would be.
+        FileExistsError: If other files would be replaced.
     """
     for name in (LAST, BEST, RUN):
         if (folder / name).exists():
@@ -97,12 +97,12 @@ def _is_our_model(path: Path) -> bool:
     try:
         with safe_open(path, "pt") as file:
             return LIBRARY in (file.metadata() or {})
-    except Exception:  # whatever the library raises for files that are no safetensors
+    except Exception:  # the library does not document what it raises for other files
         return False
 
 
 def _is_our_config(path: Path) -> bool:
     try:
         return json.loads(path.read_bytes())["library_name"] == LIBRARY
-    except Exception:  # whatever another file makes of it
+    except Exception:  # the file may have any content
         return False

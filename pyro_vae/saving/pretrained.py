@@ -34,8 +34,8 @@ def save_with_card(
         **words: The other arguments of :func:`~pyro_vae.saving.card.model_card`.
 
     Raises:
-        TypeError: If an argument is of another type.
-        ValueError: If a file is no picture, or two have the same name.
+        TypeError: If an argument has the wrong type.
+        ValueError: If a file is not a picture, or two have the same name.
         FileExistsError: If something else is in the folder.
         OSError: If a file cannot be read or written.
     """
@@ -49,13 +49,13 @@ def save_with_card(
         replace(folder / file, content)
     path = folder / CARD
     if path.exists() and not is_generated(path.read_text(errors="replace")):
-        warn(f"{str(path)!r} was written by somebody else and is left as it is; delete it to have a new card")
+        warn(f"{str(path)!r} was edited or not written by pyro_vae, and is kept; delete it to get a new card")
     else:
         replace(path, card.encode())
 
 
 def load_pretrained(name_or_folder: str | Path, vae: nn.Module | None, **options: Any) -> Any:
-    """Loads a model from a folder or file if there is one, and else from the Hugging Face Hub.
+    """Loads a model from a folder or file if it exists, otherwise from the Hugging Face Hub.
 
     Args:
         name_or_folder: A path, or ``user/name`` on the Hub.
@@ -84,7 +84,7 @@ def _read_pictures(pictures: Iterable[str | Path]) -> dict[str, bytes]:
     paths: Sequence[Path] = [Path(each).expanduser() for each in pictures]
     for path in paths:
         if path.suffix.lower() not in PICTURES:
-            raise ValueError(f"{str(path)!r} is no picture; expected {', '.join(PICTURES)}")
+            raise ValueError(f"{str(path)!r} is not a picture; expected {', '.join(PICTURES)}")
         if [each.name for each in paths].count(path.name) > 1:
             raise ValueError(f"two pictures have the name {path.name!r}")
     return {path.name: path.read_bytes() for path in paths}

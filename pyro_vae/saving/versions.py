@@ -1,4 +1,4 @@
-"""The versions of what computes."""
+"""The versions of Python and of packages."""
 
 from __future__ import annotations
 

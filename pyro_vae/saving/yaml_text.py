@@ -1,4 +1,4 @@
-"""Text in YAML, as far as the head of a model card needs it."""
+"""Text in YAML, for the metadata of a model card."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def to_yaml(value: Any) -> str:
     """Dictionaries, lists, strings and finite numbers in YAML. Strings are in quotes, which keep all their characters.
 
     Raises:
-        TypeError: If there is something else in it.
+        TypeError: If a value is of another type.
         ValueError: If a number is not finite.
     """
     return "\n".join(_lines(value)) + "\n"
@@ -37,6 +37,6 @@ def _item(value: Any) -> list[str]:
 
 
 def _scalar(value: Any) -> str:
-    """As JSON, which is YAML too; characters that YAML has not are left out."""
+    """As JSON, which is also YAML; characters that YAML does not allow are left out."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False)
     return "".join(character for character in text if character.isprintable())

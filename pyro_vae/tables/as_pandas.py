@@ -29,7 +29,7 @@ def as_pandas(frame: Any) -> pd.DataFrame:
     names = [str(name) for name in frame.columns]
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"frame has two columns of the name {twice[0]!r}")
+        raise ValueError(f"frame has two columns with the name {twice[0]!r}")
     return frame
 
 

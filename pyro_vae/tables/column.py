@@ -32,8 +32,8 @@ class Column:
         dtype: The dtype that the column has in a frame.
         why: Why it was taken to be of this kind.
         categories: For binary, categorical and ordinal columns, the values that the numbers 0, 1, ... stand for.
-        center: For numbers, what they (or their logarithms) are standardized by.
-        scale: Likewise.
+        center: For numbers, the mean that standardizes them or their logarithms.
+        scale: For numbers, the standard deviation that standardizes them or their logarithms.
         shared: For numbers, whether the noise has one scale for all datapoints, rather than one that depends on z.
     """
 
@@ -50,7 +50,7 @@ class Column:
         """Checks a description, which may come from a file.
 
         Raises:
-            ValueError: If the kind is not one of ``KINDS``, or what belongs to it is missing.
+            ValueError: If the kind is not one of ``KINDS``, or its categories or scales are invalid.
         """
         check_choice(f"the kind of column {self.name!r}", self.kind, KINDS)
         least = {"binary": 2, "categorical": 2, "ordinal": 2}.get(self.kind, 0)
@@ -73,7 +73,7 @@ class Column:
         """The values as numbers ``[n]``, NaN where they are missing.
 
         Raises:
-            ValueError: If a value is not possible in this column.
+            ValueError: If a value is invalid in this column.
         """
         missing = values.isna().to_numpy()
         if self.categories:

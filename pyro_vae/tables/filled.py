@@ -1,4 +1,4 @@
-"""Tables with their gaps filled in, and how well the values are known."""
+"""Tables with their missing values filled in, with intervals."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ __all__ = ["FilledTable", "fill_table"]
 
 @dataclass(frozen=True, repr=False)
 class FilledTable:
-    """A table without gaps, from :func:`fill_table`.
+    """A table with its missing values filled in, from :func:`fill_table`.
 
     Attributes:
-        frame: The table: a gap has the posterior predictive mean of a number, the median of ordered categories and
-            counts, and the most probable category otherwise.
+        frame: The table. Missing numbers are filled in with posterior predictive means, counts and ordered categories
+            with medians, and other categories with the most probable value.
         lower: The lower ends of intervals for numbers, counts and ordered categories; observed values as they are, and
-            NaN or None for other gaps.
+            NaN or None for other missing values.
         upper: The upper ends, likewise.
         draws: The table filled in with draws, ``[num_draws]`` frames, for multiple imputation (Rubin 1987).
-        imputation: What :func:`~pyro_vae.evidence.impute` says of each row.
+        imputation: The result of :func:`~pyro_vae.evidence.impute` for each row.
     """
 
     frame: pd.DataFrame
@@ -66,7 +66,7 @@ def fill_table(
     probability: float = 0.9,
     **options: Any,
 ) -> FilledTable:
-    """Fills in the gaps of a table, with intervals.
+    """Fills in the missing values of a table, with intervals.
 
     Args:
         table: How the columns become numbers.
@@ -79,7 +79,7 @@ def fill_table(
 
     Raises:
         TypeError: If ``frame`` is not a data frame of pandas or polars.
-        ValueError: If a value is not possible in its column, or ``probability`` is not between 0 and 1.
+        ValueError: If a value is invalid in its column, or ``probability`` is not between 0 and 1.
     """
     if not 0 < probability < 1:
         raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
@@ -107,7 +107,7 @@ def fill_table(
         lower[gaps, i], upper[gaps, i] = np.quantile(values, ends, axis=0, method="weibull")
 
     def as_frame(numbers: np.ndarray) -> pd.DataFrame:
-        """The frame as it was, but for its gaps; columns that are not in the table stay."""
+        """The frame with its missing values filled in; columns that are not in the table stay."""
         new, found = table.frame(torch.from_numpy(numbers)).set_axis(frame.index), frame.rename(columns=str)
         for name in new:
             if found[name].isna().any():

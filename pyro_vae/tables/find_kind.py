@@ -1,4 +1,4 @@
-"""What kind a column of a data frame is, by its dtype and its values."""
+"""Finds the kind of a column of a data frame by its dtype and its values."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["find_column"]
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period", "interval")
 DATE_WORDS = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d{1,2}:\d{2}.*)?$"
 NUMBER_WORDS = r"\s*[-+$€£]?\s*\d{1,3}([., ']?\d{3})*([.,]\d+)?\s*[%$€£]?\s*$"  # such as 1,234.5 or 12,5 %
-MOST_CATEGORIES = 50  # more different words are a text or a name, unless somebody says otherwise
-MOST_LEVELS = 10  # so many different integers are categories with an order
-ROWS_FOR_LEVEL = 20  # if each integer has so many rows, a few different integers have no gaps by chance
+MOST_CATEGORIES = 50  # a column with more different words is a text or a name, unless the user says otherwise
+MOST_LEVELS = 10  # up to this number of different integers are ordered categories
+ROWS_FOR_LEVEL = 20  # with this many rows for each integer, missing integers are not due to chance
 LARGE = 20  # integers with a larger mean are modelled as real numbers, unless there are zeros and they are skewed
 ROWS_FOR_IDS = 20
-ROWS_FOR_SCALES = 5000  # of fewer rows, a scale of the noise that depends on z fits the training data too closely
-ROWS_FOR_TWO = 10  # of fewer rows, two different numbers may be chance
+ROWS_FOR_SCALES = 5000  # with fewer rows, a scale of the noise that depends on z overfits
+ROWS_FOR_TWO = 10  # with fewer rows, two different numbers may be chance
 
 
 def find_column(values: pd.Series, kind: str | None = None) -> Column:
@@ -104,11 +104,11 @@ def _problem(known: pd.Series) -> str:
     """Why values are neither numbers nor categories, in words, or nothing."""
     inferred = pd.api.types.infer_dtype(known)
     if inferred in DATES or (inferred == "string" and known.astype(str).str.match(DATE_WORDS).all()):
-        return "dates or times; make numbers of them, or give it the kind drop"
+        return "dates or times; convert them to numbers, or give it the kind drop"
     if inferred == "complex":
-        return "complex numbers; make two columns of them, or give it the kind drop"
+        return "complex numbers; split them into two columns, or give it the kind drop"
     if inferred in ("mixed", "bytes") and not known.map(lambda value: isinstance(value, Hashable)).all():
-        return "lists or other objects; make columns of them, or give it the kind drop"
+        return "lists or other objects; split them into columns, or give it the kind drop"
     return ""
 
 

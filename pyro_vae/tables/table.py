@@ -27,10 +27,10 @@ class Table:
     """How the columns of a data frame become a tensor ``[n, columns]``, and tensors become data frames again.
 
     Args:
-        columns: All columns of the frame, those that are left out too.
+        columns: All columns of the frame, also those that are left out.
 
     Attributes:
-        columns: Those columns.
+        columns: These columns.
         kept: The columns that are in the tensor, in its order.
 
     Raises:
@@ -103,14 +103,14 @@ class Table:
 
         Raises:
             TypeError: If ``frame`` is not a data frame of pandas or polars.
-            ValueError: If a column is not there, or a value is not possible in its column, such as a category that the
-                table was not made with.
+            ValueError: If a column is missing, or a value is invalid in its column, such as a category that the table
+                does not have.
         """
         frame = as_pandas(frame)
         names = {str(name): name for name in frame.columns}
         missing = [column.name for column in self.kept if column.name not in names]
         if missing:
-            raise ValueError(f"the frame has no column {missing[0]!r}; the table was made with it")
+            raise ValueError(f"the frame has no column {missing[0]!r}, which the table has")
         numbers = [torch.from_numpy(column.numbers(frame[names[column.name]])) for column in self.kept]
         dtype = torch.get_default_dtype()
         for column, values in zip(self.kept, numbers, strict=True):

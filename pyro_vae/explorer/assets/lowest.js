@@ -3,7 +3,7 @@
 function setUpLowest() {
   if (!content.lowest || !content.lowest.points.length) return;
   byId("lowest").hidden = false;
-  byId("lowest-help").textContent = `What the model expects least. log p(x) in nats, with a 95% interval. ${content.lowest.how}`;
+  byId("lowest-help").textContent = `The datapoints that are least probable under the model. log p(x) in nats, with a 95% interval. ${content.lowest.how}`;
   showLowest();
 }
 

@@ -31,7 +31,7 @@ function setUpNow() {
       element("table", { class: "values" },
         element("thead", {}, element("tr", {}, element("th", { scope: "col" }, "column"), now.caption,
           element("th", { scope: "col" }, "p(x | z)"),
-          element("th", { scope: "col" }, content.program.outputs.length > 1 ? "how sure" : ""))),
+          element("th", { scope: "col" }, content.program.outputs.length > 1 ? "uncertainty" : ""))),
         element("tbody", {}, ...view.columns.map((column, i) =>
           element("tr", {}, element("th", { scope: "row" }, column.name), ...now.rows[i]))))));
   }
@@ -57,7 +57,7 @@ function showNow() {
     const box = now.lines.getBoundingClientRect();
     if (box.width) paintSeries(now.lines, box.width, box.height, outputs[0], valuesOf(point));
     paintSeries(now.small, 150, 96, outputs[0], null, false);
-    now.caption.textContent = `Thin: mean of p(x | z). Wide and pale: ${pointName(point)}.`;
+    now.caption.textContent = `Thin line: mean of p(x | z). Wide, pale line: ${pointName(point)}.`;
     if (now.legend) {
       now.legend.replaceChildren(...view.names.map((name, f) => {
         const key = element("canvas", { class: "key", "aria-hidden": "true" });

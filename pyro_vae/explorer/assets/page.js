@@ -35,27 +35,27 @@ function showTexts() {
   ].filter(Boolean).join(" \u00b7 ");
   const percent = explained.map((share) => `${Math.round(100 * share)} %`);
   const ways = {
-    latents: latent.size === 1 ? "Across: z1." : "Across: z1. Upwards: z2.",
+    latents: latent.size === 1 ? "Horizontal: z1." : "Horizontal: z1. Vertical: z2.",
     pca: `The first two principal components of the codes: ${percent.join(" and ")} of their variance.`,
-    umap: "UMAP of the codes: near points have similar codes; distances between groups mean little.",
+    umap: "UMAP of the codes: near points have similar codes; distances between groups have little meaning.",
   };
   const moves = {
     latents: "",
     pca: "Dragging moves z in the plane of the map; its other components stay.",
-    umap: `A place on the map is decoded as the mean of the ${NEIGHBOURS} nearest codes.`,
+    umap: `A position on the map is decoded as the mean of the ${NEIGHBOURS} nearest codes.`,
   };
-  byId("map-help").textContent = `${ways[method]} Drag a point, or anywhere: the decoder runs in this page. ${moves[method]}`;
+  byId("map-help").textContent = `${ways[method]} Drag on the map to decode: the decoder runs in this page. ${moves[method]}`;
   byId("map").setAttribute("aria-label", `Map of the codes of ${plural(points, "datapoint")}`);
   const notes = [
     points < total
       ? `The ${whole.format(points)} datapoints were drawn at random from ${whole.format(total)}, without replacement.`
       : `All ${whole.format(points)} datapoints are shown.`,
     "A code is the mean of q(z | x), or a draw if it has no mean in closed form.",
-    "What is decoded is the mean of p(x | z), without noise.",
+    "Decoded data are means of p(x | z), without noise.",
     latent.active < latent.size
       ? `A latent is active if the variance of its codes is above 0.01: ${latent.active} of ${latent.size} are.`
       : null,
-    latent.sphere ? "Latents are on the unit sphere: z is put back on it after each change." : null,
+    latent.sphere ? "Latents are on the unit sphere: z is projected onto it after each change." : null,
     view.kind === "image" && view.thumbnails.width < view.width
       ? `Images of datapoints are shown at ${view.thumbnails.width} x ${view.thumbnails.height} pixels; decoded ones at ${view.width} x ${view.height}.`
       : null,

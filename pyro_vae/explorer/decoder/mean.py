@@ -51,7 +51,7 @@ def _of_one_value(distribution: Any) -> Any:
 
 
 def _details(column: Any, z: Tensor) -> Tensor:
-    """What is known of one column besides its mean, ``[batch, 1 or categories]``."""
+    """The details of one column besides its mean, ``[batch, 1 or categories]``."""
     if isinstance(column, torch.distributions.Categorical):
         return column.probs.expand(*z.shape[:-1], -1)
     if isinstance(column, torch.distributions.Bernoulli):

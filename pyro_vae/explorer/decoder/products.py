@@ -70,7 +70,7 @@ def _convolution(
 ) -> Array:
     dims = len(x.shape) - 2
     if dims > 2:
-        raise ValueError("the likelihood uses a convolution in 3 dimensions; the explorer's JavaScript has 1 and 2")
+        raise ValueError("the likelihood uses a 3-dimensional convolution; the explorer's JavaScript supports 1 and 2")
     if not isinstance(weight, Tensor):
         raise ValueError(
             "the likelihood uses a convolution whose kernel depends on z, which the explorer does not have"

@@ -67,7 +67,7 @@ class Translation:
         translate = self.operators.get(name)
         if translate is None:
             raise ValueError(
-                f"the likelihood uses the operator {node.target}, which the explorer's JavaScript does not have"
+                f"the likelihood uses the operator {node.target}, which the explorer's JavaScript does not support"
             )
         known[node] = translate(self, node, *args, **kwargs)
 

@@ -122,10 +122,10 @@ def _reproducible(vae: nn.Module) -> Iterator[torch.device]:
     """Sets evaluation mode and the same random seed each time; other threads wait. Gives the device.
 
     Raises:
-        ValueError: If parameters are spread over processes (FSDP): all processes would have to take part.
+        ValueError: If parameters are sharded over processes (FSDP), because all processes would have to take part.
     """
     if any(hasattr(parameter, "placements") for parameter in vae.parameters()):
-        raise ValueError("the parameters are spread over processes")
+        raise ValueError("the parameters are sharded over processes")
     device = next(vae.parameters()).device
     with in_turn(), trial({"vae": vae}):
         reseed(0, device)

@@ -32,7 +32,7 @@ class MLflow:
     (``mlflow.set_tracking_uri``, ``mlflow.set_experiment``, or its environment variables).
 
     Each call of ``fit`` is a run of MLflow, with the status FINISHED, FAILED (an exception) or KILLED (Ctrl-C or
-    SIGTERM). A run of ``fit`` that is resumed continues its run of MLflow, whose id is in ``mlflow.json`` in the folder
+    SIGTERM). If ``fit`` resumes a run, its run of MLflow is resumed too; the id is in ``mlflow.json`` in the folder
     of the run. Steps that were logged before are not logged again, and params keep their first values. If a run of
     MLflow is active already, it is used, and not ended. If something cannot be written later on, there is a warning,
     and training continues; the next epoch writes what is missing.
@@ -96,13 +96,13 @@ class MLflow:
                 self._write(run)
 
     def _start(self, run_id: str | None) -> Any:
-        """Starts a new run of MLflow, or continues one."""
+        """Starts a new run of MLflow, or resumes one."""
         mlflow = _mlflow()
         if run_id is not None:
             try:
                 return mlflow.start_run(run_id=run_id)
             except mlflow.MlflowException as error:
-                warn(f"cannot continue the MLflow run {run_id!r}: {error}; a new one is started")
+                warn(f"cannot resume the MLflow run {run_id!r}: {error}; a new one is started")
         return mlflow.start_run(**self._options)
 
     def _log_params(self, run: Run) -> None:

@@ -34,7 +34,7 @@ class TensorBoard:
     """Writes each epoch's row of the history as scalars, pictures every few epochs, and codes after the last.
 
     A callback for :func:`~pyro_vae.fit`; ``tensorboard --logdir FOLDER`` shows it. A resumed run may use the same
-    folder: each row of the history is written once, including rows that were lost. If something cannot be written,
+    folder: each row of the history is written once. If something cannot be written,
     there is a warning, and training continues.
 
     Args:
@@ -88,7 +88,7 @@ class TensorBoard:
         self._rows = len(history)
 
     def _open(self, history: Sequence[dict[str, Any]]) -> None:
-        """Continues after the rows that are in the folder, and removes later ones."""
+        """Resumes after the rows that are in the folder, and removes later ones."""
         self._close()
         self._folder.mkdir(parents=True, exist_ok=True)  # someone may have removed it
         with _quiet():
@@ -145,7 +145,7 @@ def _steps(folder: Path) -> set[int]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Suppresses what tensorboard prints, logs and warns."""
+    """Suppresses the output, logs and warnings of tensorboard."""
     logger = logging.getLogger("tensorboard")
     level = logger.level
     logger.setLevel(logging.ERROR)

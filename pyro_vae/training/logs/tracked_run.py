@@ -1,4 +1,4 @@
-"""What logs with runs of their own share: a run is continued when training is resumed, and ends as training ends."""
+"""Shared by logs with runs of their own: a run is resumed with the training, and ends with its status."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["ended", "read_note", "write_note"]
 
 
 def read_note(run: Run, name: str) -> dict[str, Any]:
-    """What was noted of the log in the folder of a run that is resumed; empty for a run that begins."""
+    """The note on the log in the folder of a resumed run; empty for a new run."""
     path = _path(run, name)
     if path is None or run.progress.step == 0 or not path.exists():
         return {}
@@ -24,7 +24,7 @@ def read_note(run: Run, name: str) -> dict[str, Any]:
 
 
 def write_note(run: Run, name: str, note: dict[str, Any]) -> None:
-    """Notes in the folder of a run, if it has one, how to continue the log."""
+    """Writes a note for resuming the log to the folder of a run, if it has one."""
     path = _path(run, name)
     if path is not None:
         replace(path, f"{json.dumps(note)}\n".encode())

@@ -27,12 +27,12 @@ class WandB:
     """Logs the settings of a run to Weights & Biases, each epoch's row of the history, and pictures every few epochs.
 
     A callback for :func:`~pyro_vae.fit`. Metrics have the same names as in
-    :class:`~pyro_vae.training.logs.TensorBoard`, and ``step`` is the number of steps. The code that calls ``fit``, the
-    machine and its use are logged too if Weights & Biases does so by default; see its settings.
+    :class:`~pyro_vae.training.logs.TensorBoard`, and ``step`` is the number of steps. By default, Weights & Biases
+    also logs the code that calls ``fit``, and the hardware and its use; see its settings.
 
-    Each call of ``fit`` is a run, whose exit code is 0, 1 (an exception) or 255 (Ctrl-C or SIGTERM). A run of ``fit``
-    that is resumed continues it: its id and last step are in ``wandb.json`` in the folder of the run, and steps that
-    were logged before are not logged again. If ``wandb.run`` is active already, it is used, and not finished. If
+    Each call of ``fit`` is a run, whose exit code is 0, 1 (an exception) or 255 (Ctrl-C or SIGTERM). If ``fit``
+    resumes a run, this one is resumed too: its id and last step are in ``wandb.json`` in the folder of the run. Steps
+    that were logged before are not logged again. If ``wandb.run`` is active already, it is used, and not finished. If
     something cannot be written later on, there is a warning, and training continues; the next epoch writes what is
     missing. After SIGKILL, the rows that Weights & Biases had not yet written to disk or sent are not in its log; they
     are in ``history.csv``.
