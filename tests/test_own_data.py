@@ -16,7 +16,7 @@ EXPECTED = {
     "digits": ("1797 grey images, 8 x 8, 8 bit, 10 classes", "discretized-logistic", "convolutional"),
     "patches": ("3000 colour images, 12 x 12, 8 bit", "discretized-logistic", "convolutional"),
     "wine": ("a table of 178 rows and 13 columns", "columns", "mlp"),
-    "cars": ("Name              drop (as asked)", "columns", "mlp"),
+    "cars": ("Name              drop (as chosen)", "columns", "mlp"),
     "cells": ("sparse counts, 1500 vectors of 40 values, counts", "negative-binomial", "mlp"),
     "temperatures": ("365 series of 24 steps and 2 features, real numbers, with missing values", "normal", "series"),
 }

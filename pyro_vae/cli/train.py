@@ -148,7 +148,7 @@ class Train(Generic[Architecture]):
         )
 
     def _params(self, data: Data) -> dict[str, Any]:
-        """The options that say what is trained on which data, without the folders of this machine."""
+        """The options of the model and the data, without the folders of this machine."""
         options = by_flag(self.vae) | {"data": Path(str(data.data)).name, "binarize": data.binarize, "seed": self.seed}
         return {name.replace("-", "_").replace(".", "_"): value for name, value in options.items()}
 

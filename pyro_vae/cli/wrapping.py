@@ -21,7 +21,7 @@ COUNTS = ("heterogeneous-negative-binomial", "negative-binomial", "poisson", "ze
 def wrapped_encoder(
     seen: Seen, likelihood: str, make: Callable[..., torch_nn.Module], missing: bool, units: Units | None
 ) -> Callable[[int], torch_nn.Module]:
-    """A function that makes an encoder with a given number of outputs, for data as they are.
+    """A function that makes an encoder with a given number of outputs, for data before any transformation.
 
     Args:
         seen: The data.
@@ -54,7 +54,7 @@ def wrapped_likelihood(
     missing: bool,
     units: Units | None,
 ) -> torch_nn.Module:
-    """A likelihood for data as they are.
+    """A likelihood for data before any transformation.
 
     Args:
         seen: The data.

@@ -42,5 +42,5 @@ def is_sparse(path: Path) -> bool:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return {"format", "shape", "data"} <= set(arrays.files)
-    except Exception:  # what it is instead is found out by who reads it
+    except Exception:  # the function that reads the file reports the error
         return False

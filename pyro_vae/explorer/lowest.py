@@ -21,7 +21,7 @@ CANDIDATES = 4  # for each datapoint that is shown
 
 @dataclass(frozen=True)
 class Scores:
-    """What is known of log p(x) of each datapoint, in nats.
+    """log p(x) of each datapoint, in nats.
 
     Attributes:
         log_prob: Estimates or lower bounds, ``[n]``.

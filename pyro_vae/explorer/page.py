@@ -68,7 +68,7 @@ def _hash(text: str) -> str:
 
 
 def _filled(template: str, parts: dict[str, str]) -> str:
-    """A template with each ``{{name}}`` replaced, once: what is put in is not looked at again."""
+    """A template with each ``{{name}}`` replaced, once: inserted text is not searched again."""
     pieces = template.split("{{")
     filled = [pieces[0]]
     for piece in pieces[1:]:

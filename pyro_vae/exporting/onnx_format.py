@@ -93,7 +93,7 @@ def why_not_onnx(error: BaseException) -> str:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without the remarks of torch on its own translation, such as on packages for images that are not installed."""
+    """Suppresses messages of torch about its translation, such as on missing packages for images."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

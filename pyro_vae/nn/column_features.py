@@ -20,7 +20,7 @@ class ColumnFeatures(nn.Module):
     that the network can tell a gap from a zero (Nazabal et al. 2020, section 2.2, have the zeros alone).
 
     Args:
-        network: Maps features ``[*batch, num_features]`` to whatever it does.
+        network: Maps features ``[*batch, num_features]`` to any output.
         kinds: One for each column, from ``pyro_vae.likelihoods.columns``: the same as those of the likelihood.
         keep_gaps: Whether the features of a missing value are NaN instead, without features that mark gaps: for
             ``posteriors.ProductOfExperts``.

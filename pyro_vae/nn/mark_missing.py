@@ -1,4 +1,4 @@
-"""Networks for series and arrays with gaps."""
+"""Networks for series and arrays with missing values."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ __all__ = ["MarkMissing"]
 
 
 class MarkMissing(nn.Module):
-    """Puts zeros in the gaps, says where they are, and calls the network.
+    """Replaces missing values by zeros, appends a mask, and calls the network.
 
     The last dimension gets twice as many features: the values, and for each of them 1 if it is observed, else 0. So a
-    network can tell a gap from a zero, and the end of a short series from its values.
+    network can distinguish missing values from zeros, and the end of a short series from its values.
 
     Args:
-        network: Maps ``[*batch, *event, 2 * features]`` to whatever it does.
+        network: Maps ``[*batch, *event, 2 * features]`` to any output.
 
     Example:
         >>> nn.MarkMissing(torch.nn.Identity())(torch.tensor([[3.0, torch.nan]]))

@@ -14,7 +14,7 @@ class Log1p(nn.Module):
     """Calls the network with log(1 + x), for counts x that differ by orders of magnitude.
 
     Args:
-        network: Maps ``[*batch, *event]`` to whatever it does.
+        network: Maps ``[*batch, *event]`` to any output.
 
     Example:
         >>> nn.Log1p(torch.nn.Identity())(torch.zeros(3))

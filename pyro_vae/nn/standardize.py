@@ -15,7 +15,7 @@ class Standardize(nn.Module):
     """Calls the network with (x - center) / scale. Missing values (NaN) stay missing.
 
     Args:
-        network: Maps ``[*batch, *event]`` to whatever it does.
+        network: Maps ``[*batch, *event]`` to any output.
         center: What is subtracted: a number, or a (nested) list or tensor that broadcasts with ``[*event]``.
         scale: What is divided by, likewise.
 

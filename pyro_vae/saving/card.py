@@ -1,4 +1,4 @@
-"""The model card: what a saved model is, what it was trained on, how good it is, and how to load it."""
+"""The model card: architecture, training data, log p(x), and code that loads the model."""
 
 from __future__ import annotations
 

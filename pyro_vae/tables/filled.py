@@ -42,7 +42,7 @@ class FilledTable:
     imputation: evidence.Imputation
 
     def summary(self) -> str:
-        """How much was filled in, and how well it is known, in words."""
+        """The number of values filled in, and their accuracy, in words."""
         return self.imputation.summary()
 
     def __repr__(self) -> str:

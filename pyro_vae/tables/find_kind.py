@@ -39,10 +39,10 @@ def find_column(values: pd.Series, kind: str | None = None) -> Column:
     if kind is not None:
         check_choice(f"the kind of column {name!r}", kind, KINDS)
     if kind == "drop":
-        return Column(name, "drop", str(values.dtype), "as asked")
+        return Column(name, "drop", str(values.dtype), "as chosen")
     if known.empty:
         raise ValueError(f"column {name!r} has no values: all are missing; give it the kind drop")
-    found, why = (kind, "as asked") if kind is not None else _kind(name, known)
+    found, why = (kind, "as chosen") if kind is not None else _kind(name, known)
     if found == "drop":
         return Column(name, "drop", str(values.dtype), why)
     if found in ("binary", "categorical", "ordinal"):
