@@ -69,9 +69,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         lr: The learning rate of Adam.
         num_samples: None for :func:`~pyro_vae.evidence.estimate`; or a number of samples for
             :func:`~pyro_vae.evidence.importance`, which is faster, and a lower bound on average.
-        device: The device, such as ``"cpu"`` or ``"cuda"``.
+        device: The device, such as ``"cpu"`` or ``"cuda:1"``.
         random_state: An integer, a ``numpy.random.RandomState``, or None for NumPy's global generator.
-        verbose: Whether to show progress.
+        verbose: Whether to show progress bars.
 
     Attributes:
         vae_: The trained VAE.

@@ -54,13 +54,15 @@ class Data:
         by_default("that of the run; for train, dynamic for grey data with a Bernoulli likelihood, otherwise none"),
     ] = None
 
-    column: tuple[str, ...] = ()
+    column: Annotated[tuple[str, ...], by_default("inferred from the values")] = ()
     """Kinds of columns of a table, as NAME:KIND; kinds: real, positive, count, binary, categorical, ordinal, drop."""
-    labels: Annotated[str | None, by_default("an array labels or label, or a column of the type ClassLabel")] = None
+    labels: Annotated[str | None, by_default("an array named labels or label, or a column of the type ClassLabel")] = (
+        None
+    )
     """Labels, which are not modelled: a column of a table, of obs of an .h5ad file or of a data set, or an array."""
     array: Annotated[str | None, by_default("the only one")] = None
     """Array of a file, layer of an .h5ad file, or column of a Hugging Face data set with the data."""
-    size: tuple[int, ...] = ()
+    size: Annotated[tuple[int, ...], by_default("that of the images")] = ()
     """Size to which images are scaled: one number, or height and width."""
     stretch: bool = False
     """Stretch images to --size, instead of cropping them first."""

@@ -97,19 +97,19 @@ def fit(
             weight of 1.
         clip_norm: The largest norm of the gradient of the mean loss per datapoint; larger gradients are scaled down.
         accumulate: The number of parts in which the gradients of a batch are computed; more take less memory.
-        patience: Stops after so many epochs without a better validation loss, and restores the weights of the best
-            epoch.
+        patience: The number of epochs without a better validation loss after which training stops. The weights are then
+            those of the best epoch.
         on_nan: ``"stop"`` raises an error at a loss or gradient that is NaN or infinite, ``"skip"`` skips the step. In
             both cases the parameters stay as they are.
         precision: ``"bfloat16"`` for matrix products; see :class:`~pyro_vae.SVI`.
         compile: See :class:`~pyro_vae.SVI`; ``"auto"`` compiles if that saves time in the steps ahead. A run that is
             resumed keeps what was decided.
-        seed: Seeds torch's generators first.
+        seed: The seed of torch's generators; by default they are not seeded.
         devices: The number of processes of this machine that train together, on GPUs if the VAE is on one. Ignored
             under ``torchrun`` or SLURM, which have started the processes.
         strategy: How to start them: ``"ddp"``, ``"ddp_spawn"`` or ``"ddp_fork"``; :func:`pyro_vae.processes.launch`.
-            ``"fsdp"`` is ``"ddp"`` with parameters, gradients and moments spread over the processes, for models that do
-            not fit on one device. Steps then run as in Pyro, and the VAE stays spread: ``load(out)`` has it whole.
+            ``"fsdp"`` is ``"ddp"`` with parameters, gradients and moments sharded over the processes, for models that
+            do not fit on one device. Steps then run as in Pyro, and the VAE stays sharded: ``load(out)`` has all of it.
         out: A folder for checkpoints, ``history.csv`` and ``run.json``; :func:`~pyro_vae.load` reads it.
         resume: Whether to resume the run in the folder, if there is one. ``"weights"`` takes its weights and history,
             and everything else from this call: another learning rate, optimizer, loss, batch size or other data.
@@ -117,7 +117,7 @@ def fit(
         callbacks: Called with the run after every epoch; if one returns True, the run ends. If a callback has a method
             ``during``, this is called with the run and returns a context manager, inside which ``fit`` trains.
         progress: True shows a bar, on a terminal or in a notebook; if the standard error is a file, a line for each
-            epoch. False shows nothing. A function wraps the epochs that are left, as ``tqdm.tqdm`` does.
+            epoch. False shows nothing. A function wraps the remaining epochs, such as ``tqdm.tqdm``.
 
     Returns:
         The run, with its ``history``. Losses are in nats per datapoint, also if a plate with ``subsample`` or
