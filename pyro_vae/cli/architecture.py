@@ -45,7 +45,7 @@ def _one_of(kind: str) -> Any:
     table = TABLES[kind]
     lines = [f"{name}: {part.__doc__}" for name, part in table.items()]
     names: Any = Literal[tuple(table)]
-    hint = f"(default: {DEFAULTS[kind]})"
+    hint = f"(default: {DEFAULTS[kind]}{'' if kind == 'prior' else '; for data from a file or folder, by the data'})"
     return arg(constructor=names, help="\n".join(lines), help_behavior_hint=hint)
 
 
