@@ -138,7 +138,7 @@ def manifold(likelihood: nn.Module, columns: int = 20, cmap: str = "gray_r") -> 
     As in Kingma & Welling 2013, figure 4: the coordinates are quantiles of the prior, z1 to the right and z2 upwards.
 
     Args:
-        likelihood: Maps latents ``[columns^2, 2]`` to p(x | z), of which the means are drawn.
+        likelihood: Maps latents ``[columns^2, 2]`` to p(x | z), whose means are drawn.
         columns: The number of images in a row and in a column.
         cmap: The colours of grey images.
     """

@@ -91,9 +91,9 @@ class Plateau:
         (
             {"scheduler": lr_scheduler.ReduceLROnPlateau, "scheduler_every": "step"},
             ValueError,
-            "the scheduler ReduceLROnPlateau goes by the validation loss, .* scheduler_every='epoch'",
+            "the scheduler ReduceLROnPlateau needs the validation loss, .* scheduler_every='epoch'",
         ),
-        ({"scheduler": Plateau, "scheduler_every": "step"}, ValueError, "the scheduler Plateau goes by"),
+        ({"scheduler": Plateau, "scheduler_every": "step"}, ValueError, "the scheduler Plateau needs"),
         (
             {"scheduler": pyro.optim.ExponentialLR({"optimizer": torch.optim.SGD, "optim_args": {}, "gamma": 0.1})},
             TypeError,

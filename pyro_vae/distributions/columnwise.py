@@ -16,7 +16,7 @@ __all__ = ["ColumnSupports", "Columnwise"]
 
 
 class Columnwise(TorchDistribution):
-    """Independent values, of which the one in column i has the i-th distribution; all are floating-point numbers.
+    """Independent values: the value in column i has the i-th distribution; all are floating-point numbers.
 
     Args:
         columns: The distributions, each of batch shape ``[*batch]`` with an empty event shape.
@@ -52,7 +52,7 @@ class Columnwise(TorchDistribution):
         return self._stack([column.variance for column in self.columns])
 
     def expand(self, batch_shape: Any, _instance: Any = None) -> Columnwise:
-        """The same distributions with a larger batch shape, of which the last dimension is the columns."""
+        """The same distributions with a larger batch shape, whose last dimension is the columns."""
         batch = torch.Size(batch_shape)[:-1]
         return Columnwise([column.expand(batch) for column in self.columns], self.dtype)
 

@@ -41,7 +41,7 @@ def check_reparameterized(name: str, site: Any) -> None:
             distribution = distribution.base_dist
         raise ValueError(
             f"site {name!r} of the guide is not reparameterized ({type(distribution).__name__} has no rsample), so its "
-            "draws have no gradient, which the loss goes by; Trace_ELBO, ScoreFunction and WakeWake do without"
+            "draws have no gradient, which the loss needs; Trace_ELBO, ScoreFunction and WakeWake do without"
         )
 
 

@@ -59,7 +59,7 @@ class SVI(pyro.infer.SVI):
     This works for programs of static structure, whatever they are made of. If a program decides by the values of its
     inputs, or draws numbers that are not torch's, there is one warning, and all steps run as in Pyro. So do steps on
     rare shapes, such as a smaller last batch. Decisions in Python (``if``, an attribute that is a number) are made when
-    the step is recorded, and again when an argument that is no tensor changes, or ``training``, ``requires_grad`` or
+    the step is recorded, and again when an argument that is not a tensor changes, or ``training``, ``requires_grad`` or
     another attribute of the modules that are called. Use a tensor for what changes at every step. Steps that are
     replayed do not validate: check all data once (``vae.check(x)``). A loss that is NaN warns, as in Pyro.
 
@@ -84,7 +84,7 @@ class SVI(pyro.infer.SVI):
             over processes.
 
     Raises:
-        TypeError: If ``optim`` is no optimizer.
+        TypeError: If ``optim`` is not an optimizer.
         ValueError: If ``compile`` or ``precision`` is none of these.
     """
 

@@ -56,7 +56,7 @@ def series_decoder(
 ) -> nn.Sequential:
     """A linear layer, then transposed convolutions over time: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.
 
-    It mirrors :func:`series_encoder`, of which the channels are reversed: each convolution doubles the length, less one
+    It mirrors :func:`series_encoder`, with reversed channels: each convolution doubles the length, less one
     where the encoder rounded up. The kernels have 4 steps, so that each step is reached by two of their weights.
 
     Args:

@@ -97,7 +97,7 @@ def _describe(path: str, value: Any, known: dict[int, str]) -> Any:
     if type(value) in _PLAIN:
         return value
     if isinstance(value, Tensor):
-        # A number that is no weight; other tensors are weights, of which only the shapes matter.
+        # A number that is not a weight; other tensors are weights, and only their shapes matter.
         return value.item() if value.numel() == 1 and not isinstance(value, nn.Parameter) else {"ones": [*value.shape]}
     if isinstance(value, list | tuple | nn.ModuleList):
         return [_describe(f"{path}.{i}", each, known) for i, each in enumerate(value)]

@@ -68,7 +68,7 @@ class GradientAccumulation:
         return total + 0.0 * torch.cat(parts).sum() if parts else total
 
     def datapoints(self, rows: int) -> float:
-        """The number of datapoints that the loss of a batch of so many rows is a sum over."""
+        """The number of datapoints over which the loss of a batch with this number of rows is a sum."""
         mean = self.scales.is_subsample
         return sum(self.scales.of(size).datapoints * (size / rows if mean else 1) for size in self._sizes(rows))
 

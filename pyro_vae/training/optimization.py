@@ -47,7 +47,7 @@ def make_optimizer(maker: Any, vae: nn.Module, parameters: Sequence[Tensor], lr:
     """Makes the optimizer.
 
     Raises:
-        TypeError: If the result is no optimizer of torch.
+        TypeError: If the result is not an optimizer of torch.
         ValueError: If it cannot train the parameters.
     """
     optimizer = maker(parameters, lr=lr)
@@ -74,8 +74,8 @@ def check_scheduler(scheduler: Any, every: str) -> None:
         raise TypeError(f"scheduler makes a {type(scheduler).__name__}; expected one of torch.optim.lr_scheduler")
     if every == "step" and steps_by_loss(scheduler):
         raise ValueError(
-            f"the scheduler {type(scheduler).__name__} goes by the validation loss, which an epoch ends with; expected "
-            "scheduler_every='epoch'"
+            f"the scheduler {type(scheduler).__name__} needs the validation loss, known only after an epoch; "
+            "expected scheduler_every='epoch'"
         )
 
 

@@ -18,7 +18,7 @@ __all__ = ["Noted", "Scale", "Scales", "scale_of"]
 class Scale(NamedTuple):
     """The datapoints that the loss of a batch stands for."""
 
-    datapoints: float  #: The loss is a sum over so many. With a subsampled data plate: all in the data set.
+    datapoints: float  #: The loss is a sum over this number. With a subsampled data plate: all in the data set.
     is_subsample: bool = False  #: Whether the batch is a subsample: then the number is the same for every batch.
 
 
@@ -43,7 +43,7 @@ class Scales(Messenger):
             self._known[rows] = scale_of(self._sites, rows)
 
     def of(self, rows: int) -> Scale:
-        """What the loss of so many datapoints stands for; if no program was seen to run, these datapoints."""
+        """The scale of the loss of a batch with this number of rows; by default for these datapoints alone."""
         return self._known.get(rows, Scale(rows))
 
     @property

@@ -160,7 +160,7 @@ def _predict(
 
 
 def _observed(model: Program, x: Tensor, latents: dict[str, Tensor], count: int, layout: Layout) -> Any:
-    """The distribution p(x | z) at the site where the model observes x, at so many draws of the latents."""
+    """The distribution p(x | z) at the site where the model observes x, at this number of draws of the latents."""
     trace = trace_of(model, x, count, layout, latents)
     every = [site["fn"] for _, site in sample_sites(trace) if site["is_observed"]]
     if len(every) != 1 or every[0].mean.numel() != count * x.numel():

@@ -38,7 +38,7 @@ def rows_of_block(chunk_size: int | None, num_draws: int) -> int:
 def in_pieces(
     programs: Programs, x: Tensor, latents: dict[str, Tensor], rows: int
 ) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Splits a block and its draws ``[draws, n, ...]`` into so many rows each, if rows are independent."""
+    """Splits a block and its draws ``[draws, n, ...]`` into parts of this number of rows, if rows are independent."""
     at_once = rows if programs.independent else len(x)
     for some in torch.arange(len(x), device=x.device).split(at_once):
         yield x[some], {name: value[:, some] for name, value in latents.items()}

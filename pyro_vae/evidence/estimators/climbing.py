@@ -70,7 +70,7 @@ class Climb:
         )
 
     def certificate(self, count: int) -> Certificate:
-        """The result of the same procedure on so many datapoints that are drawn from the model."""
+        """The result of the same procedure on this number of datapoints drawn from the model."""
         return certified(self.programs, self.settings, count, rows=block_rows(self.programs))
 
 
@@ -82,7 +82,7 @@ class Clock:
         self.start: tuple[float, float] | None = None
 
     def deadline(self, first: float, rows: float) -> float:
-        """When the block of so many rows, from the first one on, must be done."""
+        """The time when the block of ``rows`` rows that begins at row ``first`` must be done."""
         if self.budget is None:
             return math.inf
         self.start = self.start or (time.monotonic(), first)

@@ -43,7 +43,7 @@ class ClimbForEachDraw:
         return averaged(results)
 
     def certificate(self, count: int) -> Certificate:
-        """A certificate of so many datapoints, divided among the draws."""
+        """A certificate of this number of datapoints, divided among the draws."""
         draws = len(self.climbs)
         counts = [count // draws + (draw < count % draws) for draw in range(draws)]
         pairs = zip(self.climbs, counts, strict=True)

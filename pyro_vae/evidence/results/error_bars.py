@@ -36,7 +36,7 @@ MOST_TAIL = 0.5  # t; above it, the variance of the weights is infinite
 MOST_VARIANCE = 0.1  # of the relative variance of the mean weight
 MOST_INFLATION = 3.0  # of the relative variance, over that of the sample
 MANY_SAMPLES, MOST_OF_ONE, MOST_K = 4096, 0.01, 0.5  # of a sample that has seen the tail; shares of the sum
-ROUNDING = 1e-9  # a relative variance below this is rounding, of which the tail means nothing
+ROUNDING = 1e-9  # a relative variance below this is rounding, and its tail has no meaning
 Z = 1.959964  # of the normal distribution, at 97.5%
 
 

@@ -135,7 +135,7 @@ class Programs:
         return self._independent
 
     def blocks(self, rows: int) -> tuple[Tensor, ...]:
-        """Splits the data into blocks of so many rows if rows are independent; otherwise returns one block."""
+        """Splits the data into blocks of this number of rows if rows are independent; otherwise returns one block."""
         return self.x.split(rows) if len(self.x) > rows and self.independent else (self.x,)
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ def block_seed(seed: int, first: int) -> int:
 
 
 def interrupted(done: int, total: int, more: str = "", result: Any = None) -> Interrupted:
-    """The exception for Ctrl-C after so many datapoints of the total."""
+    """The exception for Ctrl-C after a number of datapoints of the total."""
     what = f"{done} of {total} datapoints were done" if done else f"none of {total} datapoints was done"
     return Interrupted(what + more, result)
 

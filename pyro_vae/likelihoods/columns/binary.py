@@ -11,7 +11,7 @@ __all__ = ["Binary"]
 
 
 class Binary(Kind):
-    """0 or 1, of which a network gives the logit."""
+    """0 or 1; a network gives the logit."""
 
     num_parameters = 1
     num_features = 1

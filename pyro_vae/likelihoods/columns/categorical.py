@@ -26,7 +26,7 @@ class _Categories(dist.Categorical):
 
 
 class Categorical(Kind):
-    """Categories 0, ..., K - 1 without an order, of which a network gives the logits.
+    """Categories 0, ..., K - 1 without an order; a network gives the logits.
 
     Args:
         categories: Their number K, at least 2.

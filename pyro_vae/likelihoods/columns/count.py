@@ -13,7 +13,7 @@ __all__ = ["Count"]
 
 
 class Count(Kind):
-    """Counts with a negative binomial distribution, of which a network gives the mean and the inverse dispersion.
+    """Counts with a negative binomial distribution; a network gives the mean and the inverse dispersion.
 
     For a large inverse dispersion it is the Poisson distribution.
 

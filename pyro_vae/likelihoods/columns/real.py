@@ -14,7 +14,7 @@ __all__ = ["Real"]
 
 
 class Real(Kind):
-    """Real numbers with a normal distribution, of which a network gives the location and the scale.
+    """Real numbers with a normal distribution; a network gives the location and the scale.
 
     The network works with standardized numbers; the density is that of the data in their own units.
 

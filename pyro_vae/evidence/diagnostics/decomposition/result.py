@@ -26,9 +26,9 @@ class ElboDecomposition:
 
     q(z), the mean of q(z | x) over the data, depends on which data are meant. ``mutual_information`` and
     ``marginal_kl`` are for these datapoints alone: if there are few, z can tell them all apart, and the mutual
-    information is the log of their number. The ``..._bounds`` are for all the data of which these are a sample: a pair,
-    of which each end holds with 97.5%. With fewer than 10 datapoints or draws nothing is known: the bounds are then 0
-    and infinity.
+    information is the log of their number. The ``..._bounds`` are for the population from which these are a sample: a
+    pair, each end of which holds with 97.5%. With fewer than 10 datapoints or draws nothing is known: the bounds are
+    then 0 and infinity.
 
     Attributes:
         reconstruction: The mean of log p(x | z) under q. Its negative is the distortion (Alemi et al. 2018).
@@ -113,7 +113,7 @@ class ElboDecomposition:
 
     @property
     def _rate_parts(self) -> list[str]:
-        """The parts of the rate in words, for all the data of which the datapoints are a sample."""
+        """The parts of the rate in words, for the population from which the datapoints are a sample."""
         count, most = self.num_aggregated, math.log(self.num_aggregated)
         if math.isinf(self.mutual_information_bounds.upper):
             return [
@@ -122,7 +122,7 @@ class ElboDecomposition:
                 f"  can show is at most {most:.3f}, the log of the number of datapoints.",
             ]
         lines = [
-            "  The rate is the sum of (95% bounds, for all the data of which these are a sample)",
+            "  The rate is the sum of (95% bounds, for the population from which these are a sample)",
             f"    mutual information of x and z   {self.mutual_information_bounds}",
             f"    marginal KL(q(z) || p(z))       {self.marginal_kl_bounds}, what a better prior could save",
         ]
