@@ -152,7 +152,7 @@ function valueInWords(column, value) {
   return showNumber(value);
 }
 
-// The decoded value of a column in words, and how sure it is.
+// The decoded value of a column in words, and its uncertainty.
 function decodedInWords(i, outputs) {
   const column = view.columns[i], [means, details] = outputs;
   if (!details) return [valueInWords(column, means[i]), ""];
