@@ -205,10 +205,14 @@ def semi_supervised():
 
 
 OWN = {"torch's own", "zuko flow", "linear normal", "one covariance"}  # parts of the tests, or of others
+APART = {"ProjectedNormal", "LinearGaussian", "ProductOfExperts"}  # with models of their own below
 MODELS = {
     **{name: prior(name) for name in parts.PRIORS if name not in OWN | {"HypersphericalUniform"}},
     **{name: likelihood(name) for name in parts.LIKELIHOODS if name not in OWN | {"Categorical", "ZeroInflated"}},
-    **{name: posterior(name) for name in parts.POSTERIORS if name not in OWN | {"ProjectedNormal", "LinearGaussian"}},
+    **{name: posterior(name) for name in parts.POSTERIORS if name not in OWN | APART},
+    "ProductOfExperts": lambda: VAE(
+        priors.StandardNormal(LATENT), bernoulli(), posteriors.ProductOfExperts(torch_nn.Identity(), *EVENT, LATENT)
+    ),
     "VampPrior, clipped": vamp,
     "on the sphere": on_the_sphere,
     "classes": classes,
