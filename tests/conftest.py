@@ -6,6 +6,7 @@ import gc
 import multiprocessing
 import os
 import runpy
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,9 @@ settings.load_profile("untimed")
 # Small tensors gain nothing from threads, which get in each other's way where other programs run too.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+
+# A parent in the background of a script ignores Ctrl-C, and its children inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 

@@ -21,12 +21,25 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 import pyro_vae
-from pyro_vae import VAE, data, evidence, fit, infer, likelihoods, posteriors, priors, representation, tables, weights
+from pyro_vae import (
+    VAE,
+    data,
+    evidence,
+    exporting,
+    fit,
+    infer,
+    likelihoods,
+    posteriors,
+    priors,
+    representation,
+    tables,
+    weights,
+)
 from pyro_vae import nn as networks
 from pyro_vae.html_table import html_table
 
 LONGEST_REPR = 300
-NO_RESULTS = {weights.Layout}  # dimensions of tensors, and no numbers to look at
+NO_RESULTS = {weights.Layout, exporting.Program}  # no numbers to look at
 NO_PICTURE = {"ElboEstimate", "FidelityAndDiversity", "FilledTable", "Score", "Table", "Terms"}  # a few numbers each
 WITH_MODEL = {"Run"}  # which is there to hold one
 NEVER_EMPTY = {"Evidence", "FilledTable", "Imputation"}  # their functions refuse data without rows

@@ -84,6 +84,8 @@ def test_nothing_of_the_machine_is_in_the_params(store, tmp_path):
 
 def test_the_command_line_logs_too(store, tmp_path, monkeypatch, capsys):
     is_mlflow = isinstance(store, InMLflow)
+    if not is_mlflow:
+        store.wandb.teardown()  # else it has the environment of an earlier test
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_DIR", str(tmp_path / "store"))
     np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(40, 3)))

@@ -143,6 +143,7 @@ OTHERS = {  # another value of every argument of every function
     "proposal": lambda: evidence.widened(1.5),
     "log_prob": lambda: torch.full((N,), -1.0),
     "start": lambda: "guide",
+    "method": lambda: "guide",
     "lr": lambda: 0.03,
     "max_temperatures": lambda: 17,
     "num_samples": lambda: 31,

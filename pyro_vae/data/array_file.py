@@ -48,6 +48,7 @@ class ArrayFile(Dataset[Tensor]):
         ValueError: If it is damaged, or its content is not as expected.
 
     Example:
+        >>> import numpy as np
         >>> np.save("x.npy", np.zeros((5, 8, 12, 3), dtype=np.uint8))
         >>> pyro_vae.data.ArrayFile("x.npy")
         ArrayFile(5 x [3, 8, 12])

@@ -30,7 +30,10 @@ def as_pyro(distribution: torch.distributions.Distribution) -> Any:
 
 
 class _Wrapped(ZukoToPyro):
-    """A wrapper that keeps the moments and the support of the wrapped distribution."""
+    """A wrapper that keeps draws, moments and the support of the wrapped distribution."""
+
+    def sample(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        return self.dist.sample(*args, **kwargs)
 
     @property
     def mean(self) -> torch.Tensor:

@@ -83,7 +83,7 @@ def why_not_onnx(error: BaseException) -> str:
     chain, seen = [], error
     while seen is not None and seen not in chain:
         chain.append(seen)
-        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]
+        seen = seen.__cause__ or seen.__context__  # type: ignore[assignment]  # None ends the loop
     operators = re.findall(r"No ONNX function found for <OpOverload\(op='(\w+)\.(\w+)'", "\n".join(map(str, chain)))
     if operators:
         names = sorted({name for _, name in operators})

@@ -31,8 +31,8 @@ class ProductOfExperts(nn.Module):
     Example:
         >>> posterior = posteriors.ProductOfExperts(torch.nn.Identity(), num_features=3, latent_dim=2)
         >>> nothing = posterior(torch.full((1, 3), torch.nan))  # the prior
-        >>> nothing.mean, nothing.stddev
-        (tensor([[0., 0.]], grad_fn=<ViewBackward0>), tensor([[1., 1.]], grad_fn=<ExpandBackward0>))
+        >>> nothing.mean.tolist(), nothing.stddev.tolist()
+        ([[0.0, 0.0]], [[1.0, 1.0]])
     """
 
     def __init__(self, features: nn.Module, num_features: int, latent_dim: int) -> None:
