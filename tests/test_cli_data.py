@@ -436,3 +436,14 @@ def test_a_sparse_matrix_has_no_names(tmp_path, capsys):
     words = ["train", tmp_path / "run", "--data", tmp_path / "x.npz"]
     assert "--labels is 'kind'; the sparse matrix" in error(capsys, *words, "--labels", "kind")
     assert "--array is 'x'; the sparse matrix" in error(capsys, *words, "--array", "x")
+
+
+def test_pseudo_inputs_have_no_gaps(tmp_path, capsys):
+    data = write_table(tmp_path)
+    words = ["train", tmp_path / "run", "--data", data, "--prior", "vamp", "--prior.components", 20, *SMALL]
+    run(capsys, *words)
+    assert load(tmp_path / "run").prior.pseudo_inputs.isfinite().all()
+    x = torch.tensor([[torch.nan, 1.0], [torch.nan, torch.nan], [torch.nan, 3.0]])
+    made = PRIORS["vamp"](3)(2, torch.nn.Identity(), x).pseudo_inputs
+    assert made[:, 0].tolist() == [0.0] * 3
+    assert sorted(set(made[:, 1].tolist())) == [1.0, 3.0]
