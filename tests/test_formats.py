@@ -115,6 +115,16 @@ def test_one_of_several_arrays_is_chosen_with_its_labels(name, tmp_path):
         read_arrays(path)
 
 
+@pytest.mark.parametrize("labels", [np.eye(3)[LABELS], np.array([b"a", b"b", b"c"])[LABELS]], ids=["one-hot", "words"])
+@pytest.mark.parametrize("name", ["x.npz", "x.h5"])
+def test_arrays_called_labels_that_are_none_are_left_alone(name, labels, tmp_path):
+    SAVE[name](tmp_path / name, PHOTOS, labels=labels)
+    image = "some/images" if name == "x.h5" else "images"
+    assert read_arrays(tmp_path / name, image).keys() == {"train"}
+    with pytest.raises(ValueError, match="labels of the data file"):
+        read_arrays(tmp_path / name, image, "labels")
+
+
 def test_an_array_is_chosen_on_the_command_line(tmp_path, capsys):
     data, out = tmp_path / "x.h5", tmp_path / "run"
     save_hdf5(data, PHOTOS, masks=PHOTOS[..., :1], kinds=LABELS)
