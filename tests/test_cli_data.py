@@ -447,3 +447,32 @@ def test_pseudo_inputs_have_no_gaps(tmp_path, capsys):
     made = PRIORS["vamp"](3)(2, torch.nn.Identity(), x).pseudo_inputs
     assert made[:, 0].tolist() == [0.0] * 3
     assert sorted(set(made[:, 1].tolist())) == [1.0, 3.0]
+
+
+def test_what_impute_cannot_do_is_said_before_it_works(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.where(RNG.random((N, 4)) < 0.2, np.nan, RNG.normal(size=(N, 4))))
+    run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", *SMALL)
+    words = ["impute", tmp_path / "run", "--out", tmp_path / "filled.npy"]
+    for options, message in (
+        (["--draws", 0], "--draws is 0; expected an integer of at least 1"),
+        (["--intervals", 0], "--intervals is 0.0; expected a number between 0 and 1"),
+        (["--intervals", 0.9], "--intervals is 0.9, and the run is not of a table"),
+    ):
+        assert message in error(capsys, *words, *options)
+    assert not (tmp_path / "filled.npy").exists()
+
+
+def test_medians_may_have_more_draws_than_means(tmp_path, capsys):
+    table = pd.DataFrame(RNG.normal(size=(12, 2)), columns=["a", "b"])
+    table.loc[3, "b"] = None
+    table.to_csv(tmp_path / "x.csv", index=False)
+    run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.csv", *SMALL)
+    run(capsys, "impute", tmp_path / "run", "--out", tmp_path / "filled.csv", "--draws", 1001)
+    assert pd.read_csv(tmp_path / "filled.csv").notna().all(axis=None)
+
+
+@pytest.mark.parametrize("option", ["batch-size", "epochs", "clip-norm"])
+def test_an_error_names_the_option(option, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", RNG.normal(size=(N, 4)))
+    said = error(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", f"--{option}", 0)
+    assert f"error: --{option} is 0" in said
