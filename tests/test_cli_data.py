@@ -464,13 +464,13 @@ def test_what_impute_cannot_do_is_said_before_it_works(tmp_path, capsys):
 
 def test_medians_may_have_more_draws_than_means(tmp_path, capsys, monkeypatch):
     def options_of(*_, num_draws, num_samples, probability):  # noqa: ARG001
-        raise ValueError(f"{num_draws} of {num_samples}")
+        raise ValueError(f"{num_draws} draws, {num_samples} samples")
 
     monkeypatch.setattr("pyro_vae.tables.fill_table", options_of)
     run(capsys, "train", tmp_path / "run", "--data", write_table(tmp_path), *SMALL)
     words = ["impute", tmp_path / "run", "--out", tmp_path / "filled.csv", "--draws"]
-    assert "1001 of 1001" in error(capsys, *words, 1001)
-    assert "100 of 1000" in error(capsys, *words, 100)
+    assert "1001 draws, 1001 samples" in error(capsys, *words, 1001)
+    assert "100 draws, 1000 samples" in error(capsys, *words, 100)
 
 
 @pytest.mark.parametrize("option", ["batch-size", "epochs", "clip-norm"])
