@@ -169,7 +169,10 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
             likelihood_options=LIKELIHOODS[name](),
             posterior_options=POSTERIORS[self.posterior](),
             network_options=NETWORKS["mlp"](tuple(self.hidden)),
+            prior=self.prior,
             likelihood=name,
+            posterior=self.posterior,
+            network="mlp",
             latent_dim=self.latent_dim,
             missing=missing,
         )

@@ -340,3 +340,141 @@ NAMES = {
 def test_every_part_has_a_name_on_the_command_line(part):
     made = {"VampPrior": "Vamp", "MaskedAutoregressiveFlow": "Flow", "HypersphericalUniform": "Hyperspherical"}
     assert made.get(part, part) in {each.__name__ for each in NAMES[part].values()}
+
+
+def test_underscores_in_options_are_hyphens_for_the_defaults_of_a_table_too(tmp_path, capsys):
+    words = ["train", tmp_path / "run", "--data", write_table(tmp_path), "--dry-run"]
+    said = run(capsys, *words, "--batch_size", 8, "--latent_dim=3", "--lr", 0.5)
+    assert "--posterior product-of-experts --latent-dim 3 --network.hidden 32 --lr 0.5" in said
+    assert "--batch-size 8" in said
+
+
+def test_a_dry_run_says_the_options_that_a_run_has(tmp_path, capsys):
+    words = ["train", tmp_path / "run", "--data", write_table(tmp_path), "--epochs", 1, "--no-tensorboard"]
+    said = run(capsys, *words, "--dry-run").splitlines()[-1].split()
+    run(capsys, *words)
+    options = json.loads((tmp_path / "run" / "command.json").read_text())["options"]
+    assert said[0] == "options:"
+    for flag, value in zip(said[1::2], said[2::2], strict=True):
+        assert str(options[flag.removeprefix("--")]).strip("[]") == value
+
+
+@pytest.mark.parametrize("rows", [1, 10, 64, 1000, 4999, 5000])
+def test_a_small_table_is_trained_for_about_a_thousand_steps(rows):
+    options = look._options_of_table(rows, 5)
+    if "--epochs" in options:
+        steps = int(options["--epochs"][0]) * -(-rows // int(options["--batch-size"][0]))
+        assert 900 <= steps <= 2000
+
+
+def labelled_arrays(folder):
+    np.savez(folder / "x.npz", x=RNG.normal(size=(N, 4)), species=np.arange(N) % 2)
+    np.savez(folder / "new.npz", x=RNG.normal(size=(N, 4)))
+    return folder / "x.npz", ["--labels", "species"]
+
+
+def labelled_table(folder):
+    path = write_table(folder)
+    frame().drop(columns="site").to_csv(folder / "new.csv", index=False)
+    return path, ["--labels", "site"]
+
+
+@pytest.mark.parametrize("make", [labelled_arrays, labelled_table])
+def test_a_run_of_labelled_data_is_used_on_data_without_labels(make, tmp_path, capsys):
+    data, options = make(tmp_path)
+    run(capsys, "train", tmp_path / "run", "--data", data, *options, *SMALL, "--seed", 1)
+    run(capsys, "encode", tmp_path / "run")
+    assert "label" in pd.read_csv(tmp_path / "run" / "codes.csv")
+    new = tmp_path / f"new{data.suffix}"
+    run(capsys, "encode", tmp_path / "run", "--data", new)
+    assert "label" not in pd.read_csv(tmp_path / "run" / "codes.csv")
+    run(capsys, "explore", tmp_path / "run", "--data", new, "--lowest", 0)
+
+
+def test_datapoints_without_a_label_are_in_no_area_under_the_roc_curve(tmp_path, capsys):
+    table = pd.DataFrame(RNG.normal(size=(N, 2)), columns=["a", "b"])
+    table["odd"] = np.where(np.arange(N) < 30, "no", "yes")
+    table.loc[:9, "odd"] = None
+    table.loc[:9, ["a", "b"]] += 100
+    table.to_csv(tmp_path / "x.csv", index=False)
+    words = ["--labels", "odd", *SMALL, "--posterior", "normal"]
+    run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.csv", *words)
+    said = run(capsys, "score", tmp_path / "run", "--anomaly", 1, "--tolerance", 0.5)
+    scores = pd.read_csv(tmp_path / "run" / "scores.csv").query("label >= 0")
+    expected = roc_auc(
+        torch.tensor(scores["reconstruction_error"].to_numpy()), torch.tensor((scores["label"] == 1).to_numpy())
+    )
+    assert float(said.split("reconstruction error: ")[1].split()[0]) == pytest.approx(expected, abs=1e-3)
+
+
+def test_anomalies_are_not_all_datapoints(tmp_path, capsys):
+    np.savez(tmp_path / "x.npz", train=RNG.normal(size=(N, 4)), train_labels=np.ones(N, dtype=int))
+    run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npz", *SMALL)
+    assert "expected the class of some datapoints, not of all" in error(
+        capsys, "score", tmp_path / "run", "--anomaly", 1
+    )
+
+
+def test_more_epochs_are_refused_with_a_reason(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", RNG.normal(size=(N, 4)))
+    words = [
+        "train",
+        tmp_path / "run",
+        "--data",
+        tmp_path / "x.npy",
+        "--lr-decay",
+        "linear",
+        "--no-tensorboard",
+        "--epochs",
+    ]
+    run(capsys, *words, 1)
+    assert "--epochs is 1 there and 2 here, and --lr-decay linear depends on it" in error(capsys, *words, 2, "--resume")
+
+
+def test_a_sparse_matrix_has_no_names(tmp_path, capsys):
+    sparse.save_npz(tmp_path / "x.npz", sparse.csr_matrix(RNG.poisson(0.5, (N, 12))))
+    words = ["train", tmp_path / "run", "--data", tmp_path / "x.npz"]
+    assert "--labels is 'kind'; the sparse matrix" in error(capsys, *words, "--labels", "kind")
+    assert "--array is 'x'; the sparse matrix" in error(capsys, *words, "--array", "x")
+
+
+def test_pseudo_inputs_have_no_gaps(tmp_path, capsys):
+    data = write_table(tmp_path)
+    words = ["train", tmp_path / "run", "--data", data, "--prior", "vamp", "--prior.components", 20, *SMALL]
+    run(capsys, *words)
+    assert load(tmp_path / "run").prior.pseudo_inputs.isfinite().all()
+    x = torch.tensor([[torch.nan, 1.0], [torch.nan, torch.nan], [torch.nan, 3.0]])
+    made = PRIORS["vamp"](3)(2, torch.nn.Identity(), x).pseudo_inputs
+    assert made[:, 0].tolist() == [0.0] * 3
+    assert sorted(set(made[:, 1].tolist())) == [1.0, 3.0]
+
+
+def test_what_impute_cannot_do_is_said_before_it_works(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.where(RNG.random((N, 4)) < 0.2, np.nan, RNG.normal(size=(N, 4))))
+    run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", *SMALL)
+    words = ["impute", tmp_path / "run", "--out", tmp_path / "filled.npy"]
+    for options, message in (
+        (["--draws", 0], "--draws is 0; expected an integer of at least 1"),
+        (["--intervals", 0], "--intervals is 0.0; expected a number between 0 and 1"),
+        (["--intervals", 0.9], "--intervals is 0.9, and the run is not of a table"),
+    ):
+        assert message in error(capsys, *words, *options)
+    assert not (tmp_path / "filled.npy").exists()
+
+
+def test_medians_may_have_more_draws_than_means(tmp_path, capsys, monkeypatch):
+    def options_of(*_, num_draws, num_samples, probability):  # noqa: ARG001
+        raise ValueError(f"{num_draws} draws, {num_samples} samples")
+
+    monkeypatch.setattr("pyro_vae.tables.fill_table", options_of)
+    run(capsys, "train", tmp_path / "run", "--data", write_table(tmp_path), *SMALL)
+    words = ["impute", tmp_path / "run", "--out", tmp_path / "filled.csv", "--draws"]
+    assert "1001 draws, 1001 samples" in error(capsys, *words, 1001)
+    assert "100 draws, 1000 samples" in error(capsys, *words, 100)
+
+
+@pytest.mark.parametrize("option", ["batch-size", "epochs", "clip-norm"])
+def test_an_error_names_the_option(option, tmp_path, capsys):
+    np.save(tmp_path / "x.npy", RNG.normal(size=(N, 4)))
+    said = error(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", f"--{option}", 0)
+    assert f"error: --{option} is 0" in said

@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 
 from pyro_vae import VAE, likelihoods, nn, posteriors, priors
 from pyro_vae.cli import look
+from pyro_vae.cli.command_line import main
 from pyro_vae.data import ArrayFile, SparseCounts, read_frame
 from pyro_vae.data.from_file import read_arrays
 from pyro_vae.tables import Table, fill_table
@@ -114,6 +115,16 @@ def test_one_of_several_arrays_is_chosen_with_its_labels(name, tmp_path):
         read_arrays(path)
 
 
+@pytest.mark.parametrize("labels", [np.eye(3)[LABELS], np.array([b"a", b"b", b"c"])[LABELS]], ids=["one-hot", "words"])
+@pytest.mark.parametrize("name", ["x.npz", "x.h5"])
+def test_arrays_called_labels_that_are_none_are_left_alone(name, labels, tmp_path):
+    SAVE[name](tmp_path / name, PHOTOS, labels=labels)
+    image = "some/images" if name == "x.h5" else "images"
+    assert read_arrays(tmp_path / name, image).keys() == {"train"}
+    with pytest.raises(ValueError, match="labels of the data file"):
+        read_arrays(tmp_path / name, image, "labels")
+
+
 def test_an_array_is_chosen_on_the_command_line(tmp_path, capsys):
     data, out = tmp_path / "x.h5", tmp_path / "run"
     save_hdf5(data, PHOTOS, masks=PHOTOS[..., :1], kinds=LABELS)
@@ -178,6 +189,9 @@ def test_data_larger_than_memory_are_read_as_they_are_needed(name, tmp_path, cap
     assert "larger than memory: read as they are needed" in said
     assert pd.read_csv(out / "history.csv")["step"].tolist() == [2, 4]  # 32 for training, in batches of 16
     assert "the data are larger than memory; choose --split test or valid" in error(capsys, "encode", out)
+    assert main(["encode", str(out), "--split", "train"]) == 0
+    assert "larger than memory: 32 of 32 datapoints are used" in capsys.readouterr().err
+    assert len(pd.read_csv(out / "codes.csv")) == 32
     run(capsys, "encode", out, "--split", "test")
     assert len(pd.read_csv(out / "codes.csv")) == 3
 
@@ -249,6 +263,7 @@ def test_a_saved_data_set_of_images(tmp_path):
     assert seen.words == "40 colour images, 8 x 12, 8 bit, 3 classes"
     assert torch.equal(seen.whole[0], FIRST)
     assert seen.whole[1].tolist() == LABELS.tolist()
+    assert seen.classes == ("a", "b", "c")
     assert look.look(str(tmp_path / "photos"), size=(4, 6)).splits.train.shape[1:] == (3, 4, 6)
 
 
@@ -261,7 +276,24 @@ def test_a_saved_data_set_of_a_table(tmp_path):
         assert frame["kind"].tolist() == [["u", "v", "w"][each] for each in LABELS]
         assert frame["b"].isna().tolist() == [True] + [False] * (N - 1)
         assert frame["a"].tolist() == dataset["a"][:]
-        assert look.look(str(path), labels="kind").table.summary().count("\n") == 2
+        seen = look.look(str(path), labels="kind")
+        assert seen.table.summary().count("\n") == 2
+        assert seen.classes == ("u", "v", "w")
+
+
+def test_unknown_classes_have_no_label(tmp_path, capsys):
+    datasets = pytest.importorskip("datasets")
+    kinds = datasets.Features({"photo": datasets.Image(), "kind": datasets.ClassLabel(names=["z", "unused", "a"])})
+    labels = [-1, None, *[0, 2] * (N // 2 - 1)]  # -1 is what datasets has for unknown classes
+    content = {"photo": [Image.fromarray(each) for each in PHOTOS], "kind": labels}
+    save_dataset(tmp_path / "photos", datasets.Dataset.from_dict(content, features=kinds))
+    seen = look.look(str(tmp_path / "photos"))
+    assert seen.whole[1].tolist() == [-1, -1, *[0, 1] * (N // 2 - 1)]
+    assert seen.classes == ("z", "a")
+    (stream,) = (tmp_path / "photos").glob("*.arrow")
+    run(capsys, "train", tmp_path / "run", "--data", stream, *SMALL)
+    run(capsys, "explore", tmp_path / "run", "--labels", "kind", "--lowest", 0)
+    assert '"labels": ["z", "a"' in (tmp_path / "run" / "explorer.html").read_text()
 
 
 def test_columns_of_arrays_keep_their_dtype(tmp_path):
@@ -314,7 +346,8 @@ def test_counts_of_cells_with_their_labels(form, tmp_path):
     seen = look.look(str(tmp_path / "x.h5ad"), labels="kind")
     assert seen.words == "sparse counts, 40 vectors of 12 values, counts, 3 classes"
     assert torch.equal(seen.whole[0], torch.from_numpy(COUNTS))
-    assert seen.whole[1].tolist() == [{0: 2, 1: 0, 2: 1}[each] for each in LABELS]  # B, NK, T
+    assert seen.whole[1].tolist() == [{0: 2, 1: 0, 2: 1}[each] for each in LABELS]
+    assert seen.classes == ("B", "NK", "T")
 
 
 def test_counts_may_be_in_a_layer(tmp_path, capsys):

@@ -154,6 +154,15 @@ def test_other_parts(prior):
     assert np.isfinite(transformer.score(data()))
 
 
+def test_a_product_of_experts_is_a_posterior_for_gaps():
+    x = data()
+    x[::3, 1] = np.nan
+    transformer = VAETransformer(2, posterior="product-of-experts", **SMALL).fit(x)
+    assert isinstance(transformer.vae_.posterior, posteriors.ProductOfExperts)
+    nothing = np.full((1, 3), np.nan)
+    assert_allclose(transformer.transform(nothing), 0.0, atol=1e-6)  # the mean of the prior
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_it_computes_in_the_dtype_of_the_data(dtype):
     x = data().astype(dtype)

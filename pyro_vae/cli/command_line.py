@@ -73,7 +73,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        print(f"pyro-vae: error: {_line(error) or type(error).__name__}", file=sys.stderr)
+        line = _line(error) or type(error).__name__
+        name = line.partition(" is ")[0]
+        flag = f"--{name.replace('_', '-')}"  # what the argument is called in a command line that has it
+        line = flag + line.removeprefix(name) if flag in words else line
+        print(f"pyro-vae: error: {line}", file=sys.stderr)
         return 2
     return 0
 

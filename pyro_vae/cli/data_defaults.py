@@ -20,22 +20,32 @@ def with_defaults_for_data(words: Sequence[str]) -> list[str]:
         ValueError: If the data cannot be read; see :meth:`Data.look`.
         OSError: Likewise.
     """
-    words, asked = list(words), list(words)
+    words = list(words)
     if words[:1] != ["train"] or {"-h", "--help"} & set(words):
         return words
-    options = _options(words)
+    asked = [_with_hyphens(word) for word in words]
+    options = _options(asked)
     if options is None or not options.is_own or not Path(str(options.data)).exists():
         return words  # a file that does not exist is reported later, in its turn
     seen = options.look()
     for flag, value in (("--likelihood", seen.likelihood), ("--network", seen.network)):
-        if not any(word == flag or word.startswith(f"{flag}=") for word in words):
+        if not _is_among(asked, flag):
             words += [flag, value]
     for flag, values in seen.options.items():
-        is_for_network = flag.startswith("--network.")
-        is_other = any(word == "--network" or word.startswith("--network=") for word in asked)
-        if not any(word == flag or word.startswith(f"{flag}=") for word in asked) and not (is_for_network and is_other):
+        is_of_other_network = flag.startswith("--network.") and _is_among(asked, "--network")
+        if not _is_among(asked, flag) and not is_of_other_network:
             words += [flag, *values]
     return words
+
+
+def _with_hyphens(word: str) -> str:
+    """A word with the name of an option as it is in the help: the parser also takes underscores for hyphens."""
+    flag, equals, value = word.partition("=")
+    return flag.replace("_", "-") + equals + value if word.startswith("--") else word
+
+
+def _is_among(words: Sequence[str], flag: str) -> bool:
+    return any(word == flag or word.startswith(f"{flag}=") for word in words)
 
 
 def _options(words: Sequence[str]) -> Data | None:

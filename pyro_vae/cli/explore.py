@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from tyro.conf import Positional, arg
@@ -13,14 +13,8 @@ from pyro_vae import explorer, load
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of, table_of
-from pyro_vae.cli.seen import Seen
-from pyro_vae.data import read_frame
-from pyro_vae.data.frames import FRAMES
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 __all__ = ["Explore"]
 
@@ -73,7 +67,7 @@ class Explore:
             x.to(device),
             out,
             labels=labels,
-            names_of_labels=_classes(seen, data),
+            names_of_labels=seen.classes or None,
             table=table_of(self.run),
             method=self.map,
             points=self.points,
@@ -82,11 +76,3 @@ class Explore:
             subtitle=f"{part} of {Path(str(data.data)).name}",
         )
         print(f"wrote {out} ({out.stat().st_size / 1e6:.1f} MB); open it in a browser")
-
-
-def _classes(seen: Seen, data: Data) -> Sequence[str] | None:
-    """The names of the labels 0, 1, 2, ..., if they have names."""
-    path = Path(str(data.data))
-    if data.labels is not None and path.suffix.lower() in FRAMES:
-        return [str(each) for each in read_frame(path)[data.labels].factorize(sort=True)[1]]
-    return seen.classes or None

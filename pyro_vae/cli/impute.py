@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from pyro_vae import evidence
+from pyro_vae.checks import check_count
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.on_run import OnRun
 from pyro_vae.cli.run_files import rows_of, seen_of, table_of
@@ -44,17 +45,22 @@ class Impute(OnRun):
             ValueError: If an option is invalid, or the data do not fit the VAE.
             OSError: If a file cannot be written or read.
         """
+        check_count("--draws", self.draws)
+        if self.intervals is not None and not 0 < self.intervals < 1:
+            raise ValueError(f"--intervals is {self.intervals}; expected a number between 0 and 1")
         (vae, data), table = self.open(), table_of(self.run)
         expected = ".csv" if table is not None else ".npy"
         if self.out.suffix != expected:
             raise ValueError(f"--out is {str(self.out)!r}; expected a file {expected}")
+        if table is None and self.intervals is not None:
+            raise ValueError(f"--intervals is {self.intervals}, and the run is not of a table; leave it out")
         writable_folder(self.out.parent)
+        num_samples = max(self.draws, 1000)
         torch.manual_seed(self.seed)
         if table is None:
             x, _ = rows_of(seen_of(self.run, data), data, "all", None, vae)
-            result = evidence.impute(
-                vae.model, vae.guide, x.to(next(vae.parameters()).device), num_samples=max(self.draws, 1000)
-            )
+            x = x.to(next(vae.parameters()).device)
+            result = evidence.impute(vae.model, vae.guide, x, num_samples=num_samples)
             print(result.summary())
             content = io.BytesIO()
             np.save(content, result.x.cpu().numpy())
@@ -63,7 +69,15 @@ class Impute(OnRun):
         from pyro_vae.tables import fill_table
 
         frame = read_frame(str(data.data))
-        filled = fill_table(table, vae.model, vae.guide, frame, num_draws=self.draws, probability=self.intervals or 0.9)
+        filled = fill_table(
+            table,
+            vae.model,
+            vae.guide,
+            frame,
+            num_draws=self.draws,
+            probability=self.intervals or 0.9,
+            num_samples=num_samples,
+        )
         print(filled.summary())
         self._write(self.out, filled.frame.to_csv(index=False).encode())
         for name, ends in (("lower", filled.lower), ("upper", filled.upper)):

@@ -17,6 +17,7 @@ from pyro_vae.cli.seen import ROWS, Seen, seen_arrays
 from pyro_vae.data import ArrayFile, ImageFolder, SparseCounts, Splits, read_frame
 from pyro_vae.data import load as load_by_name
 from pyro_vae.data.choose_arrays import choose_arrays
+from pyro_vae.data.class_numbers import class_numbers
 from pyro_vae.data.formats import ARRAYS, FRAMES, format_of
 from pyro_vae.data.from_file import as_data, as_splits, read_arrays, split, split_rows
 from pyro_vae.data.h5ad_file import read_h5ad
@@ -101,9 +102,11 @@ def _read(
     if kind == "table":
         return _table(path, kinds, labels)
     if kind == "counts":
-        matrix, classes = read_h5ad(path, array, labels) if path.suffix.lower() == ".h5ad" else (None, None)
-        counts = SparseCounts.read(path) if matrix is None else SparseCounts(matrix)
-        return _rows(path, counts, classes, "sparse counts")
+        if path.suffix.lower() != ".h5ad":
+            _check_no_names(path, array, labels)
+            return _rows(path, SparseCounts.read(path), None, "sparse counts")
+        matrix, numbers, classes = read_h5ad(path, array, labels)
+        return replace(_rows(path, SparseCounts(matrix), numbers, "sparse counts"), classes=classes)
     if kind == "arrays":
         return _file_of_arrays(path, array, labels)
     if kind != "dataset":
@@ -119,12 +122,18 @@ def _read(
         raise ValueError(
             f"the data set {str(path)!r} has images or arrays in the columns {choices}; choose one with array=NAME"
         )
-    numbers = labels_of(path, dataset, labels)
+    numbers, classes = labels_of(path, dataset, labels)
     if found[0] in images_of:
         source = DatasetImages(path, dataset, found[0], scaled, crop=crop, skip_broken=skip_broken)
-        return _rows(path, source, None if numbers is None else numbers[source.kept])
+        return replace(_rows(path, source, None if numbers is None else numbers[source.kept]), classes=classes)
     x = as_data(path, found[0], torch.from_numpy(array_of(path, dataset, found[0])))
-    return _in_memory(path, x, numbers)
+    return replace(_in_memory(path, x, numbers), classes=classes)
+
+
+def _check_no_names(path: Path, array: str | None, labels: str | None) -> None:
+    for option, name in ("array", array), ("labels", labels):
+        if name is not None:
+            raise ValueError(f"{option} is {name!r}; the sparse matrix {str(path)!r} has no names")
 
 
 def _by_name(path: Path, root: Path | None) -> Seen:
@@ -200,7 +209,7 @@ def _larger_than_memory(
 def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
     from pyro_vae.tables import Table  # which imports pandas
 
-    frame, found = read_table(path, labels)
+    frame, found, classes = read_table(path, labels)
     if labels is not None and found is None:
         raise ValueError(f"labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
     chosen = dict(_kind(each) for each in kinds)
@@ -209,7 +218,8 @@ def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
     lines = [f"a table of {len(frame)} rows and {len(table.columns)} columns:", *table.summary().splitlines()]
     options = _options_of_table(len(x), x.shape[1])
     splits = split(str(path), x, found)
-    return Seen("\n  ".join(lines), splits, "columns", table=table, whole=(x, found), options=options)
+    words = "\n  ".join(lines)
+    return Seen(words, splits, "columns", table=table, options=options, classes=classes, whole=(x, found))
 
 
 def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
@@ -217,12 +227,12 @@ def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
     options = {"--posterior": ["product-of-experts"], "--latent-dim": [str(min(16, columns // 2 + 2))]}
     if rows < SMALL_TABLE:
         options |= {"--network.hidden": ["32"], "--lr": ["0.02"], "--lr-decay": ["linear"], "--batch-size": ["64"]}
-        options |= {"--epochs": [str(max(15, STEPS_OF_TABLE * 64 // rows))]}
+        options |= {"--epochs": [str(max(15, STEPS_OF_TABLE * 64 // max(64, rows)))]}  # an epoch has at least one step
     return options
 
 
-def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | None]:
-    """A table without its column of labels, and the labels 0, 1, 2, ..., ``[n]``; None if it has no such column.
+def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | None, tuple[str, ...]]:
+    """A table without its column of labels, the labels 0, 1, 2, ..., ``[n]``, None if there are none, and their names.
 
     Raises:
         ValueError: If the table cannot be read.
@@ -230,8 +240,8 @@ def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | N
     """
     frame = read_frame(path)
     if labels not in frame:
-        return frame, None
-    return frame.drop(columns=labels), torch.from_numpy(frame[labels].factorize(sort=True)[0].astype("int64"))
+        return frame, None, ()
+    return frame.drop(columns=labels), *class_numbers(frame[labels])
 
 
 def _kind(option: str) -> tuple[str, str]:

@@ -56,7 +56,11 @@ class Vamp:
             raise ValueError(
                 f"--prior.components is {self.components}; expected from 1 to {len(train)}, the number of training data"
             )
-        return priors.VampPrior(posterior, train[torch.randperm(len(train))[: self.components]])
+        rows = train[torch.randperm(len(train))]
+        # A parameter cannot be missing: in gaps, it begins at the value of the first of the rows that has one there.
+        first = rows.gather(0, (~rows.isnan()).byte().argmax(0, keepdim=True)).nan_to_num(0.0)
+        chosen = rows[: self.components]
+        return priors.VampPrior(posterior, torch.where(chosen.isnan(), first, chosen))
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from pyro_vae.cli.look import read_table
 from pyro_vae.cli.seen import Seen
 from pyro_vae.data.from_file import split
 from pyro_vae.system import files
+from pyro_vae.system.warning import warn
 
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
@@ -50,14 +51,18 @@ def data_of(run: Path, options: Data) -> Data:
     path = folder_of(run) / COMMAND
     if not path.exists() and options.data is None:
         raise FileNotFoundError(f"{str(path)!r} does not exist; choose the data with --data")
-    stored = read_json(path)["options"] if path.exists() else {}
+    command = read_json(path) if path.exists() else {}
+    stored = command.get("options", {})
     root = options.data_root or stored.get("data-root")
+    labels = options.labels
+    if options.data is None or "table" in command:  # other data may have no labels, for which a table is searched
+        labels = labels or stored.get("labels")
     return Data(
         options.data or stored["data"],
         None if root is None else Path(root),
         options.binarize or stored.get("binarize", "none"),
         options.column or tuple(stored.get("column", ())),
-        options.labels or stored.get("labels"),
+        labels,
         options.array or stored.get("array"),
         options.size or tuple(stored.get("size", ())),
         options.stretch or stored.get("stretch", False),
@@ -93,9 +98,10 @@ def seen_of(run: Path, data: Data) -> Seen:
     table = table_of(run)
     if table is None:
         return data.look()
-    frame, labels = read_table(Path(str(data.data)), data.labels)
+    frame, labels, classes = read_table(Path(str(data.data)), data.labels)
     x = table.tensor(frame)
-    return Seen("a table", split(str(data.data), x, labels), "columns", table=table, whole=(x, labels))
+    splits = split(str(data.data), x, labels)
+    return Seen("a table", splits, "columns", table=table, classes=classes, whole=(x, labels))
 
 
 def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> tuple[Tensor, Tensor | None]:
@@ -113,6 +119,9 @@ def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> t
     """
     if limit is not None:
         check_count("--limit", limit)
+    if part == "train" and seen.files is not None:
+        used, n = len(seen.splits.train), len(seen.files)
+        warn(f"the training data are larger than memory: {used} of {n} datapoints are used, drawn at random")
     x, labels = seen.all() if part == "all" else (getattr(seen.splits, part), getattr(seen.splits, f"{part}_labels"))
     x = data.binarized(x[:limit])
     return x.to(vae.event_dtype), None if labels is None else labels[:limit]

@@ -47,8 +47,10 @@ class Score(OnRows):
             OSError: If a file cannot be written or read.
         """
         vae, x, labels, out = self.open_rows(self.out, "scores.csv")
-        if self.anomaly is not None and (labels is None or not (labels == self.anomaly).any()):
-            raise ValueError(f"--anomaly is {self.anomaly}; expected the class of some datapoints, of data with labels")
+        if self.anomaly is not None and (labels is None or len((labels[labels >= 0] == self.anomaly).unique()) < 2):
+            raise ValueError(
+                f"--anomaly is {self.anomaly}; expected the class of some datapoints, not of all, of data with labels"
+            )
         torch.manual_seed(self.seed)
         result = evidence.estimate(vae.model, vae.guide, x, tolerance=self.tolerance)
         print(result.summary(), flush=True)
@@ -61,8 +63,10 @@ class Score(OnRows):
         if labels is not None:
             columns["label"] = labels
         if self.anomaly is not None and labels is not None:
+            known = labels >= 0
             for name, score in scores.items():
-                print(f"area under the ROC curve, {name}: {roc_auc(score.cpu(), labels == self.anomaly):.3f}")
+                area = roc_auc(score.cpu()[known], labels[known] == self.anomaly)
+                print(f"area under the ROC curve, {name}: {area:.3f}")
         write_columns(out, columns)
         print(f"wrote {out}")
 

@@ -52,7 +52,9 @@ class Seen:
     def all(self) -> tuple[Tensor, Tensor | None]:
         """All data and their labels, in the order of the file if they are in one array."""
         if self.files is not None:
-            raise ValueError("the data are larger than memory; choose --split test or valid")
+            raise ValueError(
+                "the data are larger than memory; choose --split test or valid, or smaller data with --data"
+            )
         if self.whole is not None:
             return self.whole
         splits = self.splits

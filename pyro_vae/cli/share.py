@@ -22,6 +22,7 @@ __all__ = ["Share"]
 
 # Options that say nothing about the model. Those that are paths are private.
 NOT_SHOWN = {"out", "resume", "dry-run", "device", "data-root", "pictures-every", "tensorboard", "save-every"}
+NOT_SHOWN |= {"mlflow", "wandb"}
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Generic, TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Subset
@@ -106,6 +107,8 @@ class Train(Generic[Architecture]):
         vae = self.vae.build(seen, train).to(device)
         if is_started_first() and (self.dry_run or data.is_own):
             print(f"{seen.words}\n{self.vae.words(data.binarize)}")
+            if seen.options:  # by default other than --help says
+                print(f"options: {self._spelled(seen.options)}")
         if self.dry_run:
             vae.check(binarize.fixed(train[:100]) if data.binarize == "dynamic" else train)
             return
@@ -127,6 +130,12 @@ class Train(Generic[Architecture]):
         )
         if Processes(device).is_first:
             print(f"{describe_row(run)}; in {run.seconds:.1f} s, saved in {str(out)!r}")
+
+    def _spelled(self, flags: Iterable[str]) -> str:
+        """Some options with their values, as on the command line."""
+        values = {f"--{name}": value for name, value in by_flag(self).items()}
+        words = [[flag, *np.ravel(values[flag]).tolist()] for flag in flags if flag in values]
+        return " ".join(str(each) for word in words for each in word)
 
     def _loader(self, files: Subset[Tensor], binarized: str | None, dtype: torch.dtype) -> DataLoader[Tensor]:
         """Batches that other processes read from files while a batch is trained on.
@@ -185,7 +194,8 @@ def _check_same(path: Path, options: dict[str, Any]) -> None:
         if name not in there and (not value or value == "auto"):
             continue  # a new option, at its default
         if name not in free and there.get(name) != value:
+            why = f", and --lr-decay {options['lr-decay']} depends on it" if name == "epochs" else ""
             raise CheckpointError(
-                f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {value!r} here; choose "
-                "another folder, or the same options"
+                f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {value!r} here{why}; "
+                "choose another folder, or the same options"
             )

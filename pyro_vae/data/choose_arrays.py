@@ -22,7 +22,8 @@ def choose_arrays(
         path: The file, for messages.
         content: Its arrays by name.
         array: The name of the data. By default the array train; or else the only array of two or more dimensions.
-        labels: The name of the labels. By default train_labels with train, and labels or label with another array.
+        labels: The name of the labels. By default train_labels with train; with another array labels or label, if it
+            has numbers in one dimension.
 
     Raises:
         ValueError: If it has no such array, or it is unclear which one has the data.
@@ -47,5 +48,11 @@ def choose_arrays(
             )
         found = {"train": array}
         if labels is None and array not in SPLITS:
-            labels = next((name for name in USUAL_LABELS if name in content), None)
+            labels = next((name for name in USUAL_LABELS if _are_labels(content.get(name))), None)
     return found if labels is None else {**found, "train_labels": labels}
+
+
+def _are_labels(found: Any) -> bool:
+    """Whether an array that was not asked for can be labels: others of this name are left alone."""
+    is_number = getattr(getattr(found, "dtype", None), "kind", "f") in "biuf"  # torch's dtypes have no kind
+    return is_number and len(getattr(found, "shape", ())) == 1

@@ -5,16 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from torch import Tensor
 
+from pyro_vae.data.class_numbers import class_numbers
 from pyro_vae.data.reading import reading
 
 __all__ = ["read_h5ad"]
 
 
-def read_h5ad(path: Path, layer: str | None = None, labels: str | None = None) -> tuple[Any, Tensor | None]:
+def read_h5ad(
+    path: Path, layer: str | None = None, labels: str | None = None
+) -> tuple[Any, Tensor | None, tuple[str, ...]]:
     """Reads a file of anndata.
 
     Args:
@@ -23,7 +24,7 @@ def read_h5ad(path: Path, layer: str | None = None, labels: str | None = None) -
         labels: The column of ``obs`` with labels.
 
     Returns:
-        A sparse matrix ``[n, features]``, and the labels 0, 1, ..., ``[n]``, of a cell without a label -1.
+        A sparse matrix ``[n, features]``, the labels 0, 1, ..., ``[n]``, of a cell without a label -1, and their names.
 
     Raises:
         OSError: If the file cannot be read.
@@ -51,5 +52,5 @@ def read_h5ad(path: Path, layer: str | None = None, labels: str | None = None) -
             f"a layer of counts with array=NAME; its layers: {layers}"
         )
     if labels is None:
-        return matrix, None
-    return matrix, torch.from_numpy(content.obs[labels].factorize(sort=True)[0].astype(np.int64))
+        return matrix, None, ()
+    return matrix, *class_numbers(content.obs[labels])

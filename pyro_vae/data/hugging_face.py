@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from pyro_vae.data.class_numbers import class_numbers
 from pyro_vae.data.images import Images
 from pyro_vae.data.reading import RefusedError, reading
 
@@ -58,8 +58,8 @@ def columns_of(dataset: Any) -> tuple[list[str], list[str]]:
     return images, arrays
 
 
-def labels_of(path: Path, dataset: Any, name: str | None) -> Tensor | None:
-    """The labels 0, 1, ..., ``[n]``: those in this column, or else in the only column of the type ClassLabel.
+def labels_of(path: Path, dataset: Any, name: str | None) -> tuple[Tensor | None, tuple[str, ...]]:
+    """The labels 0, 1, ..., ``[n]``, and their names: of this column, or else of the only one of the type ClassLabel.
 
     Raises:
         ValueError: If there is no such column.
@@ -71,9 +71,13 @@ def labels_of(path: Path, dataset: Any, name: str | None) -> Tensor | None:
     found = [each for each, feature in dataset.features.items() if isinstance(feature, datasets.ClassLabel)]
     name = name or (found[0] if len(found) == 1 else None)
     if name is None:
-        return None
-    values = dataset.select_columns(name).to_pandas()[name]
-    return torch.from_numpy(values.factorize(sort=True)[0].astype(np.int64))
+        return None, ()
+    values, names = dataset.select_columns(name).to_pandas()[name], getattr(dataset.features[name], "names", None)
+    if names is not None:
+        import pandas as pd
+
+        values = pd.Series(pd.Categorical.from_codes(values.fillna(-1).astype(int), names))
+    return class_numbers(values)
 
 
 def array_of(path: Path, dataset: Any, name: str) -> np.ndarray:

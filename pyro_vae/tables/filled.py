@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae import evidence
+from pyro_vae.checks import check_count
 from pyro_vae.tables.as_pandas import as_pandas
 from pyro_vae.tables.table import Table
 
@@ -79,10 +80,12 @@ def fill_table(
 
     Raises:
         TypeError: If ``frame`` is not a data frame of pandas or polars.
-        ValueError: If a value is invalid in its column, or ``probability`` is not between 0 and 1.
+        ValueError: If a value is invalid in its column, ``probability`` is not between 0 and 1, or ``num_draws`` is not
+            positive.
     """
     if not 0 < probability < 1:
         raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")
+    check_count("num_draws", num_draws)
     frame = as_pandas(frame)
     x = table.tensor(frame)
     result = evidence.impute(model, guide, x.to(_dtype(model, x)), num_draws=num_draws, **options)
