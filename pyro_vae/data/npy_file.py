@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,14 @@ def open_npy(path: Path) -> Iterator[dict[str, Any]]:
     Raises:
         Exception: Whatever NumPy raises if the file cannot be read.
     """
+    with path.open("rb") as file:
+        if file.read(1) == b"\x80":  # of a pickle; an array begins with another byte
+            raise UnpicklingError
     yield {"array": _NpyArray(path)}
 
 
 class _NpyArray:
-    """Rows are read from the file: Linux would map a whole memory-mapped file for a few rows here and there."""
+    """Rows are read from the file, so that they do not stay in memory as pages of a memory-mapped file may."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

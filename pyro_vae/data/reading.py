@@ -49,7 +49,7 @@ def reading(path: Path, what: str = "data file") -> Iterator[None]:
 
 def reason(error: Exception) -> str:
     """Why a file cannot be read. The library's own message is not shown: it may advise to execute pickled objects."""
-    if isinstance(error, UnpicklingError) or "pickle" in str(error).lower():
+    if isinstance(error, UnpicklingError) or any(word in str(error) for word in ("pickle", "Python objects")):
         return "it has pickled Python objects, which may run any code when loaded; expected arrays of numbers"
     if isinstance(error, UnicodeDecodeError):
         return "it is not text in UTF-8"
