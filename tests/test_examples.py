@@ -12,7 +12,7 @@ from pyro_vae import evidence
 
 
 def test_swap_parts(run_example, tmp_path, capsys):
-    sizes = ["--epochs", 1, "--images", 100, "--test-images", 4, "--max-temperatures", 16]
+    sizes = ["--epochs", 1, "--images", 100, "--test-images", 2, "--max-temperatures", 16]
     smaller = {"IMAGE, LATENT, HIDDEN = (1, 28, 28), 40, [300, 300]": "IMAGE, LATENT, HIDDEN = (1, 28, 28), 4, [32]"}
     run_example("swap_parts.py", *sizes, "--device", "cpu", "--out", tmp_path, smaller=smaller)
     rows = json.loads((tmp_path / "table.json").read_text())["rows"]
@@ -87,7 +87,7 @@ def test_bad_arguments_end_it_at_once_with_one_line(
 def test_tune_prunes_and_ranks_by_the_estimate(run_example, tmp_path, capsys, monkeypatch):
     optuna = pytest.importorskip("optuna", reason="pip install 'pyro-vae[optuna]'")
     storage = f"sqlite:///{tmp_path}/tune.db"
-    sizes = ["--images", 300, "--epochs", 3, "--test-images", 8, "--best", 2, "--storage", storage]
+    sizes = ["--images", 300, "--epochs", 3, "--test-images", 4, "--best", 2, "--storage", storage]
     run_example("tune.py", *sizes, "--trials", 3)
     capsys.readouterr()
     # Estimates that turn the order of the ELBOs round: the ranking follows them.
