@@ -379,7 +379,8 @@ def test_all_frames_but_the_first_are_left_out_with_a_warning(tmp_path):
     first, *others = (Image.fromarray(each) for each in PHOTOS[:3])
     first.save(tmp_path / "a.gif", save_all=True, append_images=others)
     with pytest.warns(
-        UserWarning, match=r"1 of 1 images have several frames: only the first is used: the first is '.*a.gif'"
+        UserWarning,
+        match=r"1 of 1 images have several frames, but only frame 1 of each is used: the first is '.*a.gif'",
     ):
         images = ImageFolder(tmp_path)
     first.save(tmp_path / "a.gif")

@@ -138,7 +138,7 @@ class Images(Dataset[Tensor]):
             raise ValueError(f"some images in {self.source!r} have floats as pixels; save them as an array, .npy")
         for places, words in (
             (broken, "cannot be read, and are left out"),
-            (moving, "have several frames: only the first is used"),
+            (moving, "have several frames, but only frame 1 of each is used"),
         ):
             if places:
                 warn(f"{len(places)} of {count} images {words}: the first is {self._name(places[0])}")
