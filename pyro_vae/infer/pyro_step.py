@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.optim import PyroOptim
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_vae.infer.optimizers import TorchOptimizer
 from pyro_vae.infer.recording.guards import Guards
 from pyro_vae.infer.reparameterized import reparameterized
+from pyro_vae.programs.called_modules import called_modules
 from pyro_vae.system.grad_mode import gradients_enabled
 from pyro_vae.system.private_apis import has_gradient_hooks
 
@@ -62,8 +61,9 @@ class PyroStep:
             out until it has had one; from then on its gradient is zero, as in Pyro.
         """
         try:
-            with poutine.trace(param_only=True) as capture, self._modules_noted():
+            with poutine.trace(param_only=True) as capture, called_modules() as called:
                 loss = self._run(*args, **kwargs)
+            self._guards.add(called)
             sites: dict[str, Any] = dict(capture.trace.nodes)
             self.parameters = {name: site["value"].unconstrained() for name, site in sites.items()}
             self._leaves = dict.fromkeys(self.parameters.values())
@@ -110,13 +110,3 @@ class PyroStep:
     def is_watched(self) -> bool:
         """Whether a parameter has hooks on its gradient, or a gradient that the next one would be added to."""
         return any(has_gradient_hooks(leaf) or leaf.grad is not None for leaf in self._leaves)
-
-    @contextmanager
-    def _modules_noted(self) -> Iterator[None]:
-        called: dict[nn.Module, None] = {}
-        hook = register_module_forward_pre_hook(lambda module, _: called.setdefault(module))
-        try:
-            yield
-        finally:
-            hook.remove()
-        self._guards.add(called)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from inspect import getclosurevars, isfunction
 from typing import Any
 
@@ -11,11 +10,11 @@ import pyro
 import torch
 from pyro import poutine
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_vae.checks import check_count
 from pyro_vae.processes import Processes
 from pyro_vae.programs.batch_arguments import BatchArguments
+from pyro_vae.programs.called_modules import called_modules
 from pyro_vae.system.private_apis import constraint_of
 from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.training.sources import as_source
@@ -52,7 +51,7 @@ class Programs(nn.Module):
         object.__setattr__(self, "model", model)
         object.__setattr__(self, "guide", guide)
         given = [getattr(program, "__self__", program) for program in (model, guide)]
-        with torch.no_grad(), poutine.trace(param_only=True) as capture, _modules_noted() as called:
+        with torch.no_grad(), poutine.trace(param_only=True) as capture, called_modules() as called:
             trace_pair(model, guide, *args, **kwargs)
         modules = [each for each in (*given, *called) if isinstance(each, nn.Module)]
         parts = {id(part) for module in modules for part in list(module.modules())[1:]}
@@ -144,16 +143,3 @@ def _as_parameter(name: str, leaf: Tensor) -> nn.Parameter:
 def _plain(name: str) -> str:
     """A valid name for an attribute."""
     return name.replace(".", "_").replace("$$$", "_")
-
-
-@contextmanager
-def _modules_noted() -> Iterator[list[nn.Module]]:
-    """Yields a list that gets the modules that were called, in order, at the end."""
-    called: dict[nn.Module, None] = {}
-    noted: list[nn.Module] = []
-    hook = register_module_forward_pre_hook(lambda module, _: called.setdefault(module))
-    try:
-        yield noted
-    finally:
-        hook.remove()
-        noted.extend(called)
