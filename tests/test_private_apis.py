@@ -19,6 +19,7 @@ import torch._inductor
 from pyro import distributions as dist
 from pyro import poutine
 from pyro.infer import Trace_ELBO
+from torch._subclasses import fake_tensor
 from torch.distributions import transforms
 from torch.fx.experimental import proxy_tensor
 from torch.optim.lr_scheduler import StepLR
@@ -163,6 +164,36 @@ def test_sums_without_selection(monkeypatch):
 
 
 # Speed
+
+
+def test_descriptions_of_one_mode(monkeypatch):
+    x = torch.randn(4, 3, dtype=torch.float64).T
+    weight = torch.nn.Parameter(torch.randn(4, 2, dtype=torch.float64))
+
+    def function(x):
+        loss = (x @ weight).exp().float().sum()
+        return torch.autograd.grad(loss, weight)[0], torch.unbind(x)
+
+    by_torch = proxy_tensor.make_fx(function)(x)
+    for owner, name, value in private_apis.descriptions_of_one_mode():
+        monkeypatch.setattr(owner, name, value)
+    ours = proxy_tensor.make_fx(function)(x)
+    assert ours.code == by_torch.code
+    modes = set()
+    for node, expected in zip(ours.graph.nodes, by_torch.graph.nodes, strict=True):
+        value, expected = node.meta.get("val"), expected.meta.get("val")
+        assert type(value) is type(expected)
+        if isinstance(value, torch.Tensor):
+            assert (value.shape, value.stride(), value.dtype) == (expected.shape, expected.stride(), expected.dtype)
+            assert value.device == expected.device == x.device
+            modes.add(value.fake_mode)
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize("without", [(proxy_tensor, "extract_val"), (fake_tensor, "FakeTensor")])
+def test_descriptions_without_the_names(without, monkeypatch):
+    monkeypatch.delattr(*without)
+    assert private_apis.descriptions_of_one_mode() == []
 
 
 def test_compiled_graphs(monkeypatch):

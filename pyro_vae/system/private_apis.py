@@ -30,6 +30,7 @@ __all__ = [
     "compile_graph",
     "constraint_of",
     "decompositions",
+    "descriptions_of_one_mode",
     "handlers_are_active",
     "has_bfloat16",
     "has_gradient_hooks",
@@ -171,6 +172,30 @@ class _TorchThatTraces:
 
 
 # Speed
+
+
+def descriptions_of_one_mode() -> list[tuple[Any, str, Any]]:
+    """Owner, name and temporary value of what makes recording take half the time.
+
+    Each value of a recorded graph is described by a fake tensor, which has its shape, strides, dtype and device.
+    ``torch.fx.experimental.proxy_tensor.extract_val`` makes it (torch 2.5 to 2.14), and with it a new
+    ``FakeTensorMode``, which keeps a copy of the stack of Python's calls. Here all fake tensors share one mode. If
+    torch no longer has these names, nothing is replaced.
+    """
+    from torch._subclasses import fake_tensor  # imports take a second
+    from torch.fx.experimental import proxy_tensor
+
+    if not (hasattr(proxy_tensor, "extract_val") and hasattr(fake_tensor, "FakeTensor")):
+        return []
+    by_torch, mode = proxy_tensor.extract_val, fake_tensor.FakeTensorMode(allow_fallback_kernels=True)
+
+    def describe(value: Any, *args: Any, **kwargs: Any) -> Any:
+        if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided:
+            return by_torch(value, *args, **kwargs)
+        meta = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
+        return fake_tensor.FakeTensor(mode, meta, value.device)
+
+    return [(proxy_tensor, "extract_val", describe)]
 
 
 def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:

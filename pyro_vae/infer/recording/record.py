@@ -14,7 +14,13 @@ from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
 from pyro_vae.infer.recording.simplify import simplify
-from pyro_vae.system.private_apis import check_recording, make_fx, sums_without_selection, value_checks
+from pyro_vae.system.private_apis import (
+    check_recording,
+    descriptions_of_one_mode,
+    make_fx,
+    sums_without_selection,
+    value_checks,
+)
 
 __all__ = ["deprecations_ignored", "record", "why"]
 
@@ -41,7 +47,7 @@ def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
     recorder = make_fx(function)
     no_checks = [(owner, name, lambda *_: False) for owner, name in value_checks()]
     # torch.jit.trace cannot trace what is being recorded, and after the attempt it cannot trace anything.
-    patches = [*no_checks, *sums_without_selection(), (torch.jit, "trace", _refuse)]
+    patches = [*no_checks, *sums_without_selection(), *descriptions_of_one_mode(), (torch.jit, "trace", _refuse)]
     with _NumbersStayTensors(), _replaced(patches), pyro.validation_enabled(False), deprecations_ignored():
         graph = recorder(*inputs)
     simplify(graph)
