@@ -13,9 +13,12 @@ from torch.distributions import transform_to
 
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.weights import sample_sites, terms
 
 __all__ = ["LocalGuide"]
+
+STEPS_TO_RECORD = 20  # recording takes the time of some steps
 
 
 class LocalGuide:
@@ -50,7 +53,6 @@ class LocalGuide:
         """Log-weights of draws from it, ``[particles, n]``."""
         return terms(self.programs.model, self, x, num_particles, self.programs.layout).log_weights
 
-    @torch.enable_grad()
     def fit(self, rows: Tensor, num_steps: int, num_particles: int, lr: float) -> None:
         """Maximizes the ELBO of each datapoint, with Adam and a cosine schedule of the learning rate down to 0.
 
@@ -65,10 +67,16 @@ class LocalGuide:
             return
         optimizer = torch.optim.Adam(parameters, lr=lr)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
-        for _ in range(num_steps):
+
+        @torch.enable_grad()
+        def gradients(x: Tensor) -> tuple[Tensor, ...]:
             # The loss is a sum over datapoints, and Adam scales each number by itself: datapoints are independent.
-            loss = -self.log_weights(self.x, num_particles).mean(0)[rows].sum()
-            for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
+            loss = -self.log_weights(x, num_particles).mean(0)[rows].sum()
+            return torch.autograd.grad(loss, parameters)
+
+        fast = recorded(gradients, self.x, self.x.roll(1, 0)) if num_steps >= STEPS_TO_RECORD else gradients
+        for _ in range(num_steps):
+            for parameter, gradient in zip(parameters, fast(self.x), strict=True):
                 parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
             optimizer.step()
             schedule.step()
