@@ -95,6 +95,11 @@ class Processes:
                 torch.distributed.broadcast(tensor.detach(), 0)
 
 
+def is_first_process() -> bool:
+    """Whether this is the first process of its group, or the only one."""
+    return Processes(torch.device("cpu")).is_first
+
+
 def of_the_first(function: Callable[[], Any], processes: Processes | None) -> Any:
     """Calls the function in the first process; returns or raises its outcome in all processes."""
     if processes is None or processes.size == 1:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_choice
+from pyro_vae.system.packages import import_extra
 
 __all__ = ["METHODS", "LatentMap", "latent_map"]
 
@@ -62,12 +63,9 @@ def latent_map(z: Tensor, method: str) -> LatentMap:
 
 
 def _umap(z: Tensor) -> Tensor:
-    try:
-        from umap import UMAP
-    except ImportError as error:
-        raise ImportError("the method 'umap' needs umap-learn: pip install 'pyro-vae[umap]'") from error
+    umap = import_extra("umap", "the method 'umap' needs umap-learn", "umap")
     neighbours = min(15, len(z) - 1)
     if neighbours < 2:
         raise ValueError(f"the method 'umap' needs at least 3 datapoints; there are {len(z)}")
-    fitted = UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1, init="random" if len(z) < 10 else "spectral")
+    fitted = umap.UMAP(n_neighbors=neighbours, random_state=0, n_jobs=1, init="random" if len(z) < 10 else "spectral")
     return torch.from_numpy(fitted.fit_transform(z.float().numpy())).double()

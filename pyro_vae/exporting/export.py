@@ -7,7 +7,6 @@ import json
 import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +19,7 @@ from pyro_vae.exporting.program import Program
 from pyro_vae.exporting.torch_format import as_pt2, run_pt2
 from pyro_vae.exporting.tracing import traced
 from pyro_vae.system.files import replace_all, writable_folder
+from pyro_vae.system.packages import versions_of
 
 __all__ = ["DESCRIPTION", "TOLERANCE", "ExportError", "check_formats", "export_programs"]
 
@@ -173,10 +173,4 @@ def _files_of(folder: Path) -> set[str]:
 
 def _versions(formats: Sequence[str]) -> dict[str, str]:
     packages = ["pyro-vae", "torch", *(["onnx", "onnxruntime"] if "onnx" in formats else [])]
-    found = {"python": platform.python_version()}
-    for name in packages:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            found[name] = "unknown"
-    return found
+    return {"python": platform.python_version(), **versions_of({name: name for name in packages})}

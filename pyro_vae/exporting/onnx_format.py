@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import re
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -15,6 +12,7 @@ from torch import Tensor
 from torch.export import ExportedProgram
 
 from pyro_vae.exporting.operators import IN_FLOAT64, REPLACEMENTS
+from pyro_vae.system.warning import quiet
 
 __all__ = ["as_onnx", "check_onnx", "run_onnx", "why_not_onnx"]
 
@@ -45,7 +43,7 @@ def as_onnx(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[s
         ValueError: If it would be larger than ONNX files may be.
         Exception: If it cannot be translated.
     """
-    with _quiet():
+    with quiet("torch.onnx"):  # about its translation, such as on missing packages for images
         replaced = _replaced(program)
         if replaced:
             program = program.run_decompositions(replaced)
@@ -89,17 +87,3 @@ def why_not_onnx(error: BaseException) -> str:
         names = sorted({name for _, name in operators})
         return f"ONNX has no operator for {', '.join(names)}"
     return str(chain[-1]).strip().partition("\n")[0] or type(chain[-1]).__name__
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Suppresses messages of torch about its translation, such as on missing packages for images."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)

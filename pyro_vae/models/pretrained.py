@@ -8,8 +8,9 @@ from typing import Any, Self
 
 from torch import nn
 
-from pyro_vae.saving.hub import push
-from pyro_vae.saving.pretrained import load_pretrained, save_with_card
+from pyro_vae.saving.hub import download, may_be_on_the_hub, push
+from pyro_vae.saving.loading import load
+from pyro_vae.saving.pretrained import save_with_card
 
 __all__ = ["Pretrained"]
 
@@ -97,15 +98,17 @@ class Pretrained:
             CheckpointError: If a file is damaged, not written by this package, or of another architecture.
             TypeError: If the model is of another class.
         """
-        loaded = load_pretrained(
-            name_or_folder,
-            vae,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
-        )
+        path = Path(name_or_folder).expanduser()
+        if not path.exists() and isinstance(name_or_folder, str) and may_be_on_the_hub(name_or_folder):
+            path = download(
+                name_or_folder,
+                revision=revision,
+                token=token,
+                cache_dir=cache_dir,
+                local_files_only=local_files_only,
+                force_download=force_download,
+            )
+        loaded = load(path, vae)
         if not isinstance(loaded, cls):
             kind, words = type(loaded).__name__, str(name_or_folder)
             raise TypeError(f"{words!r} is a {kind}; expected a {cls.__name__}: call {kind}.from_pretrained")

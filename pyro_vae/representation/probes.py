@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -12,6 +10,7 @@ from torch import Tensor
 from pyro_vae.checks import check_count
 from pyro_vae.representation.features import as_features
 from pyro_vae.representation.score import Score, share_score
+from pyro_vae.system.packages import import_extra
 
 __all__ = ["linear_probe", "nearest_neighbours"]
 
@@ -87,11 +86,8 @@ def nearest_neighbours(
     return _accuracy(classifier, codes_train, labels_train, codes_test, labels_test)
 
 
-def _scikit_learn(name: str) -> ModuleType:
-    try:
-        return import_module(f"sklearn.{name}")
-    except ImportError as error:
-        raise ImportError("probes need scikit-learn: pip install 'pyro-vae[representation]'") from error
+def _scikit_learn(name: str) -> Any:
+    return import_extra(f"sklearn.{name}", "probes need scikit-learn", "representation")
 
 
 def _accuracy(

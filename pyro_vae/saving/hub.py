@@ -12,44 +12,35 @@ from pyro_vae.saving.card import CARD, is_generated
 from pyro_vae.saving.loading import CONFIG, MODEL
 from pyro_vae.saving.model_folder import LIBRARY
 from pyro_vae.saving.versions import versions
+from pyro_vae.system.packages import import_extra
 from pyro_vae.system.warning import warn
 
-__all__ = ["download", "push"]
+__all__ = ["download", "may_be_on_the_hub", "push"]
 
 
-def download(
-    repo_id: str,
-    *,
-    revision: str | None = None,
-    token: str | bool | None = None,
-    cache_dir: str | Path | None = None,
-    local_files_only: bool = False,
-    force_download: bool = False,
-) -> Path:
+def may_be_on_the_hub(name: str) -> bool:
+    """Whether this may be ``user/name`` on the Hub, and not a path."""
+    return len(name) > 0 and name[0] not in "./~\\" and name.count("/") <= 1
+
+
+def download(repo_id: str, **options: Any) -> Path:
     """Downloads the weights of a model into the cache, and returns their folder. Other files are not downloaded.
 
     Args:
         repo_id: The name of the model on the Hub, ``user/name``.
-        revision: A branch, a tag or a commit; by default the newest commit.
-        token: The access token; by default that of ``hf auth login``.
-        cache_dir: The folder of the cache; by default that of huggingface_hub.
-        local_files_only: Whether to look only in the cache.
-        force_download: Whether to download files that are in the cache already.
+        **options: Arguments of ``huggingface_hub.snapshot_download``, such as ``revision`` and ``cache_dir``.
 
     Raises:
         ImportError: If huggingface_hub is not installed.
         FileNotFoundError: If the repository has no saved model.
         OSError: If it cannot be downloaded.
     """
-    hub = _hub(f"there is no folder {repo_id!r}; to load it from the Hugging Face Hub, install a package")
+    problem = f"there is no folder {repo_id!r}; to load it from the Hugging Face Hub, install a package"
+    hub = import_extra("huggingface_hub", problem, "hub")
     with _explained(f"there is no folder {repo_id!r}, and it cannot be downloaded from the Hugging Face Hub"):
         folder = hub.snapshot_download(
             repo_id,
-            revision=revision,
-            token=token,
-            cache_dir=cache_dir,
-            local_files_only=local_files_only,
-            force_download=force_download,
+            **options,
             allow_patterns=[MODEL, CONFIG],
             library_name=LIBRARY,
             library_version=versions()[LIBRARY],
@@ -84,7 +75,7 @@ def push(
         ImportError: If huggingface_hub is not installed.
         OSError: If something cannot be written or uploaded.
     """
-    hub = _hub("the Hugging Face Hub needs a package")
+    hub = import_extra("huggingface_hub", "the Hugging Face Hub needs a package", "hub")
     api = hub.HfApi(token=token, library_name=LIBRARY, library_version=versions()[LIBRARY])
     with TemporaryDirectory() as temporary:
         folder = Path(temporary) / "model"
@@ -126,16 +117,3 @@ def _may_write_card(api: Any, repo_id: str, revision: str | None) -> bool:
         return True
     path = api.hf_hub_download(repo_id, CARD, revision=revision)
     return is_generated(Path(path).read_text(errors="replace"))
-
-
-def _hub(problem: str) -> Any:
-    """The package huggingface_hub.
-
-    Raises:
-        ImportError: If it is not installed; the message begins with the problem.
-    """
-    try:
-        import huggingface_hub
-    except ImportError as error:
-        raise ImportError(f"{problem}: pip install 'pyro-vae[hub]'") from error
-    return huggingface_hub

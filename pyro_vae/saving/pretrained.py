@@ -10,13 +10,11 @@ from torch import nn
 
 from pyro_vae.saving.card import CARD, is_generated, model_card
 from pyro_vae.saving.description import describe_if_possible
-from pyro_vae.saving.hub import download
-from pyro_vae.saving.loading import load
 from pyro_vae.saving.model_folder import save
 from pyro_vae.system.files import replace
 from pyro_vae.system.warning import warn
 
-__all__ = ["load_pretrained", "save_with_card"]
+__all__ = ["save_with_card"]
 
 PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp")
 
@@ -52,29 +50,6 @@ def save_with_card(
         warn(f"{str(path)!r} was edited or not written by pyro_vae, and is kept; delete it to get a new card")
     else:
         replace(path, card.encode())
-
-
-def load_pretrained(name_or_folder: str | Path, vae: nn.Module | None, **options: Any) -> Any:
-    """Loads a model from a folder or file if it exists, otherwise from the Hugging Face Hub.
-
-    Args:
-        name_or_folder: A path, or ``user/name`` on the Hub.
-        vae: As in :func:`~pyro_vae.load`.
-        **options: Those of :func:`~pyro_vae.saving.hub.download`.
-
-    Raises:
-        OSError: If there is no such folder, or it cannot be downloaded or read.
-        CheckpointError: As :func:`~pyro_vae.load`.
-        ImportError: If huggingface_hub is needed and not installed.
-    """
-    path = Path(name_or_folder).expanduser()
-    if not path.exists() and isinstance(name_or_folder, str) and _may_be_on_the_hub(name_or_folder):
-        path = download(name_or_folder, **options)
-    return load(path, vae)
-
-
-def _may_be_on_the_hub(name: str) -> bool:
-    return len(name) > 0 and name[0] not in "./~\\" and name.count("/") <= 1
 
 
 def _read_pictures(pictures: Iterable[str | Path]) -> dict[str, bytes]:

@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import platform
-from importlib.metadata import PackageNotFoundError, version
 
 import torch
+
+from pyro_vae.system.packages import versions_of
 
 __all__ = ["versions"]
 
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that compute, by name."""
-    found = {"python": platform.python_version(), "torch": torch.__version__}
-    for package, name in (("pyro_vae", "pyro-vae"), ("pyro", "pyro-ppl"), ("zuko", "zuko")):
-        try:
-            found[package] = version(name)
-        except PackageNotFoundError:
-            found[package] = "unknown"
-    return found
+    others = versions_of({"pyro_vae": "pyro-vae", "pyro": "pyro-ppl", "zuko": "zuko"})
+    return {"python": platform.python_version(), "torch": torch.__version__, **others}

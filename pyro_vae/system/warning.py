@@ -1,11 +1,14 @@
-"""Warnings at the line of the user's code that caused them."""
+"""Warnings at the line of the user's code that caused them; and those of other libraries suppressed."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-__all__ = ["warn"]
+__all__ = ["quiet", "warn"]
 
 _NOT_THE_USERS = {"pyro_vae", "pyro", "torch", "contextlib", "functools"}
 
@@ -18,3 +21,17 @@ def warn(message: str) -> None:
         frame = frame.f_back
         level += 1
     warnings.warn(message, stacklevel=level)
+
+
+@contextmanager
+def quiet(logger_name: str) -> Iterator[None]:
+    """Suppresses warnings, and what a logger says below the level of errors."""
+    logger = logging.getLogger(logger_name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)

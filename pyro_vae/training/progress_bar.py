@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 
 import rich.progress
-import torch
 from rich.console import Console
 
-from pyro_vae.processes import Processes
+from pyro_vae.processes import is_first_process
 from pyro_vae.system.progress import Progress
 from pyro_vae.training.run import Run
 
@@ -24,7 +23,7 @@ SECONDS = 0.2
 def epochs_left(run: Run, progress: Progress) -> Iterable[int]:
     """The epochs that are left of a run, from 0; in the first process wrapped by ``progress`` if that is a function."""
     epochs = range(run.progress.epoch, run.progress.epoch if run.is_done else run.epochs)
-    return epochs if isinstance(progress, bool) or not _is_first_process() else progress(epochs)
+    return epochs if isinstance(progress, bool) or not is_first_process() else progress(epochs)
 
 
 @contextmanager
@@ -39,7 +38,7 @@ def progress_bar(run: Run, batches: Callable[[], int | None], progress: Progress
     Yields:
         A function to call after every step, and after every epoch.
     """
-    if progress is not True or not _is_first_process():
+    if progress is not True or not is_first_process():
         yield lambda: None
         return
     console = Console(stderr=True)
@@ -69,10 +68,6 @@ def progress_bar(run: Run, batches: Callable[[], int | None], progress: Progress
             yield show
         finally:
             update()
-
-
-def _is_first_process() -> bool:
-    return Processes(torch.device("cpu")).is_first
 
 
 def _lines(run: Run) -> Callable[[], None]:

@@ -7,11 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_images
-from pyro_vae.processes import Processes
+from pyro_vae.processes import is_first_process
 from pyro_vae.system.files import replace, writable_folder
 from pyro_vae.training.logs.drawing import DPI, curves, reconstructions, samples
 from pyro_vae.training.logs.failures import failures_warned
@@ -51,7 +50,7 @@ class Pictures:
     def __call__(self, run: Run) -> None:
         """Draws the pictures if they are due."""
         is_due = run.is_done or run.progress.epoch % self._every == 0
-        if is_due and Processes(torch.device("cpu")).is_first:
+        if is_due and is_first_process():
             self._draw("samples", lambda: samples(run.vae, self._images))
             self._draw("reconstructions", lambda: reconstructions(run.vae, self._images))
             self._draw("curves", lambda: curves(run))

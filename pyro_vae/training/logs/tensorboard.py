@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import logging
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from pyro_vae.checks import check_count, check_images
-from pyro_vae.processes import Processes
+from pyro_vae.processes import is_first_process
 from pyro_vae.system.files import writable_folder
+from pyro_vae.system.packages import import_extra
+from pyro_vae.system.warning import quiet
 from pyro_vae.training.logs.drawing import codes, due_figures, in_unit_interval
 from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.logs.numbers import LOSS, scalars
@@ -66,7 +65,7 @@ class TensorBoard:
 
     def __call__(self, run: Run) -> None:
         """Writes the row, and pictures if they are due."""
-        if not Processes(torch.device("cpu")).is_first:
+        if not is_first_process():
             return
         figures = due_figures(run, self._images, self._every, self._folder)
         with failures_warned(self._folder):
@@ -127,12 +126,9 @@ def _check_labels(labels: Tensor, images: Tensor | None) -> Tensor:
 
 
 def _summary_writer() -> Any:
-    try:
-        with _quiet():
-            from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ImportError("TensorBoard logs need a package: pip install 'pyro-vae[tensorboard]'") from error
-    return SummaryWriter
+    with _quiet():
+        module = import_extra("torch.utils.tensorboard", "TensorBoard logs need a package", "tensorboard")
+    return module.SummaryWriter
 
 
 def _steps(folder: Path) -> set[int]:
@@ -146,12 +142,5 @@ def _steps(folder: Path) -> set[int]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Suppresses the output, logs and warnings of tensorboard."""
-    logger = logging.getLogger("tensorboard")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(), redirect_stdout(None):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
+    with quiet("tensorboard"), redirect_stdout(None):
+        yield
