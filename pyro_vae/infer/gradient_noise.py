@@ -15,7 +15,7 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_rows
 from pyro_vae.infer.gradient_moments import GradientMoments
 from pyro_vae.infer.losses.as_function import as_function
-from pyro_vae.infer.recording.record import record
+from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.system.grad_mode import differentiable, gradients_enabled
 from pyro_vae.system.interrupts import interruptible
 from pyro_vae.system.randomness import generators_kept
@@ -86,24 +86,14 @@ def _draws(
 ) -> Callable[[Tensor], list[Tensor]]:
     """A function of x that draws a gradient of the loss; recorded if that saves time and gives the same results."""
 
+    @torch.enable_grad()
     def gradient(x: Tensor) -> list[Tensor]:
         found = torch.autograd.grad(loss(x), leaves, allow_unused=True)
         return [torch.zeros_like(leaf) if each is None else each for each, leaf in zip(found, leaves, strict=True)]
 
     with generators_kept(x.device):
         gradient(x)  # with Pyro's validation; this creates lazy parameters
-    if times < _OFTEN:
-        return gradient
-    try:
-        with generators_kept(x.device):
-            recorded = record(gradient, x)
-        with generators_kept(x.device):
-            expected = gradient(x)
-        with generators_kept(x.device):
-            same = all(_close(a, b) for a, b in zip(recorded(x), expected, strict=True))
-    except Exception:
-        return gradient
-    return recorded if same else gradient
+    return recorded(gradient, x, x, _close) if times >= _OFTEN else gradient
 
 
 def _close(a: Tensor, b: Tensor) -> bool:

@@ -15,6 +15,7 @@ from pyro_vae.checks import call_part, check_rows
 from pyro_vae.models.conditions import append, posterior_given
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.tracing import is_tracing
+from pyro_vae.system.values import evaluation_mode
 from pyro_vae.system.warning import warn
 
 __all__ = [
@@ -121,15 +122,9 @@ def trial(parts: dict[str, nn.Module]) -> Iterator[None]:
             raise TypeError(f"{name} is of type {type(part).__name__}; a part is an nn.Module returning a distribution")
     tensors = (tensor for part in parts.values() for tensor in (*part.parameters(), *part.buffers()))
     device = next((tensor.device for tensor in tensors), torch.device("cpu"))
-    training = [module for part in parts.values() for module in part.modules() if module.training]
-    try:
-        for module in training:
-            module.training = False  # no batch statistics from a batch of one
-        with torch.no_grad(), generators_kept(device):
-            yield
-    finally:
-        for module in training:
-            module.training = True
+    # No batch statistics from a batch of one.
+    with evaluation_mode(*parts.values()), torch.no_grad(), generators_kept(device):
+        yield
 
 
 def warn_unless_broadcasting(name: str, part: nn.Module, z: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Values of tensors that are put back."""
+"""Values of tensors and modes of modules that are restored."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["values_kept"]
+__all__ = ["evaluation_mode", "values_kept"]
 
 
 @contextmanager
@@ -21,3 +21,16 @@ def values_kept(tensors: Iterable[Tensor]) -> Iterator[None]:
         with torch.no_grad():
             for tensor, value in before:
                 tensor.copy_(value)
+
+
+@contextmanager
+def evaluation_mode(*modules: nn.Module) -> Iterator[None]:
+    """Puts modules, and those inside of them, into evaluation mode, and restores their modes on leaving."""
+    training = [part for module in modules for part in module.modules() if part.training]
+    try:
+        for part in training:
+            part.training = False
+        yield
+    finally:
+        for part in training:
+            part.training = True

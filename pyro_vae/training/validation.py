@@ -11,6 +11,7 @@ from torch import nn
 
 from pyro_vae.processes import Processes
 from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.values import evaluation_mode
 from pyro_vae.training.scales import scale_of
 from pyro_vae.training.sources import Batch
 from pyro_vae.weights import sample_sites, trace_pair
@@ -34,21 +35,15 @@ def validate(
     Returns:
         ``loss``, the sum of ``rate`` (log q(z | x) - log p(z)) and ``distortion`` (-log p(x | z)).
     """
-    training = [module for module in vae.modules() if module.training]
-    vae.eval()
     rate = distortion = rows = 0.0
-    try:
-        with generators_kept(device), pyro.validation_enabled(False):
-            reseed(processes.rank, device)
-            previous: Batch | None = None
-            for batch in batches:
-                if (previous := batch or previous) is not None:  # if parameters are spread, all processes must compute
-                    part = _terms(programs, previous)
-                if batch is not None:
-                    rate, distortion, rows = rate + part[0], distortion + part[1], rows + batch.rows
-    finally:
-        for module in training:
-            module.training = True
+    with evaluation_mode(vae), generators_kept(device), pyro.validation_enabled(False):
+        reseed(processes.rank, device)
+        previous: Batch | None = None
+        for batch in batches:
+            if (previous := batch or previous) is not None:  # if parameters are spread, all processes must compute
+                part = _terms(programs, previous)
+            if batch is not None:
+                rate, distortion, rows = rate + part[0], distortion + part[1], rows + batch.rows
     rate, distortion, rows = processes.sum([], rate, distortion, rows)
     return {"loss": (rate + distortion) / rows, "rate": rate / rows, "distortion": distortion / rows}
 

@@ -63,4 +63,4 @@ def resample(log_weights: Tensor, num_draws: int) -> tuple[Tensor, Tensor, Tenso
 def take(values: Tensor, chosen: Tensor) -> Tensor:
     """The values of chosen draws, ``[num_draws, n, ...]``, from those of all candidates, ``[candidates, n, ...]``."""
     index = chosen.to(values.device).reshape(*chosen.shape, *[1] * (values.ndim - 2))
-    return values.gather(0, index.expand(-1, -1, *values.shape[2:]))
+    return values.take_along_dim(index, 0)

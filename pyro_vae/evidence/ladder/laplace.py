@@ -105,7 +105,7 @@ class Laplace:
             self.fit.complete[found[unseen]] = False
         elif len(unseen):
             best = share[:, unseen].topk(MORE_STARTS, dim=0).indices
-            starts = position[:, unseen].gather(0, best[..., None].expand(*best.shape, position.shape[-1]))
+            starts = position[:, unseen].take_along_dim(best[..., None], 0)
             self.fit = refit(self.log_joint, self.fit, found[unseen], starts)
             again, _, new_share = self._weights(found[unseen], samples)
             pilot, share[:, unseen] = pilot.updated(unseen, again), new_share

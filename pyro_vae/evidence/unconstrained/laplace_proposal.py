@@ -167,7 +167,7 @@ def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) 
     from_guide = min(GUIDE_DRAWS, (num_starts - 2) // 3)
     spread = _tempered(likelihood, num_starts - 2 - from_guide)
     chosen = torch.cat([likelihood.argmax(0, keepdim=True), spread])
-    chosen = prior.gather(0, chosen[..., None].expand(*chosen.shape, prior.shape[-1]))
+    chosen = prior.take_along_dim(chosen[..., None], 0)
     return torch.cat([guided.mean(0, keepdim=True), guided[:from_guide], chosen])
 
 

@@ -46,7 +46,7 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
     several = (distinct.sum(0) > 1).nonzero()[:, 0]
     if len(several):
         first = (~distinct[:, several]).byte().argsort(stable=True, dim=0)[: int(distinct.sum(0).max())]
-        kept = position[:, several].gather(0, first[..., None].expand(*first.shape, position.shape[-1]))
+        kept = position[:, several].take_along_dim(first[..., None], 0)
         ends, still_distinct = _ends(log_joint, kept, scale[several], rows[several], MORE_ASCENT_STEPS)
         position[: len(ends), several] = ends
         distinct[:, several] = False
@@ -64,7 +64,7 @@ def _ends(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_
     position, value = _ascend(log_joint, starts, scale, rows, num_steps)
     order = value.nan_to_num(nan=-torch.inf).argsort(0, descending=True)
     value = value.gather(0, order)
-    position = position.gather(0, order[..., None].expand_as(position))
+    position = position.take_along_dim(order[..., None], 0)
     return position, _distinct(log_joint, position, value, rows)
 
 

@@ -18,6 +18,12 @@ from pyro_vae.system.warning import warn
 __all__ = ["compiled", "recorded"]
 
 Function = Callable[..., Any]  # of tensors, to a tensor or several
+Close = Callable[[Tensor, Tensor], bool]  # whether a result is the expected one but for rounding
+
+
+def _close(result: Tensor, expected: Tensor) -> bool:
+    # Sums in another order differ by this much in float32.
+    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-3, equal_nan=True)
 
 
 def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
@@ -33,18 +39,23 @@ def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Te
         example: One or more inputs to record it with.
         other: One or more other inputs of the same shape, to compare results on.
     """
-    found, reason = _fast(function, example, other, (inductor, _as_recorded))
+    found, reason = _fast(function, example, other, (inductor, _as_recorded), _close)
     if reason is not None:
         warn(f"the programs cannot be compiled, and run as they are ({why(reason)})")
     return found
 
 
-def recorded(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
+def recorded(
+    function: Function,
+    example: Tensor | tuple[Tensor, ...],
+    other: Tensor | tuple[Tensor, ...],
+    close: Close = _close,
+) -> Function:
     """As :func:`compiled`, but without Inductor, which takes half a minute, and without a warning.
 
     This saves the time of the Python code at each call, which is most of the time for small tensors.
     """
-    return _fast(function, example, other, (_as_recorded,))[0]
+    return _fast(function, example, other, (_as_recorded,), close)[0]
 
 
 def _fast(
@@ -52,6 +63,7 @@ def _fast(
     example: Tensor | tuple[Tensor, ...],
     other: Tensor | tuple[Tensor, ...],
     builders: Sequence[Callable[..., Function]],
+    close: Close,
 ) -> tuple[Function, Exception | None]:
     """The function as built by the first builder that succeeds; else the function itself and the reason."""
     inputs, others = ((given,) if isinstance(given, Tensor) else given for given in (example, other))
@@ -64,7 +76,7 @@ def _fast(
         for build in builders:
             try:
                 candidate = build(graph, *inputs)
-                reason = _difference(candidate, function, others)
+                reason = _difference(candidate, function, others, close)
             except Exception as error:
                 reason = error
             else:
@@ -77,17 +89,12 @@ def _as_recorded(graph: GraphModule, *inputs: Tensor) -> Function:  # noqa: ARG0
     return graph
 
 
-def _difference(candidate: Function, function: Function, inputs: tuple[Tensor, ...]) -> Exception | None:
+def _difference(candidate: Function, function: Function, inputs: tuple[Tensor, ...], close: Close) -> Exception | None:
     device = inputs[0].device
     reseed(0, device)
     results = leaves_of(candidate(*inputs))
     reseed(0, device)
     expected = leaves_of(function(*inputs))
-    if len(results) == len(expected) and all(map(_close, results, expected)):
+    if len(results) == len(expected) and all(map(close, results, expected)):
         return None
     return ValueError("recorded once, it gives other results than when it is run again")
-
-
-def _close(result: Tensor, expected: Tensor) -> bool:
-    # Sums in another order differ by this much in float32.
-    return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-3, equal_nan=True)

@@ -5,19 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch.distributions import (
-    Bernoulli,
-    Beta,
-    Dirichlet,
-    Gamma,
-    Independent,
-    Laplace,
-    LogNormal,
-    LowRankMultivariateNormal,
-    MultivariateNormal,
-    Normal,
-)
+from torch import Tensor, distributions
 
 __all__ = ["LEAST_ACTIVITY", "Activity", "activity", "mean_or_draw"]
 
@@ -25,15 +13,15 @@ LEAST_ACTIVITY = 0.01  # Burda et al. 2015, section 5.2
 SURE = 4.0  # standard errors: of 30000 units at the threshold, one is called active, and one inactive
 # The mean of other distributions may be a direction or a mode, as of VonMises, or not exist.
 WITH_MEAN = (
-    Bernoulli,
-    Beta,
-    Dirichlet,
-    Gamma,
-    Laplace,
-    LogNormal,
-    LowRankMultivariateNormal,
-    MultivariateNormal,
-    Normal,
+    distributions.Bernoulli,
+    distributions.Beta,
+    distributions.Dirichlet,
+    distributions.Gamma,
+    distributions.Laplace,
+    distributions.LogNormal,
+    distributions.LowRankMultivariateNormal,
+    distributions.MultivariateNormal,
+    distributions.Normal,
 )
 
 
@@ -73,6 +61,6 @@ def mean_or_draw(site: Any) -> Tensor:
     """The mean of q at a site, given the sites before it, if it is known, as it has less noise; else the draw."""
     q, draw = site["fn"], site["value"]
     family = q
-    while isinstance(family, Independent):
+    while isinstance(family, distributions.Independent):
         family = family.base_dist
     return q.mean.expand_as(draw) if isinstance(family, WITH_MEAN) else draw
