@@ -9,16 +9,6 @@ from typing import Any, TypeVar
 from torch import Tensor
 from torch.distributions import Distribution
 
-__all__ = [
-    "call_part",
-    "check_choice",
-    "check_count",
-    "check_images",
-    "check_positive",
-    "check_rows",
-    "is_image",
-]
-
 Choice = TypeVar("Choice")
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from html import escape
 
-__all__ = ["html_table"]
-
 
 def html_table(rows: Mapping[str, str]) -> str:
     """A table with a row for each name and value, both escaped."""

@@ -38,6 +38,18 @@ INFER = [
     "recorded_step",
     "svi gradient_noise",
 ]
+# The modules with a list of public names that are not packages; one passes zuko on.
+PUBLIC = {
+    "data.binarize",
+    "distributions.zuko_import",
+    "infer.kl_weight",
+    "plots",
+    "processes",
+    "scripts",
+    "sklearn",
+    "weights",
+}
+NOT_YET = ("cli", "data", "tables")  # where each module still has a list
 
 
 def imports(path):
@@ -115,9 +127,24 @@ def test_one_module_writes_files():
     assert found == {"pyro_vae.system.files"}
 
 
-@pytest.mark.parametrize("name", MODULES)
-def test_all_lists_names_that_exist(name):
-    if name != "pyro_vae.__main__":  # which runs the command
-        module = importlib.import_module(name)
-        missing = [each for each in getattr(module, "__all__", ()) if not hasattr(module, each)]
-        assert not missing
+def public_names():
+    """``__all__`` of each module that has one."""
+    modules = {name: importlib.import_module(name) for name in MODULES if name != "pyro_vae.__main__"}
+    return {name: module.__all__ for name, module in modules.items() if hasattr(module, "__all__")}
+
+
+def test_all_lists_names_that_exist():
+    missing = [
+        f"{module}.{name}"
+        for module, names in public_names().items()
+        for name in names
+        if not hasattr(importlib.import_module(module), name)
+    ]
+    assert not missing
+
+
+def test_only_what_users_import_has_a_list_of_names():
+    """Packages, and the modules that are public without being packages. Elsewhere an underscore says what is private."""
+    packages = {module for module, path in MODULES.items() if path.name == "__init__.py"}
+    lists = {module.removeprefix("pyro_vae.") for module in public_names().keys() - packages}
+    assert {module for module in lists if not module.startswith(NOT_YET)} == PUBLIC - {"data.binarize"}

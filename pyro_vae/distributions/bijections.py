@@ -19,8 +19,6 @@ from pyro_vae.distributions.independent import split_independent
 from pyro_vae.distributions.zuko_import import zuko
 from pyro_vae.system.private_apis import inverse_of
 
-__all__ = ["bijection", "is_unbounded"]
-
 ATOMS = (dist.Delta, dist.Empirical, dist.ZeroInflatedDistribution)
 ROUNDED = (dist.RelaxedBernoulliStraightThrough, dist.RelaxedOneHotCategoricalStraightThrough)
 TORUS = (dist.SineBivariateVonMises, dist.SineSkewed)

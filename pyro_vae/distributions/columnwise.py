@@ -12,8 +12,6 @@ from torch.distributions import constraints
 
 from pyro_vae.distributions.named_parameters import named_parameters
 
-__all__ = ["ColumnSupports", "Columnwise"]
-
 
 class Columnwise(TorchDistribution):
     """Independent values: the value in column i has the i-th distribution; all are floating-point numbers.

@@ -10,8 +10,6 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["ContinuousBernoulli"]
-
 # Below this size of the logits series are used, since differences would cancel. With three terms the remainder is below
 # 1e-13, in values and first derivatives.
 SMALL = 0.1

@@ -9,8 +9,6 @@ from pyro import distributions as dist
 from pyro.contrib.zuko import ZukoToPyro
 from torch.distributions import constraints, kl_divergence, register_kl
 
-__all__ = ["as_pyro"]
-
 
 def as_pyro(distribution: torch.distributions.Distribution) -> Any:
     """Returns a Pyro distribution as it is, and any other (of torch or zuko) wrapped as one.

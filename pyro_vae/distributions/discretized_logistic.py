@@ -14,8 +14,6 @@ from torch.nn.functional import logsigmoid
 from pyro_vae.distributions.supports import Levels
 from pyro_vae.system.tracing import is_tracing
 
-__all__ = ["DiscretizedLogistic"]
-
 
 class DiscretizedLogistic(TorchDistribution):
     """A logistic variable rounded to the nearest of the levels 0, 1 / (levels - 1), ..., 1.

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from pyro_vae.distributions.unit_vectors import unit_vectors
 
-__all__ = ["HypersphericalUniform"]
-
 
 class HypersphericalUniform(dist.TorchDistribution):
     """The uniform distribution on the unit sphere in d dimensions (Davidson et al. 2018, section 3).

@@ -7,8 +7,6 @@ from typing import Any
 from pyro.contrib.zuko import ZukoToPyro
 from torch.distributions import Independent
 
-__all__ = ["split_independent"]
-
 
 def split_independent(distribution: Any) -> tuple[Any, int]:
     """The distribution inside ``Independent`` and Pyro's wrappers, and the number of dimensions they made events of."""

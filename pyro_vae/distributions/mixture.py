@@ -10,8 +10,6 @@ from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.distributions import Categorical, Distribution, constraints
 
-__all__ = ["Mixture"]
-
 
 class Mixture(dist.MixtureSameFamily):
     """Pyro's ``MixtureSameFamily`` for components with the same support, with faster densities and draws.

@@ -11,8 +11,6 @@ from torch.distributions import MixtureSameFamily
 
 from pyro_vae.distributions.independent import split_independent
 
-__all__ = ["named_parameters"]
-
 # Of several ways to write the same parameter, the one that is accurate.
 _SAME = {
     "probs": "logits",

@@ -14,8 +14,6 @@ from torch.nn.functional import logsigmoid
 from pyro_vae.distributions.stirling import draw_poisson, log_ratio, stirling_remainder
 from pyro_vae.distributions.supports import Counts
 
-__all__ = ["NegativeBinomial"]
-
 RANGE = (-80, 80)  # of log r for draws: r is finite in float32, and more extreme values make no difference
 
 

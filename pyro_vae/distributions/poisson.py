@@ -12,8 +12,6 @@ from torch.distributions import constraints
 from pyro_vae.distributions.stirling import draw_poisson, log_ratio, stirling_remainder
 from pyro_vae.distributions.supports import Counts
 
-__all__ = ["Poisson"]
-
 
 class Poisson(TorchDistribution):
     """Counts with rate exp(log_rate).

@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-__all__ = ["positive_scale"]
-
 
 def positive_scale(raw: Tensor) -> Tensor:
     """sqrt(softplus(raw)^2 + eps), where eps is the precision of the dtype, for a tensor of any shape.

@@ -11,8 +11,6 @@ from torch import Tensor
 
 from pyro_vae.distributions.unit_vectors import unit_vectors
 
-__all__ = ["ProjectedNormal"]
-
 
 class ProjectedNormal(dist.ProjectedNormal):
     """The direction u = y / norm(y) of y ~ N(mu, I) (Pukkila & Rao 1988, equation 2.4).

@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["draw_poisson", "log_ratio", "stirling_remainder"]
-
 
 def stirling_remainder(z: Tensor) -> Tensor:
     """log Gamma(z + 1) - (z log z - z), for z of at least 0; approximately log(2 pi z) / 2 for large z."""

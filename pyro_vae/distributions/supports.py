@@ -5,8 +5,6 @@ from __future__ import annotations
 from torch import Tensor
 from torch.distributions import constraints
 
-__all__ = ["Counts", "FiniteReals", "Levels"]
-
 
 class FiniteReals(constraints.Constraint):
     """The real numbers, without the infinities that ``torch.distributions.constraints.real`` accepts."""

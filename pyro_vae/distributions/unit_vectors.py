@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["unit_vectors"]
-
 
 def unit_vectors(x: Tensor) -> Tensor:
     """x / norm(x) for vectors ``[*batch, d]``, and (1, 0, ..., 0) for zero vectors.

@@ -22,8 +22,6 @@ from pyro_vae.checks import check_positive
 from pyro_vae.distributions.bijections import is_unbounded
 from pyro_vae.weights import Layout, Program, Terms, sample_sites, terms, terms_at, trace_of
 
-__all__ = ["Proposal", "defensive", "widened"]
-
 Proposal = Callable[[Program, Program, Tensor, int, Layout], Terms]
 
 

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Arrays"]
-
 
 class Arrays:
     """Arrays by name, one after the other in memory: 32-bit floats or integers, little-endian."""

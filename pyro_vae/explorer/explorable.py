@@ -10,8 +10,6 @@ from pyro_vae.models.conditional import ConditionalVAE
 from pyro_vae.models.parts_fit import trial
 from pyro_vae.models.vae import VAE
 
-__all__ = ["check_vae"]
-
 
 def check_vae(vae: Any, x: Tensor, conditions: Tensor | None) -> None:
     """Checks that the page can show this VAE and its data.

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["label_names"]
-
 
 def label_names(labels: Any, names: Sequence[str] | None, n: int) -> tuple[Tensor | None, list[str]]:
     """The number of the label of each datapoint, ``[n]``, and the name of each label.

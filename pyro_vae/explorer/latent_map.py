@@ -10,8 +10,6 @@ from torch import Tensor
 from pyro_vae.checks import check_choice
 from pyro_vae.system.packages import import_extra
 
-__all__ = ["METHODS", "LatentMap", "latent_map"]
-
 METHODS = ("pca", "umap")
 
 

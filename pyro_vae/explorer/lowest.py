@@ -12,8 +12,6 @@ from pyro_vae import evidence
 from pyro_vae.evidence import Evidence
 from pyro_vae.system.progress import Progress
 
-__all__ = ["Scores", "scores", "scores_from"]
-
 SAMPLES = 100  # of the guide for each datapoint, to find candidates
 SECONDS = 60.0  # after which the candidates get no further method
 CANDIDATES = 4  # for each datapoint that is shown

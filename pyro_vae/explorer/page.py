@@ -9,8 +9,6 @@ import json
 from importlib.resources import files
 from typing import Any
 
-__all__ = ["page"]
-
 # In this order: each may use the names of those before it.
 SCRIPTS = (
     "kernels.js",

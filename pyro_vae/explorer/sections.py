@@ -15,15 +15,6 @@ from pyro_vae.explorer.latent_map import LatentMap
 from pyro_vae.explorer.thumbnails import thumbnails
 from pyro_vae.models.parts_fit import trial
 
-__all__ = [
-    "add_datapoints",
-    "check_section",
-    "condition_section",
-    "latent_section",
-    "map_section",
-    "program_section",
-]
-
 LEAST_VARIANCE = 0.01  # of the mean of an active unit (Burda et al. 2015, section 5.2)
 
 

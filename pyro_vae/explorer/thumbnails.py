@@ -10,8 +10,6 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-__all__ = ["Thumbnails", "thumbnails"]
-
 MOST_VALUES = 6_000_000  # of all thumbnails together: 2000 grey images of 54 x 54, or colour images of 31 x 31
 
 

@@ -14,8 +14,6 @@ from pyro_vae.nn.kind import Kind
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
 
-__all__ = ["as_shown", "check_table", "view_of"]
-
 MOST_ROWS = 64  # values of a vector that are shown as a table; longer ones are a line
 LEAST_STEPS = 16  # an image with a height or width of 1 and at least this length is a line, as in pyro_vae.plots
 

@@ -38,8 +38,6 @@ from pyro_vae.system.progress import Progress
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
 
-__all__ = ["write"]
-
 ENCODED_AT_ONCE = 1000
 CHECKED = 3  # datapoints at whose codes the page compares its decoder with PyTorch
 

@@ -21,8 +21,6 @@ from pyro_vae.exporting.tracing import traced
 from pyro_vae.system.files import replace_all, writable_folder
 from pyro_vae.system.packages import versions_of
 
-__all__ = ["DESCRIPTION", "TOLERANCE", "ExportError", "check_formats", "export_programs"]
-
 DESCRIPTION = "export.json"
 TOLERANCE = 1e-4
 

@@ -14,8 +14,6 @@ from torch.export import ExportedProgram
 from pyro_vae.exporting.operators import IN_FLOAT64, REPLACEMENTS
 from pyro_vae.system.warning import quiet
 
-__all__ = ["as_onnx", "check_onnx", "run_onnx", "why_not_onnx"]
-
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 LARGEST = 2**31 - 1  # bytes of a message of Protocol Buffers, which is what an ONNX file is
 

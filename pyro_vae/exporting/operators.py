@@ -13,8 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["IN_FLOAT64", "REPLACEMENTS"]
-
 _SHIFT = 10
 # The coefficients of 1 / z, 1 / z^3, ... in Stirling's series of log Gamma(z). For z of at least 10 the remainder is
 # below 1e-15.

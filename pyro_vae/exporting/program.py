@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Program"]
-
 
 @dataclass(frozen=True)
 class Program:

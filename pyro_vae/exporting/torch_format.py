@@ -9,8 +9,6 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-__all__ = ["as_pt2", "run_pt2"]
-
 
 def as_pt2(program: ExportedProgram, inputs: Sequence[str], outputs: Sequence[str]) -> bytes:  # noqa: ARG001
     """The content of a file that ``torch.export.load`` reads."""

@@ -9,8 +9,6 @@ from torch.export import Dim, ExportedProgram
 
 from pyro_vae.exporting.program import Program
 
-__all__ = ["traced"]
-
 
 def traced(program: Program) -> ExportedProgram:
     """Traces a program, with the number of rows left open.

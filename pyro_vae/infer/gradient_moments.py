@@ -14,8 +14,6 @@ from pyro_vae.plots import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["GradientMoments"]
-
 MOST_LINES = 20  # parameters that a summary lists
 
 

@@ -21,8 +21,6 @@ from pyro_vae.system.interrupts import interruptible
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.threads import one_thread_at_a_time
 
-__all__ = ["gradient_variance"]
-
 
 @interruptible
 @one_thread_at_a_time

@@ -17,8 +17,6 @@ from torch.optim.adamw import adamw
 
 from pyro_vae.system.private_apis import has_step_hooks, mark_as_stepped
 
-__all__ = ["FusedAdam", "TorchOptimizer", "as_pyro_optim", "check_steps_by_gradients", "fuse", "step_by"]
-
 
 class TorchOptimizer(PyroOptim):
     """An optimizer of torch with the interface of Pyro's. It updates the parameters that it was created with."""

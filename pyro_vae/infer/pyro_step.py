@@ -17,8 +17,6 @@ from pyro_vae.programs.called_modules import called_modules
 from pyro_vae.system.grad_mode import gradients_enabled
 from pyro_vae.system.private_apis import has_gradient_hooks
 
-__all__ = ["PyroStep"]
-
 
 class PyroStep:
     """Runs the programs as Pyro does, and notes their parameters and what they depend on.

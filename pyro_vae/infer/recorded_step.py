@@ -22,8 +22,6 @@ from pyro_vae.system.trees import TreeSpec, unflatten
 from pyro_vae.system.values import values_kept
 from pyro_vae.system.warning import warn
 
-__all__ = ["RecordedStep"]
-
 _Function = Callable[..., Sequence[Tensor]]
 
 

@@ -9,8 +9,6 @@ from pyro.infer import ELBO, Trace_MMD, TraceMeanField_ELBO, TraceTailAdaptive_E
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 
-__all__ = ["check_reparameterized", "goes_through_draws", "reparameterized"]
-
 
 def goes_through_draws(loss: Any) -> bool:
     """Whether a loss of Pyro, or a loss that wraps one, needs draws with gradients."""

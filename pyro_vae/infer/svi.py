@@ -31,8 +31,6 @@ from pyro_vae.system.threads import in_turn, one_thread_at_a_time
 from pyro_vae.system.trees import flatten, leaves_of, map_leaves, unflatten
 from pyro_vae.system.warning import warn
 
-__all__ = ["SVI", "Computed"]
-
 _OFTEN = 30  # steps, not in a row, before one is recorded, which takes as long as a hundred
 _MOST = 32  # recorded steps that are kept
 _DIFFERENT = 20  # calls that differ only in numbers, before a warning

@@ -10,8 +10,6 @@ from torch.distributions import constraints
 from pyro_vae.system.tracing import is_tracing
 from pyro_vae.system.warning import warn
 
-__all__ = ["Bernoulli"]
-
 
 class Bernoulli(nn.Module):
     """Independent Bernoulli values with logits from a network (Kingma & Welling 2013, appendix C.1).

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from pyro_vae.likelihoods.dimensions import as_event, check_parameters
 
-__all__ = ["Categorical"]
-
 
 class _Classes(dist.Categorical):
     # Pyro's compares addresses in memory, to find enumerated values, which data are not; torch cannot compile that.

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from pyro_vae import distributions
 from pyro_vae.likelihoods.dimensions import as_event
 
-__all__ = ["ContinuousBernoulli"]
-
 
 class ContinuousBernoulli(nn.Module):
     """Independent continuous Bernoulli values in [0, 1] (Loaiza-Ganem & Cunningham 2019, section 3).

@@ -5,8 +5,6 @@ from __future__ import annotations
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 
-__all__ = ["as_event", "check_parameters", "split_parameters"]
-
 
 def as_event(distribution: TorchDistribution, z: Tensor) -> TorchDistribution:
     """Makes one event of all batch dimensions of the distribution except those of z ``[*batch, latent]``."""

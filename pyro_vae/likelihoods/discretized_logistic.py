@@ -10,8 +10,6 @@ from pyro_vae import distributions
 from pyro_vae.checks import check_count
 from pyro_vae.likelihoods.dimensions import as_event, split_parameters
 
-__all__ = ["DiscretizedLogistic"]
-
 
 class DiscretizedLogistic(nn.Module):
     """Independent pixels with 256 levels, each a logistic variable rounded to a level (Kingma et al. 2016).

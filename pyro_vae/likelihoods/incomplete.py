@@ -15,8 +15,6 @@ from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.distributions.named_parameters import named_parameters
 
-__all__ = ["Incomplete"]
-
 
 class Incomplete(nn.Module):
     """Another likelihood for data with missing values, marked by NaN and left out (Mattei & Frellsen 2019, section 2).

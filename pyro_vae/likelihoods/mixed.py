@@ -10,8 +10,6 @@ from torch import Tensor, nn
 from pyro_vae.distributions.columnwise import Columnwise
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["Columns"]
-
 
 class Columns(nn.Module):
     """The columns of a table, independent given z, each of its own kind (Nazabal et al. 2020, section 3).

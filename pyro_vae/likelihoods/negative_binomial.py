@@ -9,8 +9,6 @@ from pyro_vae import distributions
 from pyro_vae.likelihoods.dimensions import as_event, split_parameters
 from pyro_vae.likelihoods.positive import as_positive
 
-__all__ = ["HeterogeneousNegativeBinomial", "NegativeBinomial"]
-
 
 class NegativeBinomial(nn.Module):
     """Independent counts with mean m(z) and variance m + m^2 / r, the same r for all datapoints (Lopez et al. 2018).

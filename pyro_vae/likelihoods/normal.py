@@ -13,8 +13,6 @@ from pyro_vae.distributions.supports import FiniteReals
 from pyro_vae.likelihoods.dimensions import as_event, split_parameters
 from pyro_vae.likelihoods.positive import as_positive
 
-__all__ = ["HeteroscedasticNormal", "Normal"]
-
 
 class _Normal(dist.Normal):
     support: Any = FiniteReals()

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from pyro_vae import distributions
 from pyro_vae.likelihoods.dimensions import as_event
 
-__all__ = ["Poisson"]
-
 
 class Poisson(nn.Module):
     """Independent Poisson counts with log-rates from a network.

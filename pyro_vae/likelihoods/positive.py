@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import check_positive
 
-__all__ = ["PositiveParameter", "as_positive"]
-
 
 class PositiveParameter(nn.Module):
     """A learned positive number, or an array of them: floor + exp(raw).

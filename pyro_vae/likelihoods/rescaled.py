@@ -14,8 +14,6 @@ from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.distributions.named_parameters import named_parameters
 
-__all__ = ["Rescaled"]
-
 
 class Rescaled(nn.Module):
     """Another likelihood of real numbers, moved and stretched: x = center + scale x'.

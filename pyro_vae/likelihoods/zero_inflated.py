@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from pyro_vae.distributions.conversion import as_pyro
 from pyro_vae.distributions.independent import split_independent
 
-__all__ = ["ZeroInflated"]
-
 
 class ZeroInflated(nn.Module):
     """Another likelihood of counts, with additional zeros: p(0) = g + (1 - g) p'(0), else (1 - g) p'(x) (Lambert 1992).

@@ -9,8 +9,6 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor
 from torch.distributions import Distribution
 
-__all__ = ["AtMeans", "mean_of", "mean_or_draw"]
-
 
 class AtMeans(Messenger):
     """Sets each latent site of a program to the mean of its distribution, given the sites before it.

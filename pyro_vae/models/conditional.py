@@ -22,8 +22,6 @@ from pyro_vae.models.parts_fit import check_parts
 from pyro_vae.system.grad_mode import without_gradients
 from pyro_vae.system.tracing import is_tracing
 
-__all__ = ["ConditionalVAE"]
-
 
 class ConditionalVAE(LatentVariableModel):
     """The programs p(z) p(x | z, y) and q(z | x, y) (Sohn et al. 2015, section 4.1, with a prior independent of y).

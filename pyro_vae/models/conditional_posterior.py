@@ -7,8 +7,6 @@ from torch.distributions import Distribution
 
 from pyro_vae.models.conditions import append
 
-__all__ = ["ConditionalPosterior"]
-
 
 class ConditionalPosterior(nn.Module):
     """q(z | x, y) for a :class:`~pyro_vae.ConditionalVAE` or :class:`~pyro_vae.SemiSupervisedVAE`.

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 
 from pyro_vae.programs.arguments import most_tensors, parameters_of
 
-__all__ = ["append", "posterior_given"]
-
 
 def append(vectors: Tensor, conditions: Tensor) -> Tensor:
     """Appends conditions ``[*batch, conditions]`` to vectors ``[*batch, size]``; leading dimensions broadcast.

@@ -13,8 +13,6 @@ from pyro_vae.distributions.named_parameters import named_parameters
 from pyro_vae.distributions.zuko_import import zuko
 from pyro_vae.exporting import ExportError, Program
 
-__all__ = ["ROWS", "Examples", "code_of", "conditional", "encoder", "log_density", "picked", "with_code", "with_gaps"]
-
 ROWS = (7, 1)  # numbers of rows that each file is tried with
 
 #: Inputs by name, for each number of rows.

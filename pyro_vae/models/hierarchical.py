@@ -25,8 +25,6 @@ from pyro_vae.models.parts_fit import check_batch, check_inside, check_particles
 from pyro_vae.system.grad_mode import without_gradients
 from pyro_vae.system.threads import one_thread_at_a_time
 
-__all__ = ["BottomUp", "HierarchicalVAE", "TopDown"]
-
 
 class HierarchicalVAE(LatentVariableModel):
     """p(z_L) p(z_{L-1} | z_L) ... p(z_1 | z_2) p(x | z_1), with L stochastic layers.

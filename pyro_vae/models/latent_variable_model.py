@@ -25,8 +25,6 @@ from pyro_vae.models.pretrained import Pretrained
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.threads import in_turn
 
-__all__ = ["LatentVariableModel"]
-
 
 class LatentVariableModel(Pretrained, PyroModule):
     """A pair of Pyro programs over the rows of x, with one plate ``"data"`` at dim -1 and x observed at site ``"x"``.

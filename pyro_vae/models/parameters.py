@@ -8,8 +8,6 @@ import pyro
 from torch import nn
 from torch.distributions import constraints
 
-__all__ = ["declare_parameters"]
-
 
 def declare_parameters(root: nn.Module, *parts: nn.Module) -> None:
     """Issues one ``pyro.param`` statement for every trainable parameter of the parts, named as in the root.

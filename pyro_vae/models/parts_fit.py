@@ -18,16 +18,6 @@ from pyro_vae.system.tracing import is_tracing
 from pyro_vae.system.values import evaluation_mode
 from pyro_vae.system.warning import warn
 
-__all__ = [
-    "check_batch",
-    "check_data",
-    "check_inside",
-    "check_particles",
-    "check_parts",
-    "trial",
-    "warn_unless_broadcasting",
-]
-
 ROWS_AT_ONCE = 4096
 
 

@@ -12,8 +12,6 @@ from pyro_vae.saving.hub import download, may_be_on_the_hub, push
 from pyro_vae.saving.loading import load
 from pyro_vae.saving.pretrained import save_with_card
 
-__all__ = ["Pretrained"]
-
 
 class Pretrained:
     """Methods of all models for sharing, with the usual names and arguments of the Hugging Face Hub.

@@ -23,8 +23,6 @@ from pyro_vae.models.parts_fit import check_parts, trial
 from pyro_vae.system.grad_mode import without_gradients
 from pyro_vae.system.tracing import is_tracing
 
-__all__ = ["SemiSupervisedVAE"]
-
 
 class SemiSupervisedVAE(LatentVariableModel):
     """p(y) p(z) p(x | y, z) and q(y | x) q(z | x, y), with or without labels y (Kingma et al. 2014, M2).

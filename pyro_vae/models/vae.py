@@ -19,8 +19,6 @@ from pyro_vae.models.latent_variable_model import LatentVariableModel
 from pyro_vae.models.parts_fit import check_parts
 from pyro_vae.system.grad_mode import without_gradients
 
-__all__ = ["VAE"]
-
 
 class VAE(LatentVariableModel):
     """A variational autoencoder: the programs p(z) p(x | z) and q(z | x) (Kingma & Welling 2013).

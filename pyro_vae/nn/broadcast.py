@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import check_count
 
-__all__ = ["Broadcast"]
-
 
 class Broadcast(nn.Module):
     """Turns a network from ``[n, *inputs]`` to ``[n, *outputs]`` into one from ``[*batch, *inputs]``.

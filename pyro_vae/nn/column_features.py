@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["ColumnFeatures"]
-
 
 class ColumnFeatures(nn.Module):
     """Standardizes numbers, makes categories into vectors, and calls the network with them.

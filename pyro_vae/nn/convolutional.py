@@ -14,8 +14,6 @@ from pyro_vae.nn.broadcast import Broadcast
 from pyro_vae.nn.multilayer_perceptron import mlp
 from pyro_vae.nn.shapes import as_shape
 
-__all__ = ["convolutional_decoder", "convolutional_encoder"]
-
 
 def convolutional_encoder(
     inputs: Sequence[int],

@@ -10,8 +10,6 @@ from torch import nn
 
 from pyro_vae.nn.shapes import as_shape
 
-__all__ = ["feedforward"]
-
 
 def feedforward(
     inputs: int | Sequence[int],

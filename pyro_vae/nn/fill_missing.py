@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["FillMissing"]
-
 
 class FillMissing(nn.Module):
     """Replaces every NaN by a value and calls the network (zero in Mattei & Frellsen 2019, section 3).

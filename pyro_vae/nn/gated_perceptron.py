@@ -9,8 +9,6 @@ from torch import nn
 
 from pyro_vae.nn.feedforward import feedforward
 
-__all__ = ["gated_mlp"]
-
 
 def gated_mlp(inputs: int | Sequence[int], hidden: int | Sequence[int], outputs: int | Sequence[int]) -> nn.Sequential:
     """A multilayer perceptron with gated hidden layers: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.

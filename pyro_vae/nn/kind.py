@@ -6,8 +6,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-__all__ = ["Kind"]
-
 
 class Kind(nn.Module):
     """A kind of column: the distribution of one value, and what an encoder gets of it.

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MarkMissing"]
-
 
 class MarkMissing(nn.Module):
     """Replaces missing values by zeros, appends a mask, and calls the network.

@@ -8,8 +8,6 @@ from torch import nn
 
 from pyro_vae.nn.feedforward import feedforward
 
-__all__ = ["mlp"]
-
 
 def mlp(
     inputs: int | Sequence[int],

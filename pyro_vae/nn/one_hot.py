@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import check_count
 
-__all__ = ["OneHot"]
-
 
 class OneHot(nn.Module):
     """Encodes classes as one-hot vectors and calls the network.

@@ -12,8 +12,6 @@ from pyro_vae.nn.broadcast import Broadcast
 from pyro_vae.nn.multilayer_perceptron import mlp
 from pyro_vae.nn.shapes import as_shape
 
-__all__ = ["recurrent_decoder", "recurrent_encoder"]
-
 
 def recurrent_encoder(inputs: Sequence[int], outputs: int | Sequence[int], hidden: int = 64) -> nn.Sequential:
     """A gated recurrent unit in both directions, then a linear layer: ``[*batch, *inputs]`` to ``[*batch, *outputs]``.

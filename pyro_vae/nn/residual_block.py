@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-__all__ = ["ResidualBlock"]
-
 
 class ResidualBlock(nn.Module):
     """x plus two 3x3 convolutions of x, each after a nonlinearity (He et al. 2016, Identity mappings, figure 4e).

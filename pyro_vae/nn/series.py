@@ -12,8 +12,6 @@ from pyro_vae.nn.broadcast import Broadcast
 from pyro_vae.nn.multilayer_perceptron import mlp
 from pyro_vae.nn.shapes import as_shape
 
-__all__ = ["series_decoder", "series_encoder"]
-
 
 def series_encoder(
     inputs: Sequence[int],

@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 
 from pyro_vae.checks import check_count
 
-__all__ = ["as_shape"]
-
 
 def as_shape(name: str, sizes: int | Sequence[int], least: int = 1) -> tuple[int, ...]:
     """Returns the sizes as a tuple of at least ``least`` integers; a single integer is a shape of one dimension.

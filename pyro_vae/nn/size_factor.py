@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import check_positive
 
-__all__ = ["Log1p", "SizeFactor"]
-
 
 class Log1p(nn.Module):
     """Calls the network with log(1 + x), for counts x that differ by orders of magnitude.

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Standardize"]
-
 
 class Standardize(nn.Module):
     """Calls the network with (x - center) / scale. Missing values (NaN) stay missing.

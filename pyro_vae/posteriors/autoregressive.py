@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from pyro_vae.checks import check_count
 from pyro_vae.distributions.zuko_import import zuko
 
-__all__ = ["autoregressive_transforms", "split_outputs"]
-
 
 def autoregressive_transforms(
     latent_dim: int, context_dim: int, transforms: int, hidden_features: Sequence[int], **univariate: Any

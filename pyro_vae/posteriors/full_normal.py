@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from pyro_vae.distributions.positive_scale import positive_scale
 from pyro_vae.system.tracing import validation
 
-__all__ = ["FullNormal"]
-
 
 class FullNormal(nn.Module):
     """q(z | x) = N(loc(x), L(x) L(x)^T) with L lower triangular (Kingma & Welling 2019, section 2.5.1).

@@ -13,8 +13,6 @@ from pyro_vae.distributions.zuko_import import zuko
 from pyro_vae.posteriors.autoregressive import autoregressive_transforms, split_outputs
 from pyro_vae.system.tracing import validation
 
-__all__ = ["InverseAutoregressive"]
-
 
 class InverseAutoregressive(nn.Module):
     """Inverse autoregressive flow: z_0 ~ N(loc(x), diag(scale(x)^2)), then z_t = mu_t + sigma_t z_(t-1).

@@ -13,8 +13,6 @@ from pyro_vae.checks import call_part, check_count
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.system.tracing import validation
 
-__all__ = ["LinearGaussian"]
-
 
 class LinearGaussian(nn.Module):
     """p(z | x) where p(z) = N(0, I) and p(x | z) = N(W z + b, diag(s^2)) (Bishop 2006, equation 2.116).

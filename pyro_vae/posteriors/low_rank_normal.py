@@ -9,8 +9,6 @@ from pyro_vae.checks import check_count
 from pyro_vae.distributions.positive_scale import positive_scale
 from pyro_vae.system.tracing import validation
 
-__all__ = ["LowRankNormal"]
-
 
 class LowRankNormal(nn.Module):
     """q(z | x) = N(loc(x), W(x) W(x)^T + diag(scale(x)^2)), where W has ``rank`` columns (Ong, Nott & Smith 2018).

@@ -14,8 +14,6 @@ from pyro_vae.distributions.zuko_import import zuko
 from pyro_vae.posteriors.autoregressive import autoregressive_transforms, split_outputs
 from pyro_vae.system.tracing import validation
 
-__all__ = ["NeuralSpline"]
-
 
 class NeuralSpline(nn.Module):
     """Neural spline flow: z = loc(x) + scale(x) f(u), u ~ N(0, I), with monotonic splines f (Durkan et al. 2019).

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from pyro_vae.distributions.positive_scale import positive_scale
 from pyro_vae.system.tracing import validation
 
-__all__ = ["Normal"]
-
 
 class Normal(nn.Module):
     """q(z | x) = N(loc(x), diag(scale(x)^2)) (Kingma & Welling 2013, equation 9).

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 
 from pyro_vae.checks import check_count
 
-__all__ = ["ProductOfExperts"]
-
 
 class ProductOfExperts(nn.Module):
     """q(z | x) as a product of N(0, I) and a normal expert for each observed feature (Wu & Goodman 2018, section 2.2).

@@ -8,8 +8,6 @@ from torch import Tensor, nn
 from pyro_vae import distributions
 from pyro_vae.system.tracing import validation
 
-__all__ = ["ProjectedNormal"]
-
 
 class ProjectedNormal(nn.Module):
     """q(z | x): the direction of a draw from N(mu(x), I), a point on the unit sphere (Pukkila & Rao 1988).

@@ -10,8 +10,6 @@ from pyro_vae import distributions
 from pyro_vae.checks import check_count
 from pyro_vae.system.tracing import validation
 
-__all__ = ["HypersphericalUniform"]
-
 
 class HypersphericalUniform(nn.Module):
     """p(z), uniform on the unit sphere with respect to surface area (Davidson et al. 2018, section 3).

@@ -11,8 +11,6 @@ from torch import nn
 from pyro_vae.checks import check_count
 from pyro_vae.system.tracing import validation
 
-__all__ = ["Laplace"]
-
 
 class Laplace(nn.Module):
     """p(z): independent Laplace distributions of mean 0 and variance 1 (Barello, Charles & Pillow 2018).

@@ -10,8 +10,6 @@ from torch.distributions import Distribution
 from pyro_vae.checks import check_count
 from pyro_vae.distributions.zuko_import import zuko
 
-__all__ = ["MaskedAutoregressiveFlow"]
-
 
 class MaskedAutoregressiveFlow(nn.Module):
     """p(z): a standard normal transformed by masked autoregressive networks (Papamakarios et al. 2017, section 3).

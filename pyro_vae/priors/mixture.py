@@ -13,8 +13,6 @@ from pyro_vae.checks import check_count
 from pyro_vae.distributions.positive_scale import positive_scale
 from pyro_vae.system.tracing import validation
 
-__all__ = ["Mixture"]
-
 
 class Mixture(nn.Module):
     """p(z) = sum over k of w_k N(loc_k, diag(scale_k^2)), with all parameters learned (Jiang et al. 2017, section 3.1).

@@ -9,8 +9,6 @@ from torch import nn
 from pyro_vae.checks import check_count
 from pyro_vae.system.tracing import validation
 
-__all__ = ["StandardNormal"]
-
 
 class StandardNormal(nn.Module):
     """p(z) = N(0, I) (Kingma & Welling 2013, section 3).

@@ -7,8 +7,6 @@ from torch import Tensor, nn
 
 from pyro_vae.distributions import Mixture
 
-__all__ = ["VampPrior"]
-
 
 class VampPrior(nn.Module):
     """p(z) = (1 / K) sum over k of q(z | u_k), for learned pseudo-inputs u_k (Tomczak & Welling 2018, section 3).

@@ -8,8 +8,6 @@ from typing import Any
 
 from torch import nn
 
-__all__ = ["most_tensors", "parameters_of"]
-
 
 def parameters_of(program: Callable[..., Any]) -> list[Parameter]:
     """The parameters of a program; for a module those of ``forward``, since ``__call__`` accepts anything."""

@@ -12,8 +12,6 @@ from torch.utils.data import default_collate
 
 from pyro_vae.system.trees import map_leaves
 
-__all__ = ["arrays_as_tensors", "as_tensor", "collate", "native"]
-
 
 def native(array: np.ndarray) -> np.ndarray:
     """The array in the byte order of this machine, the only one that torch supports."""

@@ -12,8 +12,6 @@ from torch import Tensor
 from pyro_vae.programs.arguments import most_tensors, parameters_of
 from pyro_vae.programs.arrays import as_tensor
 
-__all__ = ["BatchArguments"]
-
 
 class BatchArguments:
     """Picks the arguments of the programs from a batch.

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-__all__ = ["called_modules"]
-
 
 @contextmanager
 def called_modules() -> Iterator[dict[nn.Module, None]]:

@@ -13,8 +13,6 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 
 from pyro_vae.system.randomness import generators_kept, reseed
 
-__all__ = ["is_large", "on_few_rows", "rows_at_once"]
-
 FEW = 61  # rows; a prime, which is unlikely to be the size of anything else
 MOST_ROWS, MOST_NUMBERS = 4096, 2**22
 

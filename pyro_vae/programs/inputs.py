@@ -15,8 +15,6 @@ from pyro_vae.programs.arrays import arrays_as_tensors, collate
 from pyro_vae.programs.batch_arguments import BatchArguments
 from pyro_vae.system.randomness import generators_kept
 
-__all__ = ["ByRow", "as_tensors", "by_row", "x_alone"]
-
 LOADED_AT_ONCE = 1024  # rows of a Dataset
 
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["as_features"]
-
 
 def as_features(least: int = 1, **named: Tensor) -> list[Tensor]:
     """Returns several sets of features ``[n, features]`` in float64.

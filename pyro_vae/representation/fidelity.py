@@ -12,8 +12,6 @@ from pyro_vae.checks import check_count
 from pyro_vae.html_table import html_table
 from pyro_vae.representation.features import as_features
 
-__all__ = ["FidelityAndDiversity", "fidelity_and_diversity"]
-
 PAIRS = 2**22  # the number of distances in memory at once
 
 

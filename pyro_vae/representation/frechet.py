@@ -9,8 +9,6 @@ from torch import Tensor
 
 from pyro_vae.representation.features import as_features
 
-__all__ = ["frechet_distance"]
-
 
 @torch.no_grad()
 def frechet_distance(data: Tensor, samples: Tensor) -> float:

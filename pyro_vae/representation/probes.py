@@ -12,8 +12,6 @@ from pyro_vae.representation.features import as_features
 from pyro_vae.representation.score import Score, share_score
 from pyro_vae.system.packages import import_extra
 
-__all__ = ["linear_probe", "nearest_neighbours"]
-
 
 def linear_probe(codes_train: Tensor, labels_train: Tensor, codes_test: Tensor, labels_test: Tensor) -> Score:
     """The accuracy of a logistic regression from codes to labels (Alain & Bengio 2016), by scikit-learn.

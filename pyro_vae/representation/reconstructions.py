@@ -8,8 +8,6 @@ from torch import Tensor
 from pyro_vae.checks import check_rows
 from pyro_vae.representation.score import Score, mean_score
 
-__all__ = ["reconstruction_error"]
-
 
 @torch.no_grad()
 def reconstruction_error(x: Tensor, reconstructed: Tensor) -> Score:

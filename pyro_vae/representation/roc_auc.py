@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["roc_auc"]
-
 
 def roc_auc(scores: Tensor, positive: Tensor) -> float:
     """The area under the ROC curve: the probability that a positive has a higher score than a negative (Fawcett 2006).

@@ -10,8 +10,6 @@ from torch import Tensor
 from pyro_vae.html_table import html_table
 from pyro_vae.weights import standard_error
 
-__all__ = ["Score", "mean_score", "share_score"]
-
 
 class Score(NamedTuple):
     """A mean over test data, and its standard error as an estimate of the mean over the whole population.

@@ -11,8 +11,6 @@ from torch import Tensor
 from pyro_vae.system.private_apis import TorchDispatchMode
 from pyro_vae.system.trees import flatten, leaves_of, map_leaves
 
-__all__ = ["Bounded"]
-
 
 class Bounded(TorchDispatchMode):
     """Refuses to use far more memory, or far more operations, than weights of a known size need.

@@ -13,8 +13,6 @@ from torch import nn
 from pyro_vae.saving.model_folder import LIBRARY
 from pyro_vae.saving.yaml_text import to_yaml
 
-__all__ = ["CARD", "TAGS", "is_generated", "model_card"]
-
 CARD = "README.md"
 TAGS = ("pyro", "pytorch", "variational-autoencoder")
 _MARK = "<!-- Written by pyro_vae, which overwrites this file. To keep changes of your own, delete this line. -->"

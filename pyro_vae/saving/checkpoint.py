@@ -14,8 +14,6 @@ from torch import Tensor
 
 from pyro_vae.system.files import ChecksumError, from_bytes, replace, to_bytes
 
-__all__ = ["CheckpointError", "blaming", "pack", "read", "replace", "unpack", "write"]
-
 FORMAT = 1
 
 

@@ -19,8 +19,6 @@ from pyro_vae.system.private_apis import held_by
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.trees import leaves_of
 
-__all__ = ["NotDescribable", "build", "describe", "describe_if_possible"]
-
 _PACKAGES = ("pyro_vae", "torch.nn")
 _PLAIN = (bool, int, float, str, type(None))
 _PLACED = ("device", "dtype")  # arguments of torch's modules that their tensors show

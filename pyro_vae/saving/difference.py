@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from pyro_vae.system.private_apis import held_by, unsaved_buffers
 
-__all__ = ["difference"]
-
 _APART = ("training", "_parameters", "_buffers", "_modules")  # compared in other ways, or not at all
 
 

@@ -15,8 +15,6 @@ from pyro_vae.saving.versions import versions
 from pyro_vae.system.packages import import_extra
 from pyro_vae.system.warning import warn
 
-__all__ = ["download", "may_be_on_the_hub", "push"]
-
 
 def may_be_on_the_hub(name: str) -> bool:
     """Whether this may be ``user/name`` on the Hub, and not a path."""

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 from pyro_vae.saving.checkpoint import CheckpointError, blaming, read
 from pyro_vae.saving.description import build
 
-__all__ = ["BEST", "CONFIG", "LAST", "MODEL", "NOT_WEIGHTS", "RUN", "check_weights", "load", "weights_among"]
-
 LAST, BEST, RUN = "last.safetensors", "best.safetensors", "run.json"  # in the folder of a run
 MODEL, CONFIG = "model.safetensors", "config.json"  # in the folder of a saved model
 NOT_WEIGHTS = "training:"  # the names of other tensors begin with this

@@ -17,8 +17,6 @@ from pyro_vae.system.files import replace, writable_folder
 from pyro_vae.system.lock import locked
 from pyro_vae.system.warning import warn
 
-__all__ = ["LIBRARY", "save"]
-
 LIBRARY = "pyro_vae"
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-__all__ = ["MOVED"]
-
 MOVED = {
     "pyro_vae.conditional": "pyro_vae.models.conditional",
     "pyro_vae.hierarchical": "pyro_vae.models.hierarchical",

@@ -14,8 +14,6 @@ from pyro_vae.saving.model_folder import save
 from pyro_vae.system.files import replace
 from pyro_vae.system.warning import warn
 
-__all__ = ["save_with_card"]
-
 PICTURES = (".gif", ".jpeg", ".jpg", ".png", ".svg", ".webp")
 
 

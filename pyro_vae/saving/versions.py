@@ -8,8 +8,6 @@ import torch
 
 from pyro_vae.system.packages import versions_of
 
-__all__ = ["versions"]
-
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that compute, by name."""

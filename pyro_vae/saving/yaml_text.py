@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-__all__ = ["to_yaml"]
-
 
 def to_yaml(value: Any) -> str:
     """Dictionaries, lists, strings and finite numbers in YAML. Strings are in quotes, which keep all their characters.

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import torch
 
-__all__ = ["choose_device"]
-
 
 def choose_device(name: str | None = None) -> torch.device:
     """Returns the device with this name; without a name, the GPU if there is one and else the CPU.

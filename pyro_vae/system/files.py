@@ -18,8 +18,6 @@ from torch import Tensor
 
 from pyro_vae.system.signals import signals_noted
 
-__all__ = ["ChecksumError", "from_bytes", "replace", "replace_all", "to_bytes", "writable_folder"]
-
 
 class ChecksumError(ValueError):
     """The content of a file differs from what was written to it."""

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from pyro_vae.system.private_apis import is_transforming
 
-__all__ = ["differentiable", "gradients_enabled", "without_gradients"]
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

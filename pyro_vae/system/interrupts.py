@@ -6,8 +6,6 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-__all__ = ["Interrupted", "interruptible"]
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

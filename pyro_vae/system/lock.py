@@ -16,8 +16,6 @@ try:
 except ImportError:  # not on Windows
     fcntl = None  # type: ignore[assignment]  # typed as a module, and checked for None before use
 
-__all__ = ["locked"]
-
 _descriptors: set[int] = set()  # of the locks that this process holds
 
 

@@ -6,8 +6,6 @@ from functools import cache
 
 import torch
 
-__all__ = ["keep_freed_memory"]
-
 # Just below 32 MiB, the largest block that glibc adapts its thresholds to on a 64-bit system.
 _LARGEST_BLOCK = 2**25 - 2**16
 

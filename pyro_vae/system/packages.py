@@ -7,8 +7,6 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-__all__ = ["import_extra", "versions_of"]
-
 
 def import_extra(name: str, problem: str, extra: str) -> Any:
     """Imports a module of an optional package.

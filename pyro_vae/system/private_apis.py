@@ -24,34 +24,6 @@ from torch.fx import GraphModule
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-__all__ = [
-    "TorchDispatchMode",
-    "check_recording",
-    "compile_graph",
-    "constraint_of",
-    "decompositions",
-    "descriptions_of_one_mode",
-    "handlers_are_active",
-    "has_bfloat16",
-    "has_gradient_hooks",
-    "has_step_hooks",
-    "held_by",
-    "inverse_of",
-    "is_transforming",
-    "make_fx",
-    "mark_as_stepped",
-    "mask_of",
-    "scale_in_place",
-    "schema_of",
-    "standard_gamma",
-    "sums_without_selection",
-    "unsaved_buffers",
-    "validates",
-    "value_checks",
-    "version_of",
-]
-
-
 # Recording
 
 

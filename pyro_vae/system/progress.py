@@ -10,8 +10,6 @@ import rich.progress
 from rich.console import Console
 from torch import Tensor
 
-__all__ = ["Progress", "shown"]
-
 #: True shows a bar, False shows nothing; a function wraps what is iterated over, as ``tqdm.tqdm`` does.
 Progress = bool | Callable[[Sequence[Any]], Iterable[Any]]
 

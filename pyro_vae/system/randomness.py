@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-__all__ = ["generators_kept", "get_generators", "reseed", "set_generators"]
-
 
 @contextmanager
 def generators_kept(device: torch.device) -> Iterator[None]:

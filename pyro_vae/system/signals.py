@@ -9,8 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-__all__ = ["signals_noted"]
-
 
 @contextmanager
 def signals_noted(note: Callable[[int], None]) -> Iterator[None]:

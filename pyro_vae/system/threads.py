@@ -9,8 +9,6 @@ from contextlib import AbstractContextManager
 from functools import wraps
 from typing import ParamSpec, TypeVar
 
-__all__ = ["in_turn", "one_thread_at_a_time"]
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

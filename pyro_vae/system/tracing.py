@@ -6,8 +6,6 @@ import torch
 
 from pyro_vae.system.private_apis import is_transforming
 
-__all__ = ["is_tracing", "validation"]
-
 
 def is_tracing() -> bool:
     """Whether ``torch.export``, ``torch.compile`` or a transform of ``torch.func`` runs the caller.

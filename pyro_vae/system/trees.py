@@ -6,8 +6,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
-__all__ = ["TreeSpec", "flatten", "leaves_of", "map_leaves", "unflatten"]
-
 
 class TreeSpec(NamedTuple):
     """A tree without its leaves. It can be compared, and be a key of a dictionary."""

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["evaluation_mode", "values_kept"]
-
 
 @contextmanager
 def values_kept(tensors: Iterable[Tensor]) -> Iterator[None]:

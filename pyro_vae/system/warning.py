@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["quiet", "warn"]
-
 _NOT_THE_USERS = {"pyro_vae", "pyro", "torch", "contextlib", "functools"}
 
 

@@ -15,8 +15,6 @@ from pyro_vae.system.values import values_kept
 from pyro_vae.training.sources import Batch
 from pyro_vae.weights import trace_pair
 
-__all__ = ["explain_batch_of_one", "has_a_part_of_one", "normalizes_batches", "rehearse"]
-
 _BATCH_NORMS = (
     nn.BatchNorm1d,
     nn.BatchNorm2d,

@@ -12,8 +12,6 @@ from pyro_vae.training.batch_of_one import rehearse
 from pyro_vae.training.sources import Batch
 from pyro_vae.training.support import Observed, observed, surely_inside
 
-__all__ = ["DataCheck"]
-
 
 class DataCheck:
     """Checks batches by the ``check`` of the VAE, or else by the supports of the sites that observe the data.

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["fingerprint"]
-
 
 def fingerprint(data: Any) -> Any:
     """As JSON can hold it: of a tensor its dtype, its shape and a checksum of some rows; of other data the type."""

@@ -12,8 +12,6 @@ from torch import Tensor
 from pyro_vae.system.trees import leaves_of, map_leaves
 from pyro_vae.training.scales import Scales
 
-__all__ = ["GradientAccumulation"]
-
 _LARGE = 10_000  # elements
 
 

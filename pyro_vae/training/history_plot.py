@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_history"]
-
 History = Sequence[Mapping[str, Any]]
 FEW = 50  # epochs, for which each is a dot
 

@@ -29,8 +29,6 @@ from pyro_vae.training.session import Session
 from pyro_vae.training.settings import Settings
 from pyro_vae.training.sources import Transform
 
-__all__ = ["fit"]
-
 
 @interruptible
 def fit(

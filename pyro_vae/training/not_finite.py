@@ -11,9 +11,6 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 
-__all__ = ["NotFiniteError", "find_cause"]
-
-
 Inputs = tuple[Tensor, ...]
 
 

@@ -13,8 +13,6 @@ from torch import Tensor, nn
 
 from pyro_vae.infer.optimizers import check_steps_by_gradients
 
-__all__ = ["check_maker", "check_scheduler", "make_optimizer", "steps_by_loss"]
-
 _EXAMPLES = {
     "optimizer": "a class of torch.optim, with lr of fit: optimizer=torch.optim.Adam",
     "scheduler": "a class of torch.optim.lr_scheduler: scheduler=partial(ExponentialLR, gamma=0.9)",

@@ -12,8 +12,6 @@ from torch.optim import Optimizer
 
 from pyro_vae.system.private_apis import mark_as_stepped
 
-__all__ = ["load_optimizer", "load_scheduler"]
-
 
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Loads a ``state_dict``.

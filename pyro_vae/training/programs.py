@@ -20,8 +20,6 @@ from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.training.sources import as_source
 from pyro_vae.weights import trace_pair
 
-__all__ = ["Programs", "as_module"]
-
 
 class Programs(nn.Module):
     """A module with the parameters of two programs: of ``pyro.module``, of modules that are called, of ``pyro.param``.

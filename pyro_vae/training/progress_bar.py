@@ -15,8 +15,6 @@ from pyro_vae.processes import is_first_process
 from pyro_vae.system.progress import Progress
 from pyro_vae.training.run import Run
 
-__all__ = ["describe_row", "epochs_left", "progress_bar"]
-
 SECONDS = 0.2
 
 

@@ -15,8 +15,6 @@ from pyro_vae.training.history_plot import draw_history
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Callback", "Row", "Run", "RunProgress"]
-
 Row = dict[str, Any]
 
 

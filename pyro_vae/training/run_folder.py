@@ -23,8 +23,6 @@ from pyro_vae.system.files import writable_folder
 from pyro_vae.system.lock import locked
 from pyro_vae.training.run import Row, Run, RunProgress
 
-__all__ = ["RunFolder", "kept_to_itself"]
-
 
 @contextmanager
 def kept_to_itself(path: str | Path | None, processes: Processes) -> Iterator[None]:

@@ -12,8 +12,6 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-__all__ = ["Noted", "Scale", "Scales", "scale_of"]
-
 
 class Scale(NamedTuple):
     """The datapoints that the loss of a batch stands for."""

@@ -31,8 +31,6 @@ from pyro_vae.training.steps import Requests, Steps
 from pyro_vae.training.train_state import TrainState
 from pyro_vae.training.validation import validate
 
-__all__ = ["Session"]
-
 SKIPPED_IN_A_ROW = 20  # then the run fails
 VALIDATION_BATCH = 500
 

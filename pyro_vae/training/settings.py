@@ -12,8 +12,6 @@ import torch
 from pyro_vae.checks import check_choice, check_count, check_positive
 from pyro_vae.training.optimization import check_maker
 
-__all__ = ["Settings", "name_of"]
-
 # These may change when a run is resumed: they do not change what was done before.
 _FREE = ("epochs", "patience", "on_nan", "compile")
 

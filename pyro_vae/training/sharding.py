@@ -12,8 +12,6 @@ from pyro_vae.infer.losses.as_function import as_function
 from pyro_vae.processes import Processes
 from pyro_vae.system.trees import map_leaves
 
-__all__ = ["ShardedLoss", "gathered", "load_weights", "shard", "sharded_state", "whole_and_shards"]
-
 
 def shard(vae: nn.Module, processes: Processes) -> None:
     """Spreads the parameters of networks over the processes; each layer gathers its own while it computes.

@@ -19,8 +19,6 @@ from pyro_vae.programs.batch_arguments import BatchArguments
 from pyro_vae.system.randomness import get_generators, reseed, set_generators
 from pyro_vae.system.trees import map_leaves
 
-__all__ = ["Batch", "Loaded", "Rows", "Source", "as_source"]
-
 Transform = Callable[[Tensor], Tensor]
 
 

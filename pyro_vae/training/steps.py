@@ -20,8 +20,6 @@ from pyro_vae.training.scales import Scales
 from pyro_vae.training.sharding import ShardedLoss, whole_and_shards
 from pyro_vae.training.sources import Batch
 
-__all__ = ["Outcome", "Requests", "Steps"]
-
 _SECONDS_TO_COMPILE = 20.0  # compiling takes about ten, and what it saves is a rough estimate
 
 

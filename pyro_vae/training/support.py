@@ -16,8 +16,6 @@ from pyro_vae.distributions.supports import Counts, FiniteReals, Levels
 from pyro_vae.system.private_apis import validates
 from pyro_vae.weights import sample_sites
 
-__all__ = ["Observed", "observed", "surely_inside"]
-
 
 class _Range(NamedTuple):
     least: float = -math.inf

@@ -17,8 +17,6 @@ from pyro_vae.training.optimizer_state import load_optimizer, load_scheduler
 from pyro_vae.training.settings import Settings
 from pyro_vae.training.sharding import gathered, shard, sharded_state
 
-__all__ = ["TrainState"]
-
 
 @dataclass
 class TrainState:

@@ -16,8 +16,6 @@ from pyro_vae.training.scales import scale_of
 from pyro_vae.training.sources import Batch
 from pyro_vae.weights import sample_sites, trace_pair
 
-__all__ = ["validate"]
-
 
 @torch.no_grad()
 def validate(

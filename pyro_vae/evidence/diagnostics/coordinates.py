@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import product
 
-__all__ = ["coordinate_names"]
-
 
 def coordinate_names(name: str, shape: Sequence[int]) -> Iterator[str]:
     """The coordinates of a tensor of this shape, in the order of ``flatten``: ``"z[0, 3]"``, or ``"z"`` of a scalar."""

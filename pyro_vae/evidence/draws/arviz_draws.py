@@ -20,8 +20,6 @@ from pyro_vae.processes import Processes
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, trace_of
 
-__all__ = ["to_arviz"]
-
 GROUPS = ("posterior", "log_likelihood", "posterior_predictive", "observed_data", "constant_data")
 CHAINS = 4  # the draws are independent; ArviZ compares these parts of them
 

@@ -21,8 +21,6 @@ from pyro_vae.system.progress import Progress
 from pyro_vae.system.warning import warn
 from pyro_vae.weights import Layout, Program, sample_sites, trace_of
 
-__all__ = ["impute"]
-
 
 @evidence_function
 def impute(

@@ -12,8 +12,6 @@ from pyro_vae.evidence.results.evidence import MAX_PARETO_K
 from pyro_vae.evidence.results.pareto import pareto_smooth, tail_length
 from pyro_vae.weights import Layout, Program, terms
 
-__all__ = ["CANDIDATES", "PosteriorDraws", "posterior_draws", "resample", "take"]
-
 CANDIDATES = 10  # for each draw that is kept
 
 

@@ -21,8 +21,6 @@ from pyro_vae.evidence.unconstrained.laplace_proposal import draw_mixture, log_m
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.weights import terms
 
-__all__ = ["in_pieces", "rows_of_block", "settled_draws"]
-
 # For draws only the variance of the weights matters, so the noise of the mean must not: as if over many datapoints.
 SETTINGS = Settings(tolerance=0.05, max_temperatures=512, num_datapoints=2**20)
 FEWEST_CHAINS = 32  # with fewer, there is no k-hat

@@ -27,8 +27,6 @@ from pyro_vae.processes import Processes
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program
 
-__all__ = ["annealed", "check_path", "path_from", "pilot"]
-
 STARTS = ("prior", "guide", "laplace")
 PILOT_FRACTION = 5  # the pilot has this many times fewer temperatures
 ROUNDING = 1e-3  # of log-weights in float32, which differ by rounding alone

@@ -18,8 +18,6 @@ from pyro_vae.programs.inputs import x_alone
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, log_mean_exp
 
-__all__ = ["sandwich"]
-
 
 @evidence_function
 def sandwich(

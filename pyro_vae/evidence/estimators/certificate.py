@@ -11,8 +11,6 @@ from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.runner.blocks import Programs
 
-__all__ = ["certified"]
-
 
 def certified(programs: Programs, settings: Settings, count: int, *, rows: int) -> Certificate:
     """Draws datapoints from the model, and bounds their log p(x) by the procedure and by its reverse.

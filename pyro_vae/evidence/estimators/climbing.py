@@ -20,8 +20,6 @@ from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
 from pyro_vae.infer.recording.compiled import compiled, recorded
 
-__all__ = ["Climb", "Clock", "block_rows", "fast_densities"]
-
 ROWS = {"cpu": 1024, "cuda": 4096}  # datapoints that climb together
 MOST_NUMBERS = 2**25  # of the matrices of a block
 WORTH_COMPILING = 2000  # datapoints

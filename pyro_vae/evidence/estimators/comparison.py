@@ -7,8 +7,6 @@ import math
 from pyro_vae.evidence.results.comparison import Comparison
 from pyro_vae.evidence.results.evidence import Evidence
 
-__all__ = ["compare"]
-
 
 def compare(first: Evidence, second: Evidence) -> Comparison:
     """The difference of two models' log p(x) on the same datapoints, with its errors.

@@ -22,8 +22,6 @@ from pyro_vae.programs.inputs import by_row, x_alone
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program
 
-__all__ = ["estimate"]
-
 
 @evidence_function
 def estimate(

@@ -17,8 +17,6 @@ from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.weights import Program, log_mean_exp, sample_sites
 
-__all__ = ["ClimbForEachDraw", "averaged", "conditioned", "each_draw"]
-
 
 class ClimbForEachDraw:
     """As :class:`~pyro_vae.evidence.estimators.climbing.Climb`: a plain estimate for each draw of the global latents.

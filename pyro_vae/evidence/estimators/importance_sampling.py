@@ -22,8 +22,6 @@ from pyro_vae.processes import Processes
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, terms
 
-__all__ = ["importance"]
-
 WORTH_COMPILING = 2000  # chunks; compiling takes as long as some hundred
 
 

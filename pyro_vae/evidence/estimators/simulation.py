@@ -13,8 +13,6 @@ from torch import Tensor
 from pyro_vae.system.private_apis import mask_of
 from pyro_vae.weights import Layout, Program, sample_sites, trace_of, trace_pair
 
-__all__ = ["Simulation", "simulate"]
-
 
 class Simulation(NamedTuple):
     """Datapoints, and the latents they were drawn with."""

@@ -22,8 +22,6 @@ from pyro_vae.evidence.unconstrained.annealed_path import (
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
 
-__all__ = ["FEWEST_TEMPERATURES", "NUM_CHAINS", "Annealing"]
-
 NUM_CHAINS, LAST_CHAINS, MOST_CHAINS = 16, 64, 256
 # More chains with fewer temperatures cost as much as few chains with many temperatures, and take less time: the last
 # datapoints of a block are few, and they then need fewer steps.

@@ -19,8 +19,6 @@ from pyro_vae.evidence.results.running_weights import RunningWeights, weigh
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.log_joint import particles_at_once
 
-__all__ = ["Block"]
-
 ROUNDING = 8.0  # units in the last place of log p(x): the rounding error of its terms
 
 

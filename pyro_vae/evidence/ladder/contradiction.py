@@ -11,8 +11,6 @@ from torch import Tensor
 from pyro_vae.evidence.results.error_bars import error_bars
 from pyro_vae.evidence.results.running_weights import RunningWeights
 
-__all__ = ["Floor"]
-
 # An estimate contradicts a lower one by this many errors of both; if its error is not known, by this many of its
 # standard errors; in any case by at least this many nats. One datapoint in many thousands is contradicted by chance: an
 # estimate is 10 nats too high with a probability of at most exp(-10) (Markov), and usually far less.

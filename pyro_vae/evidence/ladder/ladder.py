@@ -19,8 +19,6 @@ from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint
 from pyro_vae.weights import terms
 
-__all__ = ["Ladder", "Settings"]
-
 
 class Ladder:
     """The estimates of a block of datapoints.

@@ -14,8 +14,6 @@ from pyro_vae.evidence.unconstrained.laplace_proposal import PRIOR_SHARE, Fit, d
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS
 
-__all__ = ["MOST_VARIANCE", "Laplace"]
-
 PILOT_OF_FEW_DIMS = 1024
 # The share of the weight of a pilot that draws from the prior have: above the first, normals may lack a mode; below the
 # second, they have all modes. A tenth of the draws are from the prior.

@@ -10,8 +10,6 @@ from pyro_vae.evidence.results.error_bars import expected_relative_variance
 from pyro_vae.evidence.results.rungs import GUIDE, LAPLACE, WITH_PRIOR
 from pyro_vae.evidence.results.running_weights import RunningWeights
 
-__all__ = ["MOST_SAMPLES_OF_FEW", "PILOT", "wanted_samples"]
-
 PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 64}  # samples
 LEAST_SAMPLES = 256
 MOST_SAMPLES_OF_FEW = 2**14  # if the noise of single datapoints counts, or if annealing is no alternative

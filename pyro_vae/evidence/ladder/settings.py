@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["MARGIN", "Settings"]
-
 SHARE_OF_TOLERANCE = 0.125  # the bias to aim at, as a share of the tolerance
 MARGIN = 0.85  # of the variance to aim at, since a pilot does not know it well
 

@@ -11,8 +11,6 @@ from pyro_vae.evidence.ladder.laplace import Laplace
 from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR
 from pyro_vae.weights import log_mean_exp, terms_at
 
-__all__ = ["upper_bound", "upper_bound_without_gradients"]
-
 UPPER_TEMPERATURES = 4  # times the number of temperatures of the estimates
 
 

@@ -10,8 +10,6 @@ from pyro_vae.evidence.proposals import defensive
 from pyro_vae.evidence.results.rungs import GUIDE, WITH_PRIOR
 from pyro_vae.weights import terms
 
-__all__ = ["SHARE_WITH_PRIOR", "without_gradients"]
-
 SHARE_WITH_PRIOR = 0.3
 
 

@@ -13,8 +13,6 @@ from pyro_vae.weights import standard_error
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Bounds"]
-
 
 class Bounds:
     """Bounds on log p(x), in nats, for n datapoints drawn from the model.

@@ -9,8 +9,6 @@ from torch import Tensor
 from pyro_vae.evidence.results.bounds import Bounds
 from pyro_vae.html_table import html_table
 
-__all__ = ["Certificate"]
-
 
 @dataclass(frozen=True, repr=False)
 class Certificate(Bounds):

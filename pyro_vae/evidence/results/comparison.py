@@ -17,8 +17,6 @@ from pyro_vae.weights import standard_error
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Comparison"]
-
 
 @dataclass(frozen=True, repr=False)
 class Comparison:

@@ -27,8 +27,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["LEAST_SAMPLES", "POWERS", "ErrorBars", "Moments", "error_bars", "expected_relative_variance", "student"]
-
 POWERS = (0.25, 0.5, 0.75)  #: Of the weights; the sums of these are kept.
 LEAST_SAMPLES = 5  # with fewer, Student's interval would be ten times the error
 

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
     from pyro_vae.evidence.results.certificate import Certificate
 
-__all__ = ["MAX_PARETO_K", "Evidence", "Rung", "error_of_mean", "median_and_largest", "std_error_of_mean"]
-
 MAX_PARETO_K = 0.7  # Vehtari et al. 2024: above it, importance sampling does not work in practice
 FEW, MANY = 0.01, 0.05  # shares of the datapoints without an error: below, a note is enough; above, samples are bad
 Z = NormalDist().inv_cdf(0.975)

@@ -14,8 +14,6 @@ from pyro_vae.html_table import html_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Imputation"]
-
 
 @dataclass(frozen=True, repr=False)
 class Imputation:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-__all__ = ["arviz_data", "import_arviz"]
-
 
 def import_arviz() -> tuple[Any, bool]:
     """The module, and whether it is of version 1 or later."""

@@ -12,8 +12,6 @@ from torch import Tensor
 
 from pyro_vae.evidence.results.lazy_arviz import import_arviz
 
-__all__ = ["pareto_smooth", "tail_length"]
-
 
 def tail_length(num_samples: int) -> int:
     """The number of the largest weights, to which k-hat is fitted (Vehtari et al. 2024)."""

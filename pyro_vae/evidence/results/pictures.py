@@ -13,8 +13,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["draw_bounds", "draw_differences", "draw_estimates", "draw_images", "draw_imputation"]
-
 LINE = {"color": "black", "linewidth": 0.8}
 ORDER = "datapoints, in ascending order"
 LEAST_ERROR = 1e-6  # nats, so that there is a logarithm

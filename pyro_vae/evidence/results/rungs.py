@@ -2,7 +2,5 @@
 
 from __future__ import annotations
 
-__all__ = ["ANNEALED", "FROM_PRIOR", "GUIDE", "LAPLACE", "RUNGS", "WITH_PRIOR"]
-
 RUNGS = ("guide", "guide and prior", "Laplace", "annealed from Laplace", "annealed from prior")
 GUIDE, WITH_PRIOR, LAPLACE, ANNEALED, FROM_PRIOR = range(len(RUNGS))

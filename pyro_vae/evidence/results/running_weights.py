@@ -13,8 +13,6 @@ from pyro_vae.evidence.results.error_bars import POWERS, Moments, error_bars
 from pyro_vae.evidence.results.pareto import pareto_smooth, tail_length
 from pyro_vae.evidence.runner.chunks import particle_counts
 
-__all__ = ["Chunk", "RunningWeights", "weigh"]
-
 Chunk = Callable[[Tensor, int], Tensor]  #: Datapoints ``[n, *event]`` and a number of particles to log-weights.
 
 

@@ -11,8 +11,6 @@ from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.html_table import html_table
 from pyro_vae.weights import standard_error
 
-__all__ = ["Sandwich"]
-
 WIDE = 1.0  # nats
 
 

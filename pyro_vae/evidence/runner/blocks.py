@@ -27,8 +27,6 @@ from pyro_vae.system.progress import Progress, shown
 from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.weights import Program, checked_trace_pair, log_densities, sample_sites, trace_pair
 
-__all__ = ["Programs"]
-
 Result = TypeVar("Result")
 
 FEW = 16  # rows to run, to see whether rows depend on each other, and for the fingerprint of a proposal

@@ -12,8 +12,6 @@ from pyro_vae.system.memory import keep_freed_memory
 from pyro_vae.system.private_apis import TorchDispatchMode
 from pyro_vae.system.trees import leaves_of
 
-__all__ = ["Allocations", "choose_rows", "fitting_chunk_size", "particle_counts"]
-
 CPU_BYTES_AT_ONCE = 2**24  # of the largest tensor of a chunk: it stays in the cache
 MOST_AT_ONCE = 2**16  # pairs, which keep a GPU busy; more would only take more memory
 PARTICLES_AT_ONCE = 128  # of a datapoint: the encoder runs once for each chunk, which is then cheap

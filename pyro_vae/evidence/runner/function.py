@@ -10,8 +10,6 @@ import torch
 from pyro_vae.system.interrupts import interruptible
 from pyro_vae.system.threads import one_thread_at_a_time
 
-__all__ = ["evidence_function"]
-
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 

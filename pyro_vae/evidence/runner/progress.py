@@ -17,8 +17,6 @@ from pyro_vae.system.interrupts import Interrupted
 from pyro_vae.system.randomness import reseed
 from pyro_vae.system.warning import warn
 
-__all__ = ["Compute", "block_seed", "compute_rest", "interrupted", "kept_where"]
-
 Compute = Callable[[Tensor, int], dict[str, Tensor]]  #: A block and the index of its first row to columns by name.
 
 SECONDS_BETWEEN_SAVES = 10.0

@@ -13,8 +13,6 @@ from torch import Tensor
 
 from pyro_vae.system.files import from_bytes, replace, to_bytes
 
-__all__ = ["Kept", "ResumeFile", "beginning_with"]
-
 FORMAT = 3  # 1 was a pickle; 2 had one more dimension in the columns of estimate
 COLUMN, FINGERPRINT = "column ", "fingerprint "
 DAMAGED = "is not a file that an evidence run was kept in, or is damaged"

@@ -6,8 +6,6 @@ from typing import Any
 
 from pyro.poutine.messenger import Messenger
 
-__all__ = ["Unscaled"]
-
 
 class Unscaled(Messenger):
     """Removes the scales of a program: they weight a loss, and are no part of p or q."""

@@ -15,8 +15,6 @@ from pyro_vae.evidence.unconstrained.log_joint import LogJoint, value_and_gradie
 from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS, NormalMixture
 from pyro_vae.weights import Program, no_sites, terms_at
 
-__all__ = ["Annealed", "AnnealedPath", "FromGuide", "FromNormals", "FromPrior", "Schedule", "Start", "sigmoid_schedule"]
-
 TARGET_ACCEPTANCE = 0.8  # a little above the best one for a single chain, for the sake of chains in difficult places
 
 # Separate chains find temperatures and step sizes, so that the chains of the estimate move by fixed rules: only then is

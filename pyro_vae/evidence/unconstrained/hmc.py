@@ -9,9 +9,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Move", "State", "hmc_move"]
-
-
 PERSISTENCE = 0.8  # the share of the momentum that is kept, per leapfrog step
 
 

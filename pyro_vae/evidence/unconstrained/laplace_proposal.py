@@ -17,8 +17,6 @@ from pyro_vae.evidence.unconstrained.posterior_means import at_means
 from pyro_vae.system.private_apis import version_of
 from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
-__all__ = ["Fit", "draw_mixture", "find_modes", "fit_block", "laplace", "log_mixture", "refit"]
-
 DRAWS = 32  # from the prior
 GUIDE_DRAWS = 16
 MORE_DRAWS = 256  # from the prior, in few dimensions

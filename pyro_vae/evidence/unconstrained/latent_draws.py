@@ -9,8 +9,6 @@ from typing import Any
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
 
-__all__ = ["latent_draws"]
-
 
 def latent_draws(program: Callable[..., Any], x: Tensor, names: Iterable[str]) -> dict[str, Tensor]:
     """Runs a program until it has drawn some sites, since a decoder after them costs more than the draws.

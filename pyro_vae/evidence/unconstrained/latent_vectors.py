@@ -10,8 +10,6 @@ from torch import Tensor
 from pyro_vae.distributions.bijections import bijection
 from pyro_vae.weights import Layout
 
-__all__ = ["LatentVectors"]
-
 
 class LatentVectors:
     """Maps the latents of a model to vectors ``[particles, n, dims]`` without bounds, and back.

@@ -15,8 +15,6 @@ from pyro_vae.evidence.unconstrained.latent_vectors import LatentVectors
 from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, trace_of, vectorized
 
-__all__ = ["FastDensities", "LogJoint", "particles_at_once", "value_and_gradient"]
-
 AT_ONCE = 8
 
 Densities = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # x [pairs, *event] and positions [1, pairs, dims] to values

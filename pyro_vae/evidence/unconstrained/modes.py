@@ -10,8 +10,6 @@ from torch import Tensor
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
 
-__all__ = ["fit_normals"]
-
 MOST_DIMS = 400  # above, a matrix for each datapoint is too expensive
 ASCENT_STEPS = 12  # of L-BFGS, from each start
 MORE_ASCENT_STEPS = 40  # if the ends still seem to be at several modes

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pyro_vae.system.private_apis import standard_gamma
 
-__all__ = ["FEW_DIMS", "NormalMixture"]
-
 FEW_DIMS = 16  # in more dimensions, draws from heavy tails lie far from everything
 
 # The normals are slightly wider than the curvature, since weights are large where a proposal is too narrow.

@@ -10,8 +10,6 @@ from torch import Tensor
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
 
-__all__ = ["at_means"]
-
 MOST_DIRECTIONS = 16
 STEPS = 2
 LONGEST_STEP = 3.0  # standard deviations; further away the normal does not fit

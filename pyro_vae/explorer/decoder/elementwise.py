@@ -9,8 +9,6 @@ from torch import Tensor
 
 from pyro_vae.explorer.decoder.translation import Array, Translation, name_of, out_shape, shape_of
 
-__all__ = ["OPERATORS"]
-
 UNARY = [
     "abs", "acos", "acosh", "asin", "asinh", "atan", "atanh", "bitwise_not", "ceil", "cos", "cosh", "erf",
     "erfc", "exp", "exp2", "expm1", "floor", "isinf", "isnan", "log", "log10", "log1p", "log2", "logical_not",

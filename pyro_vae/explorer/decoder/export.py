@@ -14,8 +14,6 @@ from pyro_vae.explorer.decoder.tracing import trace
 from pyro_vae.models.conditional import ConditionalVAE
 from pyro_vae.models.parts_fit import trial
 
-__all__ = ["decoder_program"]
-
 
 def decoder_program(vae: Any) -> Program:
     """The decoder of a VAE, from z (and conditions, appended) to the mean of p(x | z), as the page runs it.

@@ -8,8 +8,6 @@ from pyro_vae.explorer.decoder import elementwise, movements, products, reductio
 from pyro_vae.explorer.decoder.program import Program
 from pyro_vae.explorer.decoder.translation import Translation
 
-__all__ = ["lower"]
-
 OPERATORS = {**elementwise.OPERATORS, **reductions.OPERATORS, **products.OPERATORS, **movements.OPERATORS}
 
 

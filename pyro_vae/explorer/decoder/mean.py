@@ -12,8 +12,6 @@ from pyro_vae.distributions import DiscretizedLogistic, as_pyro
 from pyro_vae.distributions.columnwise import Columnwise
 from pyro_vae.distributions.independent import split_independent
 
-__all__ = ["MeanDecoder"]
-
 
 class MeanDecoder(nn.Module):
     """Maps latents ``[batch, latent]`` to the mean of p(x | z) ``[batch, *event]``.

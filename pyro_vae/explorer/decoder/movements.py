@@ -9,8 +9,6 @@ import torch
 
 from pyro_vae.explorer.decoder.translation import Array, Translation, has_array, out_shape, shape_of
 
-__all__ = ["OPERATORS"]
-
 MOVES = [
     "_unsafe_view", "_upsample_nearest_exact1d", "_upsample_nearest_exact2d", "alias", "clone", "contiguous",
     "detach", "diagonal", "expand", "flip", "lift_fresh_copy", "movedim", "narrow", "permute", "pixel_shuffle",

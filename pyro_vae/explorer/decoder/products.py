@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pyro_vae.explorer.decoder.translation import Array, Translation, out_shape, shape_of
 
-__all__ = ["OPERATORS"]
-
 
 def _product(t: Translation, a: Any, b: Any, bias: Any = None) -> Array:
     """a ``[..., m, k]`` times b ``[..., k, n]``, plus bias ``[n]``: rows of a with columns of b."""

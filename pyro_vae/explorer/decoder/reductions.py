@@ -7,8 +7,6 @@ from typing import Any
 
 from pyro_vae.explorer.decoder.translation import Array, Translation, out_shape
 
-__all__ = ["OPERATORS"]
-
 
 def _reduction(function: str) -> Any:
     def translate(t: Translation, node: Any, x: Array, dim: Any = None, *_: Any, **settings: Any) -> Array:

@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from pyro_vae.system.private_apis import decompositions
 
-__all__ = ["trace"]
-
 # Operators that torch.export keeps by default, and that are made of simpler ones.
 COMPOSED = [
     "_fused_rms_norm", "_log_softmax", "_native_batch_norm_legit", "_native_batch_norm_legit_functional",

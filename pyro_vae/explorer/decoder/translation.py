@@ -12,8 +12,6 @@ from torch import Tensor
 
 from pyro_vae.explorer.decoder.program import Program
 
-__all__ = ["Array", "Translation", "has_array", "name_of", "out_shape", "shape_of"]
-
 
 @dataclass(frozen=True)
 class Array:
@@ -137,6 +135,7 @@ def name_of(target: Any) -> str:
 
 
 def as_tensor(value: Any) -> Tensor:
+    """A number as a tensor without dimensions; a tensor as it is."""
     return value if isinstance(value, Tensor) else torch.tensor(float(value))
 
 

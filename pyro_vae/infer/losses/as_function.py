@@ -7,8 +7,6 @@ from typing import Any
 
 from pyro.infer import ELBO
 
-__all__ = ["as_function"]
-
 
 def as_function(loss: Any) -> Callable[..., Any]:
     """The loss as a function of model, guide and their arguments; Pyro's ELBOs are not callable themselves.

@@ -12,8 +12,6 @@ from pyro_vae.checks import check_positive
 from pyro_vae.infer.kl_weight import WeightedLatents
 from pyro_vae.infer.losses.as_function import as_function
 
-__all__ = ["BetaELBO"]
-
 
 class BetaELBO:
     """The ELBO with the KL term times beta (Higgins et al. 2017, equation 4), or another loss weighted likewise.

@@ -12,8 +12,6 @@ from torch import Tensor
 from pyro_vae.checks import check_count, check_positive
 from pyro_vae.infer.losses.latent_sites import draw, is_factorized
 
-__all__ = ["BetaTC"]
-
 
 class BetaTC:
     """The negative ELBO with the total correlation of q(z) multiplied by beta (Chen et al. 2018, equation 4).

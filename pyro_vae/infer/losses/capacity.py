@@ -11,8 +11,6 @@ from torch import Tensor
 from pyro_vae.checks import check_positive
 from pyro_vae.infer.losses.latent_sites import draw
 
-__all__ = ["Capacity"]
-
 
 class Capacity:
     """The negative log-likelihood plus weight * |KL - capacity|, which holds the KL term at the capacity.

@@ -9,8 +9,6 @@ from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 from pyro_vae.weights import log_mean_exp
 
-__all__ = ["CUBO"]
-
 
 class CUBO(LogWeightLoss):
     """The upper bound log(mean of w^order) / order on log p(x), to be minimized (Dieng et al. 2017, equation 2).

@@ -9,8 +9,6 @@ from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 from pyro_vae.weights import log_mean_exp
 
-__all__ = ["DReG"]
-
 
 class DReG(LogWeightLoss):
     """The bound of :class:`IWAE`, with the doubly reparameterized gradient of the guide (Tucker et al. 2018, eq. 8).

@@ -7,8 +7,6 @@ from torch import Tensor
 from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 
-__all__ = ["ELBO"]
-
 
 class ELBO(LogWeightLoss):
     """The mean of the log-weights log p(x, z) - log q(z | x) (Kingma & Welling 2013, equation 6).

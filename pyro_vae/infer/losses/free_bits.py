@@ -10,8 +10,6 @@ from torch import Tensor
 from pyro_vae.checks import check_positive
 from pyro_vae.infer.losses.latent_sites import draw
 
-__all__ = ["FreeBits"]
-
 
 class FreeBits:
     """The negative ELBO with max(nats, KL) instead of the KL of each latent dimension (Kingma et al. 2016, C.8).

@@ -12,8 +12,6 @@ from torch import Tensor
 from pyro_vae.checks import check_positive
 from pyro_vae.infer.losses.latent_sites import draw
 
-__all__ = ["InfoVAE", "gaussian_kernel", "maximum_mean_discrepancy"]
-
 Kernel = Callable[[Tensor, Tensor], Tensor]
 
 

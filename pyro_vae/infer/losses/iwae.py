@@ -8,8 +8,6 @@ from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 from pyro_vae.weights import log_mean_exp
 
-__all__ = ["IWAE"]
-
 
 class IWAE(LogWeightLoss):
     """The log of the mean weight of k particles, a bound on log p(x) that tightens with k (Burda et al. 2015, eq. 8).

@@ -14,8 +14,6 @@ from torch.distributions import Independent, kl_divergence
 from pyro_vae.infer.reparameterized import check_reparameterized
 from pyro_vae.weights import sample_sites, trace_pair
 
-__all__ = ["LatentSite", "draw"]
-
 
 class LatentSite(NamedTuple):
     """A latent site of both programs."""

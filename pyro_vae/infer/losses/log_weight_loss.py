@@ -12,8 +12,6 @@ from pyro_vae.checks import check_count, check_rows
 from pyro_vae.infer.losses.particles import Particles
 from pyro_vae.weights import Layout, Program, find_layout
 
-__all__ = ["LogWeightLoss"]
-
 
 class LogWeightLoss(ABC):
     """A function of the log-weights of each datapoint, summed over datapoints, as a loss: ``loss(model, guide, x)``.

@@ -9,8 +9,6 @@ from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 from pyro_vae.weights import log_mean_exp
 
-__all__ = ["CIWAE", "MIWAE", "PIWAE"]
-
 
 class MIWAE(LogWeightLoss):
     """The mean of several importance-weighted bounds (Rainforth et al. 2018, section 5).

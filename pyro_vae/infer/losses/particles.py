@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pyro_vae.weights import Layout, Program, sample_sites, sum_out, trace_of
 
-__all__ = ["Latents", "Particles"]
-
 Latents = dict[str, Tensor]
 
 

@@ -10,8 +10,6 @@ from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 from pyro_vae.weights import log_mean_exp
 
-__all__ = ["Renyi"]
-
 
 class Renyi(LogWeightLoss):
     """The variational Rényi bound, log(mean of w^(1 - alpha)) / (1 - alpha) (Li & Turner 2016, equations 4 and 6).

@@ -9,8 +9,6 @@ from torch import Tensor
 from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 
-__all__ = ["ScoreFunction", "leave_one_out"]
-
 Baseline = Callable[[Tensor], Tensor]
 
 

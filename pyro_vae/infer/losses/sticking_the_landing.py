@@ -7,8 +7,6 @@ from torch import Tensor
 from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 
-__all__ = ["StickingTheLanding"]
-
 
 class StickingTheLanding(LogWeightLoss):
     """The ELBO, with the path derivative as the gradient with respect to the guide (Roeder et al. 2017, section 3).

@@ -10,8 +10,6 @@ from pyro_vae.infer.losses.log_weight_loss import LogWeightLoss
 from pyro_vae.infer.losses.particles import Particles
 from pyro_vae.weights import log_mean_exp
 
-__all__ = ["WakeWake"]
-
 
 class WakeWake(LogWeightLoss):
     """Reweighted wake-sleep with two wake phases and no sleep (Bornschein & Bengio 2015, section 2; Le et al. 2019).

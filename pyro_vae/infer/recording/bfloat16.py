@@ -6,8 +6,6 @@ import torch
 from torch import Tensor
 from torch.fx import GraphModule, Node
 
-__all__ = ["PRODUCTS", "products_in_bfloat16"]
-
 aten = torch.ops.aten
 PRODUCTS = {
     aten.mm.default,

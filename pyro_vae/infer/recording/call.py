@@ -11,8 +11,6 @@ from torch import Tensor
 from pyro_vae.system.grad_mode import differentiable
 from pyro_vae.system.trees import flatten, unflatten
 
-__all__ = ["Call", "split_numbers"]
-
 _PLAIN = (bool, int, float, str, bytes, type(None), torch.dtype, torch.device)
 
 

@@ -15,8 +15,6 @@ from pyro_vae.system.randomness import generators_kept, reseed
 from pyro_vae.system.trees import leaves_of
 from pyro_vae.system.warning import warn
 
-__all__ = ["compiled", "recorded"]
-
 Function = Callable[..., Any]  # of tensors, to a tensor or several
 Close = Callable[[Tensor, Tensor], bool]  # whether a result is the expected one but for rounding
 

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["CudaGraph"]
-
 
 class CudaGraph:
     """The kernels that a function of tensors launches on a GPU, captured to be launched again by one call.

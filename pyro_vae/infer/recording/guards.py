@@ -10,8 +10,6 @@ from torch import Tensor, nn
 
 from pyro_vae.system.private_apis import held_by
 
-__all__ = ["Guards"]
-
 _PLAIN = (bool, int, float, str)
 _SEEN = (*_PLAIN, type(None), Tensor, nn.Module)
 # Attributes of every module of torch and Pyro.

@@ -13,8 +13,6 @@ from pyro_vae.infer.recording.bfloat16 import PRODUCTS
 from pyro_vae.infer.recording.record import deprecations_ignored
 from pyro_vae.system.private_apis import compile_graph, schema_of
 
-__all__ = ["inductor"]
-
 
 @torch.no_grad()
 def inductor(graph: GraphModule, *inputs: Tensor) -> Callable[..., Any]:

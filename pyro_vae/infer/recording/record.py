@@ -22,8 +22,6 @@ from pyro_vae.system.private_apis import (
     value_checks,
 )
 
-__all__ = ["deprecations_ignored", "record", "why"]
-
 
 def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
     """Runs the function once and returns the operations on tensors that it consists of (``make_fx``).

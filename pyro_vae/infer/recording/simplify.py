@@ -13,8 +13,6 @@ from torch.fx.node import map_arg
 
 from pyro_vae.system.private_apis import schema_of
 
-__all__ = ["simplify", "written_attributes"]
-
 aten = torch.ops.aten
 
 # Pyro and autograd add many of these: x / 1, x * 1, x + 0, x ** 1, and views of the whole tensor.

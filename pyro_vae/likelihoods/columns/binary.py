@@ -7,8 +7,6 @@ from torch import Tensor
 
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["Binary"]
-
 
 class Binary(Kind):
     """0 or 1; a network gives the logit."""

@@ -9,8 +9,6 @@ from torch import Tensor
 from pyro_vae.checks import check_count
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["Categorical"]
-
 
 class _Categories(dist.Categorical):
     log_prob = torch.distributions.Categorical.log_prob  # as in likelihoods.Categorical

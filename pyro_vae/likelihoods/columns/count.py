@@ -9,8 +9,6 @@ from pyro_vae.checks import check_positive
 from pyro_vae.distributions import NegativeBinomial
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["Count"]
-
 
 class Count(Kind):
     """Counts with a negative binomial distribution; a network gives the mean and the inverse dispersion.

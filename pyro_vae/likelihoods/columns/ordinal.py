@@ -10,8 +10,6 @@ from torch.nn.functional import logsigmoid, softplus
 from pyro_vae.checks import check_count
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["Ordinal"]
-
 
 class _Levels(dist.Categorical):
     log_prob = torch.distributions.Categorical.log_prob  # as in likelihoods.Categorical

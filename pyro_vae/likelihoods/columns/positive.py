@@ -7,8 +7,6 @@ from torch import Tensor
 
 from pyro_vae.likelihoods.columns.real import Real
 
-__all__ = ["Positive"]
-
 
 class Positive(Real):
     """Positive numbers with a log-normal distribution: their logarithm is a :class:`Real` number.

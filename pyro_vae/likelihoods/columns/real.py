@@ -10,8 +10,6 @@ from pyro_vae.checks import check_positive
 from pyro_vae.distributions.positive_scale import positive_scale
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["Real"]
-
 
 class Real(Kind):
     """Real numbers with a normal distribution; a network gives the location and the scale.

@@ -23,18 +23,6 @@ if TYPE_CHECKING:
 
     from pyro_vae.training.run import Run
 
-__all__ = [
-    "DPI",
-    "as_image",
-    "codes",
-    "curves",
-    "drawn",
-    "due_figures",
-    "in_unit_interval",
-    "reconstructions",
-    "samples",
-]
-
 DPI = 150
 SAMPLES, RECONSTRUCTIONS = 100, 50
 ENCODED_AT_ONCE = 500

@@ -8,8 +8,6 @@ from pathlib import Path
 
 from pyro_vae.system.warning import warn
 
-__all__ = ["failures_warned"]
-
 
 @contextmanager
 def failures_warned(place: Path | str) -> Iterator[None]:

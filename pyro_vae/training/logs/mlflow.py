@@ -10,8 +10,6 @@ from pyro_vae.training.logs.numbers import LOSS, scalars
 from pyro_vae.training.logs.tracked_run import TrackedRun, read_note
 from pyro_vae.training.run import Row, Run
 
-__all__ = ["MLflow"]
-
 
 class MLflow(TrackedRun):
     """Logs the settings of a run to MLflow, each epoch's row of the history, and pictures every few epochs.

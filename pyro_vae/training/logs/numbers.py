@@ -6,8 +6,6 @@ from typing import Any
 
 from pyro_vae.training.run import Row, Run
 
-__all__ = ["LOSS", "scalars", "settings"]
-
 LOSS = "train/loss"  # which every row has
 
 

@@ -19,8 +19,6 @@ from pyro_vae.training.run import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Pictures"]
-
 
 class Pictures:
     """Draws ``samples.png``, ``reconstructions.png`` and ``curves.png`` every few epochs, and after the last.

@@ -23,8 +23,6 @@ from pyro_vae.training.run import Run
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["TensorBoard"]
-
 PROJECTED = 5000
 SPRITE = 8192  # the width of the largest picture that the projector takes, in pixels
 

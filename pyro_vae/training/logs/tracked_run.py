@@ -20,8 +20,6 @@ from pyro_vae.training.logs.failures import failures_warned
 from pyro_vae.training.logs.numbers import settings
 from pyro_vae.training.run import Row, Run
 
-__all__ = ["TrackedRun", "read_note"]
-
 
 class TrackedRun(ABC):
     """A callback for :func:`~pyro_vae.fit` that logs to a run of a tracker.

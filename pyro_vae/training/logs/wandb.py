@@ -8,8 +8,6 @@ from pyro_vae.training.logs.numbers import scalars
 from pyro_vae.training.logs.tracked_run import TrackedRun, read_note
 from pyro_vae.training.run import Row, Run
 
-__all__ = ["WandB"]
-
 EXIT_CODES = {"FINISHED": 0, "FAILED": 1, "KILLED": 255}  # as Weights & Biases itself has them
 
 

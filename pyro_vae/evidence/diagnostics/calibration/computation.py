@@ -23,8 +23,6 @@ from pyro_vae.programs.inputs import x_alone
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, trace_of
 
-__all__ = ["calibrate"]
-
 SITE = "site "  # before the name of a latent site, in the names of columns
 
 

@@ -14,8 +14,6 @@ from pyro_vae.plots import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ecdf_panels", "uniform_band"]
-
 MOST_COLUMNS = 4
 SIMULATIONS = 1000  # of uniform ranks, for the band
 

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-__all__ = ["NUM_PROJECTIONS", "projection_ranks", "ranks_among"]
-
 NUM_PROJECTIONS = 8
 
 

@@ -20,8 +20,6 @@ from pyro_vae.html_table import html_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LEAST_DATAPOINTS", "LOG_JOINT", "PROJECTION", "Calibration"]
-
 # With fewer datapoints the test has little power, and the chi-square distribution is wrong in its tail.
 LEAST_DATAPOINTS = 50
 MOST_LINES = 10

@@ -7,8 +7,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["LEAST_DRAWS", "density_departure", "departure", "smooth_test"]
-
 ORDER = 4  # of the smooth test: shift, width, skewness and tails
 LEAST_DRAWS = ORDER  # as many ranks as polynomials, the constant included
 NAMED_BEYOND = 2.0  # standard errors; a departure below is not named

@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, distributions
 
-__all__ = ["LEAST_ACTIVITY", "Activity", "activity", "mean_or_draw"]
-
 LEAST_ACTIVITY = 0.01  # Burda et al. 2015, section 5.2
 SURE = 4.0  # standard errors: of 30000 units at the threshold, one is called active, and one inactive
 # The mean of other distributions may be a direction or a mode, as of VonMises, or not exist.

@@ -14,8 +14,6 @@ from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.infer.losses.latent_sites import is_factorized
 from pyro_vae.weights import Layout, Program, sample_sites, terms_of, trace_of
 
-__all__ = ["AggregateDensities", "aggregate_densities"]
-
 PAIRS_AT_ONCE = 2**16  # densities of one latent under q of another datapoint, which need no likelihood
 ROWS = 512
 ENOUGH = 4  # draws for each dimension of a covariance

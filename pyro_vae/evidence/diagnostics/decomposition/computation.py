@@ -24,8 +24,6 @@ from pyro_vae.programs.inputs import as_tensors, by_row
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, sample_sites, terms_of, vectorized_trace_pair
 
-__all__ = ["decompose_elbo"]
-
 DRAWN, MEAN, VARIANCE = "drawn ", "mean ", "variance "  # before the name of a latent site, in the names of columns
 
 

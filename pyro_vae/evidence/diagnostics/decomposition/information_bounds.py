@@ -12,8 +12,6 @@ from pyro_vae.evidence.diagnostics.decomposition.aggregate_posterior import Aggr
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.weights import standard_error
 
-__all__ = ["Bounds", "InformationBounds", "information_bounds"]
-
 LEAST_DRAWS = 10  # fewer do not show how much the values vary
 GUESSES = 3  # densities that stand for q(z), of which the best bound is taken
 Z = NormalDist().inv_cdf(1 - 0.025 / GUESSES)  # so that all bounds together hold with 97.5%

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["rate_and_activity"]
-
 FLOOR = 1e-6  # activities below are drawn here, as the axis is logarithmic
 
 

@@ -15,8 +15,6 @@ from pyro_vae.html_table import html_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["ElboDecomposition"]
-
 NEAR = 1.0  # nats below the log of the number of datapoints
 
 

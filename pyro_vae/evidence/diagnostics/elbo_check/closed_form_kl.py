@@ -13,8 +13,6 @@ from torch.distributions import Normal, kl_divergence
 from pyro_vae.distributions.independent import split_independent
 from pyro_vae.weights import Layout, sample_sites, site_log_prob, sum_out
 
-__all__ = ["KL", "mean_field_kl"]
-
 
 class KL(NamedTuple):
     """KL(q || p) of all latents."""

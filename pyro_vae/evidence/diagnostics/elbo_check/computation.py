@@ -25,8 +25,6 @@ from pyro_vae.system.progress import Progress
 from pyro_vae.system.randomness import reseed
 from pyro_vae.weights import Layout, Program, sample_sites, site_log_prob, sum_out, terms_of, vectorized_trace_pair
 
-__all__ = ["check_elbo"]
-
 # Sampled KL divergences of few dimensions are skewed. With one dimension, false alarms of 4 standard errors are 3 in
 # 10^3 with 100 samples, and 2 in 10^4 with 1000.
 SEEN_STANDARD_ERRORS = 6  # a difference of so many is more than 4 of them in 98 of 100 samples

@@ -10,8 +10,6 @@ from pyro_vae.plots import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["estimates_with_errors"]
-
 
 def estimates_with_errors(estimates: Mapping[str, tuple[float, float]], std_errors: float) -> Figure:
     """Draws a row for each estimate: its value, and an error bar of so many standard errors.

@@ -13,8 +13,6 @@ from pyro_vae.html_table import html_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["LEAST_SAMPLES", "ElboCheck", "ElboEstimate"]
-
 LEAST_SAMPLES = 100  # pairs of a particle and a datapoint; with fewer, 4 standard errors are no rare event
 
 

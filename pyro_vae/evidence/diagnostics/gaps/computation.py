@@ -23,8 +23,6 @@ from pyro_vae.processes import Processes
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program, terms
 
-__all__ = ["inference_gap"]
-
 MAX_TEMPERATURES = 512  # as for `estimate`
 LOG_PROB = {"log_prob": "log_prob", "log_prob_error": "error", "log_prob_bias": "bias"}  # what `Evidence` calls them
 

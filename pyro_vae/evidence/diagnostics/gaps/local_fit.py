@@ -9,8 +9,6 @@ from pyro_vae.evidence.diagnostics.gaps.local_guide import LocalGuide
 from pyro_vae.evidence.runner.chunks import particle_counts
 from pyro_vae.system.randomness import generators_kept, reseed
 
-__all__ = ["fit_until_done"]
-
 SMALL = 0.01  # nats: a round with a smaller gain was not needed
 STANDARD_ERRORS = 2.0  # a gain of fewer standard errors is no gain
 PARTICLES = 256  # which the gain of a round is measured with

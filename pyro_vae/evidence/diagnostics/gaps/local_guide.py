@@ -16,8 +16,6 @@ from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.weights import sample_sites, terms
 
-__all__ = ["LocalGuide"]
-
 STEPS_TO_RECORD = 20  # recording takes the time of some steps
 
 

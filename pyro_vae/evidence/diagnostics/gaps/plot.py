@@ -12,8 +12,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["stacked_gaps"]
-
 MOST_BARS = 50  # datapoints; more of them are drawn as areas
 
 

@@ -16,8 +16,6 @@ from pyro_vae.html_table import html_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["InferenceGap"]
-
 
 @dataclass(frozen=True, repr=False)
 class InferenceGap:

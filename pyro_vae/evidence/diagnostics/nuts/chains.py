@@ -15,8 +15,6 @@ from pyro_vae.system.grad_mode import differentiable, gradients_enabled
 from pyro_vae.system.progress import Progress, shown
 from pyro_vae.weights import Layout, Program, sample_sites, terms_at, trace_of, trace_pair
 
-__all__ = ["Chain", "check_model", "guide_draws", "run_chains"]
-
 Chain = tuple[dict[str, Tensor], list[int]]  # its draws, by site [draws, ...], and the indices of those that diverged
 
 

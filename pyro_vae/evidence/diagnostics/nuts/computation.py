@@ -20,8 +20,6 @@ from pyro_vae.system.interrupts import Interrupted
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Layout, Program
 
-__all__ = ["compare_with_nuts"]
-
 
 @evidence_function
 def compare_with_nuts(

@@ -12,8 +12,6 @@ from pyro_vae.plots import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["shifts_and_widths"]
-
 MOST_ERROR_BARS = 200  # more of them hide the points
 
 

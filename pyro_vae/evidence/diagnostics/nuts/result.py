@@ -18,8 +18,6 @@ from pyro_vae.html_table import html_table
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["NutsComparison"]
-
 # Vehtari et al. 2021, section 4: the bounds for R-hat and for the effective sample size of all chains together.
 MAX_R_HAT = 1.01
 LEAST_ESS = 400
