@@ -11,7 +11,7 @@ import weakref
 import pyro
 import pytest
 import torch
-from linear_gaussian import LinearLikelihood, exact_log_evidence
+from linear_gaussian import LinearLikelihood, exact_log_evidence, exact_posterior
 from pyro import distributions as dist
 from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
@@ -219,6 +219,21 @@ def test_flows_start_close_to_a_normal(kind, latent):
 
 
 @flows
+def test_the_network_of_a_flow_gives_the_locations_first(kind):
+    """At the identity, the density is that of a normal around them."""
+    outputs = torch.cat([torch.tensor([4.0, -3.0, 1.0]), torch.zeros(LATENT + CONTEXT)])
+    posterior = kind(Constant(outputs), LATENT, CONTEXT).double()
+    with torch.no_grad():
+        for module in posterior.modules():
+            if isinstance(module, torch_nn.Linear):
+                module.weight.zero_()
+    q = posterior(torch.zeros(1, *EVENT, dtype=torch.float64))
+    loc, beside = outputs[:LATENT].double(), torch.randn(50, 1, LATENT, dtype=torch.float64)
+    assert_close(q.log_prob(loc + beside), q.log_prob(loc - beside))
+    assert (q.log_prob(loc + beside) < q.log_prob(loc)).all()
+
+
+@flows
 def test_flows_have_no_mean(kind):
     prior, likelihood, x = linear_gaussian()
     with pytest.raises(NotImplementedError, match="has no mean"):
@@ -332,6 +347,27 @@ def test_it_stays_exact_while_the_likelihood_is_trained():
             assert_close(ours, theirs)
         assert -svi.step(x) == pytest.approx(exact.sum().item(), rel=1e-10)
     assert (vae.likelihood.log_evidence(x) - exact).sum() > 0
+
+
+def test_a_new_product_of_experts_is_the_posterior_of_a_linear_model_with_noise_one():
+    """Whichever features are observed."""
+    experts = posteriors.ProductOfExperts(torch_nn.Identity(), EVENT[0], LATENT).double()
+    x = torch.randn(6, *EVENT, dtype=torch.float64)
+    x[1:][torch.rand(5, *EVENT) < 0.4] = torch.nan
+    for row in x:
+        seen = ~row.isnan()
+        likelihood = LinearLikelihood(experts.directions[seen], torch.zeros(int(seen.sum())).double(), 1.0)
+        exact, q = exact_posterior(likelihood, row[seen]), experts(row)
+        assert_close(q.mean, exact.mean)
+        assert_close(q.covariance_matrix, exact.covariance_matrix)
+
+
+def test_a_new_product_of_experts_doubles_the_precision_of_the_prior_by_any_number_of_features():
+    """On average; here over 4000 units, whose precisions have a standard deviation of at most 1."""
+    for features in (2, 50):
+        experts = posteriors.ProductOfExperts(torch_nn.Identity(), features, 4000)
+        precision = 1 + experts.directions.detach().square().sum(0)
+        assert precision.mean().item() == pytest.approx(2, abs=5 / 4000**0.5)  # 5 standard errors
 
 
 def test_linear_gaussian_refuses_what_is_not():
