@@ -82,7 +82,7 @@ class Train(Generic[Architecture]):
             OSError: If the folder cannot be written to, another run is using it, or data cannot be read.
         """
         self.data.check()
-        device, arguments = choose_device(self.device), self.fitting.arguments()
+        arguments, device = self.fitting.arguments(), choose_device(self.device)
         if self.dry_run:
             self._train(device, self.out, arguments)
             return
