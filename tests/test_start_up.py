@@ -84,7 +84,7 @@ ERRORS = {
     "train OUT --particles 0": "--particles is 0",
     "train OUT --free-bits 1 --loss trace": "--free-bits replaces",
     "train OUT --data mnits": "there is no file, folder or data set 'mnits'; expected one of mnist,",
-    "train OUT --data images.npz": "there is no data file 'images.npz'",
+    "train OUT --data images.npz": "the data file 'images.npz' cannot be read: No such file or directory",
     "train OUT --data table.cvs": "the data file 'table.cvs' has an unknown format; expected one of .npy",
     "train OUT --size 8": "--size has no effect on 'mnist'",
     "evaluate RUN --limit 0": "--limit is 0",
@@ -98,7 +98,7 @@ ERRORS = {
         for more in [{"impute": " --out x.npy", "share": " --out OUT"}.get(command, "")]
     },
     **{
-        f"{command} RUN --data nowhere.csv{' --out x.npy' * (command == 'impute')}": "no data file 'nowhere.csv'"
+        f"{command} RUN --data nowhere.csv{' --out x.npy' * (command == 'impute')}": "the data file 'nowhere.csv' cannot be read"
         for command in ("evaluate", "plot", "explore", "score", "encode", "impute")
     },
 }

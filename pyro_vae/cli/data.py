@@ -99,7 +99,7 @@ class Data:
         if path.suffix:
             known_format_of(path)
             if not path.exists():
-                raise FileNotFoundError(f"there is no data file {name!r}")
+                raise FileNotFoundError(f"the data file {name!r} cannot be read: No such file or directory")
         elif not path.exists():
             raise ValueError(f"there is no file, folder or data set {name!r}; expected one of {', '.join(NAMES)}")
 
