@@ -15,6 +15,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -41,8 +42,10 @@ PROGRAMS = {
 
 def seconds(command: list[str], folder: Path) -> tuple[float, float]:
     """The time of a process by the clock, and by the processor."""
+    environment = os.environ | {"PYTHONPATH": str(folder)}
     before, start = os.times(), time.perf_counter()
-    subprocess.run(command, env=os.environ | {"PYTHONPATH": str(folder)}, capture_output=True, check=False)
+    with tempfile.TemporaryDirectory() as empty:  # Python looks for modules in the working directory first
+        subprocess.run(command, env=environment, cwd=empty, capture_output=True, check=False)
     end, after = time.perf_counter(), os.times()
     used = after.children_user + after.children_system - before.children_user - before.children_system
     return end - start, used

@@ -76,7 +76,7 @@ def test_the_version_is_printed(tmp_path):
 
 ERRORS = {
     "": "Expected one of",
-    "polish": "Unrecognized options: polish",
+    "polish": "there is no command 'polish'",
     "train": "Missing from pyro-vae train: PATH",
     "train OUT --prior nothing": "'nothing' for argument '--prior'",
     "train OUT --epoch 3": "--epochs",

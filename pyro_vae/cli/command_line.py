@@ -108,6 +108,8 @@ def _parse(words: list[str]) -> Any:
         "export": Export,
         "info": Info,
     }
+    if words and words[0] not in commands and not words[0].startswith("-"):
+        raise ValueError(f"there is no command {words[0]!r}; expected one of {', '.join(commands)}")
     box = io.StringIO()
     try:
         with redirect_stderr(box):

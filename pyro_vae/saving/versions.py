@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import platform
-from importlib.metadata import PackageNotFoundError, version
-
 __all__ = ["versions"]
 
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that compute, by name."""
-    import torch  # the names of versions have more than those of packages: 2.14.0+cpu
+    import platform  # these three take longer than the parsing of a command line that needs none of them
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
 
     found = {"python": platform.python_version(), "torch": torch.__version__}
     for package, name in (("pyro_vae", "pyro-vae"), ("pyro", "pyro-ppl"), ("zuko", "zuko")):
