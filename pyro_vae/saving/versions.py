@@ -7,7 +7,7 @@ __all__ = ["versions"]
 
 def versions() -> dict[str, str]:
     """The versions of Python and of the packages that compute, by name."""
-    import platform  # these three take longer than the parsing of a command line that needs none of them
+    import platform  # imported here, since commands import this module before they know whether they need it
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
