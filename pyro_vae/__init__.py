@@ -5,31 +5,40 @@ q(z | x). ``VAE(prior, likelihood, posterior)`` turns them into two Pyro program
 work with everything in Pyro that takes programs (SVI, every ELBO, ``Predictive``, NUTS).
 """
 
-from pyro_vae import (
-    data,
-    distributions,
-    evidence,
-    explorer,
-    infer,
-    likelihoods,
-    nn,
-    plots,
-    posteriors,
-    priors,
-    processes,
-    representation,
-    training,
-    weights,
-)
-from pyro_vae.infer import SVI
-from pyro_vae.models.conditional import ConditionalVAE
-from pyro_vae.models.conditional_posterior import ConditionalPosterior
-from pyro_vae.models.hierarchical import BottomUp, HierarchicalVAE, TopDown
-from pyro_vae.models.semi_supervised import SemiSupervisedVAE
-from pyro_vae.models.vae import VAE
-from pyro_vae.saving import CheckpointError, load, save
-from pyro_vae.system.interrupts import Interrupted
-from pyro_vae.training import NotFiniteError, fit
+from typing import TYPE_CHECKING
+
+from pyro_vae.system.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from pyro_vae import (
+        data,
+        distributions,
+        evidence,
+        explorer,
+        infer,
+        likelihoods,
+        nn,
+        plots,
+        posteriors,
+        priors,
+        processes,
+        representation,
+        training,
+        weights,
+    )
+    from pyro_vae.infer import SVI
+    from pyro_vae.models import (
+        VAE,
+        BottomUp,
+        ConditionalPosterior,
+        ConditionalVAE,
+        HierarchicalVAE,
+        SemiSupervisedVAE,
+        TopDown,
+    )
+    from pyro_vae.saving import CheckpointError, load, save
+    from pyro_vae.system.interrupts import Interrupted
+    from pyro_vae.training import NotFiniteError, fit
 
 __version__ = "0.1.0"
 
@@ -63,3 +72,21 @@ __all__ = [
     "training",
     "weights",
 ]
+
+if not TYPE_CHECKING:  # torch and Pyro are imported when a name is used that needs them
+    _MODULES = {
+        "infer": ["SVI"],
+        "models": [
+            "VAE",
+            "BottomUp",
+            "ConditionalPosterior",
+            "ConditionalVAE",
+            "HierarchicalVAE",
+            "SemiSupervisedVAE",
+            "TopDown",
+        ],
+        "saving": ["CheckpointError", "load", "save"],
+        "system.interrupts": ["Interrupted"],
+        "training": ["NotFiniteError", "fit"],
+    }
+    __getattr__, __dir__ = lazy_names(__name__, __all__, _MODULES)

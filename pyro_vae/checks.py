@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
-from torch.distributions import Distribution
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.distributions import Distribution
 
 Choice = TypeVar("Choice")
 
@@ -57,6 +58,8 @@ def check_rows(x: Tensor, event: str = "*event") -> Tensor:
         TypeError: If x is not a tensor.
         ValueError: If x has no rows.
     """
+    from torch import Tensor
+
     if not isinstance(x, Tensor):
         raise TypeError(f"x is of type {type(x).__name__}; expected a tensor of shape [n, {event}]")
     if x.ndim == 0 or x.shape[0] == 0:
@@ -76,6 +79,8 @@ def check_images(images: Tensor, name: str = "images") -> Tensor:
         TypeError: If they are not a tensor.
         ValueError: If they have another shape.
     """
+    from torch import Tensor
+
     expected = "expected [n, 1 or 3, height, width] with n at least 1"
     if not isinstance(images, Tensor):
         raise TypeError(f"{name} are of type {type(images).__name__}; {expected}")
@@ -91,6 +96,8 @@ def call_part(name: str, part: Callable[..., Any], *inputs: Tensor) -> Distribut
         TypeError: If it does not return a distribution.
         ValueError: If it fails.
     """
+    from torch.distributions import Distribution
+
     try:
         distribution = part(*inputs)
     except (RuntimeError, ValueError, IndexError) as error:

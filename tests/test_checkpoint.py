@@ -30,7 +30,7 @@ from torch.optim import lr_scheduler
 import pyro_vae
 from pyro_vae import VAE, CheckpointError, NotFiniteError, fit
 from pyro_vae.saving.checkpoint import pack, read, unpack, write
-from pyro_vae.system import files
+from pyro_vae.system import tensor_files
 from pyro_vae.training.optimizer_state import load_optimizer, load_scheduler
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -211,7 +211,7 @@ def _zipped(attack):
 
 def _with_checksum(text):
     weights = {"weight": torch.ones(2)}
-    return save(weights, {"pyro_vae": text, "sha256": files._digest(weights, text)})
+    return save(weights, {"pyro_vae": text, "sha256": tensor_files._digest(tensor_files._stored(weights), text)})
 
 
 FOREIGN = {

@@ -469,7 +469,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
     ("words", "message"),
     [
         ([], "train, evaluate, sample, plot, explore, score, encode, impute, share, export, info"),
-        (["polish"], "Unrecognized options: polish"),
+        (["polish"], "there is no command 'polish'; expected one of train, evaluate,"),
         (["train"], "Missing from pyro-vae train: PATH"),
         (
             ["train", "OUT", "--prior", "nothing"],

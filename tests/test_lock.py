@@ -66,7 +66,7 @@ def test_fit_names_the_process_that_is_in_the_folder(tmp_path, holder, resume):
 
 @pytest.mark.parametrize("more", [[], ["--resume"]])
 def test_so_does_the_command_before_it_loads_data(tmp_path, holder, more, capsys):
-    assert cli.main(["train", str(tmp_path), "--data", "nowhere.npy", *more]) == 2
+    assert cli.main(["train", str(tmp_path), "--data", "binarized_mnist", *more]) == 2
     expected = f"pyro-vae: error: '{tmp_path}' is in use by another run, process {holder.pid}\n"
     assert capsys.readouterr().err == expected
     assert {path.name for path in tmp_path.iterdir()} == {".lock"}

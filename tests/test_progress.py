@@ -20,8 +20,8 @@ from safetensors.torch import save
 from pyro_vae import evidence
 from pyro_vae.evidence.runner import progress as progress_module
 from pyro_vae.system import files
-from pyro_vae.system.files import from_bytes, to_bytes
 from pyro_vae.system.progress import shown
+from pyro_vae.system.tensor_files import from_bytes, to_bytes
 
 X = torch.rand(40, *EVENT, generator=torch.Generator().manual_seed(1)).round()
 

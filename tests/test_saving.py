@@ -25,7 +25,7 @@ import pyro_vae
 from pyro_vae import VAE, CheckpointError, fit, likelihoods, load, nn, posteriors, priors, save
 from pyro_vae.saving import model_folder
 from pyro_vae.saving.checkpoint import read
-from pyro_vae.saving.loading import CONFIG, MODEL
+from pyro_vae.saving.file_names import CONFIG, MODEL
 
 X = torch.rand(20, *EVENT, generator=torch.Generator().manual_seed(0)).bernoulli()
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]

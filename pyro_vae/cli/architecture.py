@@ -6,22 +6,24 @@ from argparse import ArgumentParser
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Annotated, Any, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Literal, TypeVar
 
-from torch import Tensor
-from torch.nn import Flatten, Module
 from tyro.conf import arg
 
-from pyro_vae import VAE
+import pyro_vae
 from pyro_vae.checks import check_count
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.likelihoods import LIKELIHOODS
 from pyro_vae.cli.networks import NETWORKS
 from pyro_vae.cli.posteriors import POSTERIORS
 from pyro_vae.cli.priors import PRIORS
-from pyro_vae.cli.seen import Seen
-from pyro_vae.cli.wrapping import REAL, Units, units_of, wrapped_encoder, wrapped_likelihood
-from pyro_vae.nn import OneHot
+
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
+
+    from pyro_vae.cli.seen import Seen
+    from pyro_vae.cli.wrapping import Units
 
 __all__ = ["Architecture"]
 
@@ -38,6 +40,8 @@ class _Flat:
     """Flattens data to vectors, instead of a network."""
 
     def encoder(self, event: Sequence[int], _: int) -> Module:
+        from torch.nn import Flatten
+
         return Flatten(-len(event))
 
 
@@ -85,7 +89,7 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
         how = f", of data binarized ({binarized})" if binarized != "none" else ""
         return f"{self.likelihood} likelihood{how}, {self.network} networks; change with --likelihood and --network"
 
-    def build(self, seen: Seen, train: Tensor) -> VAE:
+    def build(self, seen: Seen, train: Tensor) -> pyro_vae.VAE:
         """Makes the VAE, with random weights from torch's generators.
 
         Args:
@@ -96,6 +100,8 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
             ValueError: If an option is invalid, or the parts do not fit together or to the data.
         """
         check_count("--latent-dim", self.latent_dim)
+        from pyro_vae.cli.wrapping import REAL, units_of, wrapped_encoder, wrapped_likelihood
+
         network: Any = self.network_options
         gaps = seen.has_gaps if self.missing == "auto" else self.missing == "yes"
         is_real = seen.standardize and self.likelihood in REAL
@@ -107,10 +113,12 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
         posterior = self.posterior_options(encoder, self.latent_dim)
         decoder = partial(network.decoder, self.latent_dim)
         likelihood = wrapped_likelihood(seen, self.likelihood, self.likelihood_options, decoder, gaps, units)
-        return VAE(self.prior_options(self.latent_dim, posterior, train), likelihood, posterior)
+        return pyro_vae.VAE(self.prior_options(self.latent_dim, posterior, train), likelihood, posterior)
 
     def _features(self, seen: Seen, train: Tensor, units: Units | None) -> tuple[Module, int]:
         """A module from data to vectors of features, with NaN for missing values, and the number of features."""
+        from pyro_vae.cli.wrapping import wrapped_encoder
+
         if seen.table is not None and self.likelihood == "columns":
             features: Module = seen.table.features()
         else:
@@ -125,4 +133,4 @@ class Architecture(Generic[Prior, Likelihood, Posterior, Network]):
         if self.likelihood != "categorical":
             return network.encoder(event, outputs)
         classes = self.likelihood_options.classes
-        return OneHot(network.encoder((*event, classes), outputs), classes)
+        return pyro_vae.nn.OneHot(network.encoder((*event, classes), outputs), classes)

@@ -6,10 +6,12 @@ import csv
 import io
 from collections.abc import Mapping
 from pathlib import Path
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from pyro_vae.system.files import replace, writable_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["write_columns"]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import tyro
 
+import pyro_vae
 from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.data_defaults import with_defaults_for_data
 from pyro_vae.cli.encode import Encode
@@ -33,7 +34,7 @@ __all__ = ["main"]
 DESCRIPTION = """Trains and evaluates variational autoencoders.
 
 Each command has its own --help. The help of train lists the options of the chosen parts: "pyro-vae train --prior vamp
---help". With --debug, an error is printed with its traceback."""
+--help". With --debug, an error is printed with its traceback. "pyro-vae --version" prints the version."""
 
 # Arguments in messages of the library, and the options with the same effect.
 ARGUMENTS = {
@@ -59,6 +60,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: After ``--help``, and at SIGTERM while training (143).
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if words == ["--version"]:
+        print(f"pyro-vae {pyro_vae.__version__}")
+        return 0
     debug = "--debug" in words
     try:
         with warnings.catch_warnings():
@@ -104,6 +108,8 @@ def _parse(words: list[str]) -> Any:
         "export": Export,
         "info": Info,
     }
+    if words and words[0] not in commands and not words[0].startswith("-"):
+        raise ValueError(f"there is no command {words[0]!r}; expected one of {', '.join(commands)}")
     box = io.StringIO()
     try:
         with redirect_stderr(box):

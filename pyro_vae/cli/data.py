@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from torch import Tensor
 from tyro.conf import arg
 
+import pyro_vae
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.look import look
-from pyro_vae.cli.seen import Seen
-from pyro_vae.data import Splits, binarize
-from pyro_vae.data.formats import format_of
+from pyro_vae.data.formats import known_format_of
+from pyro_vae.data.names import NAMES
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyro_vae.cli.seen import Seen
+    from pyro_vae.data import Splits
 
 __all__ = ["Data"]
 
@@ -76,16 +80,38 @@ class Data:
             ValueError: If there is no data set of this name, or the content of a file is invalid.
             OSError: If they cannot be read.
         """
+        from pyro_vae.cli.look import look
+
         chosen = (self.column, self.labels, self.array, self.size, not self.stretch, self.skip_broken)
         return look(self.data or "mnist", self.data_root, *chosen)
 
+    def check_found(self) -> None:
+        """Checks that there are data of this name, without importing torch.
+
+        Raises:
+            ValueError: If there is no data set of this name, or the file has an unknown format.
+            FileNotFoundError: If there is no such file.
+        """
+        name = self.data or "mnist"
+        path = Path(name)
+        if name in NAMES or path.is_dir():
+            return
+        if path.suffix:
+            known_format_of(path)
+            if not path.exists():
+                raise FileNotFoundError(f"the data file {name!r} cannot be read: No such file or directory")
+        elif not path.exists():
+            raise ValueError(f"there is no file, folder or data set {name!r}; expected one of {', '.join(NAMES)}")
+
     def check(self) -> None:
-        """Checks that the data are of a kind that the given options are for.
+        """Checks that there are such data, of a kind that the given options are for.
 
         Raises:
             ValueError: If not.
+            FileNotFoundError: If there is no such file.
         """
-        kind = format_of(Path(self.data or "mnist")) if self.is_own else ""
+        self.check_found()
+        kind = known_format_of(Path(self.data or "mnist")) if self.is_own else ""
         for option in ("column", "labels", "array", "size", "stretch", "skip_broken"):
             if getattr(self, option) and kind not in USES[option]:
                 flag = f"--{option.replace('_', '-')}"
@@ -118,5 +144,5 @@ class Data:
             ValueError: If they are to be binarized, and are not in [0, 1].
         """
         if self.binarize == "threshold":
-            return binarize.threshold(x)
-        return binarize.fixed(x) if self.binarize in ("dynamic", "fixed") else x
+            return pyro_vae.data.binarize.threshold(x)
+        return pyro_vae.data.binarize.fixed(x) if self.binarize in ("dynamic", "fixed") else x

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Annotated
 
 from pyro_vae.cli.columns_file import write_columns
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.on_run import OnRows
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Encode"]
 
@@ -32,6 +32,8 @@ class Encode(OnRows):
             OSError: If a file cannot be written or read.
         """
         vae, x, labels, out = self.open_rows(self.out, "codes.csv")
+        import torch
+
         parts = [vae.codes(part) for part in x.split(1000)]
         columns: dict[str, Tensor] = {}
         for site in parts[0]:

@@ -6,19 +6,20 @@ import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import torch
 from tyro.conf import Positional, arg
 
-from pyro_vae import evidence, load
+import pyro_vae
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, folder_of, rows_of, seen_of, write_json
-from pyro_vae.evidence import ElboCheck, Evidence
+from pyro_vae.cli.run_files import EVIDENCE, by_flag, check_found, data_of, folder_of, rows_of, seen_of, write_json
 from pyro_vae.saving.versions import versions
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
+
+if TYPE_CHECKING:
+    from pyro_vae.evidence import ElboCheck, Evidence
 
 __all__ = ["Evaluate"]
 
@@ -62,15 +63,18 @@ class Evaluate:
         """
         if self.limit is not None and self.limit < 1:
             raise ValueError(f"--limit is {self.limit}; expected at least 1")
+        check_found(self.run, self.data)
+        import torch
+
         device = choose_device(self.device)
-        vae = load(self.run).to(device)
+        vae = pyro_vae.load(self.run).to(device)
         folder = writable_folder(folder_of(self.run))
         data = data_of(self.run, self.data)
         x = rows_of(seen_of(self.run, data), data, self.split, self.limit, vae)[0].to(device)
         vae.check(x)
         torch.manual_seed(self.seed)
         start = time.perf_counter()
-        result = evidence.estimate(
+        result = pyro_vae.evidence.estimate(
             vae.model,
             vae.guide,
             x,
@@ -80,7 +84,7 @@ class Evaluate:
             budget=self.budget,
             keep=self.keep,
         )
-        check = evidence.check_elbo(vae.model, vae.guide, x)
+        check = pyro_vae.evidence.check_elbo(vae.model, vae.guide, x)
         seconds = time.perf_counter() - start
         content = {"options": by_flag(self) | by_flag(data), "versions": versions(), "seconds": seconds}
         print(result.summary(), check.summary(), sep="\n\n", flush=True)  # before the file, since the disk may be full

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from tyro.conf import Positional, arg
 
-from pyro_vae import explorer, load
+import pyro_vae
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of, table_of
+from pyro_vae.cli.run_files import check_found, data_of, folder_of, rows_of, seen_of, table_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
 
@@ -52,17 +51,20 @@ class Explore:
             ValueError: If an option is invalid, the data do not fit the VAE, or its decoder cannot run in a browser.
             OSError: If a file cannot be written or read.
         """
-        device, folder = choose_device(self.device), folder_of(self.run)
         if self.out is not None and self.out.suffix != ".html":
             raise ValueError(f"--out is {str(self.out)!r}; expected a file .html")
-        vae: Any = load(self.run).to(device)
+        check_found(self.run, self.data)
+        import torch
+
+        device, folder = choose_device(self.device), folder_of(self.run)
+        vae: Any = pyro_vae.load(self.run).to(device)
         out = self.out or writable_folder(folder) / "explorer.html"
         data = data_of(self.run, self.data)
         seen = seen_of(self.run, data)
         x, labels = rows_of(seen, data, self.split, None, vae)
         torch.manual_seed(self.seed)
         part = "all data" if self.split == "all" else f"{self.split} data"
-        explorer.write(
+        pyro_vae.explorer.write(
             vae,
             x.to(device),
             out,

@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 
 from tyro.conf import Positional
 
-from pyro_vae import load
+import pyro_vae
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.run_files import folder_of, table_of
-from pyro_vae.exporting import check_formats
+from pyro_vae.saving.file_names import checkpoint_of
 
 __all__ = ["Export"]
 
@@ -36,8 +36,11 @@ class Export:
             ImportError: If packages for a format are not installed.
             OSError: If a file cannot be written or read.
         """
+        checkpoint_of(self.run)
+        from pyro_vae.exporting import check_formats
+
         check_formats(self.formats)
-        vae = load(self.run)
+        vae = pyro_vae.load(self.run)
         table = table_of(self.run)
         notes: dict[str, Any] = {}
         if table is not None:

@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pyro.infer import TraceMeanField_ELBO
-from torch.optim.lr_scheduler import LinearLR
 from tyro.conf import arg
 
+import pyro_vae
 from pyro_vae.checks import check_count
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.infer.kl_weight import linear_warm_up
-from pyro_vae.infer.losses import ELBO, IWAE, BetaELBO, DReG, FreeBits, StickingTheLanding
 
 __all__ = ["Fitting"]
 
-LOSSES: dict[str, Callable[[int], Any]] = {
-    "trace": ELBO,
-    "meanfield": lambda particles: TraceMeanField_ELBO(particles, vectorize_particles=True, max_plate_nesting=1),
-    "iwae": IWAE,
-    "dreg": DReG,
-    "sticking-the-landing": StickingTheLanding,
-}
+LOSSES = {"trace": "ELBO", "iwae": "IWAE", "dreg": "DReG", "sticking-the-landing": "StickingTheLanding"}
 LOSS = (
     "Objective. trace: ELBO with a sampled KL; meanfield: ELBO with the KL in closed form, if there is one; iwae: "
     "importance-weighted bound; dreg: the same with doubly reparameterized gradients; sticking-the-landing: ELBO with "
@@ -81,6 +71,11 @@ class Fitting:
         Raises:
             ValueError: If an option is invalid, or two options exclude each other.
         """
+        loss = self._loss()
+        from torch.optim.lr_scheduler import LinearLR
+
+        from pyro_vae.infer.kl_weight import linear_warm_up
+
         decay = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=self.epochs)
         return {
             "epochs": self.epochs,
@@ -88,7 +83,7 @@ class Fitting:
             "drop_last": self.drop_last,
             "lr": self.lr,
             "scheduler": decay if self.lr_decay == "linear" else None,
-            "loss": self._loss(),
+            "loss": loss,
             "kl_weight": None if self.kl_warmup is None else linear_warm_up(self.kl_warmup),
             "clip_norm": self.clip_norm,
             "accumulate": self.accumulate,
@@ -107,5 +102,13 @@ class Fitting:
             check_count(f"--particles, for --loss {self.loss},", self.particles, least=2)
         if self.free_bits is not None and (self.loss != "meanfield" or self.particles != 1):
             raise ValueError("--free-bits replaces --loss and --particles; leave them out")
-        loss = LOSSES[self.loss](self.particles) if self.free_bits is None else FreeBits(self.free_bits)
-        return loss if self.beta is None else BetaELBO(self.beta, loss)
+        losses = pyro_vae.infer.losses
+        if self.free_bits is not None:
+            loss: Any = losses.FreeBits(self.free_bits)
+        elif self.loss == "meanfield":
+            from pyro.infer import TraceMeanField_ELBO
+
+            loss = TraceMeanField_ELBO(self.particles, vectorize_particles=True, max_plate_nesting=1)
+        else:
+            loss = getattr(losses, LOSSES[self.loss])(self.particles)
+        return loss if self.beta is None else losses.BetaELBO(self.beta, loss)

@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-import numpy as np
-import torch
-
-from pyro_vae import evidence
+import pyro_vae
 from pyro_vae.checks import check_count
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.on_run import OnRun
 from pyro_vae.cli.run_files import rows_of, seen_of, table_of
-from pyro_vae.data import read_frame
+from pyro_vae.saving.file_names import checkpoint_of
 from pyro_vae.system.files import replace, writable_folder
 
 __all__ = ["Impute"]
@@ -48,19 +45,24 @@ class Impute(OnRun):
         check_count("--draws", self.draws)
         if self.intervals is not None and not 0 < self.intervals < 1:
             raise ValueError(f"--intervals is {self.intervals}; expected a number between 0 and 1")
-        (vae, data), table = self.open(), table_of(self.run)
+        checkpoint_of(self.run)
+        table = table_of(self.run)
         expected = ".csv" if table is not None else ".npy"
         if self.out.suffix != expected:
             raise ValueError(f"--out is {str(self.out)!r}; expected a file {expected}")
         if table is None and self.intervals is not None:
             raise ValueError(f"--intervals is {self.intervals}, and the run is not of a table; leave it out")
+        vae, data = self.open()
+        import numpy as np
+        import torch
+
         writable_folder(self.out.parent)
         num_samples = max(self.draws, 1000)
         torch.manual_seed(self.seed)
         if table is None:
             x, _ = rows_of(seen_of(self.run, data), data, "all", None, vae)
             x = x.to(next(vae.parameters()).device)
-            result = evidence.impute(vae.model, vae.guide, x, num_samples=num_samples)
+            result = pyro_vae.evidence.impute(vae.model, vae.guide, x, num_samples=num_samples)
             print(result.summary())
             content = io.BytesIO()
             np.save(content, result.x.cpu().numpy())
@@ -68,7 +70,7 @@ class Impute(OnRun):
             return
         from pyro_vae.tables import fill_table
 
-        frame = read_frame(str(data.data))
+        frame = pyro_vae.data.read_frame(str(data.data))
         filled = fill_table(
             table,
             vae.model,

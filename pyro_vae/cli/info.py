@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
 from tyro.conf import Positional
 
-from pyro_vae import load
+import pyro_vae
 from pyro_vae.cli.run_files import COMMAND, EVIDENCE, folder_of, read_json
-from pyro_vae.saving.checkpoint import read
-from pyro_vae.saving.loading import LAST, MODEL
+from pyro_vae.saving.checkpoint import read_content
+from pyro_vae.saving.file_names import LAST, MODEL, checkpoint_of
 
 __all__ = ["Info"]
 
@@ -36,9 +35,9 @@ class Info:
         files = [folder / name for name in (LAST, MODEL) if (folder / name).exists()]
         if not files:
             raise FileNotFoundError(f"there is no run or saved model in the folder {str(folder)!r}")
-        content = read(files[0])[1]
+        content = read_content(files[0])
         history, best = content.get("history", []), content.get("progress", {"best_epoch": 0})["best_epoch"]
-        _print("parameters", _parts(load(self.run)) if content["vae"] else {"unknown": content["not_describable"]})
+        _print("parameters", _parts(self.run) if content["vae"] else {"unknown": content["not_describable"]})
         if history:
             _print("last epoch" if best < len(history) else "last epoch, which is the best", history[-1])
         if 0 < best < len(history):
@@ -52,15 +51,21 @@ class Info:
         _print("versions", content["versions"])
 
 
-def _parts(vae: nn.Module) -> dict[str, str]:
+def _parts(run: Path) -> dict[str, str]:
     """The number of parameters of each part."""
-    counts = {
-        f"{name} ({type(part).__name__})": sum(parameter.numel() for parameter in part.parameters())
-        for name, part in vae.named_children()
-    }
-    total = sum(parameter.numel() for parameter in vae.parameters())
-    shared = " (parts share some of them)" if total != sum(counts.values()) else ""
-    return {name: f"{count:,}" for name, count in counts.items()} | {"total": f"{total:,}{shared}"}
+    description = read_content(checkpoint_of(run))["vae"] or {}
+    counts = description.get("parameters") or _counted(run)
+    *parts, total = counts.values()
+    shared = " (parts share some of them)" if total != sum(parts) else ""
+    words = {name: f"{count:,}" for name, count in counts.items()}
+    return {**words, "total": f"{words['total']}{shared}"}
+
+
+def _counted(run: Path) -> dict[str, int]:
+    """The numbers in a run of an older version, which does not have them in its files."""
+    from pyro_vae.saving.parameter_counts import parameter_counts
+
+    return parameter_counts(pyro_vae.load(run))
 
 
 def _print(title: str, values: Mapping[str, Any], indent: str = "") -> None:

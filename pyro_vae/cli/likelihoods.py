@@ -8,32 +8,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import nn
+import pyro_vae
 
-from pyro_vae import likelihoods
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    Decoder = Callable[[Sequence[int]], Module]
 
 __all__ = ["LIKELIHOODS"]
-
-Decoder = Callable[[Sequence[int]], nn.Module]
 
 
 @dataclass(frozen=True)
 class Bernoulli:
     """Binary data, 0 and 1."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.Bernoulli(decoder(event))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.Bernoulli(decoder(event))
 
 
 @dataclass(frozen=True)
 class ContinuousBernoulli:
     """Data from 0 to 1 (Loaiza-Ganem & Cunningham 2019)."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.ContinuousBernoulli(decoder(event))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.ContinuousBernoulli(decoder(event))
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,8 @@ class DiscretizedLogistic:
     levels: int = 256
     """Number of levels: data are k / (levels - 1)."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.DiscretizedLogistic(decoder((*event, 2)), self.levels)
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.DiscretizedLogistic(decoder((*event, 2)), self.levels)
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,18 @@ class Normal:
     floor: float = 1e-3
     """Lower limit of the standard deviation, in units of the data."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.Normal(decoder(event), likelihoods.PositiveParameter(self.scale, self.floor))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.Normal(
+            decoder(event), pyro_vae.likelihoods.PositiveParameter(self.scale, self.floor)
+        )
 
 
 @dataclass(frozen=True)
 class HeteroscedasticNormal:
     """Real data, with normal noise whose standard deviation depends on z (Kingma & Welling 2013, appendix C.2)."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.HeteroscedasticNormal(decoder((*event, 2)))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.HeteroscedasticNormal(decoder((*event, 2)))
 
 
 @dataclass(frozen=True)
@@ -75,52 +77,54 @@ class Categorical:
     classes: int = 256
     """Number of classes."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.Categorical(decoder((*event, self.classes)))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.Categorical(decoder((*event, self.classes)))
 
 
 @dataclass(frozen=True)
 class Poisson:
     """Counts whose variance is their mean."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.Poisson(decoder(event))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.Poisson(decoder(event))
 
 
 @dataclass(frozen=True)
 class NegativeBinomial:
     """Overdispersed counts, with a learned dispersion for each feature."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
 
 
 @dataclass(frozen=True)
 class HeterogeneousNegativeBinomial:
     """Overdispersed counts, with a dispersion that depends on z."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        return likelihoods.HeterogeneousNegativeBinomial(decoder((*event, 2)))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        return pyro_vae.likelihoods.HeterogeneousNegativeBinomial(decoder((*event, 2)))
 
 
 @dataclass(frozen=True)
 class ZeroInflated:
     """Negative binomial counts with additional zeros (Lopez et al. 2018)."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> nn.Module:
-        counts = likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
-        return likelihoods.ZeroInflated(counts, decoder(event))
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        counts = pyro_vae.likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
+        return pyro_vae.likelihoods.ZeroInflated(counts, decoder(event))
 
 
-def _dispersion(event: Sequence[int]) -> nn.Module:
-    return likelihoods.PositiveParameter(torch.ones(*event))
+def _dispersion(event: Sequence[int]) -> Module:
+    import torch
+
+    return pyro_vae.likelihoods.PositiveParameter(torch.ones(*event))
 
 
 @dataclass(frozen=True)
 class Columns:
     """The columns of a table, each of its own kind (Nazabal et al. 2020)."""
 
-    def __call__(self, *_: Any) -> nn.Module:
+    def __call__(self, *_: Any) -> Module:
         raise ValueError("--likelihood columns is for tables; expected a file .csv, .tsv, .parquet, .feather or .xlsx")
 
 

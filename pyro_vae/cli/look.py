@@ -18,7 +18,7 @@ from pyro_vae.data import ArrayFile, ImageFolder, SparseCounts, Splits, read_fra
 from pyro_vae.data import load as load_by_name
 from pyro_vae.data.choose_arrays import choose_arrays
 from pyro_vae.data.class_numbers import class_numbers
-from pyro_vae.data.formats import ARRAYS, FRAMES, format_of
+from pyro_vae.data.formats import known_format_of
 from pyro_vae.data.from_file import as_data, as_splits, read_arrays, split, split_rows
 from pyro_vae.data.h5ad_file import read_h5ad
 from pyro_vae.data.hugging_face import DatasetImages, array_of, columns_of, labels_of, open_dataset
@@ -95,7 +95,7 @@ def _read(
     if len(size) > 2:
         raise ValueError(f"--size is {' '.join(map(str, size))}; expected one number, or height and width")
     scaled = size if len(size) == 2 else size[0] if size else None
-    kind = format_of(path)
+    kind = known_format_of(path)
     if kind == "images":
         images = ImageFolder(path, scaled, crop=crop, skip_broken=skip_broken)
         return replace(_rows(path, images, images.labels), classes=tuple(images.classes))
@@ -109,9 +109,6 @@ def _read(
         return replace(_rows(path, SparseCounts(matrix), numbers, "sparse counts"), classes=classes)
     if kind == "arrays":
         return _file_of_arrays(path, array, labels)
-    if kind != "dataset":
-        known = ", ".join((*ARRAYS, *FRAMES, ".h5ad"))
-        raise ValueError(f"the data file {str(path)!r} has an unknown format; expected one of {known}, or a folder")
     dataset = open_dataset(path)
     images_of, arrays_of = columns_of(dataset)
     found = [array] if array is not None else images_of + arrays_of
@@ -139,11 +136,7 @@ def _check_no_names(path: Path, array: str | None, labels: str | None) -> None:
 def _by_name(path: Path, root: Path | None) -> Seen:
     if path.is_file():
         raise ValueError(f"the data file {str(path)!r} has an unknown format: its name has no suffix")
-    try:
-        return Seen(str(path), load_by_name(str(path), root), "bernoulli")
-    except ValueError as error:
-        expected = str(error).rpartition("; ")[2]
-        raise ValueError(f"there is no file, folder or data set {str(path)!r}; {expected}") from error
+    return Seen(str(path), load_by_name(str(path), root), "bernoulli")
 
 
 def _with_labels(seen: Seen) -> Seen:

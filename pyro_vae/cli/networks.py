@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn as torch_nn
+import pyro_vae
 
-from pyro_vae import nn
+if TYPE_CHECKING:
+    from torch.nn import Module
 
 __all__ = ["NETWORKS"]
 
@@ -22,11 +24,11 @@ class Multilayer:
     hidden: tuple[int, ...] = (400,)
     """Widths of the hidden layers of the encoder; the decoder mirrors them."""
 
-    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
-        return nn.mlp(event, self.hidden, outputs)
+    def encoder(self, event: Sequence[int], outputs: int) -> Module:
+        return pyro_vae.nn.mlp(event, self.hidden, outputs)
 
-    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
-        return nn.mlp(latent_dim, self.hidden[::-1], outputs)
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> Module:
+        return pyro_vae.nn.mlp(latent_dim, self.hidden[::-1], outputs)
 
 
 @dataclass(frozen=True)
@@ -36,11 +38,11 @@ class GatedMultilayer:
     hidden: tuple[int, ...] = (300, 300)
     """Widths of the hidden layers of the encoder; the decoder mirrors them."""
 
-    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
-        return nn.gated_mlp(event, self.hidden, outputs)
+    def encoder(self, event: Sequence[int], outputs: int) -> Module:
+        return pyro_vae.nn.gated_mlp(event, self.hidden, outputs)
 
-    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
-        return nn.gated_mlp(latent_dim, self.hidden[::-1], outputs)
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> Module:
+        return pyro_vae.nn.gated_mlp(latent_dim, self.hidden[::-1], outputs)
 
 
 @dataclass(frozen=True)
@@ -53,14 +55,16 @@ class Convolutional:
     """Add a residual block after each convolution of the encoder and before each one of the decoder."""
 
     @property
-    def _block(self) -> type[torch_nn.Module]:
-        return nn.ResidualBlock if self.residual else torch_nn.Identity
+    def _block(self) -> type[Module]:
+        from torch.nn import Identity
 
-    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
-        return nn.convolutional_encoder(event, outputs, self.channels, block=self._block)
+        return pyro_vae.nn.ResidualBlock if self.residual else Identity
 
-    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
-        return nn.convolutional_decoder(latent_dim, outputs, self.channels[::-1], block=self._block)
+    def encoder(self, event: Sequence[int], outputs: int) -> Module:
+        return pyro_vae.nn.convolutional_encoder(event, outputs, self.channels, block=self._block)
+
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> Module:
+        return pyro_vae.nn.convolutional_decoder(latent_dim, outputs, self.channels[::-1], block=self._block)
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,11 @@ class Series:
     channels: tuple[int, ...] = (32, 64)
     """Number of channels after each convolution of the encoder that halves the length; the decoder mirrors them."""
 
-    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
-        return nn.series_encoder(event, outputs, self.channels)
+    def encoder(self, event: Sequence[int], outputs: int) -> Module:
+        return pyro_vae.nn.series_encoder(event, outputs, self.channels)
 
-    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
-        return nn.series_decoder(latent_dim, outputs, self.channels[::-1])
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> Module:
+        return pyro_vae.nn.series_decoder(latent_dim, outputs, self.channels[::-1])
 
 
 @dataclass(frozen=True)
@@ -84,11 +88,11 @@ class Recurrent:
     hidden: int = 64
     """Size of the hidden state."""
 
-    def encoder(self, event: Sequence[int], outputs: int) -> torch_nn.Module:
-        return nn.recurrent_encoder(event, outputs, self.hidden)
+    def encoder(self, event: Sequence[int], outputs: int) -> Module:
+        return pyro_vae.nn.recurrent_encoder(event, outputs, self.hidden)
 
-    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> torch_nn.Module:
-        return nn.recurrent_decoder(latent_dim, outputs, self.hidden)
+    def decoder(self, latent_dim: int, outputs: Sequence[int]) -> Module:
+        return pyro_vae.nn.recurrent_decoder(latent_dim, outputs, self.hidden)
 
 
 NETWORKS: dict[str, type] = {

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from torch import Tensor
 from tyro.conf import Positional, arg
 
-from pyro_vae import load
+import pyro_vae
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of
+from pyro_vae.cli.run_files import check_found, data_of, folder_of, rows_of, seen_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["OnRows", "OnRun"]
 
@@ -37,8 +39,9 @@ class OnRun:
             ValueError: If the device or the options are invalid.
             OSError: If something cannot be read.
         """
+        check_found(self.run, self.data)
         device = choose_device(self.device)
-        return load(self.run).to(device), data_of(self.run, self.data)
+        return pyro_vae.load(self.run).to(device), data_of(self.run, self.data)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,21 +7,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from torch import Tensor
 from tyro.conf import Positional, arg
 
-from pyro_vae import load, plots
+import pyro_vae
 from pyro_vae.checks import is_image
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.pictures import save_figure
-from pyro_vae.cli.run_files import data_of, folder_of, rows_of, seen_of
+from pyro_vae.cli.run_files import check_found, data_of, folder_of, rows_of, seen_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
-from pyro_vae.training.logs.drawing import codes, drawn, reconstructions, samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from torch import Tensor
 
 __all__ = ["Plot"]
 
@@ -52,8 +51,11 @@ class Plot:
             ValueError: If the data do not fit the VAE.
             OSError: If the folder cannot be written to, or something cannot be read.
         """
+        check_found(self.run, self.data)
+        from pyro_vae.training.logs import drawing
+
         device, folder = choose_device(self.device), folder_of(self.run)
-        vae = load(self.run).to(device)
+        vae = pyro_vae.load(self.run).to(device)
         out = writable_folder(self.out or folder)
         data = data_of(self.run, self.data)
         seen = seen_of(self.run, data)
@@ -62,30 +64,33 @@ class Plot:
         figures = _figures(vae, test, labels)
         if seen.table is not None:
             rows = rows_of(seen, data, "all", MAX_CODES, vae)[0]
-            figures["columns"] = plots.columns(seen.table.frame(rows), seen.table.frame(drawn(vae, MAX_CODES)[0]))
+            samples = drawing.drawn(vae, MAX_CODES)[0]
+            figures["columns"] = pyro_vae.plots.columns(seen.table.frame(rows), seen.table.frame(samples))
         losses = _losses(folder / "history.csv")
         if losses:
-            figures["curves"] = plots.curves(losses)
+            figures["curves"] = pyro_vae.plots.curves(losses)
         for name, figure in figures.items():
             print(f"wrote {save_figure(figure, out / f'{name}.png')}")
 
 
 def _figures(vae: Any, test: Tensor, labels: Tensor | None) -> dict[str, Figure]:
     """Pictures of a model and test data ``[n, *event]``, by file name."""
+    from pyro_vae.training.logs.drawing import codes, drawn, reconstructions, samples
+
     figures = {}
     if is_image(vae.event_shape):
         figures["samples"], figures["reconstructions"] = samples(vae, test), reconstructions(vae, test)
     elif len(vae.event_shape) == 2:
         some = test[:SERIES].to(next(vae.parameters()).device)
-        figures["samples"] = plots.series(*drawn(vae, SERIES), title="samples x ~ p(x), and means of p(x | z)")
+        figures["samples"] = pyro_vae.plots.series(*drawn(vae, SERIES), title="samples x ~ p(x), and means of p(x | z)")
         title = "test data, and means of p(x | z) at their codes"
-        figures["reconstructions"] = plots.series(some, vae.reconstruct(some), title=title)
+        figures["reconstructions"] = pyro_vae.plots.series(some, vae.reconstruct(some), title=title)
     planes = {site: z for site, z in codes(vae, test).items() if z.shape[1] == 2}
     for site, z in planes.items():
         name = "codes" if site == "z" else f"codes_{site}"
-        figures[name] = plots.codes(z, None if labels is None else labels[: len(test)])
+        figures[name] = pyro_vae.plots.codes(z, None if labels is None else labels[: len(test)])
     if "z" in planes and is_image(vae.event_shape):
-        figures["manifold"] = plots.manifold(vae.likelihood)
+        figures["manifold"] = pyro_vae.plots.manifold(vae.likelihood)
     return figures
 
 

@@ -9,30 +9,32 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import nn
+import pyro_vae
 
-from pyro_vae import posteriors
+if TYPE_CHECKING:
+    from torch.nn import Module
+
+    Encoder = Callable[[int], Module]
 
 __all__ = ["POSTERIORS"]
-
-Encoder = Callable[[int], nn.Module]
 
 
 @dataclass(frozen=True)
 class Normal:
     """Normal with a diagonal covariance."""
 
-    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
-        return posteriors.Normal(encoder(2 * latent_dim))
+    def __call__(self, encoder: Encoder, latent_dim: int) -> Module:
+        return pyro_vae.posteriors.Normal(encoder(2 * latent_dim))
 
 
 @dataclass(frozen=True)
 class FullNormal:
     """Normal with a full covariance."""
 
-    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
-        return posteriors.FullNormal(encoder(latent_dim * (latent_dim + 3) // 2))
+    def __call__(self, encoder: Encoder, latent_dim: int) -> Module:
+        return pyro_vae.posteriors.FullNormal(encoder(latent_dim * (latent_dim + 3) // 2))
 
 
 @dataclass(frozen=True)
@@ -42,8 +44,8 @@ class LowRankNormal:
     rank: int = 5
     """Rank of the low-rank part of the covariance."""
 
-    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
-        return posteriors.LowRankNormal(encoder(latent_dim * (2 + self.rank)), self.rank)
+    def __call__(self, encoder: Encoder, latent_dim: int) -> Module:
+        return pyro_vae.posteriors.LowRankNormal(encoder(latent_dim * (2 + self.rank)), self.rank)
 
 
 @dataclass(frozen=True)
@@ -57,9 +59,11 @@ class InverseAutoregressive:
     context: int = 64
     """Number of features of the data that each of these networks receives."""
 
-    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+    def __call__(self, encoder: Encoder, latent_dim: int) -> Module:
         network = encoder(2 * latent_dim + self.context)
-        return posteriors.InverseAutoregressive(network, latent_dim, self.context, self.transforms, self.hidden)
+        return pyro_vae.posteriors.InverseAutoregressive(
+            network, latent_dim, self.context, self.transforms, self.hidden
+        )
 
 
 @dataclass(frozen=True)
@@ -75,25 +79,27 @@ class NeuralSpline:
     bins: int = 8
     """Number of bins of each spline."""
 
-    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
+    def __call__(self, encoder: Encoder, latent_dim: int) -> Module:
         network = encoder(2 * latent_dim + self.context)
-        return posteriors.NeuralSpline(network, latent_dim, self.context, self.transforms, self.hidden, self.bins)
+        return pyro_vae.posteriors.NeuralSpline(
+            network, latent_dim, self.context, self.transforms, self.hidden, self.bins
+        )
 
 
 @dataclass(frozen=True)
 class ProjectedNormal:
     """Normal, projected onto the unit sphere, for --prior hyperspherical."""
 
-    def __call__(self, encoder: Encoder, latent_dim: int) -> nn.Module:
-        return posteriors.ProjectedNormal(encoder(latent_dim))
+    def __call__(self, encoder: Encoder, latent_dim: int) -> Module:
+        return pyro_vae.posteriors.ProjectedNormal(encoder(latent_dim))
 
 
 @dataclass(frozen=True)
 class ProductOfExperts:
     """Normal, a product of one factor for each observed value, for missing values (Wu & Goodman 2018); no network."""
 
-    def __call__(self, features: tuple[nn.Module, int], latent_dim: int) -> nn.Module:
-        return posteriors.ProductOfExperts(*features, latent_dim)
+    def __call__(self, features: tuple[Module, int], latent_dim: int) -> Module:
+        return pyro_vae.posteriors.ProductOfExperts(*features, latent_dim)
 
 
 POSTERIORS: dict[str, type] = {

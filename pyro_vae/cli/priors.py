@@ -7,12 +7,13 @@ and the training data ``[n, *event]``.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
+import pyro_vae
 
-from pyro_vae import priors
+if TYPE_CHECKING:
+    from torch import Tensor
+    from torch.nn import Module
 
 __all__ = ["PRIORS"]
 
@@ -21,16 +22,16 @@ __all__ = ["PRIORS"]
 class StandardNormal:
     """Standard normal, N(0, I)."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
-        return priors.StandardNormal(latent_dim)
+    def __call__(self, latent_dim: int, *_: Any) -> Module:
+        return pyro_vae.priors.StandardNormal(latent_dim)
 
 
 @dataclass(frozen=True)
 class Laplace:
     """Independent Laplace distributions of variance 1."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
-        return priors.Laplace(latent_dim)
+    def __call__(self, latent_dim: int, *_: Any) -> Module:
+        return pyro_vae.priors.Laplace(latent_dim)
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Mixture:
     components: int = 100
     """Number of mixture components."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
-        return priors.Mixture(latent_dim, self.components)
+    def __call__(self, latent_dim: int, *_: Any) -> Module:
+        return pyro_vae.priors.Mixture(latent_dim, self.components)
 
 
 @dataclass(frozen=True)
@@ -51,16 +52,18 @@ class Vamp:
     components: int = 500
     """Number of pseudo-inputs, which are initialized with random training data."""
 
-    def __call__(self, latent_dim: int, posterior: nn.Module, train: Tensor) -> nn.Module:  # noqa: ARG002
+    def __call__(self, latent_dim: int, posterior: Module, train: Tensor) -> Module:  # noqa: ARG002
         if not 1 <= self.components <= len(train):
             raise ValueError(
                 f"--prior.components is {self.components}; expected from 1 to {len(train)}, the number of training data"
             )
+        import torch
+
         rows = train[torch.randperm(len(train))]
         # A parameter cannot be missing: in gaps, it begins at the value of the first of the rows that has one there.
         first = rows.gather(0, (~rows.isnan()).byte().argmax(0, keepdim=True)).nan_to_num(0.0)
         chosen = rows[: self.components]
-        return priors.VampPrior(posterior, torch.where(chosen.isnan(), first, chosen))
+        return pyro_vae.priors.VampPrior(posterior, torch.where(chosen.isnan(), first, chosen))
 
 
 @dataclass(frozen=True)
@@ -72,16 +75,16 @@ class Flow:
     hidden: tuple[int, ...] = (128,)
     """Widths of the hidden layers of each transform's network."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
-        return priors.MaskedAutoregressiveFlow(latent_dim, self.transforms, self.hidden)
+    def __call__(self, latent_dim: int, *_: Any) -> Module:
+        return pyro_vae.priors.MaskedAutoregressiveFlow(latent_dim, self.transforms, self.hidden)
 
 
 @dataclass(frozen=True)
 class Hyperspherical:
     """Uniform on the unit sphere (Davidson et al. 2018), for --posterior projected-normal."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> nn.Module:
-        return priors.HypersphericalUniform(latent_dim)
+    def __call__(self, latent_dim: int, *_: Any) -> Module:
+        return pyro_vae.priors.HypersphericalUniform(latent_dim)
 
 
 PRIORS: dict[str, type] = {

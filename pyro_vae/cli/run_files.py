@@ -7,23 +7,23 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from pyro_vae.checks import check_count
 from pyro_vae.cli.data import Data
-from pyro_vae.cli.look import read_table
-from pyro_vae.cli.seen import Seen
-from pyro_vae.data.from_file import split
+from pyro_vae.saving.file_names import checkpoint_of
 from pyro_vae.system import files
 from pyro_vae.system.warning import warn
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from pyro_vae.cli.seen import Seen
     from pyro_vae.tables import Table
 
 __all__ = [
     "COMMAND",
     "EVIDENCE",
     "by_flag",
+    "check_found",
     "data_of",
     "folder_of",
     "read_json",
@@ -41,12 +41,24 @@ def folder_of(run: Path) -> Path:
     return run.parent if run.is_file() else run
 
 
+def check_found(run: Path, options: Data) -> None:
+    """Checks that there are the run and the data of a command, without importing torch.
+
+    Raises:
+        FileNotFoundError: If not.
+        ValueError: If there is no data set of this name, or the file has an unknown format.
+    """
+    checkpoint_of(run)
+    if options.data is not None:
+        options.check_found()
+
+
 def data_of(run: Path, options: Data) -> Data:
     """The given options, and for the others those that the run was trained with.
 
     Raises:
-        FileNotFoundError: If neither the options nor the run name the data.
-        ValueError: If the file of the run is damaged.
+        FileNotFoundError: If there is no such file, or neither the options nor the run name the data.
+        ValueError: If the file of the run is damaged, or there is no data set of this name.
     """
     path = folder_of(run) / COMMAND
     if not path.exists() and options.data is None:
@@ -57,7 +69,7 @@ def data_of(run: Path, options: Data) -> Data:
     labels = options.labels
     if options.data is None or "table" in command:  # other data may have no labels, for which a table is searched
         labels = labels or stored.get("labels")
-    return Data(
+    data = Data(
         options.data or stored["data"],
         None if root is None else Path(root),
         options.binarize or stored.get("binarize", "none"),
@@ -68,6 +80,8 @@ def data_of(run: Path, options: Data) -> Data:
         options.stretch or stored.get("stretch", False),
         options.skip_broken or stored.get("skip-broken", False),
     )
+    data.check_found()
+    return data
 
 
 def table_of(run: Path) -> Table | None:
@@ -98,6 +112,10 @@ def seen_of(run: Path, data: Data) -> Seen:
     table = table_of(run)
     if table is None:
         return data.look()
+    from pyro_vae.cli.look import read_table
+    from pyro_vae.cli.seen import Seen
+    from pyro_vae.data.from_file import split
+
     frame, labels, classes = read_table(Path(str(data.data)), data.labels)
     x = table.tensor(frame)
     splits = split(str(data.data), x, labels)

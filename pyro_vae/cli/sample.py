@@ -5,21 +5,21 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import safetensors.torch
-import torch
-from torch import Tensor
 from tyro.conf import Positional
 
-from pyro_vae import load, plots
+import pyro_vae
 from pyro_vae.checks import check_count, is_image
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.pictures import save_figure
 from pyro_vae.cli.run_files import folder_of, table_of
+from pyro_vae.saving.file_names import checkpoint_of
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import replace, writable_folder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Sample"]
 
@@ -57,8 +57,12 @@ class Sample:
             raise ValueError(
                 f"--draws is {str(self.draws)!r}; expected a file .npy or .safetensors, or .csv for a table"
             )
+        checkpoint_of(self.run)
+        import torch
+        from safetensors.torch import save
+
         device = choose_device(self.device)
-        vae = load(self.run).to(device)
+        vae = pyro_vae.load(self.run).to(device)
         table = table_of(self.run)
         if table is None and self.draws is not None and self.draws.suffix == ".csv":
             raise ValueError(
@@ -75,16 +79,19 @@ class Sample:
             if self.draws.suffix == ".csv" and table is not None:
                 content = table.frame(drawn["x"]).to_csv(index=False).encode()
             else:
-                content = _npy(drawn["x"]) if self.draws.suffix == ".npy" else safetensors.torch.save(drawn)
+                content = _npy(drawn["x"]) if self.draws.suffix == ".npy" else save(drawn)
             replace(self.draws, content)
             print(f"wrote {self.draws}")
         if is_image(vae.event_shape):
             picture = self.picture or folder_of(self.run) / "samples.png"
             writable_folder(picture.parent)
-            print(f"wrote {save_figure(plots.samples(drawn['x'].clamp(0, 1), drawn['mean'].clamp(0, 1)), picture)}")
+            figure = pyro_vae.plots.samples(drawn["x"].clamp(0, 1), drawn["mean"].clamp(0, 1))
+            print(f"wrote {save_figure(figure, picture)}")
 
 
 def _npy(x: Tensor) -> bytes:
+    import numpy as np
+
     content = io.BytesIO()
     np.save(content, x.numpy())
     return content.getvalue()
@@ -92,6 +99,8 @@ def _npy(x: Tensor) -> bytes:
 
 def _draw(vae: Any, count: int) -> dict[str, Tensor]:
     """Latents by site, ``[count, latent]``, draws of x and means of p(x | z), each ``[count, *event]``, on the CPU."""
+    import torch
+
     parts: list[dict[str, Tensor]] = []
     for begin in range(0, count, ROWS):
         latents, p_x = vae.draw_prior(min(ROWS, count - begin))

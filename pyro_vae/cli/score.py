@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import torch
-from torch import Tensor
-
-from pyro_vae import evidence
+import pyro_vae
 from pyro_vae.cli.columns_file import write_columns
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.on_run import OnRows
-from pyro_vae.representation.roc_auc import roc_auc
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["Score"]
 
@@ -47,18 +46,22 @@ class Score(OnRows):
             OSError: If a file cannot be written or read.
         """
         vae, x, labels, out = self.open_rows(self.out, "scores.csv")
+        import torch
+
+        from pyro_vae.representation.roc_auc import roc_auc
+
         if self.anomaly is not None and (labels is None or len((labels[labels >= 0] == self.anomaly).unique()) < 2):
             raise ValueError(
                 f"--anomaly is {self.anomaly}; expected the class of some datapoints, not of all, of data with labels"
             )
         torch.manual_seed(self.seed)
-        result = evidence.estimate(vae.model, vae.guide, x, tolerance=self.tolerance)
+        result = pyro_vae.evidence.estimate(vae.model, vae.guide, x, tolerance=self.tolerance)
         print(result.summary(), flush=True)
         columns: dict[str, Tensor] = {"log_prob": result.log_prob, "error": result.error}
         scores = {"-log p(x)": -result.log_prob, "reconstruction error": -_reconstruction(vae, x)}
         columns["reconstruction_error"] = scores["reconstruction error"]
         if self.regret:
-            gap = evidence.inference_gap(vae.model, vae.guide, x, log_prob=result)
+            gap = pyro_vae.evidence.inference_gap(vae.model, vae.guide, x, log_prob=result)
             columns["likelihood_regret"] = scores["likelihood regret"] = (gap.best_elbo - gap.elbo).cpu()
         if labels is not None:
             columns["label"] = labels
@@ -71,8 +74,10 @@ class Score(OnRows):
         print(f"wrote {out}")
 
 
-@torch.no_grad()
 def _reconstruction(vae: Any, x: Tensor) -> Tensor:
     """log p(x | z) at the code of each datapoint, ``[n]``, in nats."""
-    parts = [vae.likelihood(vae.codes(part)["z"]).log_prob(part) for part in x.split(1000)]
+    import torch
+
+    with torch.no_grad():
+        parts = [vae.likelihood(vae.codes(part)["z"]).log_prob(part) for part in x.split(1000)]
     return torch.cat(parts).double().cpu()

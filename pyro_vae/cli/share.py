@@ -10,13 +10,11 @@ from typing import Annotated, Any
 
 from tyro.conf import Positional
 
-from pyro_vae import load
+import pyro_vae
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.run_files import COMMAND, EVIDENCE, folder_of, read_json, write_json
-from pyro_vae.saving.checkpoint import read
-from pyro_vae.saving.hub import push
-from pyro_vae.saving.loading import LAST
-from pyro_vae.saving.pretrained import save_with_card
+from pyro_vae.saving.checkpoint import read_content
+from pyro_vae.saving.file_names import LAST, checkpoint_of
 
 __all__ = ["Share"]
 
@@ -58,19 +56,24 @@ class Share:
         """
         if self.out is None and self.push_to is None:
             raise ValueError("there is nothing to do; expected --out FOLDER, or --push-to USER/NAME")
+        checkpoint_of(self.run)
         if self.out is not None:
             out = self.out.expanduser()
             self._write(out, None)
             print(f"wrote {out}: {', '.join(sorted(each.name for each in out.iterdir()))}")
         if self.push_to is not None:
+            from pyro_vae.saving.hub import push
+
             print(f"uploaded {push(self._write, self.push_to, private=self.private or None)}")
 
     def _write(self, out: Path, name: str | None) -> None:
+        from pyro_vae.saving.pretrained import save_with_card
+
         folder = folder_of(self.run)
         command = _command(folder)
         settings = command["options"] if command else _settings(folder)
         save_with_card(
-            load(self.run),
+            pyro_vae.load(self.run),
             out,
             name,
             sorted(folder.glob("*.png")),
@@ -97,7 +100,7 @@ def _command(folder: Path) -> dict[str, Any]:
 
 def _settings(folder: Path) -> dict[str, Any]:
     """The settings of a run of ``fit``, without the fingerprints of its data; empty if there is no run."""
-    settings = read(folder / LAST)[1].get("settings", {}) if (folder / LAST).exists() else {}
+    settings = read_content(folder / LAST).get("settings", {}) if (folder / LAST).exists() else {}
     return {name: value for name, value in settings.items() if name not in ("train", "valid")}
 
 

@@ -8,30 +8,28 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Generic, TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Subset
 from tyro.conf import Positional, arg
 
-from pyro_vae import CheckpointError, fit
+import pyro_vae
 from pyro_vae.checks import is_image
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.fitting import Fitting
 from pyro_vae.cli.run_files import COMMAND, by_flag, read_json, write_json
-from pyro_vae.data import binarize
-from pyro_vae.processes import Processes, is_started_first
-from pyro_vae.saving.loading import LAST
+from pyro_vae.saving.file_names import LAST
 from pyro_vae.saving.versions import versions
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
 from pyro_vae.system.lock import locked
-from pyro_vae.training.logs import MLflow, Pictures, TensorBoard, WandB
-from pyro_vae.training.progress_bar import describe_row
-from pyro_vae.training.run import Run
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+    from torch.utils.data import DataLoader, Subset
+
+    from pyro_vae.training import Run
 
 __all__ = ["Train"]
 
@@ -83,19 +81,19 @@ class Train(Generic[Architecture]):
             ValueError: If an option is invalid, or the data do not fit the parts.
             OSError: If the folder cannot be written to, another run is using it, or data cannot be read.
         """
-        device, arguments = choose_device(self.device), self.fitting.arguments()
+        self.data.check()
+        arguments, device = self.fitting.arguments(), choose_device(self.device)
         if self.dry_run:
             self._train(device, self.out, arguments)
             return
         out = writable_folder(self.out)
-        with locked(out, lend=True) if is_started_first() else nullcontext():
+        with locked(out, lend=True) if pyro_vae.processes.is_started_first() else nullcontext():
             self._train(device, out, arguments)
 
     def _train(self, device: torch.device, out: Path, arguments: dict[str, Any]) -> None:
         """Trains the VAE, in a folder that no other run is using."""
         if (out / LAST).exists() and not self.resume:
             raise FileExistsError(f"there is a run in {str(out)!r}: resume it with --resume, or choose another folder")
-        self.data.check()
         seen = self.data.look()
         data = self.data.resolved(seen.splits, self.vae.likelihood)
         splits = seen.splits
@@ -103,39 +101,46 @@ class Train(Generic[Architecture]):
             splits = replace(splits, **{name: getattr(splits, name).long() for name in ("train", "valid", "test")})
         train = splits.train if data.binarize == "dynamic" else data.binarized(splits.train)
         valid = data.binarized(splits.valid)
+        import torch
+
         torch.manual_seed(self.seed)
         vae = self.vae.build(seen, train).to(device)
-        if is_started_first() and (self.dry_run or data.is_own):
+        if pyro_vae.processes.is_started_first() and (self.dry_run or data.is_own):
             print(f"{seen.words}\n{self.vae.words(data.binarize)}")
             if seen.options:  # by default other than --help says
                 print(f"options: {self._spelled(seen.options)}")
         if self.dry_run:
-            vae.check(binarize.fixed(train[:100]) if data.binarize == "dynamic" else train)
+            vae.check(pyro_vae.data.binarize.fixed(train[:100]) if data.binarize == "dynamic" else train)
             return
         options = by_flag(replace(self, data=data))
         if (out / LAST).exists() and (out / COMMAND).exists():
             _check_same(out / COMMAND, options)
-        if is_started_first():
+        if pyro_vae.processes.is_started_first():
             table = {} if seen.table is None else {"table": seen.table.to_json()}
             write_json(out / COMMAND, {"command": "train", "options": options, **table, "versions": versions()})
-        run = fit(
+        run = pyro_vae.fit(
             vae,
             train if seen.files is None else self._loader(seen.files, data.binarize, vae.event_dtype),
             valid,
-            transform=binarize.dynamic if data.binarize == "dynamic" else None,
+            transform=pyro_vae.data.binarize.dynamic if data.binarize == "dynamic" else None,
             out=out,
             resume=self.resume,
             callbacks=self._callbacks(valid, splits.valid_labels, self._params(data)),
             **arguments,
         )
-        if Processes(device).is_first:
+        if pyro_vae.processes.Processes(device).is_first:
+            from pyro_vae.training.progress_bar import describe_row
+
             print(f"{describe_row(run)}; in {run.seconds:.1f} s, saved in {str(out)!r}")
 
     def _spelled(self, flags: Iterable[str]) -> str:
         """Some options with their values, as on the command line."""
         values = {f"--{name}": value for name, value in by_flag(self).items()}
-        words = [[flag, *np.ravel(values[flag]).tolist()] for flag in flags if flag in values]
-        return " ".join(str(each) for word in words for each in word)
+        words: list[Any] = []
+        for flag in flags:
+            if flag in values:
+                words += [flag, *(values[flag] if isinstance(values[flag], list) else [values[flag]])]
+        return " ".join(map(str, words))
 
     def _loader(self, files: Subset[Tensor], binarized: str | None, dtype: torch.dtype) -> DataLoader[Tensor]:
         """Batches that other processes read from files while a batch is trained on.
@@ -145,6 +150,8 @@ class Train(Generic[Architecture]):
         """
         if binarized != "none":
             raise ValueError(f"--binarize is {binarized}; expected none, because the data are larger than memory")
+        from torch.utils.data import DataLoader
+
         fitting = self.fitting
         return DataLoader(
             files,
@@ -163,22 +170,25 @@ class Train(Generic[Architecture]):
 
     def _callbacks(self, images: Tensor, labels: Tensor | None, params: dict[str, Any]) -> list[Callable[[Run], Any]]:
         """The callbacks that ``fit`` calls after every epoch."""
+        logs = pyro_vae.training.logs
         callbacks: list[Callable[[Run], Any]] = []
         # Sharded parameters can only be used by all processes together, and only one process draws.
         can_draw = is_image(images.shape[1:]) and self.fitting.strategy != "fsdp"
         has_pictures = can_draw and self.pictures_every > 0
         if has_pictures:
-            callbacks.append(Pictures(self.out, images[:IMAGES], self.pictures_every))
+            callbacks.append(logs.Pictures(self.out, images[:IMAGES], self.pictures_every))
         if self.tensorboard and find_spec("tensorboard") is not None:
             shown = (images, labels, self.pictures_every) if has_pictures else ()
-            callbacks.append(TensorBoard(self.out / "tensorboard", *shown))
-        for is_chosen, log in ((self.mlflow, MLflow), (self.wandb, WandB)):
+            callbacks.append(logs.TensorBoard(self.out / "tensorboard", *shown))
+        for is_chosen, log in ((self.mlflow, logs.MLflow), (self.wandb, logs.WandB)):
             if is_chosen:
                 callbacks.append(log(images[:IMAGES] if has_pictures else None, max(self.pictures_every, 1), params))
         return callbacks
 
 
 def _batch(dtype: torch.dtype, rows: list[Tensor]) -> Tensor:
+    import torch
+
     return torch.stack(rows).to(dtype)
 
 
@@ -195,7 +205,7 @@ def _check_same(path: Path, options: dict[str, Any]) -> None:
             continue  # a new option, at its default
         if name not in free and there.get(name) != value:
             why = f", and --lr-decay {options['lr-decay']} depends on it" if name == "epochs" else ""
-            raise CheckpointError(
+            raise pyro_vae.CheckpointError(
                 f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {value!r} here{why}; "
                 "choose another folder, or the same options"
             )

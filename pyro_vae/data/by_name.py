@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pyro_vae.data.binarized_mnist import load_binarized_mnist
 from pyro_vae.data.frey_faces import load_frey_faces
-from pyro_vae.data.from_torchvision import TORCHVISION_NAMES, load_from_torchvision
+from pyro_vae.data.from_torchvision import load_from_torchvision
 from pyro_vae.data.mnist import load_mnist
+from pyro_vae.data.names import NAMES, OF_TORCHVISION
 from pyro_vae.data.splits import Splits
 
 __all__ = ["load"]
@@ -49,7 +50,6 @@ def load(name: str, root: str | Path | None = None, *, num_valid: int = 10_000, 
         return load_binarized_mnist(root)
     if name == "frey_faces":
         return load_frey_faces(root)
-    if name in TORCHVISION_NAMES:
+    if name in OF_TORCHVISION:
         return load_from_torchvision(name, root, num_valid, download)
-    known = ", ".join(["mnist", "binarized_mnist", "frey_faces", *TORCHVISION_NAMES])
-    raise ValueError(f"name is {name!r}; expected one of {known}")
+    raise ValueError(f"name is {name!r}; expected one of {', '.join(NAMES)}")

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pyro_vae.data.npz import is_sparse
-
-__all__ = ["ARRAYS", "FRAMES", "format_of"]
+__all__ = ["ARRAYS", "FRAMES", "format_of", "known_format_of"]
 
 #: Files of arrays, by suffix; see ``open_arrays``.
 ARRAYS = (".npy", ".npz", ".pt", ".h5", ".hdf5", ".zarr")
@@ -27,9 +25,31 @@ def format_of(path: Path) -> str:
         return "dataset"
     if path.is_dir():
         return "images"
-    if suffix == ".h5ad" or (suffix == ".npz" and is_sparse(path)):
+    if suffix == ".h5ad" or (suffix == ".npz" and _is_sparse(path)):
         return "counts"
     return "table" if suffix in FRAMES else "arrays" if suffix in ARRAYS else ""
+
+
+def known_format_of(path: Path) -> str:
+    """The format of a path.
+
+    Raises:
+        ValueError: If it is unknown.
+        OSError: If the path cannot be accessed.
+    """
+    kind = format_of(path)
+    if not kind:
+        known = ", ".join((*ARRAYS, *FRAMES, ".h5ad"))
+        raise ValueError(f"the data file {str(path)!r} has an unknown format; expected one of {known}, or a folder")
+    return kind
+
+
+def _is_sparse(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    from pyro_vae.data.npz import is_sparse  # which imports torch
+
+    return is_sparse(path)
 
 
 def _has(folder: Path, *names: str) -> bool:

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pyro_vae.data.names import OF_TORCHVISION
 from pyro_vae.data.splits import Splits
 
-__all__ = ["TORCHVISION_NAMES", "load_from_torchvision"]
-
-# The name of the class in torchvision.datasets, and its further arguments.
-TORCHVISION_NAMES = {
-    "fashion_mnist": ("FashionMNIST", {}),
-    "kmnist": ("KMNIST", {}),
-    "emnist": ("EMNIST", {"split": "balanced"}),
-}
+__all__ = ["load_from_torchvision"]
 
 
 def load_from_torchvision(name: str, root: str | Path | None, num_valid: int, download: bool) -> Splits:
@@ -28,7 +22,7 @@ def load_from_torchvision(name: str, root: str | Path | None, num_valid: int, do
         from torchvision import datasets
     except (ImportError, RuntimeError) as error:
         raise ImportError(f"{name} is loaded by torchvision, which cannot be imported: {error}") from error
-    class_name, options = TORCHVISION_NAMES[name]
+    class_name, options = OF_TORCHVISION[name]
     root = Path.home() / ".cache" / "pyro_vae" if root is None else Path(root)
     try:
         train, test = (

@@ -1,5 +1,6 @@
 """Inference: steps of SVI on two programs, their losses, and the noise of gradients."""
 
+from pyro_vae.distributions import kl_normals as kl_normals  # the import registers divergences, for any programs
 from pyro_vae.infer import losses
 from pyro_vae.infer.gradient_moments import GradientMoments
 from pyro_vae.infer.gradient_noise import gradient_variance

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from numbers import Integral, Real
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from torch import Tensor
+from pyro_vae.system.files import replace
+from pyro_vae.system.tensor_files import ChecksumError, from_bytes, text_of, to_bytes
 
-from pyro_vae.system.files import ChecksumError, from_bytes, replace, to_bytes
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = 1
+
+Tensors = TypeVar("Tensors")
 
 
 class CheckpointError(ValueError):
@@ -53,10 +57,24 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         OSError: If there is no such file, or it cannot be read.
         CheckpointError: If it is damaged, not written by this package, or of a newer version.
     """
+    return _read(path, from_bytes)
+
+
+def read_content(path: Path) -> dict[str, Any]:
+    """The content alone, without importing torch; the file is checked as by :func:`read`.
+
+    Raises:
+        OSError: As :func:`read`.
+        CheckpointError: As :func:`read`.
+    """
+    return _read(path, lambda data: (None, text_of(data)))[1]
+
+
+def _read(path: Path, parse: Callable[[bytes], tuple[Tensors, str]]) -> tuple[Tensors, dict[str, Any]]:
     data = path.read_bytes()
     with blaming(path, "is not a checkpoint of pyro_vae, or is damaged"):
         try:
-            tensors, text = from_bytes(data)
+            tensors, text = parse(data)
         except ChecksumError as error:
             raise CheckpointError(f"{path} is damaged: {error}") from error
         content = dict(json.loads(text))
@@ -72,6 +90,8 @@ def pack(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
     Raises:
         TypeError: If it contains anything but tensors, numbers, strings, lists, tuples and dictionaries.
     """
+    from torch import Tensor
+
     if isinstance(value, Tensor):
         while name in tensors:  # tree["a.b"] and tree["a"]["b"] have the same name, for example
             name += "'"

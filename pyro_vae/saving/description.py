@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -15,11 +16,13 @@ from torch import Tensor, nn
 from pyro_vae.saving.bounded import Bounded
 from pyro_vae.saving.difference import difference
 from pyro_vae.saving.moved import MOVED
+from pyro_vae.saving.parameter_counts import parameter_counts
 from pyro_vae.system.private_apis import held_by
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.trees import leaves_of
 
 _PACKAGES = ("pyro_vae", "torch.nn")
+_PARTS = ("likelihoods", "models", "nn", "posteriors", "priors")  # packages with the modules of this library
 _PLAIN = (bool, int, float, str, type(None))
 _PLACED = ("device", "dtype")  # arguments of torch's modules that their tensors show
 
@@ -45,6 +48,7 @@ def describe(module: nn.Module) -> dict[str, Any]:
         "dtype": _word(dtypes.pop() if dtypes else torch.float32),
         "default_dtype": _word(torch.get_default_dtype()),  # constants may have this dtype
         "frozen": [name for name, parameter in module.named_parameters() if not parameter.requires_grad],
+        "parameters": parameter_counts(module),
         "module": _describe("", module, {}),
     }
     try:
@@ -74,6 +78,8 @@ def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Modu
     Raises:
         Exception: If the description is invalid.
     """
+    for package in _PARTS:  # all of them: a file does not choose what is imported
+        import_module(f"pyro_vae.{package}")
     dtype, default_dtype = (_dtype(description[name]) for name in ("dtype", "default_dtype"))
     before, cpu = torch.get_default_dtype(), torch.device("cpu")
     size = sum(tensor.nbytes for tensor in weights.values())

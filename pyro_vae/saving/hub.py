@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from pyro_vae.saving.card import CARD, is_generated
-from pyro_vae.saving.loading import CONFIG, MODEL
+from pyro_vae.saving.file_names import CONFIG, MODEL
 from pyro_vae.saving.model_folder import LIBRARY
 from pyro_vae.saving.versions import versions
 from pyro_vae.system.packages import import_extra

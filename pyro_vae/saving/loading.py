@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,9 @@ from torch import Tensor, nn
 
 from pyro_vae.saving.checkpoint import CheckpointError, blaming, read
 from pyro_vae.saving.description import build
+from pyro_vae.saving.file_names import CONFIG, MODEL, checkpoint_of
 
-LAST, BEST, RUN = "last.safetensors", "best.safetensors", "run.json"  # in the folder of a run
-MODEL, CONFIG = "model.safetensors", "config.json"  # in the folder of a saved model
 NOT_WEIGHTS = "training:"  # the names of other tensors begin with this
-_PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")
 
 
 def load(path: str | Path, vae: nn.Module | None = None) -> Any:
@@ -38,12 +35,9 @@ def load(path: str | Path, vae: nn.Module | None = None) -> Any:
     """
     if vae is not None and not isinstance(vae, nn.Module):
         raise TypeError(f"vae is of type {type(vae).__name__}; expected a module, or None to have it rebuilt")
-    path = _existing(path)
-    is_folder = path.is_dir()
-    if is_folder:
-        path = _file_in(path)
+    path, given = checkpoint_of(path), path
     tensors, content = read(path)
-    if is_folder and path.name == MODEL:
+    if path.name == MODEL and Path(given).expanduser().is_dir():
         _check_config(path.with_name(CONFIG), content.get("vae"))
     weights = weights_among(tensors)
     if vae is None:
@@ -79,36 +73,6 @@ def check_weights(path: Path, vae: nn.Module, weights: Mapping[str, Tensor]) -> 
 
 def _describe(tensor: Tensor | None) -> str:
     return "missing" if tensor is None else f"{list(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
-
-
-def _existing(path: str | Path) -> Path:
-    """Returns the path of a file or folder that exists.
-
-    Raises:
-        TypeError: If it is not a path.
-        FileNotFoundError: If it does not exist.
-    """
-    if not isinstance(path, str | os.PathLike):
-        raise TypeError(f"path is of type {type(path).__name__}; expected the path of a folder or of a file")
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file or folder {str(path)!r}")
-    return path
-
-
-def _file_in(folder: Path) -> Path:
-    """The file with the weights in a folder.
-
-    Raises:
-        FileNotFoundError: If there is none.
-    """
-    for name in (BEST, LAST, MODEL):
-        if (folder / name).exists():
-            return folder / name
-    message = f"there is no checkpoint in the folder {str(folder)!r}; expected {BEST}, {LAST} or {MODEL}"
-    if pickles := sorted(each.name for each in folder.iterdir() if each.suffix in _PICKLES):
-        message += f" ({pickles[0]} may be a pickle, which is never opened)"
-    raise FileNotFoundError(message)
 
 
 def _check_config(path: Path, description: Any) -> None:

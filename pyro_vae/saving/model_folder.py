@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_vae.saving.checkpoint import FORMAT, write
 from pyro_vae.saving.description import describe_if_possible
-from pyro_vae.saving.loading import BEST, CONFIG, LAST, MODEL, RUN
+from pyro_vae.saving.file_names import BEST, CONFIG, LAST, MODEL, RUN
 from pyro_vae.saving.versions import versions
 from pyro_vae.system.files import replace, writable_folder
 from pyro_vae.system.lock import locked

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import torch
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def choose_device(name: str | None = None) -> torch.device:
@@ -11,6 +14,8 @@ def choose_device(name: str | None = None) -> torch.device:
     Raises:
         ValueError: If the device does not exist.
     """
+    import torch  # when a device is chosen: the options of commands are parsed without it
+
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:

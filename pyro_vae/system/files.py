@@ -1,10 +1,8 @@
-"""Atomic writes, and files of tensors with a checksum, which can be read without executing anything."""
+"""Atomic writes."""
 
 from __future__ import annotations
 
 import errno
-import hashlib
-import json
 import os
 import signal
 import tempfile
@@ -12,15 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import torch
-from safetensors.torch import load, save
-from torch import Tensor
-
 from pyro_vae.system.signals import signals_noted
-
-
-class ChecksumError(ValueError):
-    """The content of a file differs from what was written to it."""
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -100,37 +90,6 @@ def writable_folder(path: str | Path) -> Path:
     except OSError as error:
         raise OSError(f"cannot write to the folder {str(path)!r}: {error.strerror or error}") from error
     return path
-
-
-def to_bytes(tensors: Mapping[str, Tensor], text: str) -> bytes:
-    """The content of a safetensors file with tensors, a text and a checksum of both."""
-    # Copies, since safetensors refuses tensors that share memory, such as those of a part that is used twice.
-    copies = {name: tensor.detach().to("cpu", copy=True).contiguous() for name, tensor in tensors.items()}
-    return save(copies, {"pyro_vae": text, "sha256": _digest(copies, text)})
-
-
-def from_bytes(data: bytes) -> tuple[dict[str, Tensor], str]:
-    """The tensors, on the CPU, and the text that were passed to :func:`to_bytes`.
-
-    Raises:
-        ChecksumError: If the checksum does not match.
-        Exception: If this is another kind of file; libraries do not document what they raise for invalid files.
-    """
-    tensors = load(data)
-    size = int.from_bytes(data[:8], "little")
-    metadata = json.loads(data[8 : 8 + size])["__metadata__"]
-    text, digest = metadata["pyro_vae"], metadata["sha256"]
-    if digest != _digest(tensors, text):
-        raise ChecksumError("its checksum does not match")
-    return {name: tensors[name].clone() for name in sorted(tensors)}, text  # cloned into aligned memory
-
-
-def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
-        digest.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _sync_folder(folder: Path) -> None:

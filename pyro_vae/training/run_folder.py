@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from pyro_vae.processes import Processes, of_the_first
 from pyro_vae.saving.checkpoint import CheckpointError, blaming, pack, read, replace, unpack, write
 from pyro_vae.saving.description import describe_if_possible
-from pyro_vae.saving.loading import BEST, LAST, MODEL, NOT_WEIGHTS, RUN, check_weights, weights_among
+from pyro_vae.saving.file_names import BEST, LAST, MODEL, RUN
+from pyro_vae.saving.loading import NOT_WEIGHTS, check_weights, weights_among
 from pyro_vae.saving.versions import versions
 from pyro_vae.system.files import writable_folder
 from pyro_vae.system.lock import locked

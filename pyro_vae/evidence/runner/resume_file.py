@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_vae.system.files import from_bytes, replace, to_bytes
+from pyro_vae.system.files import replace
+from pyro_vae.system.tensor_files import from_bytes, to_bytes
 
 FORMAT = 3  # 1 was a pickle; 2 had one more dimension in the columns of estimate
 COLUMN, FINGERPRINT = "column ", "fingerprint "
