@@ -480,3 +480,40 @@ def test_an_error_names_the_option(option, tmp_path, capsys):
     np.save(tmp_path / "x.npy", RNG.normal(size=(N, 4)))
     said = error(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", f"--{option}", 0)
     assert f"error: --{option} is 0" in said
+
+
+def test_labels_that_a_table_does_not_have_are_refused(tmp_path, capsys):
+    data, out = write_table(tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, "--labels", "site", *SMALL)
+    frame().drop(columns="site").to_csv(tmp_path / "new.csv", index=False)
+    for command in ("score", "encode", "plot", "explore", "evaluate"):
+        said = error(capsys, command, out, "--labels", "sites")
+        assert "--labels is 'sites'; the table" in said
+        assert said.endswith("has length, mass, eggs, kind, male, ring, site")
+        assert "--labels is 'site'" in error(capsys, command, out, "--data", tmp_path / "new.csv", "--labels", "site")
+    run(capsys, "encode", out, "--data", tmp_path / "new.csv")  # labels of the run alone need not be there
+
+
+def test_the_regret_of_a_flow_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    data, out = KINDS["vectors"][0](tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, *SMALL, "--posterior", "iaf", *FLOW)
+    monkeypatch.setattr(evidence, "estimate", lambda *_, **__: pytest.fail("it has begun"))
+    assert "--regret is not possible with this posterior: site 'z' of the guide, a" in error(
+        capsys, "score", out, "--regret"
+    )
+
+
+def test_a_run_with_other_defaults_cannot_be_resumed_and_says_why(tmp_path, capsys):
+    """As runs of an older version, in which a column had no scale of its own."""
+    words = ["train", tmp_path / "run", "--data", write_table(tmp_path), *SMALL]
+    run(capsys, *words)
+    path = tmp_path / "run" / "command.json"
+    stored = json.loads(path.read_text())
+    others = {**stored["options"], "posterior": "normal", "lr": 0.001}
+    path.write_text(json.dumps({**stored, "options": others}))
+    said = error_after_words(capsys, *words, "--resume")
+    assert "--posterior is 'normal' there and 'product-of-experts' here (also different: --lr)" in said
+    del stored["table"][0]["shared"]
+    path.write_text(json.dumps(stored))
+    said = error_after_words(capsys, *words, "--resume")
+    assert "cannot be resumed: column 'length' is described differently there" in said

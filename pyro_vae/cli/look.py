@@ -210,8 +210,6 @@ def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
     from pyro_vae.tables import Table  # which imports pandas
 
     frame, found, classes = read_table(path, labels)
-    if labels is not None and found is None:
-        raise ValueError(f"labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
     chosen = dict(_kind(each) for each in kinds)
     table = Table.of(frame, chosen)
     x = table.tensor(frame)
@@ -231,14 +229,23 @@ def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
     return options
 
 
-def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | None, tuple[str, ...]]:
+def read_table(
+    path: Path, labels: str | None, *, needed: bool = True
+) -> tuple[pd.DataFrame, Tensor | None, tuple[str, ...]]:
     """A table without its column of labels, the labels 0, 1, 2, ..., ``[n]``, None if there are none, and their names.
 
+    Args:
+        path: The table.
+        labels: The column with the labels, if there is one.
+        needed: Whether the table must have this column.
+
     Raises:
-        ValueError: If the table cannot be read.
+        ValueError: If the table cannot be read, or has no such column.
         OSError: Likewise.
     """
     frame = read_frame(path)
+    if needed and labels is not None and labels not in frame:
+        raise ValueError(f"labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
     if labels not in frame:
         return frame, None, ()
     return frame.drop(columns=labels), *class_numbers(frame[labels])
