@@ -38,7 +38,7 @@ class Layout:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Some rows of the array as data, ``[rows, *event]``."""
-        x = x.float() / 255 if self.is_bytes else x.float()
+        x = x.float().div_(255) if self.is_bytes else x.float()
         if self.channels_are_last:
             x = x.permute(0, 3, 1, 2).contiguous()
         return x.unsqueeze(1) if self.has_no_channels else x
