@@ -162,8 +162,8 @@ def table_of(content: dict) -> str:
         "# Memory of training on data larger than memory",
         "",
         "Made by `benchmarks/streaming_memory.py`: `pyro-vae train` for one epoch, with two processes that read data. "
-        f"Each process may allocate at most {content['rows'][0]['limit, GiB']:g} GiB (`RLIMIT_DATA`). Peak: the largest "
-        "resident memory of the main process. Anonymous: without pages of files, such as libraries.",
+        f"Each process may allocate {content['rows'][0]['limit, GiB']:g} GiB at most (`RLIMIT_DATA`). Peak: the "
+        "largest resident memory of the main process. Anonymous: without pages of files, such as libraries.",
         "",
         f"| data | images | {' | '.join(COLUMNS)} | result |",
         f"|---|---|{'---|' * len(COLUMNS)}---|",

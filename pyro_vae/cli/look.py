@@ -27,13 +27,13 @@ from pyro_vae.data.open_arrays import BY_ROWS, open_arrays
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["look", "read_table"]
+__all__ = ["look", "read_table", "steps_of_table"]
 
 MOST_NUMBERS = 2**29  # in memory, 2 GiB; larger data are read as they are needed
 MOST_HELD_OUT = 2000  # datapoints of larger data for validation, and for test
 MOST_SAMPLED = 2**25  # numbers of larger data for each of these, 128 MiB
 LEAST_HELD_OUT = 50  # datapoints, however large they are
-SMALL_TABLE, STEPS_OF_TABLE = 5000, 1000  # rows of a table that is small, and steps to train on it
+SMALL_TABLE = 5000  # rows of a table that is small
 
 
 class Rows(Protocol):
@@ -225,8 +225,13 @@ def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
     options = {"--posterior": ["product-of-experts"], "--latent-dim": [str(min(16, columns // 2 + 2))]}
     if rows < SMALL_TABLE:
         options |= {"--network.hidden": ["32"], "--lr": ["0.02"], "--lr-decay": ["linear"], "--batch-size": ["64"]}
-        options |= {"--epochs": [str(max(15, STEPS_OF_TABLE * 64 // max(64, rows)))]}  # an epoch has at least one step
+        options |= {"--epochs": [str(steps_of_table(rows) * 64 // max(64, rows))]}  # an epoch has at least one step
     return options
+
+
+def steps_of_table(rows: int) -> int:
+    """The number of training steps for a small table: about 320 epochs, but 1000 to 3000 steps."""
+    return min(3000, max(1000, 5 * rows))
 
 
 def read_table(
