@@ -161,9 +161,9 @@ def table_of(content: dict[str, Any]) -> str:
         "# Missing values of tables",
         "",
         "Made by `benchmarks/impute_tables.py`: mean over repetitions, each with other missing values, and its "
-        "standard error. A fifth of the values is removed at random. RMSE: of numbers, in standard deviations of their column. "
-        f"Covered: how often the {PROBABILITY:.0%} interval of a number has the truth in it. Width: of this interval, "
-        "likewise.",
+        "standard error. A fifth of the values is removed at random. RMSE: of numbers, in standard deviations of their "
+        f"column. Covered: how often the {PROBABILITY:.0%} interval of a number has the truth in it. Width: of this "
+        "interval, likewise.",
         "",
         "| table | repetitions | method | RMSE | wrong categories | covered | width |",
         "|---|---|---|---|---|---|---|",
