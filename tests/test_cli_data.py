@@ -519,3 +519,20 @@ def test_a_run_with_other_defaults_cannot_be_resumed_and_says_why(tmp_path, caps
     path.write_text(json.dumps(stored))
     said = error_after_words(capsys, *words, "--resume")
     assert "cannot be resumed: column 'length' is described differently there" in said
+
+
+GREYS = np.random.default_rng(0).random((N, 9, 8))
+PADDED = np.where(np.arange(9)[:, None] < RNG.integers(3, 9, (N, 1, 1)), GREYS, np.nan)
+UNCLEAR = {
+    "images with gaps": (np.where(RNG.random(GREYS.shape) < 0.1, np.nan, GREYS), "40 grey images, 9 x 8, numbers from 0 to 1, with missing values"),
+    "padded series": (PADDED, "40 series of 9 steps and 8 features, numbers from 0 to 1, with missing values"),
+    "levels as integers": ((255 * GREYS).astype(int), "counts; if these are images with levels from 0 to 255, save them as bytes"),
+    "levels as floats": ((255 * GREYS[:, None]).round(), "counts; if these are images with levels from 0 to 255, save them as bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_images_and_series_are_told_apart_or_the_choice_is_explained(name, tmp_path, capsys):
+    array, words = UNCLEAR[name]
+    np.save(tmp_path / "x.npy", array)
+    assert words in run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", "--dry-run")
