@@ -1,10 +1,15 @@
-"""Peak memory of ``pyro-vae train`` on data that are larger than the limit up to which they are kept in memory.
+"""Peak memory of ``pyro-vae train`` on data that are larger than the memory that it may use.
 
-Each kind of data is made in two sizes. The peak must be the same: data are read as they are needed. Images are PNG
-files of 128 x 128 pixels: 200 different ones, each with many names. Arrays are sparse files, which hold no place on the
-disk. Rows of an earlier run with other data stay in the result.
+Each kind of data is made in two sizes, both above the size up to which the command keeps data in memory. The larger one
+is also larger than the limit on the memory of each process (``RLIMIT_DATA``), which the operating system enforces. The
+peak must be the same for both sizes: data are read as they are needed. As a control, the last row reads the larger
+folder of images into memory, and must fail for lack of memory.
 
-``python benchmarks/streaming_memory.py`` writes ``results/streaming_memory.md`` and ``.json``; about 20 minutes.
+Images are PNG files of 256 x 256 pixels: 100 different ones, each with many names. Arrays are sparse files, which take
+no space on the disk.
+
+``python benchmarks/streaming_memory.py`` writes ``results/streaming_memory.md`` and ``.json``; about 5 minutes. Rows of
+an earlier run with other data are kept.
 """
 
 from __future__ import annotations
@@ -12,6 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import resource
 import subprocess
 import sys
 import tempfile
@@ -21,6 +27,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import zarr
 from frameworks.process import machine
 from numpy.lib.format import open_memmap
 from PIL import Image
@@ -28,11 +35,12 @@ from PIL import Image
 from pyro_vae.cli.look import MOST_NUMBERS
 from pyro_vae.scripts import exit_at_interrupt
 
-SIZE, NAMES = 128, 200
+SIZE, NAMES = 256, 100
 NUMBERS = 3 * SIZE * SIZE  # in an image
 OPTIONS = ["--network", "mlp", "--network.hidden", "16", "--latent-dim", "2", "--epochs", "1", "--no-tensorboard"]
 OPTIONS += ["--batch-size", "32", "--compile", "none", "--pictures-every", "0"]
 OPTIONS += ["--likelihood", "normal", "--standardize", "no"]
+IN_MEMORY = "from pyro_vae.cli import look, main; look.MOST_NUMBERS = 2**60; raise SystemExit(main())"
 
 
 def images(folder: Path, n: int) -> Path:
@@ -65,7 +73,22 @@ def hdf5(folder: Path, n: int) -> Path:
     return path
 
 
-KINDS = {"PNG images": images, ".npy": npy, ".h5": hdf5}
+def zarr_folder(folder: Path, n: int) -> Path:
+    """A Zarr folder of bytes."""
+    path = folder / "images.zarr"
+    shape = (n, 3, SIZE, SIZE)
+    zarr.create_array(path, shape=shape, chunks=(1, *shape[1:]), dtype="u1")[:1] = 1
+    return path
+
+
+KINDS = {"PNG images": images, ".npy": npy, ".h5": hdf5, ".zarr": zarr_folder}
+COLUMNS = (
+    "as floats, GiB",
+    "peak, GiB",
+    "of it anonymous, GiB",
+    "peak of a worker, GiB",
+    "of it anonymous in a worker, GiB",
+)
 
 
 def family(process: int) -> list[int]:
@@ -74,62 +97,103 @@ def family(process: int) -> list[int]:
     return [process, *(each for child in children for each in family(int(child)))]
 
 
-def memory(process: int) -> int:
-    """The largest resident memory that a process has had so far, in bytes."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+def memory(process: int) -> np.ndarray:
+    """The largest resident memory that a process has had so far, and its present anonymous memory, in bytes.
+
+    Anonymous memory is what the process has allocated or inherited; the rest are pages of files, such as libraries.
+    """
+    lines = dict(line.split(":") for line in Path(f"/proc/{process}/status").read_text().splitlines())
+    return np.array([1024 * int(lines[name].split()[0]) for name in ("VmHWM", "RssAnon")])
 
 
-def peaks(command: list[str]) -> tuple[int, int, float]:
-    """The peak memory of a command and of the largest process that it starts, in bytes, and its time in seconds."""
-    start, largest = time.perf_counter(), {}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            with suppress(OSError, StopIteration):  # a process has just ended
-                largest |= {each: memory(each) for each in family(process.pid)}
-            time.sleep(0.1)
-    if process.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
+def peaks(command: list[str], limit: int) -> tuple[np.ndarray, np.ndarray, int, str]:
+    """The peak memory of a command and of the largest process that it starts, its exit status, and its errors.
+
+    Args:
+        command: The command.
+        limit: The limit on the memory that each process may allocate, in bytes.
+    """
+    largest: dict[int, np.ndarray] = {}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=errors,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (limit, limit)),
+        )
+        with process:
+            while process.poll() is None:
+                with suppress(OSError, KeyError):  # a process has just ended
+                    for each in family(process.pid):
+                        largest[each] = np.maximum(memory(each), largest.get(each, 0))
+                time.sleep(0.1)
+        errors.seek(0)
+        said = errors.read()
     main = largest.pop(process.pid)
-    return main, max(largest.values(), default=0), time.perf_counter() - start
+    workers = np.array([*largest.values(), [0, 0]])
+    return main, workers.max(0), process.returncode, said
 
 
-def measure(kind: str, times: float) -> dict[str, object]:
-    n = int(times * MOST_NUMBERS / NUMBERS) + 1
+def measure(kind: str, times: float, limit: int, in_memory: bool = False) -> dict[str, object]:
+    """Trains on data of this many times the size up to which data are kept in memory.
+
+    Raises:
+        SystemExit: If training fails, or does not fail where everything is read into memory.
+    """
+    n, start = int(times * MOST_NUMBERS / NUMBERS) + 1, time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         data = KINDS[kind](Path(folder), n)
-        command = [sys.executable, "-m", "pyro_vae", "train", f"{folder}/run", "--data", str(data), *OPTIONS]
-        main, worker, seconds = peaks(command)
-    sizes = {
-        "as floats, GiB": 4 * n * NUMBERS / 2**30,
-        "peak, GiB": main / 2**30,
-        "peak of a worker, GiB": worker / 2**30,
-    }
-    row = {"data": kind, "images": n, **sizes, "seconds": seconds}
+        program = ["-c", IN_MEMORY] if in_memory else ["-m", "pyro_vae"]
+        command = [sys.executable, *program, "train", f"{folder}/run", "--data", str(data), *OPTIONS]
+        main, worker, status, said = peaks(command, limit)
+    if (status != 0) != in_memory or (in_memory and "memory" not in said):
+        raise SystemExit(f"{' '.join(command)} ended with {status}: {said}")
+    sizes = dict(zip(COLUMNS, (4 * n * NUMBERS, *main.tolist(), *worker.tolist()), strict=True))
+    row: dict[str, object] = {"data": f"{kind}, all in memory" if in_memory else kind, "images": n}
+    row |= {name: size / 2**30 for name, size in sizes.items()}
+    row |= {"seconds": time.perf_counter() - start, "limit, GiB": limit / 2**30}
+    row["result"] = said.strip().splitlines()[-1] if in_memory else "trained"
     print(row, flush=True)
     return row
+
+
+def table_of(content: dict) -> str:
+    lines = [
+        "# Memory of training on data larger than memory",
+        "",
+        "Made by `benchmarks/streaming_memory.py`: `pyro-vae train` for one epoch, with two processes that read data. "
+        f"Each process may allocate {content['rows'][0]['limit, GiB']:g} GiB at most (`RLIMIT_DATA`). Peak: the "
+        "largest resident memory of the main process. Anonymous: without pages of files, such as libraries.",
+        "",
+        f"| data | images | {' | '.join(COLUMNS)} | result |",
+        f"|---|---|{'---|' * len(COLUMNS)}---|",
+    ]
+    for row in content["rows"]:
+        result = "trained" if row["result"] == "trained" else "fails for lack of memory"
+        lines.append(
+            f"| {row['data']} | {row['images']:,} | {' | '.join(f'{row[each]:.2f}' for each in COLUMNS)} | {result} |"
+        )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kinds", nargs="*", choices=KINDS, default=list(KINDS))
-    parser.add_argument("--times", nargs="*", type=float, default=[1.1, 2.2], help="sizes, as multiples of the limit")
+    parser.add_argument("--times", nargs="*", type=float, default=[1.1, 3.3], help="sizes, as multiples of the limit")
+    parser.add_argument("--limit", type=float, default=4.0, help="GiB that each process may allocate")
+    parser.add_argument("--no-control", action="store_true", help="without the run that reads everything into memory")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results")
     settings = parser.parse_args()
-    path = settings.out / "streaming_memory.json"
+    path, limit = settings.out / "streaming_memory.json", int(settings.limit * 2**30)
     rows = json.loads(path.read_text())["rows"] if path.exists() else []
-    for kind in settings.kinds:
-        for times in settings.times:
-            new = measure(kind, times)
-            rows = [row for row in rows if (row["data"], row["images"]) != (kind, new["images"])] + [new]
-    result = {"machine": machine(threads=1), "limit, GiB": 4 * MOST_NUMBERS / 2**30, "rows": rows}
-    path.write_text(json.dumps(result, indent=2) + "\n")
-    lines = ["| data | images | as floats, GiB | peak, GiB | peak of a worker, GiB |", "|---|---|---|---|---|"]
-    shown = ("as floats, GiB", "peak, GiB", "peak of a worker, GiB")
-    lines += [
-        f"| {row['data']} | {row['images']:,} | {' | '.join(f'{row[each]:.2f}' for each in shown)} |" for row in rows
-    ]
-    (settings.out / "streaming_memory.md").write_text("\n".join(lines) + "\n")
+    cases = [(kind, times, limit) for kind in settings.kinds for times in settings.times]
+    cases += [] if settings.no_control else [("PNG images", max(settings.times), limit, True)]
+    for case in cases:
+        new = measure(*case)
+        rows = [row for row in rows if (row["data"], row["images"]) != (new["data"], new["images"])] + [new]
+        content = {"machine": machine(threads=1), "kept in memory up to, GiB": 4 * MOST_NUMBERS / 2**30, "rows": rows}
+        path.write_text(json.dumps(content, indent=2) + "\n")
+        (settings.out / "streaming_memory.md").write_text(table_of(content))
 
 
 if __name__ == "__main__":

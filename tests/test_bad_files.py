@@ -174,6 +174,12 @@ BAD = {
     "no rows": ("x.csv", text("a,b\n"), "has no rows"),
     "two of a name": ("x.csv", text("a,a\n" + lines(REAL, COUNT)), "the table '.*' has two columns with the name 'a'"),
     "no header": ("x.csv", text("1.5,2.5\n" + lines(REAL, COUNT)), "the first line of the table '.*' has numbers, 1.5, 2.5, ...; expected the names"),
+    "no header, and words": ("x.csv", text("owl,2.5\n" + lines(["owl", "wren"] * 20, REAL)), "the first line of the table '.*' has numbers, 2.5, ...; expected the names"),
+    "spaces": ("x.csv", text("a b\n" + "".join(f"{x} {y}\n" for x, y in zip(REAL, COUNT, strict=True))), "the lines of the table '.*' have one field, such as 'a b'; expected fields that are separated by"),
+    "units": ("x.csv", text("a,b\n" + lines(REAL, [f"{x}.5 EUR" for x in range(N)])), "column 'b' has numbers as text, such as '0.5 EUR'"),
+    "dates in words": ("x.csv", text("a,b\n" + lines(REAL, [f"{i % 28 + 1} Jan 2020" for i in range(N)])), "column 'b' has dates or times"),
+    "American dates": ("x.csv", text("a,b\n" + lines(REAL, [f'"January {i % 28 + 1}, 2020"' for i in range(N)])), "column 'b' has dates or times"),
+    "times of day": ("x.csv", text("a,b\n" + lines(REAL, [f"{i % 24}:{i:02}" for i in range(N)])), "column 'b' has dates or times"),
     "Latin-1": ("x.csv", text("a,b\n" + lines(REAL, ["ä", "ö"] * 20), "latin-1"), "cannot be read: it is not text in UTF-8"),
     "all missing": ("x.csv", text("a,b\n" + lines(REAL, [""] * N)), "column 'b' has no values: all are missing; give it the kind drop"),
     "one infinite": ("x.csv", text("a,b\n" + lines(REAL, ["inf", *COUNT[1:]])), "column 'b' has 1 infinite values; make them missing"),
@@ -281,6 +287,9 @@ MEANT = {
     "a mark of the byte order": "\ufeffa,b\n" + COMMAS,
     "semicolons": "a;b\n" + COMMAS.replace(",", ";"),
     "decimal commas": "a;b\n" + COMMAS.replace(",", ";").replace(".", ","),
+    "vertical bars": "a|b\n" + COMMAS.replace(",", "|"),
+    "spaces after commas": "a, b\n" + COMMAS.replace(",", ", "),
+    "commas at the ends": "a,b,\n" + COMMAS.replace("\n", ",\n"),
     "tabs": "a\tb\n" + COMMAS.replace(",", "\t"),
     "lines of Windows": ("a,b\n" + COMMAS).replace("\n", "\r\n"),
     "quotes": '"a","b"\n' + COMMAS,
@@ -292,6 +301,31 @@ MEANT = {
 def test_texts_are_read_as_they_are_meant(name, tmp_path):
     text(MEANT[name])(tmp_path / "x.csv")
     pd.testing.assert_frame_equal(read_frame(tmp_path / "x.csv"), EXPECTED)
+
+
+def test_a_first_line_of_data_is_suspected(tmp_path, recwarn):
+    text("owl,north\n" + lines(["owl", "wren"] * 20, ["north", "south"] * 20))(tmp_path / "x.csv")
+    with pytest.warns(UserWarning, match="may be data, not names: 'owl' is also a value below it"):
+        read_frame(tmp_path / "x.csv")
+    recwarn.clear()
+    text("body length\n" + lines(REAL))(tmp_path / "x.csv")
+    assert list(read_frame(tmp_path / "x.csv")) == ["body length"]
+    assert not recwarn.list
+
+
+def test_codes_of_missing_values_are_suspected(recwarn):
+    values = np.where(np.arange(N) % 7 == 0, -999.0, REAL)
+    with pytest.warns(UserWarning, match="column 'a' has -999 6 times, far from all other values; if it means that"):
+        Table.of(pd.DataFrame({"a": values}))
+    recwarn.clear()
+    Table.of(pd.DataFrame({"a": [*range(980, 1020)], "b": RNG.normal(0, 1000, N).round()}))
+    assert not recwarn.list
+
+
+def test_an_index_that_was_saved_is_left_out(tmp_path):
+    rows = pd.DataFrame({"a": REAL, "b": COUNT}).sample(frac=0.8, random_state=0)
+    rows.to_csv(tmp_path / "x.csv")
+    assert Table.of(read_frame(tmp_path / "x.csv")).columns[0].kind == "drop"
 
 
 def test_a_decimal_comma_with_gaps(tmp_path):

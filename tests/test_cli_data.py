@@ -361,12 +361,14 @@ def test_a_dry_run_says_the_options_that_a_run_has(tmp_path, capsys):
         assert str(options[flag.removeprefix("--")]).strip("[]") == value
 
 
-@pytest.mark.parametrize("rows", [1, 10, 64, 1000, 4999, 5000])
-def test_a_small_table_is_trained_for_about_a_thousand_steps(rows):
+@pytest.mark.parametrize(
+    ("rows", "steps"), [(1, 1000), (64, 1000), (200, 1000), (400, 2000), (1000, 3000), (4999, 3000)]
+)
+def test_a_small_table_is_trained_for_about_five_steps_a_row(rows, steps):
     options = look._options_of_table(rows, 5)
-    if "--epochs" in options:
-        steps = int(options["--epochs"][0]) * -(-rows // int(options["--batch-size"][0]))
-        assert 900 <= steps <= 2000
+    batches = -(-rows // int(options["--batch-size"][0]))  # the last one has fewer rows
+    assert 0.9 * steps <= int(options["--epochs"][0]) * batches <= 1.3 * steps
+    assert "--epochs" not in look._options_of_table(5000, 5)
 
 
 def labelled_arrays(folder):
@@ -480,3 +482,57 @@ def test_an_error_names_the_option(option, tmp_path, capsys):
     np.save(tmp_path / "x.npy", RNG.normal(size=(N, 4)))
     said = error(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", f"--{option}", 0)
     assert f"error: --{option} is 0" in said
+
+
+def test_labels_that_a_table_does_not_have_are_refused(tmp_path, capsys):
+    data, out = write_table(tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, "--labels", "site", *SMALL)
+    frame().drop(columns="site").to_csv(tmp_path / "new.csv", index=False)
+    for command in ("score", "encode", "plot", "explore", "evaluate"):
+        said = error(capsys, command, out, "--labels", "sites")
+        assert "--labels is 'sites'; the table" in said
+        assert said.endswith("has length, mass, eggs, kind, male, ring, site")
+        assert "--labels is 'site'" in error(capsys, command, out, "--data", tmp_path / "new.csv", "--labels", "site")
+    run(capsys, "encode", out, "--data", tmp_path / "new.csv")  # labels of the run alone need not be there
+
+
+def test_the_regret_of_a_flow_is_refused_before_any_work(tmp_path, capsys, monkeypatch):
+    data, out = KINDS["vectors"][0](tmp_path), tmp_path / "run"
+    run(capsys, "train", out, "--data", data, *SMALL, "--posterior", "iaf", *FLOW)
+    monkeypatch.setattr(evidence, "estimate", lambda *_, **__: pytest.fail("it has begun"))
+    assert "--regret is not possible with this posterior: site 'z' of the guide, a" in error(
+        capsys, "score", out, "--regret"
+    )
+
+
+def test_a_run_with_other_defaults_cannot_be_resumed_and_says_why(tmp_path, capsys):
+    """As runs of an older version, in which a column had no scale of its own."""
+    words = ["train", tmp_path / "run", "--data", write_table(tmp_path), *SMALL]
+    run(capsys, *words)
+    path = tmp_path / "run" / "command.json"
+    stored = json.loads(path.read_text())
+    others = {**stored["options"], "posterior": "normal", "lr": 0.001}
+    path.write_text(json.dumps({**stored, "options": others}))
+    said = error_after_words(capsys, *words, "--resume")
+    assert "--posterior is 'normal' there and 'product-of-experts' here (also different: --lr)" in said
+    del stored["table"][0]["shared"]
+    path.write_text(json.dumps(stored))
+    said = error_after_words(capsys, *words, "--resume")
+    assert "cannot be resumed: column 'length' is described differently there" in said
+
+
+GREYS = np.random.default_rng(0).random((N, 9, 8))
+PADDED = np.where(np.arange(9)[:, None] < RNG.integers(3, 9, (N, 1, 1)), GREYS, np.nan)
+UNCLEAR = {
+    "images with gaps": (np.where(RNG.random(GREYS.shape) < 0.1, np.nan, GREYS), "40 grey images, 9 x 8, numbers from 0 to 1, with missing values"),
+    "padded series": (PADDED, "40 series of 9 steps and 8 features, numbers from 0 to 1, with missing values"),
+    "levels as integers": ((255 * GREYS).astype(int), "counts; if these are images with levels from 0 to 255, save them as bytes"),
+    "levels as floats": ((255 * GREYS[:, None]).round(), "counts; if these are images with levels from 0 to 255, save them as bytes"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNCLEAR)
+def test_images_and_series_are_told_apart_or_the_choice_is_explained(name, tmp_path, capsys):
+    array, words = UNCLEAR[name]
+    np.save(tmp_path / "x.npy", array)
+    assert words in run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", "--dry-run")

@@ -1,7 +1,10 @@
 """Formats of other libraries: HDF5, Zarr, Hugging Face datasets, .h5ad, polars; arrays that are read by rows."""
 
+import ctypes
+import gc
 import pickle
 import sys
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +19,9 @@ from torch.utils.data import DataLoader
 from pyro_vae import VAE, likelihoods, nn, posteriors, priors
 from pyro_vae.cli import look
 from pyro_vae.cli.command_line import main
-from pyro_vae.data import ArrayFile, SparseCounts, read_frame
+from pyro_vae.data import ArrayFile, ImageFolder, SparseCounts, read_frame
 from pyro_vae.data.from_file import read_arrays
+from pyro_vae.data.hugging_face import DatasetImages
 from pyro_vae.tables import Table, fill_table
 
 RNG = np.random.default_rng(0)
@@ -138,31 +142,90 @@ def test_an_array_is_chosen_on_the_command_line(tmp_path, capsys):
 # Data larger than memory
 
 
-def peak_of_rows(path):
-    """The largest memory of this process while all rows of a file are read, in bytes."""
+BIG = (3, 128, 128)  # 48 KiB as bytes, 192 KiB as floats
+linux = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists() or not hasattr(ctypes.CDLL(None), "malloc_trim"),
+    reason="measures memory as Linux with glibc does",
+)
+
+
+def big_array(path, n):
+    """An array of zeros, without writing them."""
+    if path.suffix == ".npy":
+        np.lib.format.open_memmap(path, "w+", np.uint8, (n, *BIG)).flush()
+    elif path.suffix == ".h5":
+        with pytest.importorskip("h5py").File(path, "w") as file:
+            file.create_dataset("x", (n, *BIG), "u1")
+    else:
+        pytest.importorskip("zarr").create_array(path, shape=(n, *BIG), chunks=(1, *BIG), dtype="u1")
+    return ArrayFile(path)
+
+
+def big_folder(path, n):
+    path.mkdir()
+    Image.new("RGB", BIG[1:], (0, 99, 255)).save(path / "0.png")
+    for i in range(1, n):
+        (path / f"{i}.png").hardlink_to(path / "0.png")
+    return ImageFolder(path)
+
+
+def big_dataset(path, n):
+    datasets = pytest.importorskip("datasets")
+    datasets.disable_progress_bars()
+    big_folder(path.with_suffix(".images"), 1)
+    content = {"photo": [str(path.with_suffix(".images") / "0.png")] * n}
+    dataset = datasets.Dataset.from_dict(content, features=datasets.Features({"photo": datasets.Image()}))
+    return DatasetImages(path, dataset, "photo")
+
+
+def peak(function):
+    """The largest memory of this process while a function is called, in bytes."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)  # memory that was freed before could be used again
     Path("/proc/self/clear_refs").write_text("5")  # forgets the largest so far
-    for part in torch.randperm(len(rows := ArrayFile(path)))[:5000].split(500):
-        rows.tensor(part.tolist())
+    function()
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return 1024 * int(line.split()[1])
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="measures memory as Linux says it")
-@pytest.mark.parametrize("suffix", [".npy", ".h5"])
-def test_the_memory_that_reading_takes_does_not_grow_with_the_file(suffix, tmp_path):
-    def make(n):
-        path = tmp_path / f"{n}{suffix}"
-        if suffix == ".npy":
-            np.lib.format.open_memmap(path, "w+", np.uint8, (n, 3, 64, 64)).flush()
-        else:
-            with pytest.importorskip("h5py").File(path, "w") as file:
-                file.create_dataset("x", (n, 3, 64, 64), "u1")
-        return path
+@linux
+@pytest.mark.parametrize(
+    ("make", "suffix"),
+    [(big_array, ".npy"), (big_array, ".h5"), (big_array, ".zarr"), (big_folder, ""), (big_dataset, "")],
+)
+def test_the_memory_that_reading_takes_does_not_grow_with_the_data(make, suffix, tmp_path):
+    """The last line shows that the measure sees it if all rows are in memory."""
 
-    small, large = make(1000), make(16000)
-    peak_of_rows(small)  # what is allocated once
-    grown = peak_of_rows(large) - peak_of_rows(small)
-    assert grown < 15000 * 3 * 64 * 64 / 4, f"{grown / 2**20:.0f} MiB"
+    def read(rows):
+        for part in torch.randperm(len(rows)).split(20):
+            rows.tensor(part.tolist())
+
+    small, large = make(tmp_path / f"small{suffix}", 100), make(tmp_path / f"large{suffix}", 800)
+    more = 700 * prod(BIG)
+    read(small)  # what is allocated once
+    before = peak(lambda: read(small))
+    grown = peak(lambda: read(large)) - before
+    assert grown < more / 2, f"{grown / 2**20:.0f} MiB"
+    assert peak(large.tensor) - before > 2 * more
+
+
+def anonymous(process):
+    """The memory that a process has allocated, in bytes."""
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+
+
+@linux
+def test_a_worker_returns_the_memory_of_its_batches(tmp_path):
+    rows = big_array(tmp_path / "x.npy", 2400)
+    batches = iter(DataLoader(rows, 32, num_workers=1, multiprocessing_context="fork"))
+    (worker,) = batches._workers
+    found = []
+    for _ in batches:
+        found.append(anonymous(worker.pid))
+        if len(found) == 70:  # before the worker ends
+            break
+    assert max(found[60:]) - max(found[:15]) < 8 * 32 * 4 * prod(BIG)
 
 
 @pytest.fixture

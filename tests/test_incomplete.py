@@ -118,9 +118,13 @@ def test_the_spread_of_what_is_filled_in_is_that_of_the_conditional_distribution
     drawn = (result.draws - mean)[:, gaps] / std[gaps]
     assert (drawn.mean(0).abs() < 5 / 1500**0.5).all()
     assert ((drawn.square().mean(0) - 1).abs() < 5 * (2 / 1500) ** 0.5).all()
-    assert (result.ess <= 4000).all()
-    assert (result.ess > 2000).all()
-    assert (result.pareto_k < 0.7).all()
+    incomplete = gaps.any(1)
+    assert (result.ess[incomplete] <= 4000).all()
+    assert (result.ess[incomplete] > 2000).all()
+    assert (result.pareto_k[incomplete] < 0.7).all()
+    assert not incomplete.all()
+    assert result.ess[~incomplete].isnan().all()
+    assert result.pareto_k[~incomplete].isnan().all()
     assert not result.doubtful.any()
 
 
@@ -150,7 +154,7 @@ def test_an_interrupted_imputation_has_what_was_done():
     assert part.x.equal(whole.x[:5])
     assert part.std.equal(whole.std[:5])
     assert part.draws.equal(whole.draws[:, :5])
-    assert part.ess.equal(whole.ess[:5])
+    assert part.ess.nan_to_num(-1).equal(whole.ess[:5].nan_to_num(-1))
     with pytest.raises(ValueError, match="num_draws is 21; expected at most num_samples, which is 20"):
         evidence.impute(vae.model, vae.guide, x, num_samples=20, num_draws=21)
 
@@ -173,11 +177,32 @@ def test_where_the_posterior_is_not_known_a_warning_says_so(monkeypatch):
     settled = imputation.settled_draws
 
     def unsettled(*args):
-        return settled(*args)._replace(doubtful=torch.arange(N) < 3)
+        return settled(*args)._replace(doubtful=torch.arange(len(args[1])) < 2)
 
     monkeypatch.setattr(imputation, "settled_draws", unsettled)
-    with pytest.warns(UserWarning, match="for 2 of 12 datapoints"):  # one of the three is complete
+    with pytest.warns(UserWarning, match="for 2 of 12 datapoints"):
         evidence.impute(vae.model, vae.guide, x, num_samples=20)
+
+
+def test_nothing_is_drawn_where_no_value_is_missing(monkeypatch):
+    vae = make_vae()
+    x, drawn = with_gaps(vae.sample(N)), []
+    settled = imputation.settled_draws
+
+    def counting(*args):
+        drawn.append(list(args[3]))  # the indices that errors name
+        assert args[1].isnan().any(1).all()
+        return settled(*args)
+
+    monkeypatch.setattr(imputation, "settled_draws", counting)
+    evidence.impute(vae.model, vae.guide, x, num_samples=20)
+    assert drawn == [x.isnan().any(1).nonzero()[:, 0].tolist()]
+    complete = vae.sample(N)
+    result = evidence.impute(vae.model, vae.guide, complete, num_samples=20, num_draws=3)
+    assert len(drawn) == 1
+    assert result.x.equal(complete)
+    assert (result.draws == complete).all()
+    assert "no value of 12 datapoints was missing" in str(result)
 
 
 def test_chunks_make_no_difference_but_noise():

@@ -107,7 +107,7 @@ def test_asked_to_stop_it_saves_and_says_how_to_go_on(name, number, processes, u
     message = out.with_suffix(".stderr").read_text()
     progress = read(out / LAST)[1]["progress"]
     assert f"stopped in epoch {progress['epoch'] + 1}, after {progress['step']} steps" in message
-    assert f"the run is saved in '{out}'; pass resume=True to resume it" in message
+    assert f"the run is saved in '{out}'; pass resume=True (on the command line: --resume) to resume it" in message
     assert ("Interrupted" in message) == (number == signal.SIGINT)
     assert len(message.splitlines()) == 1
     assert finish(processes, name, out) == 0

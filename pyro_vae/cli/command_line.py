@@ -38,6 +38,7 @@ Each command has its own --help. The help of train lists the options of the chos
 
 # Arguments in messages of the library, and the options with the same effect.
 ARGUMENTS = {
+    "resume=True (on the command line: --resume)": "--resume",
     "resume=True": "--resume",
     "skip_broken=True": "--skip-broken",
     "array=NAME": "--array NAME",

@@ -27,8 +27,8 @@ DATA = (
     "SciPy or .h5ad; or arrays: .npy, .npz, .pt, .h5, .hdf5 or .zarr; or a folder of Hugging Face datasets. A file of "
     "arrays has one array [n, *event], or arrays named train, valid and test, or --array chooses one. If valid or test "
     "is missing, a random tenth of the training data is used for it. Bytes are divided by 255. An array [n, height, "
-    "width] with values from 0 to 1 is read as grey images, any other array of this shape as series [n, steps, "
-    "features]. NaN is a missing value."
+    "width] with values from 0 to 1 is read as grey images, unless it is padded with NaN; other arrays of this shape "
+    "are read as series [n, steps, features]. NaN is a missing value."
 )
 # The formats of data that an option has an effect on.
 USES = {

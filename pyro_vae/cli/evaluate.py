@@ -70,7 +70,7 @@ class Evaluate:
         vae = pyro_vae.load(self.run).to(device)
         folder = writable_folder(folder_of(self.run))
         data = data_of(self.run, self.data)
-        x = rows_of(seen_of(self.run, data), data, self.split, self.limit, vae)[0].to(device)
+        x = rows_of(seen_of(self.run, data, self.data), data, self.split, self.limit, vae)[0].to(device)
         vae.check(x)
         torch.manual_seed(self.seed)
         start = time.perf_counter()

@@ -60,7 +60,7 @@ class Explore:
         vae: Any = pyro_vae.load(self.run).to(device)
         out = self.out or writable_folder(folder) / "explorer.html"
         data = data_of(self.run, self.data)
-        seen = seen_of(self.run, data)
+        seen = seen_of(self.run, data, self.data)
         x, labels = rows_of(seen, data, self.split, None, vae)
         torch.manual_seed(self.seed)
         part = "all data" if self.split == "all" else f"{self.split} data"

@@ -27,13 +27,13 @@ from pyro_vae.data.open_arrays import BY_ROWS, open_arrays
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["look", "read_table"]
+__all__ = ["look", "read_table", "steps_of_table"]
 
 MOST_NUMBERS = 2**29  # in memory, 2 GiB; larger data are read as they are needed
 MOST_HELD_OUT = 2000  # datapoints of larger data for validation, and for test
 MOST_SAMPLED = 2**25  # numbers of larger data for each of these, 128 MiB
 LEAST_HELD_OUT = 50  # datapoints, however large they are
-SMALL_TABLE, STEPS_OF_TABLE = 5000, 1000  # rows of a table that is small, and steps to train on it
+SMALL_TABLE = 5000  # rows of a table that is small
 
 
 class Rows(Protocol):
@@ -203,8 +203,6 @@ def _table(path: Path, kinds: tuple[str, ...], labels: str | None) -> Seen:
     from pyro_vae.tables import Table  # which imports pandas
 
     frame, found, classes = read_table(path, labels)
-    if labels is not None and found is None:
-        raise ValueError(f"labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
     chosen = dict(_kind(each) for each in kinds)
     table = Table.of(frame, chosen)
     x = table.tensor(frame)
@@ -220,18 +218,32 @@ def _options_of_table(rows: int, columns: int) -> dict[str, list[str]]:
     options = {"--posterior": ["product-of-experts"], "--latent-dim": [str(min(16, columns // 2 + 2))]}
     if rows < SMALL_TABLE:
         options |= {"--network.hidden": ["32"], "--lr": ["0.02"], "--lr-decay": ["linear"], "--batch-size": ["64"]}
-        options |= {"--epochs": [str(max(15, STEPS_OF_TABLE * 64 // max(64, rows)))]}  # an epoch has at least one step
+        options |= {"--epochs": [str(steps_of_table(rows) * 64 // max(64, rows))]}  # an epoch has at least one step
     return options
 
 
-def read_table(path: Path, labels: str | None) -> tuple[pd.DataFrame, Tensor | None, tuple[str, ...]]:
+def steps_of_table(rows: int) -> int:
+    """The number of training steps for a small table: about 320 epochs, but 1000 to 3000 steps."""
+    return min(3000, max(1000, 5 * rows))
+
+
+def read_table(
+    path: Path, labels: str | None, *, needed: bool = True
+) -> tuple[pd.DataFrame, Tensor | None, tuple[str, ...]]:
     """A table without its column of labels, the labels 0, 1, 2, ..., ``[n]``, None if there are none, and their names.
 
+    Args:
+        path: The table.
+        labels: The column with the labels, if there is one.
+        needed: Whether the table must have this column.
+
     Raises:
-        ValueError: If the table cannot be read.
+        ValueError: If the table cannot be read, or has no such column.
         OSError: Likewise.
     """
     frame = read_frame(path)
+    if needed and labels is not None and labels not in frame:
+        raise ValueError(f"labels is {labels!r}; the table {str(path)!r} has {', '.join(frame)}")
     if labels not in frame:
         return frame, None, ()
     return frame.drop(columns=labels), *class_numbers(frame[labels])

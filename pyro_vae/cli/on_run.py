@@ -67,7 +67,7 @@ class OnRows(OnRun):
         """
         vae, data = self.open()
         out = file or writable_folder(folder_of(self.run)) / default
-        x, labels = rows_of(seen_of(self.run, data), data, self.split, self.limit, vae)
+        x, labels = rows_of(seen_of(self.run, data, self.data), data, self.split, self.limit, vae)
         x = x.to(next(vae.parameters()).device)
         vae.check(x)
         return vae, x, labels, out

@@ -58,7 +58,7 @@ class Plot:
         vae = pyro_vae.load(self.run).to(device)
         out = writable_folder(self.out or folder)
         data = data_of(self.run, self.data)
-        seen = seen_of(self.run, data)
+        seen = seen_of(self.run, data, self.data)
         test, labels = rows_of(seen, data, "test", MAX_CODES, vae)
         vae.check(test.to(device))
         figures = _figures(vae, test, labels)

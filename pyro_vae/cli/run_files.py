@@ -102,11 +102,16 @@ def table_of(run: Path) -> Table | None:
         raise ValueError(f"{str(path)!r} is damaged: the description of its table is invalid") from error
 
 
-def seen_of(run: Path, data: Data) -> Seen:
+def seen_of(run: Path, data: Data, chosen: Data | None = None) -> Seen:
     """The data that the options choose; columns of a table become numbers as in the run.
 
+    Args:
+        run: The run.
+        data: The options, from :func:`data_of`.
+        chosen: The options that the user has given. A column of labels among them must exist; that of the run need not.
+
     Raises:
-        ValueError: If the data cannot be read, or a value of a column is invalid.
+        ValueError: If the data cannot be read, a value of a column is invalid, or the chosen labels do not exist.
         OSError: If they cannot be read.
     """
     table = table_of(run)
@@ -116,7 +121,8 @@ def seen_of(run: Path, data: Data) -> Seen:
     from pyro_vae.cli.seen import Seen
     from pyro_vae.data.from_file import split
 
-    frame, labels, classes = read_table(Path(str(data.data)), data.labels)
+    needed = chosen is not None and chosen.labels is not None
+    frame, labels, classes = read_table(Path(str(data.data)), data.labels, needed=needed)
     x = table.tensor(frame)
     splits = split(str(data.data), x, labels)
     return Seen("a table", splits, "columns", table=table, classes=classes, whole=(x, labels))

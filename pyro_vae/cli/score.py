@@ -54,6 +54,8 @@ class Score(OnRows):
             raise ValueError(
                 f"--anomaly is {self.anomaly}; expected the class of some datapoints, not of all, of data with labels"
             )
+        if self.regret:
+            _check_regret(vae, x)
         torch.manual_seed(self.seed)
         result = pyro_vae.evidence.estimate(vae.model, vae.guide, x, tolerance=self.tolerance)
         print(result.summary(), flush=True)
@@ -72,6 +74,21 @@ class Score(OnRows):
                 print(f"area under the ROC curve, {name}: {area:.3f}")
         write_columns(out, columns)
         print(f"wrote {out}")
+
+
+def _check_regret(vae: Any, x: Tensor) -> None:
+    """Computes the regret of one datapoint with as little work as possible, to see whether the posterior allows it.
+
+    Raises:
+        ValueError: If q(z | x) is not a distribution with parameters, such as a flow.
+    """
+    import torch
+
+    least = {"num_samples": 2, "num_steps": 1, "num_particles": 1, "max_rounds": 1, "progress": False}
+    try:
+        pyro_vae.evidence.inference_gap(vae.model, vae.guide, x[:1], log_prob=torch.zeros(1), **least)
+    except ValueError as error:
+        raise ValueError(f"--regret is not possible with this posterior: {error}") from error
 
 
 def _reconstruction(vae: Any, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -113,10 +114,10 @@ class Train(Generic[Architecture]):
             vae.check(pyro_vae.data.binarize.fixed(train[:100]) if data.binarize == "dynamic" else train)
             return
         options = by_flag(replace(self, data=data))
+        table = {} if seen.table is None else {"table": seen.table.to_json()}
         if (out / LAST).exists() and (out / COMMAND).exists():
-            _check_same(out / COMMAND, options)
+            _check_same(out / COMMAND, options, table)
         if pyro_vae.processes.is_started_first():
-            table = {} if seen.table is None else {"table": seen.table.to_json()}
             write_json(out / COMMAND, {"command": "train", "options": options, **table, "versions": versions()})
         run = pyro_vae.fit(
             vae,
@@ -192,20 +193,29 @@ def _batch(dtype: torch.dtype, rows: list[Tensor]) -> Tensor:
     return torch.stack(rows).to(dtype)
 
 
-def _check_same(path: Path, options: dict[str, Any]) -> None:
+def _check_same(path: Path, options: dict[str, Any], table: dict[str, Any]) -> None:
     """Compares the options with those the run in the folder started with; ``fit`` cannot compare all of them.
 
     Raises:
-        CheckpointError: If an option differs.
+        CheckpointError: If an option differs, or a column of the table is described differently.
     """
-    there = read_json(path)["options"]
+    stored = read_json(path)
+    there = stored["options"]
     free = FREE if options["lr-decay"] == "none" else FREE - {"epochs"}
-    for name, value in options.items():
-        if name not in there and (not value or value == "auto"):
-            continue  # a new option, at its default
-        if name not in free and there.get(name) != value:
-            why = f", and --lr-decay {options['lr-decay']} depends on it" if name == "epochs" else ""
+    is_new = {name for name, value in options.items() if name not in there and (not value or value == "auto")}
+    different = [name for name in options if name not in free | is_new and there.get(name) != options[name]]
+    if different:
+        name, *others = different
+        why = f", and --lr-decay {options['lr-decay']} depends on it" if name == "epochs" else ""
+        more = f" (also different: {', '.join(f'--{each}' for each in others)})" if others else ""
+        raise pyro_vae.CheckpointError(
+            f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {options[name]!r} here{why}"
+            f"{more}; choose another folder, or the same options"
+        )
+    columns = zip(stored.get("table", ()), json.loads(json.dumps(table.get("table", ()))), strict=False)
+    for old, new in columns:
+        if old != new:
             raise pyro_vae.CheckpointError(
-                f"{str(path)!r} is of another run: --{name} is {there.get(name)!r} there and {value!r} here{why}; "
-                "choose another folder, or the same options"
+                f"{str(path)!r} cannot be resumed: column {old['name']!r} is described differently there, because the "
+                "file has changed or the run is of an older version; choose another folder"
             )

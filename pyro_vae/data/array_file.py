@@ -16,6 +16,7 @@ from pyro_vae.data.exact import check_exact
 from pyro_vae.data.from_file import check_data, check_labels
 from pyro_vae.data.layout import Layout
 from pyro_vae.data.open_arrays import BY_ROWS, open_arrays, read_tensor
+from pyro_vae.system.memory import return_freed_memory_in_workers
 
 __all__ = ["ArrayFile"]
 
@@ -85,6 +86,7 @@ class ArrayFile(Dataset[Tensor]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         """The rows at these places."""
+        return_freed_memory_in_workers()
         return list(self.tensor(indices))
 
     def tensor(self, indices: Iterable[int] | None = None) -> Tensor:

@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING
 from pyro_vae.data.formats import FRAMES, format_of
 from pyro_vae.data.hugging_face import frame_of
 from pyro_vae.data.reading import reading
-from pyro_vae.data.text_table import read_text_table
+from pyro_vae.data.text_table import read_text_table, warn_of_data_as_names
 
 if TYPE_CHECKING:
     import pandas as pd
 
 __all__ = ["read_frame"]
 
+TEXTS = (".csv", ".tsv")
+
 
 def read_frame(path: str | Path) -> pd.DataFrame:
     r"""Reads a table: CSV, TSV, Parquet, Feather, Arrow or Excel, or a data set of Hugging Face.
 
-    In a text, empty fields are missing values. Its fields may be separated by commas, semicolons or tabs. Numbers may
-    have a decimal comma if fields are not separated by commas.
+    In a text, empty fields are missing values. Its fields may be separated by commas, semicolons, tabs or vertical
+    bars. Numbers may have a decimal comma if fields are not separated by commas.
 
     Args:
         path: The file, or the folder of a data set. The suffix of a file says what it is. The first line of a text has
@@ -47,7 +49,9 @@ def read_frame(path: str | Path) -> pd.DataFrame:
     else:
         path.open("rb").close()  # errors of the operating system have other types in some libraries
         with reading(path, "table"):
-            frame = read_text_table(path) if suffix in (".csv", ".tsv") else _read(path, suffix)
+            frame = read_text_table(path) if suffix in TEXTS else _read(path, suffix)
+        if suffix in TEXTS:
+            warn_of_data_as_names(path, frame)
     if frame.empty:
         raise ValueError(f"the table {str(path)!r} has no rows")
     return frame.rename(columns=str)

@@ -43,7 +43,7 @@ def read_arrays(path: Path, array: str | None = None, labels: str | None = None)
     """Reads a file of one array ``[n, *event]``, or of several: train, valid, test, train_labels, ...
 
     Bytes are divided by 255, all other numbers become floats. ``[n, height, width]`` with values from 0 to 1 becomes
-    ``[n, 1, height, width]``. Channels that are last become first.
+    ``[n, 1, height, width]``, unless it is padded with NaN as series are. Channels that are last become first.
 
     Args:
         path: The file: one of ``ARRAYS``.

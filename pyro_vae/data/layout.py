@@ -28,17 +28,28 @@ class Layout:
 
     @classmethod
     def of(cls, x: Tensor) -> Layout:
-        """The layout of an array ``[n, *event]``, by its dtype, its shape, and whether its values are in [0, 1]."""
+        """The layout of an array ``[n, *event]``, by its dtype, its shape, and whether its values are in [0, 1].
+
+        With such values, ``[n, height, width]`` are images, and missing values may be anywhere. But if all missing
+        values are after the end of each datapoint, they are series that were padded.
+        """
         is_bytes = x.dtype == torch.uint8
         return cls(
             is_bytes,
             x.ndim == 4 and x.shape[-1] in CHANNELS and x.shape[1] not in CHANNELS,
-            x.ndim == 3 and (is_bytes or bool(((x >= 0) & (x <= 1)).all())),
+            x.ndim == 3 and (is_bytes or (bool((((x >= 0) & (x <= 1)) | x.isnan()).all()) and not _is_padded(x))),
         )
 
     def __call__(self, x: Tensor) -> Tensor:
         """Some rows of the array as data, ``[rows, *event]``."""
-        x = x.float() / 255 if self.is_bytes else x.float()
+        x = x.float().div_(255) if self.is_bytes else x.float()
         if self.channels_are_last:
             x = x.permute(0, 3, 1, 2).contiguous()
         return x.unsqueeze(1) if self.has_no_channels else x
+
+
+def _is_padded(x: Tensor) -> bool:
+    """Whether all missing values of series ``[n, steps, features]`` are after their ends, and there are some."""
+    missing = x.isnan()
+    after = missing.all(2)
+    return bool(missing.any() and (missing.any(2) == after).all() and (after[:, 1:] >= after[:, :-1]).all())

@@ -13,6 +13,7 @@ from torch.utils.data import Dataset
 
 from pyro_vae.data.h5ad_file import read_h5ad
 from pyro_vae.data.reading import reading
+from pyro_vae.system.memory import return_freed_memory_in_workers
 
 __all__ = ["SparseCounts"]
 
@@ -82,6 +83,7 @@ class SparseCounts(Dataset[Tensor]):
 
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         """The rows at these places: one look-up for a whole batch."""
+        return_freed_memory_in_workers()
         return list(self.tensor(indices))
 
     def tensor(self, indices: Iterable[int] | None = None) -> Tensor:

@@ -9,13 +9,18 @@ import numpy as np
 import pandas as pd
 
 from pyro_vae.checks import check_choice
+from pyro_vae.system.warning import warn
 from pyro_vae.tables.column import KINDS, Column
 
 __all__ = ["find_column"]
 
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period", "interval")
-DATE_WORDS = r"(\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4})([ T]\d{1,2}:\d{2}.*)?$"
-NUMBER_WORDS = r"\s*[-+$€£]?\s*\d{1,3}([., ']?\d{3})*([.,]\d+)?\s*[%$€£]?\s*$"  # such as 1,234.5 or 12,5 %
+_DAY = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
+_DAY_IN_WORDS = r"\d{1,2}[- ][A-Za-z]{3,9}[- ,]+\d{2,4}|[A-Za-z]{3,9} \d{1,2},? \d{4}"
+DATE_WORDS = rf"(({_DAY}|{_DAY_IN_WORDS})([ T]\d{{1,2}}:\d{{2}}.*)?|\d{{1,2}}:\d{{2}}(:\d{{2}}.*)?)$"
+# Such as 1,234.5 or 12,5 % or 3 EUR.
+NUMBER_WORDS = r"\s*[-+$€£]?\s*\d{1,3}([., ']?\d{3})*([.,]\d+)?\s*([%$€£]|\s[A-Za-z]{1,4})?\s*$"
+CODES = (-9999, -999, -99, 999, 9999, 99999)  # that tables often have for missing values
 MOST_CATEGORIES = 50  # a column with more different words is a text or a name, unless the user says otherwise
 MOST_LEVELS = 10  # up to this number of different integers are ordered categories
 ROWS_FOR_LEVEL = 20  # with this many rows for each integer, missing integers are not due to chance
@@ -70,6 +75,7 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
     if not pd.api.types.is_numeric_dtype(known):
         return _words(name, known, unique)
     numbers = known.to_numpy(np.float64)
+    _warn_of_code(name, numbers)
     if np.isinf(numbers).any():
         raise ValueError(f"column {name!r} has {int(np.isinf(numbers).sum())} infinite values; make them missing")
     if unique == 2 and (set(numbers) == {0.0, 1.0} or len(numbers) >= ROWS_FOR_TWO):
@@ -78,6 +84,8 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
         return _continuous(numbers)
     if unique == len(known) > ROWS_FOR_IDS and (np.diff(np.sort(numbers)) == 1).all():
         return "drop", "an identifier: each integer once"
+    if unique == len(known) > ROWS_FOR_IDS and name == "Unnamed: 0":  # what pandas calls an index without a name
+        return "drop", "an index: a column without a name, no integer twice"
     if unique <= MOST_LEVELS and numbers.min() in (0, 1) and (np.diff(np.unique(numbers)) == 1).all():
         return "ordinal", f"the integers from {numbers.min():.0f} to {numbers.max():.0f}"
     if unique <= MOST_LEVELS and len(numbers) >= ROWS_FOR_LEVEL * unique:
@@ -88,6 +96,18 @@ def _kind(name: str, known: pd.Series) -> tuple[str, str]:
             return "count", "integers of at least 0"
         return _continuous(numbers)
     return "real", "integers"
+
+
+def _warn_of_code(name: str, numbers: np.ndarray) -> None:
+    """Warns of a number such as -999 that several rows have, and that is far from all others: a missing value."""
+    for code in CODES:
+        others = numbers[numbers != code]
+        times = len(numbers) - len(others)
+        if times > 1 and len(others) > 1 and np.abs(others - code).min() > np.ptp(others):
+            warn(
+                f"column {name!r} has {code} {times} times, far from all other values; if it means that a value is "
+                "missing, leave these fields empty"
+            )
 
 
 def _plain(known: pd.Series) -> pd.Series:

@@ -263,7 +263,9 @@ def _leave(session: Session, signals: list[int]) -> NoReturn:
         message += f"; what was done since the last save is not kept: {error}"
     else:
         if run.out is not None:
-            message += f"; the run is saved in {str(run.out)!r}; pass resume=True to resume it"
+            message += (
+                f"; the run is saved in {str(run.out)!r}; pass resume=True (on the command line: --resume) to resume it"
+            )
     if signals and signals[0] == signal.SIGINT:
         raise Interrupted(message, run)
     print(message, file=sys.stderr)

@@ -75,7 +75,7 @@ def to_arviz(
 
     def draw(block: Tensor, first: int) -> dict[str, Tensor]:
         if proposal is None:
-            drawn = settled_draws(programs, block, num_draws, first, fast)
+            drawn = settled_draws(programs, block, num_draws, range(first, first + len(block)), fast)
         else:
             drawn = posterior_draws(programs.model, programs.guide, block, num_draws, layout, proposal)
         values = {f"posterior {name}": value for name, value in drawn.latents.items()}

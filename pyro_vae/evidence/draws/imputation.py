@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -70,14 +71,24 @@ def impute(
         raise ValueError(f"num_draws is {num_draws}; expected at most num_samples, which is {num_samples}")
     programs = Programs(model, guide, x_alone(model, x), chunk_size, progress, keep, processes)
     x, fast = programs.x, FastDensities()
-    rows = max(1, programs.chunk_size // num_samples)
+    rows_at_once = max(1, programs.chunk_size // num_samples)
 
     def fill(block: Tensor, first: int) -> dict[str, Tensor]:
+        columns = _unchanged(block, num_draws)
+        rows = block.isnan().reshape(len(block), -1).any(1).nonzero()[:, 0]
+        if not len(rows):
+            return columns
+        if not programs.independent:  # the other rows matter for the posterior
+            rows = torch.arange(len(block), device=block.device)
+        part = fill_rows(block[rows], [first + row for row in rows.tolist()])
+        return {name: old.index_copy(0, rows.to(old.device), part[name]) for name, old in columns.items()}
+
+    def fill_rows(block: Tensor, indices: Sequence[int]) -> dict[str, Tensor]:
         if method == "guide":
             drawn = posterior_draws(programs.model, programs.guide, block, num_samples, programs.layout)
         else:
-            drawn = settled_draws(programs, block, num_samples, first, fast)
-        pieces = in_pieces(programs, block, drawn.latents, rows)
+            drawn = settled_draws(programs, block, num_samples, indices, fast)
+        pieces = in_pieces(programs, block, drawn.latents, rows_at_once)
         parts = [_predict(programs, *piece, num_samples, num_draws) for piece in pieces]
         mean, std, draws = (torch.cat(part).to(block.dtype) for part in zip(*parts, strict=True))
         missing = block.isnan()
@@ -117,6 +128,16 @@ def impute(
             "may be wrong: see result.doubtful",
         )
     return result
+
+
+def _unchanged(x: Tensor, num_draws: int) -> dict[str, Tensor]:
+    """The columns of datapoints ``[n, *event]`` without missing values, for which nothing is drawn."""
+    unknown = torch.full((len(x),), torch.nan, dtype=torch.float64)
+    columns = {"x": x.clone(), "std": torch.zeros_like(x), "ess": unknown, "pareto_k": unknown}
+    columns["doubtful"] = torch.zeros(len(x), dtype=torch.bool)
+    if num_draws:
+        columns["draws"] = x[:, None].repeat(1, num_draws, *[1] * (x.ndim - 1))
+    return columns
 
 
 def _predict(

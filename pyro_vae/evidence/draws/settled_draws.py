@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -44,7 +44,11 @@ def in_pieces(
 
 @torch.no_grad()
 def settled_draws(
-    programs: Programs, x: Tensor, num_draws: int, first: int = 0, fast: FastDensities | None = None
+    programs: Programs,
+    x: Tensor,
+    num_draws: int,
+    indices: Sequence[int] | None = None,
+    fast: FastDensities | None = None,
 ) -> PosteriorDraws:
     """Draws from p(z | x): from normals at its modes, or the ends of annealed chains, chosen by their weights.
 
@@ -52,14 +56,14 @@ def settled_draws(
         programs: Model and guide.
         x: A block of datapoints, ``[n, *event]``.
         num_draws: Draws for each of them.
-        first: The index of the first datapoint, for the error message.
+        indices: The indices of the datapoints, for the error message; by default from 0 on.
         fast: Makes the densities fast, once for all blocks that share it.
 
     Raises:
         ValueError: If no method finds a weight that is finite and positive for a datapoint.
     """
     ladder = Ladder(programs, x, SETTINGS, fast=fast)
-    columns = ladder.estimates(first)
+    columns = ladder.estimates(range(len(x)) if indices is None else indices)
     if ladder.laplace is None or ladder.annealing is None:
         drawn = _from_guide(ladder.block, num_draws)
     else:

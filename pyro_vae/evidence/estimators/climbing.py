@@ -52,7 +52,7 @@ class Climb:
         """
         share = len(block) / turns
         ladder = Ladder(self.programs, block, self.settings, clock.deadline(first + turn * share, share), self.fast)
-        columns = ladder.estimates(first)
+        columns = ladder.estimates(range(first, first + len(block)))
         return {**columns, "late": torch.full((len(block),), ladder.block.late)}
 
     def result(self, columns: dict[str, Any]) -> Evidence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from torch import Tensor
 
@@ -68,11 +69,11 @@ class Ladder:
             self._with_gradients(self.log_joint)
         return self.columns
 
-    def estimates(self, first: int) -> dict[str, Tensor]:
+    def estimates(self, indices: Sequence[int]) -> dict[str, Tensor]:
         """As :meth:`climb`, if every datapoint has an estimate.
 
         Args:
-            first: The index of the first datapoint, for the error message.
+            indices: The indices of the datapoints, for the error message.
 
         Raises:
             ValueError: If no method has a weight that is finite and positive for a datapoint.
@@ -80,7 +81,7 @@ class Ladder:
         columns = self.climb()
         missing = ~columns["log_prob"].isfinite()
         if missing.any():
-            index = first + int(missing.nonzero()[0])
+            index = indices[int(missing.nonzero()[0])]
             raise ValueError(
                 f"datapoint {index} has no weight that is finite and positive, by any method; "
                 "check the log-densities of model and guide there"

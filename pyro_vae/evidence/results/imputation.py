@@ -26,9 +26,9 @@ class Imputation:
         std: The posterior predictive standard deviation of each filled value, ``[n, *event]``; 0 where observed.
         missing: Which values were missing, ``[n, *event]``.
         ess: The effective number of posterior draws behind each datapoint, ``[n]``. The Monte Carlo standard error of
-            a filled value is at most ``std / sqrt(ess)``.
+            a filled value is at most ``std / sqrt(ess)``. NaN where no value was missing: nothing is drawn there.
         pareto_k: The Pareto k-hat of the weights by which the draws were chosen, ``[n]``; infinite where there are too
-            few draws for it.
+            few draws for it, and NaN where no value was missing.
         doubtful: Where the draws may not be from the posterior, so that the filled values may be wrong, ``[n]``.
         num_samples: The number of posterior draws for each datapoint.
         draws: Data filled in with draws instead of means, ``[num_draws, n, *event]``; None without ``num_draws``.

@@ -95,7 +95,7 @@ def inference_gap(
         )
         if given is None:
             settings = Settings(float(tolerance), MAX_TEMPERATURES, n)
-            columns = Ladder(programs, block, settings, fast=fast).estimates(first)
+            columns = Ladder(programs, block, settings, fast=fast).estimates(range(first, first + len(block)))
             known = {name: columns[field] for name, field in LOG_PROB.items()}
         else:
             known = {name: value[first : first + len(block)] for name, value in given.items()}
