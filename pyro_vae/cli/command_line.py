@@ -14,6 +14,7 @@ from typing import Any
 
 import tyro
 
+from pyro_vae import __version__
 from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.data_defaults import with_defaults_for_data
 from pyro_vae.cli.encode import Encode
@@ -33,7 +34,7 @@ __all__ = ["main"]
 DESCRIPTION = """Trains and evaluates variational autoencoders.
 
 Each command has its own --help. The help of train lists the options of the chosen parts: "pyro-vae train --prior vamp
---help". With --debug, an error is printed with its traceback."""
+--help". With --debug, an error is printed with its traceback. --version prints the version."""
 
 # Arguments in messages of the library, and the options with the same effect.
 ARGUMENTS = {
@@ -60,6 +61,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words
+    if words == ["--version"]:
+        print(f"pyro-vae {__version__}")
+        return 0
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning  # type: ignore[assignment]  # it takes fewer named arguments
