@@ -49,13 +49,7 @@ def test_every_dependency_has_a_lower_bound_and_is_tested_with_it():
     assert len(bounds) > 30
     for package, bound in bounds:
         (version,) = oldest[package]
-        assert version[: len(bound)] >= bound, package
-        # Some lowest versions exclude each other.
-        assert version[:2] == (*bound, 0)[:2] or package in RAISED, package
-
-
-# Versions that others need: the reason is the name of the other.
-RAISED: dict[str, str] = {}
+        assert version[: len(bound)] == bound, package
 
 
 def test_newest_versions_are_allowed():
