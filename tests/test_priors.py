@@ -217,7 +217,7 @@ def test_pseudo_inputs_can_be_kept_where_data_are():
     assert_close(prior().log_prob(z), priors.VampPrior(q, prior.pseudo_inputs.clamp(0, 1))().log_prob(z))
 
 
-@pytest.mark.parametrize("flow", [zuko.flows.NSF, zuko.flows.MAF, zuko.flows.NICE])  # NICE is RealNVP by its older name
+@pytest.mark.parametrize("flow", [zuko.flows.NSF, zuko.flows.MAF, zuko.flows.RealNVP])
 def test_zukos_flows_are_priors_as_they_stand(flow):
     """Within 5 standard errors of quadrature, which is exact to 10^-3 where a spline has kinks; 5 datapoints."""
     vae = vae_with(flow(2, transforms=2, hidden_features=[8]), posterior()).double()
