@@ -54,8 +54,6 @@ NUMBERS = {  # distributions of a single number
     "FoldedDistribution": lambda: dist.FoldedDistribution(dist.Normal(of(0.4), ONE)),
     "Gamma": lambda: dist.Gamma(of(2.0), of(1.5)),
     "Gumbel": lambda: dist.Gumbel(of(0.5), of(0.8)),
-    "GeneralizedPareto": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, -0.4])),  # of float32 in torch
-    "GeneralizedPareto, without end": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, 0.3])),
     "HalfCauchy": lambda: dist.HalfCauchy(of(0.7)),
     "HalfNormal": lambda: dist.HalfNormal(of(0.7)),
     "InverseGamma": lambda: dist.InverseGamma(of(3.0), of(2.0)),
@@ -124,6 +122,11 @@ NUMBERS = {  # distributions of a single number
     "zuko.Truncated": lambda: zd.Truncated(torch_dist.Normal(of(0.5), ONE), of(-1.0), of(1.5)),
     "zuko.Truncated on one side": lambda: zd.Truncated(torch_dist.Normal(of(0.5), ONE), of(-1.0), of(math.inf)),
 }
+if hasattr(dist, "GeneralizedPareto"):  # torch 2.6 has none
+    NUMBERS |= {
+        "GeneralizedPareto": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, -0.4])),  # of float32 in torch
+        "GeneralizedPareto, without end": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, 0.3])),
+    }
 PAIRS = {  # of two free numbers
     "AVFMultivariateNormal": lambda: dist.AVFMultivariateNormal(
         of(0.1, 0.2), torch.eye(2).double(), torch.zeros(2, 1, 2).double()
@@ -339,7 +342,7 @@ HARD = [  # where the support is not what torch says, or what the map depends on
 ]
 
 
-@pytest.mark.parametrize("name", HARD)
+@pytest.mark.parametrize("name", [name for name in HARD if name in NUMBERS])
 @pytest.mark.parametrize("method", ["annealed", "laplace"])
 def test_evidence_with_such_latents_is_that_of_quadrature(name, method):
     """The mean of 60 estimates of the same log p(x) lies within 5 standard errors of it, and 0.01: 1 in 10^6 each."""

@@ -268,6 +268,11 @@ def test_the_help_lists_names_and_the_options_of_those_that_are_chosen(capsys):
 # Training
 
 
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"pyro-vae {pyro_vae.__version__}\n"
+
+
 def test_losses_are_those_asked_for(file, tmp_path, capsys):
     for name, kind in (("iwae", IWAE), ("dreg", DReG), ("sticking-the-landing", StickingTheLanding), ("trace", ELBO)):
         loss = Fitting(loss=name, particles=3).arguments()["loss"]

@@ -319,10 +319,11 @@ def test_masks():
 
 def test_inverses(monkeypatch):
     transform = transforms.ExpTransform()
-    assert private_apis.inverse_of(transform.inv) is transform
+    inverse = transform.inv
+    assert private_apis.inverse_of(inverse) is transform
     assert private_apis.inverse_of(transform) is None
     monkeypatch.delattr(transforms, "_InverseTransform")
-    assert private_apis.inverse_of(transform.inv) is None
+    assert private_apis.inverse_of(inverse) is None
 
 
 @pytest.mark.parametrize("validate", [True, False])

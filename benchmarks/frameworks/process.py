@@ -94,6 +94,7 @@ def warn_if_busy() -> None:
 def machine(threads: int) -> dict[str, Any]:
     """What it is measured on, and with which versions."""
     import platform
+    from datetime import UTC, datetime
     from importlib.metadata import PackageNotFoundError, version
     from pathlib import Path
 
@@ -111,6 +112,7 @@ def machine(threads: int) -> dict[str, Any]:
     )
     packages = ["torch", "pyro-ppl", "pyro-vae", "zuko", "jax", "jaxlib", "numpyro", "pythae", "numpy"]
     return {
+        "date": datetime.now(UTC).date().isoformat(),
         "cpu": names[0].split(":")[1].strip() if names else platform.processor(),
         "cores": os.cpu_count(),
         "threads": threads,
