@@ -29,7 +29,7 @@ SMALLER = {
         ("run = fit(", "valid = data.binarize.fixed(mnist.valid[:100])\nrun = fit("),
         ("mnist.test[:100]", "mnist.test[:20]"),
     ],
-    "docs/index.md": [("[:5000]", "[:500]")],
+    "docs/index.md": [("[:5000]", "[:500]"), ("images[:20]", "images[:3]")],
     "docs/fast_svi.md": [("mnist.train, 128", "mnist.train[:2560], 128")],
     "docs/training.md": [("mnist.train[:5000]", "mnist.train[:1280]"), ("[:1000]", "[:200]")],
     "docs/representation.md": [("[:5000]", "[:500]"), ("[:1000]", "[:200]"), ("sample((1000,))", "sample((200,))")],

@@ -1,4 +1,6 @@
-"""Tables: data frames of pandas as tensors, and back::
+"""Tables: data frames of pandas as tensors, and back.
+
+.. code-block:: python
 
     table = Table.of(frame)
     x = table.tensor(frame)  # [n, columns], NaN where a value is missing
