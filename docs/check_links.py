@@ -1,6 +1,6 @@
 """Fails if a page of the built site has a link, an anchor or a picture that leads nowhere.
 
-Run: python docs/check_links.py docs/_build
+Run: python docs/check_links.py docs/_build/html
 
 Addresses of other sites are only checked for their form: ``python -m sphinx -b linkcheck docs FOLDER`` opens them.
 """

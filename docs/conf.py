@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: ``python -m sphinx -W --keep-going -n docs docs/_build``, without network."""
+"""How Sphinx builds the site: ``python -m sphinx -W --keep-going -n docs docs/_build/html``, without network."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ extensions = [
     "public_names",
     "repository_links",
 ]
-exclude_patterns = ["_build", ".jupyter_cache", "inventories"]
+exclude_patterns = ["_build", "inventories"]
 templates_path = ["_templates"]
 nitpicky = True
 nitpick_ignore_regex = [
@@ -47,9 +47,8 @@ nitpick_ignore_regex = [
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
 nb_execution_mode = "cache"  # a notebook is executed again only if its code has changed
-nb_execution_cache_path = str(HERE / ".jupyter_cache")
 nb_execution_timeout = 300  # seconds, for one cell
-nb_execution_raise_on_error = True
+nb_execution_show_tb = True  # an error is a warning, which -W turns into a failure of the build
 nb_merge_streams = True
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
 copybutton_prompt_is_regexp = True
@@ -62,7 +61,6 @@ autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 maximum_signature_line_length = 88
-add_module_names = False
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
