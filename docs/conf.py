@@ -83,6 +83,7 @@ intersphinx_mapping = {
 
 # Pages
 html_theme = "furo"
+pygments_dark_style = "github-dark"
 html_title = f"pyro_vae {release}"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]

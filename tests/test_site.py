@@ -20,8 +20,8 @@ def listed():
         for line in page.read_text().splitlines():
             if line.startswith(".. currentmodule:: "):
                 module = line.removeprefix(".. currentmodule:: ")
-            elif re.fullmatch(r"   [\w.]+", line):
-                yield f"{module}.{line.strip()}"
+            elif match := re.fullmatch(r"(?:   |\.\. py:data:: )([\w.]+)", line):
+                yield f"{module}.{match[1]}"
 
 
 def test_every_public_name_is_in_the_api_reference():

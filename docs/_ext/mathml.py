@@ -10,7 +10,6 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.util.math import get_node_equation_number
 
-
 FUNCTION = re.compile(r"(<mi>(?:log|exp|max|min)</mi>)(?=<m[irs])")
 
 
