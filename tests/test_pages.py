@@ -25,9 +25,8 @@ SMALLER = {
     "README.md": [
         ("for x in batches:", "for x in list(batches)[:5]:"),
         ("mnist.train, 128", "mnist.train[:2560], 128"),
-        ("fit(vae, mnist.train, data.binarize.fixed(mnist.valid),", "fit(vae, mnist.train[:640], valid[:100],"),
-        ("run = fit(", "valid = data.binarize.fixed(mnist.valid[:100])\nrun = fit("),
-        ("mnist.test[:100]", "mnist.test[:20]"),
+        ("fit(vae, mnist.train, valid,", "fit(vae, mnist.train[:640], valid[:100],"),
+        ("mnist.test[:100]", "mnist.test[:8]"),
     ],
     "docs/index.md": [("[:5000]", "[:500]"), ("images[:20]", "images[:3]")],
     "docs/fast_svi.md": [("mnist.train, 128", "mnist.train[:2560], 128")],
