@@ -30,6 +30,12 @@ SMALLER = {
     ],
     "docs/index.md": [("[:5000]", "[:500]"), ("images[:20]", "images[:3]")],
     "docs/fast_svi.md": [("mnist.train, 128", "mnist.train[:2560], 128")],
+    "docs/explorer.md": [
+        ("mnist.test)", "mnist.test[:40])"),
+        ("mnist.test_labels", "mnist.test_labels[:40]"),
+        ("points=100, lowest=2", "points=40, lowest=0"),
+    ],
+    "docs/export.md": [("mnist.train[:5000]", "mnist.train[:1000]")],
     "docs/training.md": [("mnist.train[:5000]", "mnist.train[:1280]"), ("[:1000]", "[:200]")],
     "docs/representation.md": [("[:5000]", "[:500]"), ("[:1000]", "[:200]"), ("sample((1000,))", "sample((200,))")],
 }
