@@ -32,7 +32,7 @@ from pyro_vae.system.threads import one_thread_at_a_time
 
 __all__ = ["Layout", "Program", "Terms", "find_layout", "log_mean_exp", "log_weights", "terms"]
 
-Program = Callable[..., Any]  #: A Pyro program: a callable with Pyro statements, called with data.
+Program = Callable[..., Any]  #: A Pyro program, a callable with Pyro statements that is called with data.
 
 
 class Terms(NamedTuple):

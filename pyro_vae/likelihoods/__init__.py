@@ -9,15 +9,18 @@ The likelihoods here take a network. If each value of x has one parameter, the n
 location and a scale. So for images of shape ``[1, 28, 28]``, both ``nn.mlp(latent, hidden, (1, 28, 28, 2))`` and
 ``nn.convolutional_decoder(latent, (1, 28, 28, 2))`` fit.
 
-| data | likelihoods |
-|---|---|
-| 0 or 1 | ``Bernoulli`` |
-| from 0 to 1 | ``ContinuousBernoulli`` |
-| levels k / 255, as 8-bit pixels | ``DiscretizedLogistic``, ``Categorical`` (as integers) |
-| real numbers | ``Normal``, ``HeteroscedasticNormal``; ``Rescaled`` to any units |
-| counts | ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial``, ``ZeroInflated`` |
-| classes | ``Categorical`` |
-| columns of different kinds | ``Columns`` |
+================================  =================================================================
+data                              likelihoods
+================================  =================================================================
+0 or 1                            ``Bernoulli``
+from 0 to 1                       ``ContinuousBernoulli``
+levels k / 255, as 8-bit pixels   ``DiscretizedLogistic``, ``Categorical`` (as integers)
+real numbers                      ``Normal``, ``HeteroscedasticNormal``; ``Rescaled`` to any units
+counts                            ``Poisson``, ``NegativeBinomial``, ``HeterogeneousNegativeBinomial``,
+                                  ``ZeroInflated``
+classes                           ``Categorical``
+columns of different kinds        ``Columns``
+================================  =================================================================
 """
 
 from pyro_vae.likelihoods import columns

@@ -14,7 +14,7 @@ class Normal(nn.Module):
 
     Args:
         network: Maps data ``[*batch, *event]`` to ``[*batch, 2 * latent]``: the locations, then the raw scales, which
-            go through :func:`~pyro_vae.distributions.positive_scale.positive_scale`.
+            go through ``pyro_vae.distributions.positive_scale``.
 
     Example:
         >>> posterior = posteriors.Normal(nn.mlp((1, 4, 4), [8], 4))

@@ -6,6 +6,6 @@ from pyro_vae.saving.loading import load
 from pyro_vae.training import logs
 from pyro_vae.training.loop import fit
 from pyro_vae.training.not_finite import NotFiniteError
-from pyro_vae.training.run import Run
+from pyro_vae.training.run import Run, RunProgress
 
-__all__ = ["BEST", "LAST", "CheckpointError", "NotFiniteError", "Run", "fit", "load", "logs"]
+__all__ = ["BEST", "LAST", "CheckpointError", "NotFiniteError", "Run", "RunProgress", "fit", "load", "logs"]

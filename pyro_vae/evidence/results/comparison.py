@@ -57,7 +57,7 @@ class Comparison:
 
     @property
     def population_error(self) -> float:
-        """The half-width of a 95% interval for the mean difference over the population: both errors together."""
+        """The half-width of a 95% interval for the mean difference over the population, from both errors together."""
         return self.mean_error + student(int(self.settled.sum()) - 1) * self.population_std_error
 
     def summary(self) -> str:

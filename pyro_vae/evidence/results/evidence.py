@@ -75,7 +75,7 @@ class Evidence:
     Attributes:
         log_prob: The log of the mean importance weight. Its expectation is below log p(x): a lower bound on average.
         error: The half-width of a 95% interval for log p(x), bias included, from
-            :func:`~pyro_vae.evidence.results.error_bars.error_bars`; infinite where it is not known.
+            ``pyro_vae.evidence.results.error_bars``; infinite where it is not known.
         bias: The part of ``error`` by which log p(x) may lie above the expectation of ``log_prob``. It does not
             average out over datapoints.
         std_error: The Monte Carlo standard error of ``log_prob`` (delta method), without the bias. Too small where the

@@ -13,7 +13,7 @@ from pyro_vae.infer.losses.latent_sites import draw
 
 
 class Capacity:
-    """The negative log-likelihood plus weight * |KL - capacity|, which holds the KL term at the capacity.
+    """The negative log-likelihood plus ``weight * |KL - capacity|``, which holds the KL term at the capacity.
 
     This is equation 8 of Burgess et al. 2018. The KL is averaged over the batch, and in closed form if there is one.
     The capacity usually grows from zero during training: ``Capacity(1000.0, lambda epoch: min(25.0, epoch))``. ``fit``

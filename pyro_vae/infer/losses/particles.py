@@ -18,7 +18,7 @@ class Particles:
 
     The gradient with respect to the parameters of q is a sum of two terms: the path derivative, through the draws, and
     the score function, the gradient of log q at given draws. To separate them, evaluate the programs at the
-    :attr:`fixed` latents, where only the second term remains.
+    ``fixed`` latents, where only the second term remains.
 
     Scales of sites (``poutine.scale``, a KL weight) multiply their log-densities. The scale of a subsampled data plate
     is left out: it says how many datapoints each datapoint represents, and is not part of its log-weights.
@@ -41,7 +41,7 @@ class Particles:
 
     @property
     def weight(self) -> float:
-        """How many datapoints each row of the batch represents: more than one if the data plate is subsampled."""
+        """How many datapoints each row of the batch represents, more than one if the data plate is subsampled."""
         return _weight(self._sites[0][1], self.layout)
 
     @property

@@ -5,14 +5,16 @@ network ``[*batch, num_parameters]``, returns the distribution of one value, of 
 ``kind.features(x)``, for values ``[*batch]``, returns what an encoder gets, ``[*batch, num_features]``. The value 1 has
 to be possible. Values are in the data's own units, so that log p(x) is too.
 
-| values | kind |
-|---|---|
-| real numbers | ``Real`` |
-| positive numbers | ``Positive`` |
-| counts 0, 1, 2, ... | ``Count`` |
-| 0 or 1 | ``Binary`` |
-| categories 0, ..., K - 1 without an order | ``Categorical`` |
-| categories 0, ..., K - 1 with an order | ``Ordinal`` |
+=========================================  ===============
+values                                     kind
+=========================================  ===============
+real numbers                               ``Real``
+positive numbers                           ``Positive``
+counts 0, 1, 2, ...                        ``Count``
+0 or 1                                     ``Binary``
+categories 0, ..., K - 1 without an order  ``Categorical``
+categories 0, ..., K - 1 with an order     ``Ordinal``
+=========================================  ===============
 """
 
 from pyro_vae.likelihoods.columns.binary import Binary

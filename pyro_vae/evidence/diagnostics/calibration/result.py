@@ -50,7 +50,7 @@ class Calibration:
 
     @property
     def num_tests(self) -> int:
-        """The number of p-values: one for each latent coordinate, and one for each function of all latents."""
+        """The number of p-values, one for each latent coordinate, and one for each function of all latents."""
         return sum(ranks.shape[1:].numel() for ranks in (*self.ranks.values(), *self.joint_ranks.values()))
 
     @property
@@ -66,7 +66,7 @@ class Calibration:
 
     @property
     def joint_p_values(self) -> dict[str, Tensor]:
-        """The p-values of the functions of all latents, ``[...]``, by their names in :attr:`joint_ranks`."""
+        """The p-values of the functions of all latents, ``[...]``, by their names in ``joint_ranks``."""
         return {name: smooth_test(ranks, self.num_draws) for name, ranks in self.joint_ranks.items()}
 
     @property

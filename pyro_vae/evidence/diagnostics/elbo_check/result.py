@@ -64,7 +64,7 @@ class ElboCheck:
 
     @property
     def passed(self) -> bool:
-        """Whether all estimates agree: to rounding if they have the same terms, else within 4 standard errors."""
+        """Whether all estimates agree, to rounding if they have the same terms, else within 4 standard errors."""
         return not self.disagreements
 
     @property

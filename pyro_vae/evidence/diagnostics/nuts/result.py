@@ -113,12 +113,12 @@ class NutsComparison:
 
     @property
     def converged(self) -> bool:
-        """Whether NUTS can be trusted: R-hat at most 1.01, ESS at least 400, no divergences."""
+        """Whether NUTS can be trusted, with R-hat at most 1.01, ESS at least 400, no divergences."""
         return not self.doubts
 
     @property
     def passed(self) -> bool:
-        """Whether all means and standard deviations agree within 4 standard errors; false alarms: 6e-5 for each.
+        """Whether all means and standard deviations agree within 4 standard errors (false alarms 6e-5 for each).
 
         False if the chains never moved, so that nothing is known.
         """
