@@ -43,10 +43,13 @@ MOST_BARS = 12  # more different numbers are drawn as a histogram
 
 
 def new_figure(**options: Any) -> Figure:
-    """Returns ``matplotlib.figure.Figure(**options)``, which needs no display. The import takes half a second."""
-    from matplotlib.figure import Figure
+    """Returns a ``matplotlib.figure.Figure``, which needs no display, and which notebooks show.
 
-    return Figure(**options)
+    Importing matplotlib takes half a second, so it is imported here.
+    """
+    from pyro_vae.notebook_figure import NotebookFigure
+
+    return NotebookFigure(**options)
 
 
 def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (nats per datapoint)") -> Figure:

@@ -19,7 +19,7 @@ MODULES = {
 # From the bottom to the top. A module imports what is below it, or in its own folder.
 LAYERS = [
     "system",
-    "checks html_table",
+    "checks html_table notebook_figure",
     "programs plots processes scripts saving exporting",
     "distributions data nn",
     "priors likelihoods posteriors weights",

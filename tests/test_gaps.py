@@ -204,6 +204,24 @@ def test_bounded_latents_and_several_sites():
     assert gap.amortization.mean() > 0.1
 
 
+def test_a_log_normal_guide():
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.LogNormal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z.log(), 1.0), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.LogNormal(x / 3, 1.0))
+
+    x = torch.linspace(-2, 2, 6)
+    gap = evidence.inference_gap(model, guide, x, num_steps=300, num_particles=64)
+    # The posterior is LogNormal(x / 2, 0.5 ** 0.5).
+    exact = kl_divergence(dist.Normal(x / 3, 1.0), dist.Normal(x / 2, 0.5**0.5))
+    assert (gap.approximation.abs() < 2 * gap.log_prob_error + 0.02).all()
+    assert_close(gap.amortization.float(), exact, atol=0.15, rtol=0)
+
+
 def test_what_cannot_be_optimized(vae, x):
     class Flow(torch_nn.Module):
         def __init__(self):

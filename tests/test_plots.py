@@ -288,3 +288,10 @@ def test_columns_of_tables_are_drawn_with_their_names_and_shares():
     filled, outline = mass.patches
     assert filled.get_path().get_extents().height == pytest.approx(2 / 40)  # two numbers in each bin
     assert outline.get_path().get_extents().height == pytest.approx(1)
+
+
+def test_a_notebook_shows_figures_without_pyplot():
+    formatter = pytest.importorskip("IPython.core.formatters", reason="needs IPython").DisplayFormatter()
+    formatter.active_types = ["image/png"]
+    formats, _ = formatter.format(plots.curves({"loss": [2.0, 1.0]}))
+    assert formats["image/png"].startswith(b"\x89PNG")

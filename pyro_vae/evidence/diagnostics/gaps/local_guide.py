@@ -99,6 +99,7 @@ class _Family:
         self.kind = type(fn)
         constraints = getattr(fn, "arg_constraints", {})
         names = [key for key in constraints if key in fn.__dict__]
+        names = names or [key for key in constraints if hasattr(fn, key)]  # those of a LogNormal are properties
         if "scale_tril" in constraints:
             names = ["loc", "scale_tril"]  # one of three equivalent ways to give the covariance
         if not fn.has_rsample or not names:
