@@ -1,5 +1,7 @@
 """Pictures. Most functions return a matplotlib figure; ``figure.savefig(path)`` writes it. No display is needed.
 
+A notebook shows a figure that is the last value of a cell.
+
 Grey images are drawn with 0 as white. For photographs, pass ``cmap="gray"``, where 0 is black.
 """
 
@@ -7,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,7 +49,17 @@ def new_figure(**options: Any) -> Figure:
     """Returns ``matplotlib.figure.Figure(**options)``, which needs no display. The import takes half a second."""
     from matplotlib.figure import Figure
 
-    return Figure(**options)
+    figure: Any = Figure(**options)
+    # Without it, a notebook shows a figure only after matplotlib.pyplot has been imported.
+    figure._repr_png_ = partial(_png, figure)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    """The figure as a PNG file."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
 
 
 def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (nats per datapoint)") -> Figure:
