@@ -1,5 +1,7 @@
 """Pictures. Most functions return a matplotlib figure; ``figure.savefig(path)`` writes it. No display is needed.
 
+A notebook shows a figure that is the last value of a cell.
+
 Grey images are drawn with 0 as white. For photographs, pass ``cmap="gray"``, where 0 is black.
 """
 

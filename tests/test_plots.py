@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -242,6 +245,13 @@ def test_curves_start_at_epoch_one():
 def test_images_of_another_shape(shape):
     with pytest.raises(ValueError, match="images have shape"):
         plots.image_grid(torch.zeros(shape))
+
+
+def test_a_notebook_shows_them():
+    figure = pickle.loads(pickle.dumps(plots.curves({"train": [2.0, 1.0]})))
+    picture = Image.open(io.BytesIO(figure._repr_png_()))  # what Jupyter calls
+    assert picture.format == "PNG"
+    assert picture.size == tuple(figure.bbox.size.astype(int))
 
 
 def test_they_can_be_written(tmp_path):
