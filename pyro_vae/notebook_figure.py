@@ -6,8 +6,6 @@ from io import BytesIO
 
 from matplotlib.figure import Figure
 
-__all__ = ["NotebookFigure"]
-
 
 class NotebookFigure(Figure):
     """A ``matplotlib.figure.Figure``. Notebooks show others only after the first call of pyplot."""

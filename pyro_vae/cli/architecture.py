@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from pyro_vae.cli.seen import Seen
     from pyro_vae.cli.wrapping import Units
 
-__all__ = ["Architecture"]
 
 TABLES = {"prior": PRIORS, "likelihood": LIKELIHOODS, "posterior": POSTERIORS, "network": NETWORKS}
 DEFAULTS = {"prior": "standard-normal", "likelihood": "bernoulli", "posterior": "normal", "network": "mlp"}

@@ -13,8 +13,6 @@ from pyro_vae.system.files import replace, writable_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["write_columns"]
-
 
 def write_columns(path: Path, columns: Mapping[str, Tensor]) -> None:
     """Writes columns ``[n]`` by name as a .csv file, with the number of the datapoint in front.

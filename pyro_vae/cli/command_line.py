@@ -29,8 +29,6 @@ from pyro_vae.cli.score import Score
 from pyro_vae.cli.share import Share
 from pyro_vae.cli.train import Train
 
-__all__ = ["main"]
-
 DESCRIPTION = """Trains and evaluates variational autoencoders.
 
 Each command has its own --help. The help of train lists the options of the chosen parts: "pyro-vae train --prior vamp

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pyro_vae.cli.seen import Seen
     from pyro_vae.data import Splits
 
-__all__ = ["Data"]
 
 DATA = (
     "Data set: mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist; or a folder of images, whose "

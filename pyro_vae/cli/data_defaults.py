@@ -8,8 +8,6 @@ from pathlib import Path
 
 from pyro_vae.cli.data import Data
 
-__all__ = ["with_defaults_for_data"]
-
 
 def with_defaults_for_data(words: Sequence[str]) -> list[str]:
     """The words of a command line, with the parts and options that suit the data of ``train`` where none are named.

@@ -6,8 +6,6 @@ from typing import Any
 
 from tyro.conf import arg
 
-__all__ = ["by_default"]
-
 
 def by_default(text: str) -> Any:
     """An annotation for an option: help shows this text as its default."""

@@ -13,8 +13,6 @@ from pyro_vae.cli.on_run import OnRows
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Encode"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Encode(OnRows):

@@ -21,8 +21,6 @@ from pyro_vae.system.files import writable_folder
 if TYPE_CHECKING:
     from pyro_vae.evidence import ElboCheck, Evidence
 
-__all__ = ["Evaluate"]
-
 
 @dataclass(frozen=True)
 class Evaluate:

@@ -15,8 +15,6 @@ from pyro_vae.cli.run_files import check_found, data_of, folder_of, rows_of, see
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
 
-__all__ = ["Explore"]
-
 
 @dataclass(frozen=True)
 class Explore:

@@ -13,8 +13,6 @@ from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.run_files import folder_of, table_of
 from pyro_vae.saving.file_names import checkpoint_of
 
-__all__ = ["Export"]
-
 
 @dataclass(frozen=True)
 class Export:

@@ -12,8 +12,6 @@ import pyro_vae
 from pyro_vae.checks import check_count
 from pyro_vae.cli.defaults import by_default
 
-__all__ = ["Fitting"]
-
 LOSSES = {"trace": "ELBO", "iwae": "IWAE", "dreg": "DReG", "sticking-the-landing": "StickingTheLanding"}
 LOSS = (
     "Objective. trace: ELBO with a sampled KL; meanfield: ELBO with the KL in closed form, if there is one; iwae: "

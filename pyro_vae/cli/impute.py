@@ -15,8 +15,6 @@ from pyro_vae.cli.run_files import rows_of, seen_of, table_of
 from pyro_vae.saving.file_names import checkpoint_of
 from pyro_vae.system.files import replace, writable_folder
 
-__all__ = ["Impute"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Impute(OnRun):

@@ -14,8 +14,6 @@ from pyro_vae.cli.run_files import COMMAND, EVIDENCE, folder_of, read_json
 from pyro_vae.saving.checkpoint import read_content
 from pyro_vae.saving.file_names import LAST, MODEL, checkpoint_of
 
-__all__ = ["Info"]
-
 
 @dataclass(frozen=True)
 class Info:

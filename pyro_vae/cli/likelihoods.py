@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     Decoder = Callable[[Sequence[int]], Module]
 
-__all__ = ["LIKELIHOODS"]
-
 
 @dataclass(frozen=True)
 class Bernoulli:

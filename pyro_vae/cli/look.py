@@ -27,7 +27,6 @@ from pyro_vae.data.open_arrays import BY_ROWS, open_arrays
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["look", "read_table", "steps_of_table"]
 
 MOST_NUMBERS = 2**29  # in memory, 2 GiB; larger data are read as they are needed
 MOST_HELD_OUT = 2000  # datapoints of larger data for validation, and for test

@@ -14,8 +14,6 @@ import pyro_vae
 if TYPE_CHECKING:
     from torch.nn import Module
 
-__all__ = ["NETWORKS"]
-
 
 @dataclass(frozen=True)
 class Multilayer:

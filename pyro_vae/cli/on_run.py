@@ -18,8 +18,6 @@ from pyro_vae.system.files import writable_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["OnRows", "OnRun"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class OnRun:

@@ -11,8 +11,6 @@ from pyro_vae.system.files import replace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["save_figure"]
-
 
 def save_figure(figure: Figure, path: Path) -> Path:
     """Writes a figure as a PNG file, and returns the path.

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from torch import Tensor
 
-__all__ = ["Plot"]
 
 MAX_CODES = 10_000
 SERIES = 20  # in a picture

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     Encoder = Callable[[int], Module]
 
-__all__ = ["POSTERIORS"]
-
 
 @dataclass(frozen=True)
 class Normal:

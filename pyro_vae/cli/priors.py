@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
     from torch.nn import Module
 
-__all__ = ["PRIORS"]
-
 
 @dataclass(frozen=True)
 class StandardNormal:

@@ -19,19 +19,6 @@ if TYPE_CHECKING:
     from pyro_vae.cli.seen import Seen
     from pyro_vae.tables import Table
 
-__all__ = [
-    "COMMAND",
-    "EVIDENCE",
-    "by_flag",
-    "check_found",
-    "data_of",
-    "folder_of",
-    "read_json",
-    "rows_of",
-    "seen_of",
-    "table_of",
-    "write_json",
-]
 
 COMMAND, EVIDENCE = "command.json", "evidence.json"
 

@@ -21,7 +21,6 @@ from pyro_vae.system.files import replace, writable_folder
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Sample"]
 
 ROWS = 1000  # to decode at once
 

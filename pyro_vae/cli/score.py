@@ -14,8 +14,6 @@ from pyro_vae.cli.on_run import OnRows
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Score"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class Score(OnRows):
@@ -84,7 +82,7 @@ def _check_regret(vae: Any, x: Tensor) -> None:
     """
     import torch
 
-    least = {"num_samples": 2, "num_steps": 1, "num_particles": 1, "max_rounds": 1, "progress": False}
+    least: dict[str, Any] = {"num_samples": 2, "num_steps": 1, "num_particles": 1, "max_rounds": 1, "progress": False}
     try:
         pyro_vae.evidence.inference_gap(vae.model, vae.guide, x[:1], log_prob=torch.zeros(1), **least)
     except ValueError as error:

@@ -15,7 +15,6 @@ from pyro_vae.data import Splits
 if TYPE_CHECKING:
     from pyro_vae.tables import Table
 
-__all__ = ["ROWS", "Seen", "seen_arrays"]
 
 ROWS, NUMBERS = 2000, 2**22  # that are looked at, to find the kind of the values
 

@@ -16,8 +16,6 @@ from pyro_vae.cli.run_files import COMMAND, EVIDENCE, folder_of, read_json, writ
 from pyro_vae.saving.checkpoint import read_content
 from pyro_vae.saving.file_names import LAST, checkpoint_of
 
-__all__ = ["Share"]
-
 # Options that say nothing about the model. Those that are paths are private.
 NOT_SHOWN = {"out", "resume", "dry-run", "device", "data-root", "pictures-every", "tensorboard", "save-every"}
 NOT_SHOWN |= {"mlflow", "wandb"}

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
     from pyro_vae.training import Run
 
-__all__ = ["Train"]
 
 IMAGES = 50  # in a picture
 WORKERS = 2  # processes that read data larger than memory

@@ -11,8 +11,6 @@ from torch import nn as torch_nn
 from pyro_vae import likelihoods, nn
 from pyro_vae.cli.seen import Seen
 
-__all__ = ["Units", "units_of", "wrapped_encoder", "wrapped_likelihood"]
-
 REAL = ("normal", "heteroscedastic-normal")
 Units = tuple[Tensor, Tensor]  # a center and a scale, which broadcast with ``[*event]``
 COUNTS = ("heterogeneous-negative-binomial", "negative-binomial", "poisson", "zero-inflated")

@@ -18,8 +18,6 @@ from pyro_vae.data.layout import Layout
 from pyro_vae.data.open_arrays import BY_ROWS, open_arrays, read_tensor
 from pyro_vae.system.memory import return_freed_memory_in_workers
 
-__all__ = ["ArrayFile"]
-
 ROWS, NUMBERS = 200, 2**22  # that are looked at, to find the layout
 
 

@@ -10,8 +10,6 @@ from torch import Tensor
 
 from pyro_vae.checks import check_count, check_rows
 
-__all__ = ["Batches"]
-
 
 class Batches:
     """Minibatches ``[batch_size, *event]`` of a tensor, in a new random order in every pass.

@@ -11,8 +11,6 @@ from torch import Tensor
 from pyro_vae.data.npz import read_array
 from pyro_vae.data.splits import Splits
 
-__all__ = ["load_binarized_mnist"]
-
 SOURCE = "http://www.cs.toronto.edu/~larocheh/public/datasets/binarized_mnist/binarized_mnist_{split}.amat"
 
 

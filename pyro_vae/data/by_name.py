@@ -11,8 +11,6 @@ from pyro_vae.data.mnist import load_mnist
 from pyro_vae.data.names import NAMES, OF_TORCHVISION
 from pyro_vae.data.splits import Splits
 
-__all__ = ["load"]
-
 
 def load(name: str, root: str | Path | None = None, *, num_valid: int = 10_000, download: bool = True) -> Splits:
     """Loads a data set.

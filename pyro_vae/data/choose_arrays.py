@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["LABELS", "SPLITS", "choose_arrays"]
-
 SPLITS = ("train", "valid", "test")
 LABELS = ("train_labels", "valid_labels", "test_labels")
 USUAL_LABELS = ("labels", "label")

@@ -11,8 +11,6 @@ from torch import Tensor
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["class_numbers"]
-
 
 def class_numbers(values: pd.Series) -> tuple[Tensor, tuple[str, ...]]:
     """The classes 0, 1, ... of values ``[n]``, in the order of the values, -1 where one is missing; and their names."""

@@ -7,8 +7,6 @@ from torch import Tensor
 
 from pyro_vae.system.warning import warn
 
-__all__ = ["check_exact"]
-
 MOST_ROUNDING = 0.01  # of the standard deviation
 NUMBERS = 2**22  # that are looked at, to save memory
 

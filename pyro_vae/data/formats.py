@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-__all__ = ["ARRAYS", "FRAMES", "format_of", "known_format_of"]
-
 #: Files of arrays, by suffix; see ``open_arrays``.
 ARRAYS = (".npy", ".npz", ".pt", ".h5", ".hdf5", ".zarr")
 #: Files of tables, by suffix; see ``read_frame``.

@@ -13,7 +13,6 @@ from pyro_vae.data.text_table import read_text_table, warn_of_data_as_names
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_frame"]
 
 TEXTS = (".csv", ".tsv")
 

@@ -10,8 +10,6 @@ import torch
 from pyro_vae.data.npz import read_array
 from pyro_vae.data.splits import Splits
 
-__all__ = ["load_frey_faces"]
-
 SOURCE = "https://cs.nyu.edu/~roweis/data/frey_rawface.mat"
 FRAMES, HEIGHT, WIDTH = 1965, 28, 20
 NUM_VALID = NUM_TEST = 200

@@ -15,8 +15,6 @@ from pyro_vae.data.layout import Layout
 from pyro_vae.data.open_arrays import open_arrays, read_tensor
 from pyro_vae.data.splits import Splits
 
-__all__ = ["as_data", "as_splits", "check_data", "check_labels", "read_arrays", "read_splits", "split", "split_rows"]
-
 
 def read_splits(path: Path) -> Splits:
     """Reads a file of arrays, as :func:`read_arrays` does, and splits the data if they are not split.

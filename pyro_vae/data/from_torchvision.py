@@ -7,8 +7,6 @@ from pathlib import Path
 from pyro_vae.data.names import OF_TORCHVISION
 from pyro_vae.data.splits import Splits
 
-__all__ = ["load_from_torchvision"]
-
 
 def load_from_torchvision(name: str, root: str | Path | None, num_valid: int, download: bool) -> Splits:
     """Loads a data set by torchvision; see :func:`pyro_vae.data.load`.

@@ -10,8 +10,6 @@ from torch import Tensor
 from pyro_vae.data.class_numbers import class_numbers
 from pyro_vae.data.reading import reading
 
-__all__ = ["read_h5ad"]
-
 
 def read_h5ad(
     path: Path, layer: str | None = None, labels: str | None = None

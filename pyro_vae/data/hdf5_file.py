@@ -9,8 +9,6 @@ from typing import Any
 
 from pyro_vae.data.reading import RefusedError
 
-__all__ = ["open_hdf5"]
-
 
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[dict[str, Any]]:

@@ -17,8 +17,6 @@ from pyro_vae.data.reading import RefusedError, reading
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["DatasetImages", "array_of", "columns_of", "frame_of", "labels_of", "open_dataset"]
-
 
 def open_dataset(path: Path) -> Any:
     """Opens a folder that ``save_to_disk`` wrote, or a file .arrow, without reading its values.

@@ -9,8 +9,6 @@ import torch
 
 from pyro_vae.data.images import Images
 
-__all__ = ["ImageFolder"]
-
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 
 

@@ -17,7 +17,6 @@ from pyro_vae.system.warning import warn
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["Images"]
 
 GREY_MODES = ("1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "I;16N")
 SIXTEEN_BITS = ("I", "I;16", "I;16B", "I;16L", "I;16N")

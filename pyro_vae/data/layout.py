@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Layout"]
-
 CHANNELS = (1, 3, 4)
 
 

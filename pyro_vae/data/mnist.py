@@ -11,8 +11,6 @@ from torch import Tensor
 
 from pyro_vae.data.splits import Splits
 
-__all__ = ["load_mnist", "read_idx"]
-
 
 def load_mnist(num_valid: int = 10_000) -> Splits:
     """MNIST: 60000 training images, the last ``num_valid`` of them for validation, and 10000 test images."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["NAMES", "OF_TORCHVISION"]
-
 #: By name, the class in ``torchvision.datasets`` and its further arguments.
 OF_TORCHVISION: dict[str, tuple[str, dict[str, Any]]] = {
     "fashion_mnist": ("FashionMNIST", {}),

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["open_npy"]
-
 
 @contextmanager
 def open_npy(path: Path) -> Iterator[dict[str, Any]]:

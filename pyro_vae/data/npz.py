@@ -11,8 +11,6 @@ import numpy as np
 from pyro_vae.data.reading import reason
 from pyro_vae.programs.arrays import native
 
-__all__ = ["is_sparse", "open_npz", "read_array"]
-
 
 def read_array(path: Path, name: str) -> np.ndarray:
     """Reads one array of a ``.npz`` file, without executing anything in it.

@@ -19,8 +19,6 @@ from pyro_vae.data.reading import reading
 from pyro_vae.data.zarr_folder import open_zarr
 from pyro_vae.programs.arrays import as_tensor
 
-__all__ = ["BY_ROWS", "open_arrays", "read_tensor"]
-
 #: Of these files, rows can be read without the others.
 BY_ROWS = (".npy", ".h5", ".hdf5", ".zarr", "")
 

@@ -8,8 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
-__all__ = ["RefusedError", "reading", "reason"]
-
 #: The extra of the package that has what reads such files, by the name of the module that is missing.
 EXTRAS = {
     "h5py": "files", "zarr": "files", "datasets": "files", "anndata": "counts", "scipy": "counts",

@@ -15,8 +15,6 @@ from pyro_vae.data.h5ad_file import read_h5ad
 from pyro_vae.data.reading import reading
 from pyro_vae.system.memory import return_freed_memory_in_workers
 
-__all__ = ["SparseCounts"]
-
 
 class SparseCounts(Dataset[Tensor]):
     """The rows of a sparse matrix of SciPy, each ``[features]``, as floats when they are asked for.

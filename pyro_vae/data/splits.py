@@ -14,8 +14,6 @@ from pyro_vae.plots import comparison
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["Splits"]
-
 
 @dataclass(frozen=True, repr=False)
 class Splits:

@@ -12,7 +12,6 @@ from pyro_vae.system.warning import warn
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["read_text_table", "warn_of_data_as_names"]
 
 DECIMAL_COMMA = r"[-+]?\d+(,\d+)?"
 

@@ -10,8 +10,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["open_zarr"]
-
 
 @contextmanager
 def open_zarr(path: Path) -> Iterator[dict[str, Any]]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-__all__ = ["BEST", "CONFIG", "LAST", "MODEL", "RUN", "checkpoint_of"]
-
 LAST, BEST, RUN = "last.safetensors", "best.safetensors", "run.json"  # in the folder of a run
 MODEL, CONFIG = "model.safetensors", "config.json"  # in the folder of a saved model
 _PICKLES = (".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth")

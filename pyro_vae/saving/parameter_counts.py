@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from torch import nn
 
-__all__ = ["parameter_counts"]
-
 
 def parameter_counts(module: nn.Module) -> dict[str, int]:
     """The numbers by part, and the total, in which a parameter that parts share counts once."""

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["ChecksumError", "from_bytes", "text_of", "to_bytes"]
 
 # torch's names of the dtypes in a safetensors file.
 _DTYPES = {

@@ -6,8 +6,6 @@ from typing import Any
 
 import pandas as pd
 
-__all__ = ["as_pandas"]
-
 
 def as_pandas(frame: Any) -> pd.DataFrame:
     """A data frame of pandas as it is, and one of polars converted.

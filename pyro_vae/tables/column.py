@@ -13,8 +13,6 @@ from pyro_vae.checks import check_choice, check_positive
 from pyro_vae.likelihoods import columns
 from pyro_vae.nn.kind import Kind
 
-__all__ = ["KINDS", "Column"]
-
 _INTEGERS = [f"{sign}nt{bits}" for sign in ("i", "ui") for bits in (8, 16, 32, 64)]
 _NULLABLE = {"bool": "boolean"} | {name: name.replace("u", "U").replace("i", "I") for name in _INTEGERS}
 

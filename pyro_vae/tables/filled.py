@@ -19,8 +19,6 @@ from pyro_vae.tables.table import Table
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["FilledTable", "fill_table"]
-
 
 @dataclass(frozen=True, repr=False)
 class FilledTable:

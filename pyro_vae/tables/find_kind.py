@@ -12,8 +12,6 @@ from pyro_vae.checks import check_choice
 from pyro_vae.system.warning import warn
 from pyro_vae.tables.column import KINDS, Column
 
-__all__ = ["find_column"]
-
 DATES = ("datetime64", "datetime", "date", "timedelta64", "timedelta", "time", "period", "interval")
 _DAY = r"\d{4}[-/.]\d{1,2}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2,4}"
 _DAY_IN_WORDS = r"\d{1,2}[- ][A-Za-z]{3,9}[- ,]+\d{2,4}|[A-Za-z]{3,9} \d{1,2},? \d{4}"

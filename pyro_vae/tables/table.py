@@ -20,8 +20,6 @@ from pyro_vae.tables.find_kind import find_column
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["Table"]
-
 
 class Table:
     """How the columns of a data frame become a tensor ``[n, columns]``, and tensors become data frames again.
