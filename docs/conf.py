@@ -46,6 +46,7 @@ nitpick_ignore_regex = [
 # Markdown and notebooks
 myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline", "attrs_block"]
 myst_heading_anchors = 3
+myst_dmath_double_inline = True  # $$...$$ may follow a line of text
 nb_execution_mode = "cache"  # a notebook is executed again only if its code has changed
 nb_execution_timeout = 600  # seconds, for one cell
 nb_execution_show_tb = True  # an error is a warning, which -W turns into a failure of the build
@@ -89,6 +90,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_show_copyright = False
 suppress_warnings = ["mystnb.unknown_mime_type"]
 linkcheck_timeout = 30
 linkcheck_retries = 2
