@@ -10,12 +10,14 @@ from latex2mathml.converter import convert
 from sphinx.application import Sphinx
 from sphinx.util.math import get_node_equation_number
 
-FUNCTION = re.compile(r"(<mi>(?:log|exp|max|min)</mi>)(?=<m[irs])")
+BEFORE = re.compile(r"(?<=</m[in]>)(?=<mi>(?:log|exp|max|min)</mi>)")
+AFTER = re.compile(r"(?<=<mi>(?:log|exp|max|min)</mi>)(?=<m[inrs])")
+SPACE = '<mspace width="0.17em" />'
 
 
 def mathml(latex: str, display: str) -> str:
-    """The formula as MathML, with the space between a function and its argument that LaTeX would write."""
-    return FUNCTION.sub(r'\1<mspace width="0.17em" />', convert(latex, display=display))
+    """The formula as MathML, with the spaces around names of functions that LaTeX would write."""
+    return AFTER.sub(SPACE, BEFORE.sub(SPACE, convert(latex, display=display)))
 
 
 def inline(translator: Any, node: nodes.math) -> None:
@@ -28,7 +30,7 @@ def block(translator: Any, node: nodes.math_block) -> None:
     """Writes a formula on its own line, with its number if it has one."""
     translator.body.append(translator.starttag(node, "div", CLASS="math-block"))
     translator.body.append(mathml(node.astext(), "block"))
-    if node["number"]:
+    if node.get("number"):
         number = get_node_equation_number(translator, node)
         translator.body.append(f'<span class="eqno">({number})')
         translator.add_permalink_ref(node, "Link to this equation")
