@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -68,7 +69,7 @@ class InMLflow:
             history = client.get_metric_history(logged.id, name)
             logged.points[name] = sorted((point.step, point.value) for point in history)
         for path in sorted(Path(run.info.artifact_uri.removeprefix("file://")).rglob("*.png")):
-            name, _, step = path.name.split("+")[:3]
+            name, _, step = re.split("[+%]", path.name)[:3]  # MLflow has used both signs
             logged.images.setdefault(name, []).append((int(step), path))
         for images in logged.images.values():
             images.sort()
@@ -85,11 +86,11 @@ class InWandB:
         self.folder = folder
 
     def log(self, *args: Any, **options: Any) -> WandB:
-        return WandB(*args, mode="offline", dir=self.folder, **options)
+        return WandB(*args, mode="offline", dir=str(self.folder), **options)
 
     def start(self) -> Any:
         """Starts a run as a user does, who has logged something before."""
-        run = self.wandb.init(mode="offline", dir=self.folder)
+        run = self.wandb.init(mode="offline", dir=str(self.folder))
         for _ in range(100):
             run.log({"other": 1.0})
         return run

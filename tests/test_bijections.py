@@ -122,7 +122,7 @@ NUMBERS = {  # distributions of a single number
     "zuko.Truncated": lambda: zd.Truncated(torch_dist.Normal(of(0.5), ONE), of(-1.0), of(1.5)),
     "zuko.Truncated on one side": lambda: zd.Truncated(torch_dist.Normal(of(0.5), ONE), of(-1.0), of(math.inf)),
 }
-if hasattr(dist, "GeneralizedPareto"):  # torch 2.6 has none
+if hasattr(dist, "GeneralizedPareto"):  # older versions of torch have none
     NUMBERS |= {
         "GeneralizedPareto": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, -0.4])),  # of float32 in torch
         "GeneralizedPareto, without end": lambda: dist.GeneralizedPareto(*torch.tensor([0.5, 1.0, 0.3])),

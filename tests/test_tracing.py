@@ -113,7 +113,9 @@ def test_functional_call(name, vae, x, z):
 
 def test_the_programs_can_be_exported(vae, x, z):
     n = Dim("n")
-    program = torch.export.export(Method(vae, "programs"), (x, z), dynamic_shapes=({0: n}, {0: n})).module()
+    shapes = {0: n}, {0: n}
+    # strict=False is the default of today's torch.
+    program = torch.export.export(Method(vae, "programs"), (x, z), dynamic_shapes=shapes, strict=False).module()
     assert_close(program(x[:3], z[:3]), log_weight(vae, x[:3], z[:3]))
 
 
