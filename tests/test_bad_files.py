@@ -409,6 +409,16 @@ def test_sixteen_bits_are_scaled(suffix, tmp_path):
     assert ImageFolder(tmp_path).bytes_at(0).tolist() == [[[0, 77], [128, 255]]]
 
 
+def test_hidden_files_of_systems_are_left_out(tmp_path):
+    photos()(tmp_path / "x")
+    for name in ("._0.png", ".DS_Store", ".cache/0.png", "__MACOSX/._0.png"):
+        (tmp_path / "x" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "x" / name).write_bytes(b"no image")
+    images = ImageFolder(tmp_path / "x")
+    assert len(images) == 12
+    assert images.labels is None
+
+
 def test_all_frames_but_the_first_are_left_out_with_a_warning(tmp_path):
     first, *others = (Image.fromarray(each) for each in PHOTOS[:3])
     first.save(tmp_path / "a.gif", save_all=True, append_images=others)

@@ -20,7 +20,7 @@ class ImageFolder(Images):
         images = data.ImageFolder("photos", size=64)
         fit(vae, DataLoader(images, 64, shuffle=True, num_workers=2))
 
-    They have one channel if all files are grey, otherwise three. Photos are rotated according to their EXIF data.
+    Hidden files are left out. Images have one channel if all files are grey, otherwise three. Photos are rotated according to their EXIF data.
     Transparency is dropped. Of animations, only the first frame is used, with a warning. Subfolders are labels.
 
     Args:
@@ -58,7 +58,7 @@ class ImageFolder(Images):
         self.folder = Path(folder)
         if not self.folder.is_dir():
             raise FileNotFoundError(f"there is no folder {str(folder)!r}")
-        found = sorted(path for path in self.folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+        found = sorted(path for path in self.folder.rglob("*") if self._is_image(path))
         if not found:
             raise ValueError(f"the folder {str(folder)!r} has no images; expected files {', '.join(SUFFIXES)}")
         self._found = found
@@ -68,6 +68,12 @@ class ImageFolder(Images):
         self.classes = sorted(set(parents) - {""})
         if self.classes and "" not in parents:
             self.labels = torch.tensor([self.classes.index(parent) for parent in parents])
+
+    def _is_image(self, path: Path) -> bool:
+        """Whether a file has the name of an image, and is not among the hidden files that systems add to folders."""
+        parts = path.relative_to(self.folder).parts
+        hidden = any(part.startswith(".") or part == "__MACOSX" for part in parts)
+        return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
 
     def _file(self, place: int) -> Path:
         return self._found[place]
