@@ -20,8 +20,9 @@ class ImageFolder(Images):
         images = data.ImageFolder("photos", size=64)
         fit(vae, DataLoader(images, 64, shuffle=True, num_workers=2))
 
-    Hidden files are left out. Images have one channel if all files are grey, otherwise three. Photos are rotated according to their EXIF data.
-    Transparency is dropped. Of animations, only the first frame is used, with a warning. Subfolders are labels.
+    Hidden files are left out. Images have one channel if all files are grey, otherwise three. Photos are rotated
+    according to their EXIF data. Transparency is dropped. Of animations, only the first frame is used, with a warning.
+    Subfolders are labels.
 
     Args:
         folder: The folder.
