@@ -84,7 +84,7 @@ class Column:
             numbers = pd.to_numeric(values, errors="coerce").to_numpy(np.float64, na_value=np.nan)
             self._refuse(np.isnan(numbers) & ~missing, values, "expected a number")
         else:
-            numbers = values.to_numpy(np.float64, na_value=np.nan)
+            numbers = values.to_numpy(np.float64, na_value=np.nan, copy=True)  # pandas 3 has arrays that are read-only
         self._refuse(np.isinf(numbers), values, "expected a finite number")
         if self.kind == "positive":
             self._refuse(numbers <= 0, values, "expected a positive number")

@@ -113,6 +113,8 @@ def _plain(known: pd.Series) -> pd.Series:
     if known.dtype != object:
         return known
     inferred = pd.api.types.infer_dtype(known)
+    if inferred == "integer" and known.abs().max() >= 2**63:  # as long as identifiers are; floats would be rounded
+        return known
     if inferred in ("decimal", "integer", "floating", "mixed-integer-float"):
         return known.astype(np.float64)
     return known.astype(bool) if inferred == "boolean" else known
