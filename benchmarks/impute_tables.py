@@ -4,7 +4,8 @@ A fifth of the values is removed at random from three tables of scikit-learn. Ev
 what was removed: the mean or most frequent value, the 5 nearest neighbours, chained equations (``IterativeImputer``;
 van Buuren & Groothuis-Oudshoorn 2011), and a VAE with ``likelihoods.Columns`` (``tables.fill_table``).
 
-The published results are of ``--draws 99 --first-seed 100 --repeats 3``, seeds that were not used to choose the options.
+The published results are of ``--draws 99 --first-seed 100 --repeats 3``. These seeds were not used to choose the
+options.
 
 ``python benchmarks/impute_tables.py`` writes ``results/impute_tables.md`` and ``.json``; about 20 minutes on one core.
 """
