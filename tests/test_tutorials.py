@@ -20,7 +20,7 @@ kernelspec:
 ---
 
 # """
-CELL = re.compile(r"^```\{code-cell\}\n((?::.*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL)
+CELL = re.compile(r"^```\{code-cell\}\n((?::[^\n]*\n)*)(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the documentation is not in this installation")
 
