@@ -141,7 +141,7 @@ class NutsComparison:
         worst, low, high = int(np.abs(shift).argmax()), int(ratio.argmin()), int(ratio.argmax())
         lines = [
             "q(z | x) agrees with NUTS, within Monte Carlo error" if self.passed else "q(z | x) differs from NUTS",
-            f"  {self._num_datapoints} datapoints, {len(shift)} latent coordinates",
+            f"  {self._num_datapoints} datapoint{'s' * (self._num_datapoints > 1)}, {len(shift)} latent coordinates",
             f"  NUTS: {self._run}",
             f"  means: {np.median(np.abs(shift)):.2f} sd apart at the median, at most {abs(shift[worst]):.2f} "
             f"({names[worst]}); beyond Monte Carlo error for {self._shifted.sum()}",
