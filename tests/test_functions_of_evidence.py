@@ -194,6 +194,8 @@ def test_numbers_or_a_sentence(name, n, programs, missing, dtype):
             for where, numbers in numbers_of(value, f"{kind}.{field}"):
                 if where == "Sandwich.x":  # of which the same values are missing
                     assert torch.equal(numbers.isnan(), x.isnan())
+                elif where in ("Imputation.ess", "Imputation.pareto_k"):  # of datapoints in which something was missing
+                    assert torch.equal(numbers.isfinite(), fields["missing"].flatten(1).any(1))
                 elif where == "Evidence.elbo":  # minus infinity where a sample weighs nothing
                     assert (numbers < torch.inf).all()
                 elif where == "posterior_predictive.x" or numbers.isfinite().all():

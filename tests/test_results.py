@@ -33,13 +33,17 @@ from pyro_vae import (
     priors,
     representation,
     tables,
+    training,
     weights,
 )
 from pyro_vae import nn as networks
 from pyro_vae.html_table import html_table
 
 LONGEST_REPR = 300
-NO_RESULTS = {weights.Layout, exporting.Program}  # no numbers to look at
+NO_RESULTS = {
+    *(weights.Layout, exporting.Program),  # no numbers to look at
+    *(evidence.Rung, training.RunProgress),  # rows of the results that have them
+}
 NO_PICTURE = {"ElboEstimate", "FidelityAndDiversity", "FilledTable", "Score", "Table", "Terms"}  # a few numbers each
 WITH_MODEL = {"Run"}  # which is there to hold one
 NEVER_EMPTY = {"Evidence", "FilledTable", "Imputation"}  # their functions refuse data without rows

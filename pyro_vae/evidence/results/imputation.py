@@ -68,7 +68,7 @@ class Imputation:
 
     def _filled(self) -> str:
         n, some, values = len(self.x), int(self.incomplete.sum()), int(self.missing.sum())
-        return f"{values} value{'s' * (values > 1)} of {some} of {n} datapoint{'s' * (n > 1)}"
+        return f"{values} value{'s' * (values != 1)} of {some} of {n} datapoint{'s' * (n > 1)}"
 
     def _spread(self) -> str:
         return median_and_largest(self.std[self.missing], ".3g")
