@@ -27,6 +27,8 @@ settings.load_profile("untimed")
 # Small tensors gain nothing from threads, which get in each other's way where other programs run too.
 torch.set_num_threads(1)
 os.environ["OMP_NUM_THREADS"] = "1"  # for the processes that tests start
+# Inductor would start processes to compile in, each of which imports torch.
+os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 # A parent in the background of a script ignores Ctrl-C, and its children inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
