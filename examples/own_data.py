@@ -123,13 +123,13 @@ pyro-vae plot runs/cells
 pyro-vae score runs/cells
 """,
     "temperatures": """
-pyro-vae train runs/temperatures --data temperatures.npy --latent-dim 4 --epochs 200
+pyro-vae train runs/temperatures --data temperatures.npy --latent-dim 4 --epochs 200 --batch-size 32 --lr 0.01 --lr-decay linear
 pyro-vae evaluate runs/temperatures
 pyro-vae sample runs/temperatures --draws days.npy
 pyro-vae plot runs/temperatures
 pyro-vae score runs/temperatures
 pyro-vae impute runs/temperatures --out days_filled.npy
-""",
+""",  # noqa: E501
 }
 
 

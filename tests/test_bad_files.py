@@ -145,6 +145,7 @@ BAD = {
     "zero rows.npy": ("x.npy", array(np.zeros((0, 5))), r"is float64 of shape \[0, 5\]; expected"),
     "zero columns": ("x.h5", hdf5(np.zeros((5, 0))), r"of shape \[5, 0\]; expected"),
     "a vector": ("x.h5", hdf5(np.zeros(5)), r"of shape \[5\]; expected"),
+    "one image": ("x.npy", array(np.zeros((64, 64, 3), np.uint8)), r"has bytes of shape \[64, 64, 3\], which look like one colour image"),
     "a number": ("x.h5", hdf5(3.0), r"of shape \[\]; expected"),
     "infinite": ("x.npy", array(np.full((20, 3), np.inf)), "has infinite numbers, or numbers too large for float32"),
     "too large": ("x.npy", array(np.full((20, 3), 1e300)), "has infinite numbers, or numbers too large for float32"),

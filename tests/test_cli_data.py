@@ -536,3 +536,11 @@ def test_images_and_series_are_told_apart_or_the_choice_is_explained(name, tmp_p
     array, words = UNCLEAR[name]
     np.save(tmp_path / "x.npy", array)
     assert words in run(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy", "--dry-run")
+
+
+def test_series_with_features_first_are_refused_with_advice(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(50, 2, 40)))
+    assert "a series has 2 steps, too few" in (
+        text := error(capsys, "train", tmp_path / "run", "--data", tmp_path / "x.npy")
+    )
+    assert "if the array is [n, features, steps], exchange its last two dimensions" in text

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_vae.data.choose_arrays import LABELS, SPLITS, choose_arrays
 from pyro_vae.data.exact import check_exact
-from pyro_vae.data.layout import Layout
+from pyro_vae.data.layout import CHANNELS, Layout
 from pyro_vae.data.open_arrays import open_arrays, read_tensor
 from pyro_vae.data.splits import Splits
 
@@ -108,6 +108,11 @@ def check_data(path: Path, name: str, array: Any) -> None:
         raise ValueError(
             f"{name} of the data file {str(path)!r} is {dtype} of shape {shape}; expected numbers [n, *event], with at "
             "least one number"
+        )
+    if len(shape) == 3 and shape[-1] in CHANNELS[1:] and "uint8" in str(array.dtype):
+        raise ValueError(
+            f"{name} of the data file {str(path)!r} has bytes of shape {shape}, which look like one colour image; "
+            "expected images [n, height, width], or [n, height, width, channels]"
         )
 
 
