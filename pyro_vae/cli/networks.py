@@ -75,7 +75,7 @@ class Series:
     def encoder(self, event: Sequence[int], outputs: int) -> Module:
         if len(event) == 2 and event[0] <= 2 ** (len(self.channels) - 1):
             raise ValueError(
-                f"a series has {event[0]} steps, too few for networks that halve its length {len(self.channels)} times; "
+                f"a series has {event[0]} steps, too few for networks that halve them {len(self.channels)} times; "
                 "if the array is [n, features, steps], exchange its last two dimensions"
             )
         return pyro_vae.nn.series_encoder(event, outputs, self.channels)
