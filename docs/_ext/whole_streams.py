@@ -27,5 +27,6 @@ def join_pieces(outputs: list[Any]) -> list[Any]:
 
 
 def setup(app: Any) -> dict[str, bool]:
+    """Replaces the function of myst-nb."""
     render.coalesce_streams = join_pieces
     return {"parallel_read_safe": True}
