@@ -14,7 +14,7 @@ import pyro_vae  # noqa: E402
 results_pages.write(HERE)
 
 project = "pyro_vae"
-author = "the authors of pyro_vae"
+author = "The pyro_vae developers"
 release = version = pyro_vae.__version__
 
 extensions = [

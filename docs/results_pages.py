@@ -58,7 +58,7 @@ def milliseconds(row: dict[str, Any]) -> list[float]:
 
 
 def step_time_in_short() -> str:
-    """The table of the README."""
+    """The table of docs/fast_svi.md."""
     rows = results("step_time_mlp")["results"][0]["rows"]
 
     def cells(name: str) -> list[str]:

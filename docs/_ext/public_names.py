@@ -30,7 +30,6 @@ ELSEWHERE = {
     "pyro.distributions.torch_distribution.TorchDistribution": "pyro.distributions.TorchDistribution",
     "torch.nn.modules.container.Sequential": "torch.nn.Sequential",
     "torch.nn.modules.module.Module": "torch.nn.Module",
-    "torch.nn.parameter.Parameter": "torch.nn.parameter.Parameter",
     "torch.optim.optimizer.Optimizer": "torch.optim.Optimizer",
 }
 

@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 TEXTS = (".csv", ".tsv")
 
-TEXTS = (".csv", ".tsv")
-
 
 def read_frame(path: str | Path) -> pd.DataFrame:
     r"""Reads a table: CSV, TSV, Parquet, Feather, Arrow or Excel, or a data set of Hugging Face.
