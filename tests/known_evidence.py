@@ -246,6 +246,60 @@ def funnel(n: int, wide: float = 1.0, dims: int = 5, noise: float = 0.5) -> Know
     return Known(model, guide, x, terms.logsumexp(1))
 
 
+def two_layers(n: int, width: float, noise: float, dims: int) -> Known:
+    """z2 in the plane, z1 | z2 normal with a network for mean and width, x = z1 + noise; the guide ignores z2."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = ((2, 32, 1.0), (32, dims, 2 / math.sqrt(32)), (32, dims, 1 / math.sqrt(32)))
+    first, mean, spread = (torch.randn(a, b, generator=generator).double() * scale for a, b, scale in shapes)
+
+    def layer(z2: Tensor) -> tuple[Tensor, Tensor]:
+        hidden = torch.tanh(z2 @ first)
+        return hidden @ mean, width * (hidden @ spread).exp()
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            z2 = pyro.sample("z2", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+            z1 = pyro.sample("z1", dist.Normal(*layer(z2)).to_event(1))
+            pyro.sample("x", dist.Normal(z1, noise).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("z2", dist.Normal(x.new_zeros(len(x), 2), 1.0).to_event(1))
+            pyro.sample("z1", dist.Normal(x, noise).to_event(1))
+
+    loc, scale = layer(torch.randn(n, 2).double())
+    x = loc + (scale**2 + noise**2).sqrt() * torch.randn(n, dims).double()
+    line, log_weight = even_grid(-6, 6, 401)
+    z2 = torch.cartesian_prod(line, line)
+    loc, scale = layer(z2)
+    log_prior = normal(z2, 0, 1).sum(1) + 2 * log_weight[1]
+    marginal = dist.Normal(loc, (scale**2 + noise**2).sqrt()).to_event(1)
+    return Known(model, guide, x, torch.stack([(log_prior + marginal.log_prob(row)).logsumexp(0) for row in x]))
+
+
+def uniform_below_a_latent(n: int) -> Known:
+    """z is uniform between 0 and a log-normal latent, x = z + noise."""
+    noise = 0.5
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.LogNormal(torch.zeros_like(x), 1.0))
+            z = pyro.sample("z", dist.Uniform(0 * top, top))
+            pyro.sample("x", dist.Normal(z, noise), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.LogNormal(torch.zeros_like(x), 1.0))
+            pyro.sample("z", dist.Uniform(0 * top, top))
+
+    top = torch.randn(n).double().exp()
+    x = top * torch.rand(n).double() + noise * torch.randn(n).double()
+    t, log_weight = even_grid(-9, 9)  # log(top)
+    ends = dist.Normal(f64(0.0), noise)
+    inside = ends.cdf(x[:, None]) - ends.cdf(x[:, None] - t.exp())
+    return Known(model, guide, x, (normal(t, 0, 1) + log_weight - t + inside.log()).logsumexp(1))
+
+
 def flow_prior(n: int) -> Known:
     """A masked autoregressive flow of two dimensions, bent."""
     with torch.no_grad():

@@ -240,19 +240,19 @@ def test_vectors_and_back():
             pyro.sample("b", dist.Dirichlet(torch.ones(3, dtype=torch.float64)))
 
     layout = weights.Layout("data", -2, -3)
-    trace = poutine.trace(weights.vectorized(model, 5, layout)).get_trace(torch.zeros(7))
+    trace = poutine.trace(weights.vectorized(model, 5, layout)).get_trace(x := torch.zeros(7))
     sites = {name: trace.nodes[name] for name in ("a", "b")}
-    vectors = LatentVectors(sites, layout)
+    vectors = LatentVectors(model, sites, layout)
     latents = {name: site["value"] for name, site in sites.items()}
-    u = vectors.to_vectors(latents)
+    u = vectors.to_vectors(latents, x)
     assert u.shape == (5, 7, 4 + 2)
-    back, log_det = vectors.to_latents(u)
+    back, log_det = vectors.to_latents(u, x)
     assert log_det.shape == (5, 7)
     for name in latents:
         assert_close(back[name], latents[name])
     # The determinant, by differentiating one vector's free coordinates of the simplex.
     jacobian = torch.autograd.functional.jacobian(
-        lambda v: torch.cat([vectors.to_latents(v)[0]["a"][0, 0], vectors.to_latents(v)[0]["b"][0, 0, 0, :2]]),
+        lambda v: torch.cat([vectors.to_latents(v, x)[0]["a"][0, 0], vectors.to_latents(v, x)[0]["b"][0, 0, 0, :2]]),
         u[:1, :1],
     )
     assert_close(jacobian.reshape(6, 6).det().abs().log(), log_det[0, 0])

@@ -246,23 +246,6 @@ def test_the_share_of_a_mode_is_its_mass_and_not_its_height():
     assert_close(normals.log_weight.exp(), torch.full((2, 3), 0.5).double(), rtol=0, atol=0.01)
 
 
-def test_a_support_that_depends_on_another_latent_is_refused():
-    def model(x):
-        with pyro.plate("data", len(x)):
-            top = pyro.sample("top", dist.LogNormal(x, 1.0))
-            z = pyro.sample("z", dist.Uniform(0 * top, top))
-            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
-
-    def guide(x):
-        with pyro.plate("data", len(x)):
-            top = pyro.sample("top", dist.LogNormal(x, 1.0))
-            pyro.sample("z", dist.Uniform(0 * top, top))
-
-    x = torch.zeros(20)
-    with pytest.raises(ValueError, match="latent site 'z' has a support that depends on other latents"):
-        joint_of(model, guide, x)
-
-
 def test_a_step_to_where_the_density_is_lower_is_taken_back():
     """A normal that is three times too wide, beside the mean: Newton's step leads far beyond it."""
 

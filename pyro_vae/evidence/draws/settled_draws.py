@@ -65,17 +65,19 @@ def settled_draws(
     ladder = Ladder(programs, x, SETTINGS, fast=fast)
     columns = ladder.estimates(range(len(x)) if indices is None else indices)
     if ladder.laplace is None or ladder.annealing is None:
-        drawn = _from_guide(ladder.block, num_draws)
+        nothing = torch.zeros(len(x), dtype=torch.float64)
+        drawn = _from_guide(ladder.block, num_draws, {}, nothing, nothing.clone())
     else:
-        drawn = _from_vectors(ladder.block, ladder.laplace, ladder.annealing, num_draws)
+        latents, *diagnostics = _from_vectors(ladder.block, ladder.laplace, ladder.annealing, num_draws)
+        drawn = _from_guide(ladder.block, num_draws, latents, *diagnostics)
     return PosteriorDraws(*drawn, doubtful=columns["error"].isinf())
 
 
-def _from_guide(block: Block, num_draws: int) -> tuple[dict[str, Tensor], Tensor, Tensor]:
-    """Without gradients: latents, k-hat and ESS from the guide, or from its mixture with the prior."""
+def _from_guide(
+    block: Block, num_draws: int, latents: dict[str, Tensor], pareto_k: Tensor, ess: Tensor
+) -> tuple[dict[str, Tensor], Tensor, Tensor]:
+    """The arguments, with those rows filled in whose draws are from the guide, or from its mixture with the prior."""
     programs, rung = block.programs, block.columns["rung"]
-    latents: dict[str, Tensor] = {}
-    pareto_k, ess = (torch.zeros(len(rung), dtype=torch.float64) for _ in range(2))
     for method, proposal in ((GUIDE, terms), (WITH_PRIOR, defensive(SHARE_WITH_PRIOR))):
         taken = rung == method
         if not taken.any():
@@ -92,12 +94,12 @@ def _from_vectors(
     block: Block, laplace: Laplace, annealing: Annealing, num_draws: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Latents, k-hat and ESS from the normals, or from annealed chains."""
-    rung, temperatures, vectors_of = block.columns["rung"], block.columns["num_temperatures"], laplace.log_joint.vectors
-    vectors = torch.zeros(num_draws, len(rung), vectors_of.dims, dtype=block.programs.dtype, device=block.x.device)
+    rung, temperatures, log_joint = block.columns["rung"], block.columns["num_temperatures"], laplace.log_joint
+    vectors = torch.zeros(num_draws, len(rung), log_joint.dims, dtype=block.programs.dtype, device=block.x.device)
     pareto_k, ess = (torch.zeros(len(rung), dtype=torch.float64) for _ in range(2))
     for method in (LAPLACE, ANNEALED, FROM_PRIOR):
         rows = (rung == method).nonzero()[:, 0]
-        for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * vectors_of.dims))):
+        for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * log_joint.dims))):
             if not len(some):
                 continue
             here = some.to(vectors.device)
@@ -106,7 +108,7 @@ def _from_vectors(
             else:
                 drawn, pareto_k[some], ess[some] = _from_chains(annealing, method, here, temperatures[some], num_draws)
             vectors[:, here] = drawn.to(vectors.dtype)
-    latents, _ = vectors_of.to_latents(vectors)
+    latents, _ = log_joint.to_latents(vectors)
     return {name: block.programs.layout.by_datapoint(value) for name, value in latents.items()}, pareto_k, ess
 
 

@@ -21,6 +21,7 @@ from pyro_vae.evidence.unconstrained.annealed_path import (
     Schedule,
     sigmoid_schedule,
 )
+from pyro_vae.evidence.unconstrained.knowledge import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.processes import Processes
@@ -126,7 +127,7 @@ def path_from(start: str, programs: Programs, x: Tensor, num_leapfrog: int) -> A
     Raises:
         ValueError: If a latent site is discrete, or on a sphere.
     """
-    log_joint = LogJoint(programs.model, x, programs.layout, programs.chunk_size)
+    log_joint = informed(LogJoint(programs.model, x, programs.layout, programs.chunk_size), programs.guide)
     every = torch.arange(len(x), device=x.device)
     if start == "prior":
         return AnnealedPath(FromPrior(log_joint, every), num_leapfrog)

@@ -72,7 +72,7 @@ def sandwich(
         latents = {
             name: layout.by_site(value.expand(num_chains, *value.shape)) for name, value in drawn.latents.items()
         }
-        backward = path.reverse(path.start.log_joint.vectors.to_vectors(latents), schedule)
+        backward = path.reverse(path.start.log_joint.to_vectors(latents), schedule)
         return {
             "x": drawn.x,
             "lower": log_mean_exp(forward.log_weights),

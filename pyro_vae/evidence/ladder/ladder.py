@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from pyro_vae.evidence.ladder.annealing import Annealing
 from pyro_vae.evidence.ladder.block import Block
+from pyro_vae.evidence.ladder.contradiction import Floor
 from pyro_vae.evidence.ladder.laplace import Laplace
 from pyro_vae.evidence.ladder.pilots import PILOT
 from pyro_vae.evidence.ladder.settings import Settings
@@ -16,9 +18,12 @@ from pyro_vae.evidence.ladder.upper_bound import upper_bound, upper_bound_withou
 from pyro_vae.evidence.ladder.without_gradients import without_gradients
 from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE
 from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.unconstrained.knowledge import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint
 from pyro_vae.weights import terms
+
+SAMPLES_OF_GUIDE = 1024  # where all else fails
 
 
 class Ladder:
@@ -91,8 +96,11 @@ class Ladder:
     def _with_gradients(self, log_joint: LogJoint) -> None:
         block = self.block
         with block.timed(GUIDE):
-            block.floor.raise_by(block.rows, block.weigh(terms, PILOT[GUIDE]))
+            guided = Floor(len(block.rows))
+            guided.raise_by(block.rows, block.weigh(terms, PILOT[GUIDE]))
+            block.floor.value = guided.value.clone()
         with block.timed(LAPLACE):
+            log_joint = informed(log_joint, block.programs.guide)
             self.laplace = Laplace(block, log_joint, fit_block(log_joint, block.programs.guide, block.is_late))
             self.laplace.run()
         self.annealing = Annealing(block, log_joint, self.laplace.fit.normals, self.laplace.variance)
@@ -103,6 +111,21 @@ class Ladder:
             if len(rows) and not block.is_late():
                 with block.timed(rung):
                     self.annealing.run(rung, rows)
+        with block.timed(GUIDE):
+            self._guide_where_it_is_higher(guided)
+
+    def _guide_where_it_is_higher(self, guided: Floor) -> None:
+        """Reports samples from the guide where no method knows its error, and a pilot of the guide was far higher.
+
+        They are a lower bound too, since a guide does not know what it misses.
+        """
+        block = self.block
+        log_prob, error = (block.columns[name] for name in ("log_prob", "error"))
+        is_higher = error.isinf() & (guided.value > log_prob.nan_to_num(-torch.inf))
+        rows = block.rows[is_higher.to(block.rows.device)]
+        if len(rows) and not block.is_late():
+            weights = block.weigh(terms, SAMPLES_OF_GUIDE).rows(rows)
+            block.report(GUIDE, rows, weights, samples=SAMPLES_OF_GUIDE, doubtful=is_higher[is_higher])
 
     def upper_bound(self, latents: dict[str, Tensor]) -> Tensor:
         """An upper bound on log p(x) on average, ``[n]``, from exact draws of the posterior, by site ``[n, ...]``."""

@@ -20,7 +20,7 @@ def upper_bound(block: Block, laplace: Laplace, annealing: Annealing, latents: d
     By annealing in reverse, with at least four times as many temperatures as the estimates took.
     """
     upper = torch.full((len(block.x),), torch.nan, dtype=torch.float64)
-    position = laplace.log_joint.vectors.to_vectors(_one_particle(block, latents))
+    position = laplace.log_joint.to_vectors(_one_particle(block, latents))
     from_prior = block.columns["rung"].to(block.rows.device) == FROM_PRIOR
     from_prior |= ~laplace.fit.normals.found
     if laplace.few_dims:

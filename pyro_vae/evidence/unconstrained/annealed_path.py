@@ -145,7 +145,7 @@ class FromGuide(_Scaled):
 
     def _log_posterior(self, position: Tensor) -> Tensor:
         joint = self.log_joint
-        latents, log_det = joint.vectors.to_latents(position)
+        latents, log_det = joint.to_latents(position)
         return terms_at(no_sites, self.guide, joint.x, latents, len(position), joint.layout).log_posterior + log_det
 
 

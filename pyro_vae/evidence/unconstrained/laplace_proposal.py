@@ -10,16 +10,15 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.proposals import Proposal
+from pyro_vae.evidence.unconstrained.knowledge import informed
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.modes import fit_normals
-from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS, NormalMixture
+from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
 from pyro_vae.evidence.unconstrained.posterior_means import at_means
+from pyro_vae.evidence.unconstrained.starts import prior_scale, starts
 from pyro_vae.system.private_apis import version_of
 from pyro_vae.weights import Layout, Program, Terms, no_sites, terms_at
 
-DRAWS = 32  # from the prior
-GUIDE_DRAWS = 16
-MORE_DRAWS = 256  # from the prior, in few dimensions
 LEAST_STARTS, MOST_STARTS = 5, 32
 START_DIMS = 250  # starts times dimensions: in few dimensions, many starts are cheap
 DOUBLINGS = 2  # of the number of starts
@@ -60,7 +59,7 @@ class _Laplace:
         log_joint, normals = self._fit(model, guide, x, num_particles, layout)
         every = torch.arange(len(x), device=x.device)
         position = draw_mixture(log_joint, normals, every, num_particles)
-        latents, log_det = log_joint.vectors.to_latents(position)
+        latents, log_det = log_joint.to_latents(position)
         at = terms_at(model, no_sites, x, latents, num_particles, layout)
         # Far out, densities may overflow: a draw there has weight zero.
         prior, likelihood = (part.nan_to_num(nan=-torch.inf, neginf=-torch.inf) for part in at[:2][::-1])
@@ -74,7 +73,7 @@ class _Laplace:
         for known, log_joint, normals in self._fitted:
             if known == key and torch.equal(log_joint.x, x):
                 return log_joint, normals
-        log_joint = LogJoint(model, x, layout, max(1024, num_particles * len(x)))
+        log_joint = informed(LogJoint(model, x, layout, max(1024, num_particles * len(x))), guide)
         normals = fit_block(log_joint, guide).normals
         self._fitted = [*self._fitted[-self.KEPT + 1 :], (key, log_joint, normals)]
         return log_joint, normals
@@ -127,15 +126,14 @@ def find_modes(log_joint: LogJoint, guide: Program, is_late: Callable[[], bool] 
     """
     rows = torch.arange(len(log_joint.x), device=log_joint.x.device)
     num_starts = min(MOST_STARTS, max(LEAST_STARTS, START_DIMS // log_joint.dims))
-    prior = log_joint.draw(log_joint.model, DRAWS)
-    scale = ((prior - prior.median(0).values).abs().median(0).values * 1.4826).clamp_min(1e-6)
-    normals = fit_normals(log_joint, _starts(log_joint, guide, num_starts, rows), scale, rows)
+    scale = prior_scale(log_joint)
+    normals = fit_normals(log_joint, starts(log_joint, guide, num_starts, rows), scale, rows)
     growing = rows[normals.num_modes(NEGLIGIBLE) > 1]
     for _ in range(DOUBLINGS):
         if len(growing) == 0 or is_late():
             break
         num_starts *= 2
-        more = fit_normals(log_joint, _starts(log_joint, guide, num_starts, growing), scale[growing], growing)
+        more = fit_normals(log_joint, starts(log_joint, guide, num_starts, growing), scale[growing], growing)
         before, after = normals.rows(growing).num_modes(NEGLIGIBLE), more.num_modes(NEGLIGIBLE)
         better = (after >= before).nonzero()[:, 0]
         normals = normals.updated(growing[better], more.rows(better))
@@ -153,30 +151,3 @@ def refit(log_joint: LogJoint, fit: Fit, rows: Tensor, starts: Tensor) -> Fit:
     normals = fit_normals(log_joint, torch.cat([known, starts]), fit.scale[rows], rows)
     normals = at_means(log_joint, normals.flattened(), rows)
     return fit._replace(normals=fit.normals.updated(rows, normals))
-
-
-def _starts(log_joint: LogJoint, guide: Program, num_starts: int, rows: Tensor) -> Tensor:
-    """The mean of the guide, draws from it, the most likely draw from the prior, and others about as likely."""
-    guided = log_joint.draw(guide, GUIDE_DRAWS)[:, rows]
-    draws = MORE_DRAWS if log_joint.dims <= FEW_DIMS else DRAWS
-    prior = log_joint.draw(log_joint.model, max(draws, num_starts))[:, rows]
-    log_prior, joint = log_joint.densities(prior, rows)
-    likelihood = (joint - log_prior).double().nan_to_num(nan=-torch.inf, posinf=-torch.inf)
-    from_guide = min(GUIDE_DRAWS, (num_starts - 2) // 3)
-    spread = _tempered(likelihood, num_starts - 2 - from_guide)
-    chosen = torch.cat([likelihood.argmax(0, keepdim=True), spread])
-    chosen = prior.take_along_dim(chosen[..., None], 0)
-    return torch.cat([guided.mean(0, keepdim=True), guided[:from_guide], chosen])
-
-
-def _tempered(log_likelihood: Tensor, count: int) -> Tensor:
-    """Indices ``[count, m]`` of draws ``[draws, m]``, chosen by a tempered likelihood, so that many have a chance."""
-    inverse_temperature = torch.ones_like(log_likelihood[0])
-    finite = log_likelihood.clamp_min(-1e30)
-    for _ in range(12):
-        share = (inverse_temperature * finite).softmax(0)
-        inverse_temperature = torch.where(
-            share.square().sum(0) * 2 * count > 1, inverse_temperature / 2, inverse_temperature
-        )
-    share = (inverse_temperature * finite).softmax(0) + 1e-12
-    return share.T.multinomial(count, replacement=False).T

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from copy import copy
 from typing import Any
 
 import pyro
@@ -17,7 +17,8 @@ from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, 
 
 AT_ONCE = 8
 
-Densities = Callable[[Tensor, Tensor], tuple[Tensor, ...]]  # x [pairs, *event] and positions [1, pairs, dims] to values
+# Of positions [1, pairs, dims], x [pairs, *event], and perhaps what the data say about latents [pairs, 2, dims].
+Densities = Callable[..., tuple[Tensor, ...]]
 
 
 def particles_at_once(chunk_size: int, rows: int) -> int:
@@ -39,39 +40,42 @@ class FastDensities:
 
     def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256) -> None:
         self.make, self.pairs = make, pairs
-        self._functions: dict[str, Densities] = {}
+        self._functions: dict[tuple[str, int], Densities] = {}
 
-    def fast(self, function: Densities, x: Tensor, position: Tensor) -> Densities:
+    def fast(self, function: Densities, position: Tensor, data: tuple[Tensor, ...]) -> Densities:
         """The fast version of a function, made at the first use of one of its name.
 
         Args:
-            function: Called with x ``[pairs, *event]`` and positions ``[1, pairs, dims]``.
-            x: Example data.
+            function: Called with positions ``[1, pairs, dims]`` and data ``[pairs, ...]``.
             position: Example positions, ``[1, any, dims]``.
+            data: Example data, ``[n, ...]``.
         """
-        name = function.__name__  # the same for all blocks
-        if name not in self._functions:
-            rows = torch.arange(self.pairs, device=x.device)
+        key = function.__name__, len(data)  # the same for all blocks
+        if key not in self._functions:
+            rows = torch.arange(self.pairs, device=position.device)
             example, other = (
-                (x[(rows + shift) % len(x)], position[:, (rows + shift) % position.shape[1]]) for shift in (0, 7)
+                (position[:, (rows + shift) % position.shape[1]], *(each[(rows + shift) % len(each)] for each in data))
+                for shift in (0, 7)
             )
-            self._functions[name] = self.make(lambda x, z: function(x, z), example, other)
-        fast = self._functions[name]
+            self._functions[key] = self.make(lambda *arguments: function(*arguments), example, other)
+        fast = self._functions[key]
 
-        def filled_up(x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-            count = len(x)
+        def filled_up(position: Tensor, *data: Tensor) -> tuple[Tensor, ...]:
+            count = position.shape[1]
             if count == self.pairs:
-                return fast(x, position)
+                return fast(position, *data)
             if count < self.pairs // 8:
-                return function(x, position)
-            rows = torch.arange(self.pairs, device=x.device) % count
-            return tuple(part[:, :count] for part in fast(x[rows], position[:, rows]))
+                return function(position, *data)
+            rows = torch.arange(self.pairs, device=position.device) % count
+            return tuple(part[:, :count] for part in fast(position[:, rows], *(each[rows] for each in data)))
 
         return filled_up
 
 
 class LogJoint:
     """log p(x, z) of a block of datapoints, with all latents mapped to real vectors (the determinant is included).
+
+    The vectors are those of :class:`LatentVectors`.
 
     If the model treats datapoints independently, pairs of a particle and a datapoint are evaluated as one long batch:
     it may contain any rows, and all calls have the same shapes. Otherwise the model runs on all rows.
@@ -86,10 +90,11 @@ class LogJoint:
     Attributes:
         dims: The number of latent dimensions of a datapoint.
         vectors: The map between latents and vectors.
+        data: x, and what the data say about dependent latents, if this is known, ``[n, 2, dims]``.
         by_pairs: Whether datapoints are independent.
 
     Raises:
-        ValueError: If a latent site is discrete, on a sphere, or has a support that depends on other latents.
+        ValueError: If a latent site is discrete or on a sphere.
     """
 
     def __init__(
@@ -99,9 +104,10 @@ class LogJoint:
         sites = self._sites(1)
         if not sites:
             raise ValueError("the model has no latent sites")
-        self.vectors = LatentVectors(sites, layout)
+        self.data: tuple[Tensor, ...] = (x,)
+        dependent = _dependent(sites, self._sites(particles_at_once(chunk_size, len(x))))
+        self.vectors = LatentVectors(model, sites, layout, dependent)
         self.dims = self.vectors.dims
-        _check_supports(self.vectors, sites, self._sites(particles_at_once(chunk_size, len(x))))
         self.by_pairs = self._is_separable()
 
     @torch.no_grad()
@@ -111,8 +117,22 @@ class LogJoint:
         for done in range(0, num_particles, at_once):
             count = min(at_once, num_particles - done)
             drawn = latent_draws(vectorized(program, count, self.layout), self.x, self.vectors.transforms)
-            parts.append(self.vectors.to_vectors(drawn))
+            parts.append(self.to_vectors(drawn))
         return torch.cat(parts)
+
+    def to_vectors(self, latents: dict[str, Tensor]) -> Tensor:
+        """Vectors of the whole block, ``[particles, n, dims]``, for latents by site as they are in the programs."""
+        return self.vectors.to_vectors(latents, *self.data)
+
+    def to_latents(self, position: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """The inverse of :meth:`to_vectors`, and the log-determinant of this map, ``[particles, n]``."""
+        return self.vectors.to_latents(position, *self.data)
+
+    def with_knowledge(self, knowledge: Tensor) -> LogJoint:
+        """The same in coordinates that take account of what the data say, as for :class:`LatentVectors`."""
+        other = copy(self)
+        other.data = self.x, knowledge
+        return other
 
     @torch.no_grad()
     def densities(self, position: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
@@ -143,9 +163,9 @@ class LogJoint:
                 index = rows.repeat(particles)
                 at_once = self.chunk_size
                 if self.fast is not None:
-                    function, at_once = self.fast.fast(function, self.x, pairs), self.fast.pairs
+                    function, at_once = self.fast.fast(function, pairs, self.data), self.fast.pairs
                 chunks = zip(index.split(at_once), pairs.split(at_once, dim=1), strict=True)
-                parts = [function(self.x[at], z) for at, z in chunks]
+                parts = [function(z, *(each[at] for each in self.data)) for at, z in chunks]
                 return tuple(
                     torch.cat(values, dim=1).reshape(particles, m, *values[0].shape[2:])
                     for values in zip(*parts, strict=True)
@@ -155,24 +175,24 @@ class LogJoint:
                 whole[:, rows] = position
                 position = whole
             at_once = max(1, self.chunk_size // len(self.x))
-            parts = [function(self.x, z) for z in position.split(at_once)]
+            parts = [function(z, *self.data) for z in position.split(at_once)]
             return tuple(torch.cat(values)[:, rows] for values in zip(*parts, strict=True))
 
-    def _densities(self, x: Tensor, position: Tensor) -> tuple[Tensor, Tensor]:
-        latents, log_det = self.vectors.to_latents(position)
-        at = terms_at(self.model, no_sites, x, latents, len(position), self.layout)
+    def _densities(self, position: Tensor, *data: Tensor) -> tuple[Tensor, Tensor]:
+        latents, log_det = self.vectors.to_latents(position, *data)
+        at = terms_at(self.model, no_sites, data[0], latents, len(position), self.layout)
         return at.log_prior + log_det, at.log_likelihood + at.log_prior + log_det
 
-    def _log_joint(self, x: Tensor, position: Tensor) -> Tensor:
-        return self._densities(x, position)[1]
+    def _log_joint(self, position: Tensor, *data: Tensor) -> Tensor:
+        return self._densities(position, *data)[1]
 
-    def _value_and_gradient(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
-        return value_and_gradient(partial(self._log_joint, x), position)
+    def _value_and_gradient(self, position: Tensor, *data: Tensor) -> tuple[Tensor, ...]:
+        return value_and_gradient(lambda at: self._log_joint(at, *data), position)
 
     @torch.enable_grad()
-    def _parts(self, x: Tensor, position: Tensor) -> tuple[Tensor, ...]:
+    def _parts(self, position: Tensor, *data: Tensor) -> tuple[Tensor, ...]:
         position = position.detach().requires_grad_()
-        prior, joint = self._densities(x, position)
+        prior, joint = self._densities(position, *data)
         likelihood = joint - prior
         gradients = [
             torch.autograd.grad(part.sum(), position, retain_graph=True, allow_unused=True, materialize_grads=True)[0]
@@ -188,9 +208,9 @@ class LogJoint:
         position = self.draw(self.model, 1)
         with torch.no_grad(), pyro.validation_enabled(False):
             try:
-                together = self._log_joint(self.x, position)
+                together = self._log_joint(position, self.x)
                 few = torch.arange(n - 1, -1, -1, device=self.x.device)[: n // 2 + 1].repeat(2)
-                alone = self._log_joint(self.x[few], position[:, few])
+                alone = self._log_joint(position[:, few], self.x[few])
             except (RuntimeError, ValueError, IndexError):
                 return False
         return alone.shape[1] == len(few) and torch.allclose(together[:, few], alone, rtol=1e-5, atol=1e-3)
@@ -205,16 +225,17 @@ def value_and_gradient(function: Callable[[Tensor], Tensor], position: Tensor) -
     return value.detach(), gradient
 
 
-def _check_supports(vectors: LatentVectors, sites: dict[str, Any], again: dict[str, Any]) -> None:
-    """Refuses a support that depends on other latents, since the map to real vectors is then not fixed."""
-    for name, site in sites.items():
-        value, transform = again[name]["value"], vectors.transforms[name]
-        try:
-            back = transform(transform.inv(value))
-            inside = bool(torch.isclose(back, value, rtol=1e-2, atol=1e-3).all())
-            if inside and bool(site["fn"].support.check(site["value"]).all()):  # otherwise a failure tells nothing
-                inside = bool(site["fn"].support.check(value).all())
-        except (NotImplementedError, RuntimeError):
-            continue
-        if not inside:
-            raise ValueError(f"latent site {name!r} has a support that depends on other latents")
+def _dependent(sites: dict[str, Any], again: dict[str, Any]) -> list[str]:
+    """The sites whose distributions depend on other latents: in another trace they give a value another density."""
+    return [name for name, site in sites.items() if _differ(site["value"], site["fn"], again[name]["fn"])]
+
+
+def _differ(value: Tensor, fn: Any, other: Any) -> bool:
+    try:
+        with torch.no_grad():
+            here, there = torch.broadcast_tensors(fn.log_prob(value), other.log_prob(value))
+    except ValueError:  # outside of the other support
+        return True
+    except (NotImplementedError, RuntimeError):  # no density
+        return False
+    return not torch.allclose(here, there, rtol=1e-4, atol=1e-4, equal_nan=True)

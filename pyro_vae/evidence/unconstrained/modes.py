@@ -57,6 +57,14 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
     return _mixture(parts, scale)
 
 
+@torch.no_grad()
+def highest(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor) -> Tensor:
+    """The highest point that a short search from several starts reaches, ``[m, dims]``; as for :func:`fit_normals`."""
+    position, value = _ascend(log_joint, starts, scale, rows, ASCENT_STEPS)
+    best = value.nan_to_num(nan=-torch.inf).argmax(0)
+    return position.take_along_dim(best[None, :, None], 0)[0]
+
+
 def _ends(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
     """The ends of the ascent, the highest first, and which of them are the highest of their mode, ``[starts, m]``."""
     position, value = _ascend(log_joint, starts, scale, rows, num_steps)
