@@ -61,13 +61,5 @@ def _options(words: Sequence[str]) -> Data | None:
         found, _ = parser.parse_known_args(list(words))
     except Exception:  # whatever is wrong, the parser of the command says it
         return None
-    return Data(
-        data=found.data,
-        data_root=found.data_root,
-        column=tuple(found.column),
-        labels=found.labels,
-        array=found.array,
-        size=tuple(found.size),
-        stretch=found.stretch,
-        skip_broken=found.skip_broken,
-    )
+    found.column, found.size = tuple(found.column), tuple(found.size)
+    return Data(**vars(found))

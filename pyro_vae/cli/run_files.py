@@ -7,7 +7,6 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyro_vae.checks import check_count
 from pyro_vae.cli.data import Data
 from pyro_vae.saving.file_names import checkpoint_of
 from pyro_vae.system import files
@@ -126,10 +125,8 @@ def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> t
         vae: The VAE.
 
     Raises:
-        ValueError: If the limit is not positive.
+        ValueError: If all data are asked for, and are larger than memory, or they cannot be binarized.
     """
-    if limit is not None:
-        check_count("--limit", limit)
     if part == "train" and seen.files is not None:
         used, n = len(seen.splits.train), len(seen.files)
         warn(f"the training data are larger than memory: {used} of {n} datapoints are used, drawn at random")

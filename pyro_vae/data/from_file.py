@@ -16,20 +16,10 @@ from pyro_vae.data.open_arrays import open_arrays, read_tensor
 from pyro_vae.data.splits import Splits
 
 
-def read_splits(path: Path) -> Splits:
-    """Reads a file of arrays, as :func:`read_arrays` does, and splits the data if they are not split.
+def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
+    """Splits the data of a file if they are not split yet.
 
     If valid or test is missing, a tenth of the training data is set aside for it, drawn at random but always the same.
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is damaged, has other content, or has too few datapoints to split.
-    """
-    return as_splits(path, read_arrays(path))
-
-
-def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
-    """Splits data that are not split yet.
 
     Raises:
         ValueError: If there are too few datapoints.
