@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.plots import comparison
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Splits:
+class Splits(WithSummary):
     """A data set ``[n, *event]``, such as images in [0, 1], and integer labels ``[n]`` if there are any.
 
     Attributes:
@@ -84,9 +84,6 @@ class Splits:
             name: f"{len(images):,} x {list(images.shape[1:])}" + ("" if labels is None else ", with labels")
             for name, (images, labels) in parts.items()
         }
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         return f"Splits({'; '.join(f'{name} {words}' for name, words in self._parts.items())})"

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_vae import evidence
 from pyro_vae.checks import check_count
+from pyro_vae.html_table import WithSummary
 from pyro_vae.tables.as_pandas import as_pandas
 from pyro_vae.tables.table import Table
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class FilledTable:
+class FilledTable(WithSummary):
     """A table with its missing values filled in, from :func:`fill_table`.
 
     Attributes:
@@ -47,9 +48,6 @@ class FilledTable:
     def __repr__(self) -> str:
         rows, columns = self.frame.shape
         return f"FilledTable({rows} rows, {columns} columns, {int(self.imputation.missing.sum())} values filled in)"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def _repr_html_(self) -> str:
         return self.imputation._repr_html_()
