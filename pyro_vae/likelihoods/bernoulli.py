@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.nn.with_network import WithNetwork
 from pyro_vae.system.tracing import is_tracing
 from pyro_vae.system.warning import warn
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(WithNetwork):
     """Independent Bernoulli values with logits from a network (Kingma & Welling 2013, appendix C.1).
 
     Data are 0 or 1, as floats. Values between 0 and 1 are accepted with a warning, since the result is then a
@@ -26,10 +27,6 @@ class Bernoulli(nn.Module):
         >>> p_x.log_prob(x).shape
         torch.Size([8])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
