@@ -24,7 +24,15 @@ def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
     Raises:
         ValueError: If there are too few datapoints.
     """
-    return Splits(**_split(path, arrays))
+    missing = [name for name in SPLITS if name not in arrays]
+    if missing:
+        kept, *aside = split_rows(str(path), len(arrays["train"]), len(missing))
+        rows = dict(zip(("train", *missing), (kept, *aside), strict=True))
+        for source in ("train_labels", "train"):
+            if source in arrays:
+                whole = arrays[source]
+                arrays |= {source.replace("train", name): whole[index] for name, index in rows.items()}
+    return Splits(**arrays)
 
 
 def read_arrays(path: Path, array: str | None = None, labels: str | None = None) -> dict[str, Tensor]:
@@ -131,18 +139,4 @@ def split(name: str, x: Tensor, labels: Tensor | None = None) -> Splits:
         ValueError: If there are too few datapoints.
     """
     arrays = {"train": x} | ({} if labels is None else {"train_labels": labels})
-    return Splits(**_split(Path(name), arrays))
-
-
-def _split(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Takes missing validation and test data from the training data."""
-    missing = [name for name in SPLITS if name not in arrays]
-    if not missing:
-        return arrays
-    kept, *aside = split_rows(str(path), len(arrays["train"]), len(missing))
-    rows = dict(zip(("train", *missing), (kept, *aside), strict=True))
-    for source in ("train_labels", "train"):
-        if source in arrays:
-            whole = arrays[source]
-            arrays |= {source.replace("train", name): whole[index] for name, index in rows.items()}
-    return arrays
+    return as_splits(Path(name), arrays)

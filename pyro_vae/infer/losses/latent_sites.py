@@ -36,14 +36,12 @@ class LatentSite(NamedTuple):
 
         Independent latent dimensions are one group each; dependent ones form one group together.
         """
-        if is_factorized(self.q) and is_factorized(self.p):
-            divergence = self._closed_form(self.q.base_dist, self.p.base_dist)
-            if divergence is None:
-                divergence = self.q.base_dist.log_prob(self.z) - self.p.base_dist.log_prob(self.z)
-        else:
-            divergence = self._closed_form(self.q, self.p)
-            if divergence is None:
-                divergence = self.q.log_prob(self.z) - self.p.log_prob(self.z)
+        apart = is_factorized(self.q) and is_factorized(self.p)
+        q, p = (self.q.base_dist, self.p.base_dist) if apart else (self.q, self.p)
+        divergence = self._closed_form(q, p)
+        if divergence is None:
+            divergence = q.log_prob(self.z) - p.log_prob(self.z)
+        if not apart:
             divergence = divergence.unsqueeze(-1)
         mask = self.mask.unsqueeze(-1) if isinstance(self.mask, Tensor) else self.mask
         return scale_and_mask(divergence, mask=mask)
