@@ -17,6 +17,7 @@ import tyro
 import pyro_vae
 from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.data_defaults import with_defaults_for_data
+from pyro_vae.cli.defaults import CONFIG
 from pyro_vae.cli.encode import Encode
 from pyro_vae.cli.evaluate import Evaluate
 from pyro_vae.cli.explore import Explore
@@ -117,7 +118,7 @@ def _parse(words: list[str]) -> Any:
                 prog="pyro-vae",
                 description=DESCRIPTION,
                 args=words,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+                config=CONFIG,
             )
     except SystemExit as end:
         if not end.code:
