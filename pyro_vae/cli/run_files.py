@@ -47,9 +47,9 @@ def data_of(run: Path, options: Data) -> Data:
         ValueError: If the file of the run is damaged, or there is no data set of this name.
     """
     path = folder_of(run) / COMMAND
-    if not path.exists() and options.data is None:
+    command = read_json(path)
+    if not command and options.data is None:
         raise FileNotFoundError(f"{str(path)!r} does not exist; choose the data with --data")
-    command = read_json(path) if path.exists() else {}
     stored = command.get("options", {})
     root = options.data_root or stored.get("data-root")
     labels = options.labels
@@ -77,7 +77,7 @@ def table_of(run: Path) -> Table | None:
         ValueError: If the file of the run is damaged.
     """
     path = folder_of(run) / COMMAND
-    stored = read_json(path).get("table") if path.exists() else None
+    stored = read_json(path).get("table")
     if stored is None:
         return None
     from pyro_vae.tables import Table  # which imports pandas
@@ -148,12 +148,14 @@ def by_flag(options: Any) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that :func:`write_json` wrote.
+    """Reads a file that :func:`write_json` wrote; empty if there is none.
 
     Raises:
         OSError: If it cannot be read.
         ValueError: If it is damaged.
     """
+    if not path.exists():
+        return {}
     try:
         return json.loads(path.read_text())
     except ValueError as error:
