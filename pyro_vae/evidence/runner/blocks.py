@@ -24,7 +24,7 @@ from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.grad_mode import differentiable
 from pyro_vae.system.lock import locked
 from pyro_vae.system.progress import Progress, shown
-from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import generators_kept, reseed, seeded
 from pyro_vae.weights import Program, checked_trace_pair, log_densities, sample_sites, trace_pair
 
 Result = TypeVar("Result")
@@ -92,8 +92,7 @@ class Programs:
     def _look(self, x: Tensor) -> bool:
         """Runs the programs once, on all data or on some rows, and keeps layout, densities and sizes."""
         few = min(FEW, len(x) - 1)
-        with generators_kept(x.device), Allocations(len(x)) as allocations:
-            reseed(0, x.device)
+        with seeded(0, x.device), Allocations(len(x)) as allocations:
             model_trace, guide_trace, self.layout = checked_trace_pair(self.model, self.guide, x)
             # On fixed noise, so that they identify these programs and data.
             self._log_densities = log_densities(model_trace, guide_trace, self.layout)
@@ -113,8 +112,7 @@ class Programs:
         if not on_few_rows(self._look, x) or not self._rows_are_independent():
             return False
         self._independent = True
-        with generators_kept(x.device):
-            reseed(0, x.device)
+        with seeded(0, x.device):
             parts = [
                 log_densities(*checked_trace_pair(self.model, self.guide, part)) for part in x.split(rows_at_once(x))
             ]
@@ -153,8 +151,7 @@ class Programs:
     def fingerprint(self, proposal: Proposal) -> Tensor:
         """Numbers that identify a proposal: log-weights of the first rows on fixed noise, ``[rows]``."""
         x = self.blocks(FEW)[0]
-        with generators_kept(x.device), pyro.validation_enabled(False):
-            reseed(0, x.device)
+        with seeded(0, x.device), pyro.validation_enabled(False):
             return self.log_weights(proposal, x, 1)[0]
 
     def log_weights(self, proposal: Proposal, x: Tensor, num_particles: int) -> Tensor:
