@@ -87,8 +87,8 @@ def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Modu
         raise ValueError("it has numbers far larger than its weights need")
     try:
         torch.set_default_dtype(default_dtype)
-        with generators_kept(cpu), cpu, warnings.catch_warnings(), Bounded(size):
-            warnings.simplefilter("ignore")  # they were shown when the module was created
+        # Warnings were shown when the module was created.
+        with generators_kept(cpu), cpu, warnings.catch_warnings(action="ignore"), Bounded(size):
             module = _build("", description["module"], {})
     finally:
         torch.set_default_dtype(before)

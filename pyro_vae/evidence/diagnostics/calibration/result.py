@@ -189,8 +189,8 @@ class Calibration(WithSummary):
         arviz, is_new = import_arviz()
         if is_new:
             return arviz.from_dict({"prior_sbc": arrays}, dims=dims)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the group is not in the schema of ArviZ before 1.0
+        # The group is not in the schema of ArviZ before 1.0.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             return arviz.InferenceData(prior_sbc=arviz.dict_to_dataset(arrays, dims=dims))
 
     def plot(self, prob: float = 0.95, max_plots: int = 12) -> Figure:
