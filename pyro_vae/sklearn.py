@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -25,6 +24,7 @@ from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.likelihoods import Incomplete
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.randomness import seeded
+from pyro_vae.system.values import default_dtype
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
@@ -132,7 +132,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         device = choose_device(self.device)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
         with seeded(self.seed_, device):
-            with _default_dtype(x.dtype):
+            with default_dtype(x.dtype):
                 vae = self._build(x) if self.vae is None else self.vae(x)
             if not isinstance(vae, VAE):
                 raise TypeError(f"vae(X) is of type {type(vae).__name__}; expected a VAE")
@@ -260,14 +260,3 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Sets torch's default dtype, that of new parameters and constants."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

@@ -80,8 +80,5 @@ def _guides_are_made() -> Iterator[None]:
         if getattr(module, "prototype_trace", module) is None:
             raise RuntimeError("the guide makes its parameters when it is first called")
 
-    hook = register_module_forward_pre_hook(check)
-    try:
+    with register_module_forward_pre_hook(check):
         yield
-    finally:
-        hook.remove()
