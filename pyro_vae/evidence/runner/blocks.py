@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -78,7 +78,6 @@ class Programs:
         self.x = x = differentiable(check_rows(x))
         if chunk_size is not None:
             check_count("chunk_size", chunk_size)
-        self._independent: bool | None = None
         try:
             if not (is_large(x) and self._look_at_parts()):
                 self._look(x)
@@ -111,7 +110,7 @@ class Programs:
         x = self.x
         if not on_few_rows(self._look, x) or not self._rows_are_independent():
             return False
-        self._independent = True
+        self.independent = True
         with seeded(0, x.device):
             parts = [
                 log_densities(*checked_trace_pair(self.model, self.guide, part)) for part in x.split(rows_at_once(x))
@@ -119,16 +118,14 @@ class Programs:
         self._log_densities = torch.cat(parts, dim=-1)
         return True
 
-    @property
+    @cached_property
     def independent(self) -> bool:
         """Whether the densities of a row do not depend on the other rows.
 
         This holds for an amortized guide, but not if each row has its own parameters, or with batch statistics. The
         test runs the programs on the last few rows alone, at the values that were drawn with all of x.
         """
-        if self._independent is None:
-            self._independent = len(self.x) == 1 or self._rows_are_independent()
-        return self._independent
+        return len(self.x) == 1 or self._rows_are_independent()
 
     def blocks(self, rows: int) -> tuple[Tensor, ...]:
         """Splits the data into blocks of this number of rows if rows are independent; otherwise returns one block."""
