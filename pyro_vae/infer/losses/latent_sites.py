@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from pyro_vae.infer.reparameterized import check_reparameterized
-from pyro_vae.weights import sample_sites, trace_pair
+from pyro_vae.weights import Program, sample_sites, trace_pair
 
 
 class LatentSite(NamedTuple):
@@ -60,9 +59,7 @@ def is_factorized(distribution: Any) -> bool:
     return isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims == 1
 
 
-def draw(
-    model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-) -> tuple[Any, dict[str, LatentSite]]:
+def draw(model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, LatentSite]]:
     """Runs the guide, then the model on the guide's draws.
 
     Returns:
