@@ -75,15 +75,11 @@ class Splits(WithSummary):
     @property
     def _parts(self) -> dict[str, str]:
         """Each part in words, by name."""
-        parts = {
-            "train": (self.train, self.train_labels),
-            "valid": (self.valid, self.valid_labels),
-            "test": (self.test, self.test_labels),
-        }
-        return {
-            name: f"{len(images):,} x {list(images.shape[1:])}" + ("" if labels is None else ", with labels")
-            for name, (images, labels) in parts.items()
-        }
+        words = {}
+        for name in ("train", "valid", "test"):
+            images, labels = getattr(self, name), getattr(self, f"{name}_labels")
+            words[name] = f"{len(images):,} x {list(images.shape[1:])}" + ("" if labels is None else ", with labels")
+        return words
 
     def __repr__(self) -> str:
         return f"Splits({'; '.join(f'{name} {words}' for name, words in self._parts.items())})"
