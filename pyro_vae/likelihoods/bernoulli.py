@@ -62,12 +62,8 @@ class _Image(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
-        if (
-            logits.requires_grad
-            or value.requires_grad
-            or logits.dtype not in (torch.float32, torch.float64)
-            or is_tracing()  # vmap cannot write in place
-        ):
+        has_gradient = logits.requires_grad or value.requires_grad
+        if has_gradient or logits.dtype not in (torch.float32, torch.float64) or is_tracing():  # vmap: not in place
             return super().log_prob(value)
         # log p = sum x l - max(l, 0) + log sigmoid(|l|), with one logarithm for the product of many sigmoids: each is
         # between 1/2 and 1, so a product of up to 120 does not underflow.
