@@ -54,6 +54,34 @@ def new_figure(**options: Any) -> Figure:
     return NotebookFigure(**options)
 
 
+def panels(
+    count: int, columns: int, inches: tuple[float, float], more: tuple[float, float], **options: Any
+) -> tuple[Figure, list[Axes]]:
+    """An empty figure with a grid of axes.
+
+    Args:
+        count: The number of axes.
+        columns: The largest number of axes in a row.
+        inches: Width and height of each.
+        more: Width and height of what is around them.
+        options: Those of ``Figure.subplots``.
+    """
+    across, down = min(columns, count), -(-count // columns)
+    size = inches[0] * across + more[0], inches[1] * down + more[1]
+    figure = new_figure(figsize=size, layout="constrained")
+    every = list(figure.subplots(down, across, squeeze=False, **options).flat)
+    for axes in every[count:]:
+        axes.set_axis_off()
+    return figure, every[:count]
+
+
+def png(figure: Figure, dpi: float) -> bytes:
+    """The content of a PNG file with the figure, in this number of pixels to the inch."""
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=dpi)
+    return content.getvalue()
+
+
 def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (nats per datapoint)") -> Figure:
     """Draws one line for each name against the epoch, from 1."""
     figure = new_figure(figsize=(6, 4), layout="constrained")
@@ -214,15 +242,11 @@ def series(values: Tensor, means: Tensor, columns: int = 5, title: str | None = 
             f"values and means have shapes {list(values.shape)} and {list(means.shape)}; expected [n, steps, features]"
         )
     points, lines = values.detach().cpu(), means.detach().cpu()
-    across, down = min(columns, len(points)), -(-len(points) // columns)
-    figure = new_figure(figsize=(2.2 * across, 1.5 * down + 0.6), layout="constrained")
-    every = list(figure.subplots(down, across, squeeze=False, sharex=True, sharey=True).flat)
-    for axes, some, line in zip(every, points, lines, strict=False):
+    figure, every = panels(len(points), columns, (2.2, 1.5), (0.0, 0.6), sharex=True, sharey=True)
+    for axes, some, line in zip(every, points, lines, strict=True):
         for i in range(values.shape[2]):
             axes.plot(some[:, i], ".", color=f"C{i % 10}", markersize=3, alpha=0.6)
             axes.plot(line[:, i], color=f"C{i % 10}", linewidth=1)
-    for axes in every[len(points) :]:
-        axes.set_axis_off()
     figure.supxlabel("step", fontsize="medium")
     if title:
         figure.suptitle(title, fontsize="medium")
@@ -238,17 +262,12 @@ def columns(data: Any, samples: Any) -> Figure:
         data: A data frame of pandas.
         samples: Another one. Its columns are drawn.
     """
-    across = min(4, len(samples.columns))
-    down = -(-len(samples.columns) // across)
-    figure = new_figure(figsize=(2.4 * across, 1.8 * down + 0.3), layout="constrained")
-    every = list(figure.subplots(down, across, squeeze=False).flat)
-    for axes, name in zip(every, samples.columns, strict=False):
+    figure, every = panels(len(samples.columns), 4, (2.4, 1.8), (0.0, 0.3))
+    for axes, name in zip(every, samples.columns, strict=True):
         _draw_column(axes, data[name].dropna(), samples[name].dropna())
         axes.set_title(_shortened(str(name), 26), fontsize=9)
         axes.tick_params(labelsize=7)
         axes.set_yticks([])
-    for axes in every[len(samples.columns) :]:
-        axes.set_axis_off()
     figure.legend(*every[0].get_legend_handles_labels(), loc="outside upper right", ncols=2, frameon=False)
     return figure
 
@@ -270,11 +289,7 @@ def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4,
     """
     from PIL import Image
 
-    frames = []
-    for figure in figures:
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=dpi)
-        frames.append(Image.open(buffer).convert("RGB"))
+    frames = [Image.open(io.BytesIO(png(figure, dpi))).convert("RGB") for figure in figures]
     sizes = {frame.size for frame in frames}
     if len(sizes) != 1:
         raise ValueError(

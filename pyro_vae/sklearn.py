@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -24,7 +23,8 @@ from pyro_vae.data import Splits
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.likelihoods import Incomplete
 from pyro_vae.system.devices import choose_device
-from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import seeded
+from pyro_vae.system.values import default_dtype
 
 try:
     from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, DensityMixin, TransformerMixin
@@ -131,8 +131,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         steps = check_count("epochs", self.epochs) * len(x) / check_count("batch_size", self.batch_size)
         device = choose_device(self.device)
         self.seed_ = int(check_random_state(self.random_state).randint(2**31 - 1))
-        with self._seeded(device):
-            with _default_dtype(x.dtype):
+        with seeded(self.seed_, device):
+            with default_dtype(x.dtype):
                 vae = self._build(x) if self.vae is None else self.vae(x)
             if not isinstance(vae, VAE):
                 raise TypeError(f"vae(X) is of type {type(vae).__name__}; expected a VAE")
@@ -182,7 +182,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
     def transform(self, X: Any) -> np.ndarray:  # noqa: N803
         """The codes of X, ``[n, latent_dim]``: means of q(z | x), or draws if it has no mean in closed form."""
         x = self._data(X)
-        with self._seeded(x.device):
+        with seeded(self.seed_, x.device):
             z = torch.cat([self.vae_.codes(part)["z"] for part in x.split(AT_ONCE)])
         return z.flatten(1).cpu().numpy()
 
@@ -201,7 +201,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         """log p(x) of each row of X, with its error: see :class:`~pyro_vae.evidence.Evidence`."""
         x = self._data(X)
         model, guide, progress = self.vae_.model, self.vae_.guide, bool(self.verbose)
-        with self._seeded(x.device):
+        with seeded(self.seed_, x.device):
             if self.num_samples is None:
                 return evidence.estimate(model, guide, x, progress=progress)
             return evidence.importance(model, guide, x, num_samples=self.num_samples, progress=progress)
@@ -223,8 +223,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         """
         check_is_fitted(self)
         device = next(self.vae_.parameters()).device
-        with generators_kept(device):
-            reseed(int(check_random_state(random_state).randint(2**31 - 1)), device)
+        with seeded(int(check_random_state(random_state).randint(2**31 - 1)), device):
             return self.vae_.sample(n_samples).cpu().numpy()
 
     @property
@@ -256,26 +255,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityM
         vae.check(x)
         return x
 
-    @contextmanager
-    def _seeded(self, device: torch.device) -> Iterator[None]:
-        """Random numbers from the seed of this estimator; torch's generators are restored."""
-        with generators_kept(device):
-            reseed(self.seed_, device)
-            yield
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
-
-
-@contextmanager
-def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
-    """Sets torch's default dtype, that of new parameters and constants."""
-    before = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        yield
-    finally:
-        torch.set_default_dtype(before)

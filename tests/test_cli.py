@@ -32,7 +32,7 @@ from pyro_vae.cli.architecture import DEFAULTS, TABLES
 from pyro_vae.cli.command_line import _parse
 from pyro_vae.cli.fitting import Fitting
 from pyro_vae.data import binarize
-from pyro_vae.data.from_file import read_splits
+from pyro_vae.data.from_file import as_splits, read_arrays
 from pyro_vae.infer.losses import ELBO, IWAE, DReG, StickingTheLanding
 from pyro_vae.weights import log_weights
 
@@ -50,6 +50,10 @@ SMALL = {
     "gated-mlp": ["--network.hidden", "16", "16"],
     "convolutional": ["--network.channels", "4", "8"],
 }
+
+
+def read_splits(path):
+    return as_splits(path, read_arrays(path))
 
 
 # What is said of data before anything is done with them.

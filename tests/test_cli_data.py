@@ -340,7 +340,7 @@ NAMES = {
 
 @pytest.mark.parametrize("part", sorted(set(NAMES) - NOT_A_NAME))
 def test_every_part_has_a_name_on_the_command_line(part):
-    made = {"VampPrior": "Vamp", "MaskedAutoregressiveFlow": "Flow", "HypersphericalUniform": "Hyperspherical"}
+    made = {"VampPrior": "Vamp"}
     assert made.get(part, part) in {each.__name__ for each in NAMES[part].values()}
 
 

@@ -19,6 +19,7 @@ from torch.utils.data import DataLoader
 from pyro_vae import VAE, likelihoods, nn, posteriors, priors
 from pyro_vae.cli import look
 from pyro_vae.cli.command_line import main
+from pyro_vae.cli.data import Data
 from pyro_vae.data import ArrayFile, ImageFolder, SparseCounts, read_frame
 from pyro_vae.data.from_file import read_arrays
 from pyro_vae.data.hugging_face import DatasetImages
@@ -266,7 +267,7 @@ def test_splits_of_a_large_file_are_its_own(tmp_path):
     with pytest.importorskip("h5py").File(tmp_path / "x.h5", "w") as file:
         file["train"], file["train_labels"] = PHOTOS[:30], LABELS[:30]
         file["valid"], file["test"] = PHOTOS[30:35], PHOTOS[35:]
-    seen = look.look(str(tmp_path / "x.h5"))
+    seen = Data(str(tmp_path / "x.h5")).look()
     assert sorted(seen.files.indices) == list(range(30))
     assert torch.equal(seen.splits.valid, FIRST[30:33])
     assert torch.equal(seen.splits.test, FIRST[35:38])
@@ -324,12 +325,12 @@ def table_dataset():
 
 def test_a_saved_data_set_of_images(tmp_path):
     save_dataset(tmp_path / "photos", photos_dataset())
-    seen = look.look(str(tmp_path / "photos"))
+    seen = Data(str(tmp_path / "photos")).look()
     assert seen.words == "40 colour images, 8 x 12, 8 bit, 3 classes"
     assert torch.equal(seen.whole[0], FIRST)
     assert seen.whole[1].tolist() == LABELS.tolist()
     assert seen.classes == ("a", "b", "c")
-    assert look.look(str(tmp_path / "photos"), size=(4, 6)).splits.train.shape[1:] == (3, 4, 6)
+    assert Data(str(tmp_path / "photos"), size=(4, 6)).look().splits.train.shape[1:] == (3, 4, 6)
 
 
 def test_a_saved_data_set_of_a_table(tmp_path):
@@ -341,7 +342,7 @@ def test_a_saved_data_set_of_a_table(tmp_path):
         assert frame["kind"].tolist() == [["u", "v", "w"][each] for each in LABELS]
         assert frame["b"].isna().tolist() == [True] + [False] * (N - 1)
         assert frame["a"].tolist() == dataset["a"][:]
-        seen = look.look(str(path), labels="kind")
+        seen = Data(str(path), labels="kind").look()
         assert seen.table.summary().count("\n") == 2
         assert seen.classes == ("u", "v", "w")
 
@@ -352,7 +353,7 @@ def test_unknown_classes_have_no_label(tmp_path, capsys):
     labels = [-1, None, *[0, 2] * (N // 2 - 1)]  # -1 is what datasets has for unknown classes
     content = {"photo": [Image.fromarray(each) for each in PHOTOS], "kind": labels}
     save_dataset(tmp_path / "photos", datasets.Dataset.from_dict(content, features=kinds))
-    seen = look.look(str(tmp_path / "photos"))
+    seen = Data(str(tmp_path / "photos")).look()
     assert seen.whole[1].tolist() == [-1, -1, *[0, 1] * (N // 2 - 1)]
     assert seen.classes == ("z", "a")
     (stream,) = (tmp_path / "photos").glob("*.arrow")
@@ -370,7 +371,7 @@ def test_columns_of_arrays_keep_their_dtype(tmp_path):
         tmp_path / "x",
         datasets.Dataset.from_dict({"x": PHOTOS[..., 0].tolist(), "kind": LABELS.tolist()}, features=kinds),
     )
-    seen = look.look(str(tmp_path / "x"))
+    seen = Data(str(tmp_path / "x")).look()
     assert torch.equal(seen.whole[0], FIRST[:, :1])
     assert seen.whole[1].tolist() == LABELS.tolist()
 
@@ -408,7 +409,7 @@ def write_h5ad(path, x, **layers):
 def test_counts_of_cells_with_their_labels(form, tmp_path):
     write_h5ad(tmp_path / "x.h5ad", form(COUNTS))
     assert torch.equal(SparseCounts.read(tmp_path / "x.h5ad").tensor(), torch.from_numpy(COUNTS))
-    seen = look.look(str(tmp_path / "x.h5ad"), labels="kind")
+    seen = Data(str(tmp_path / "x.h5ad"), labels="kind").look()
     assert seen.words == "sparse counts, 40 vectors of 12 values, counts, 3 classes"
     assert torch.equal(seen.whole[0], torch.from_numpy(COUNTS))
     assert seen.whole[1].tolist() == [{0: 2, 1: 0, 2: 1}[each] for each in LABELS]

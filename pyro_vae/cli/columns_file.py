@@ -1,4 +1,4 @@
-"""Files with one line for each datapoint."""
+"""Files with one line, or one row of an array, for each datapoint."""
 
 from __future__ import annotations
 
@@ -29,3 +29,12 @@ def write_columns(path: Path, columns: Mapping[str, Tensor]) -> None:
     writer.writerows([i, *row] for i, row in enumerate(zip(*(each.tolist() for each in columns.values()), strict=True)))
     writable_folder(path.parent)
     replace(path, text.getvalue().encode())
+
+
+def as_npy(x: Tensor) -> bytes:
+    """The content of a .npy file with this array."""
+    import numpy as np
+
+    content = io.BytesIO()
+    np.save(content, x.cpu().numpy())
+    return content.getvalue()

@@ -17,6 +17,7 @@ import tyro
 import pyro_vae
 from pyro_vae.cli.architecture import Architecture
 from pyro_vae.cli.data_defaults import with_defaults_for_data
+from pyro_vae.cli.defaults import CONFIG
 from pyro_vae.cli.encode import Encode
 from pyro_vae.cli.evaluate import Evaluate
 from pyro_vae.cli.explore import Explore
@@ -94,19 +95,8 @@ def _parse(words: list[str]) -> Any:
     """
     words = with_defaults_for_data(words)
     train: Any = Train
-    commands = {
-        "train": train[Architecture.chosen(words)],
-        "evaluate": Evaluate,
-        "sample": Sample,
-        "plot": Plot,
-        "explore": Explore,
-        "score": Score,
-        "encode": Encode,
-        "impute": Impute,
-        "share": Share,
-        "export": Export,
-        "info": Info,
-    }
+    others = (Evaluate, Sample, Plot, Explore, Score, Encode, Impute, Share, Export, Info)
+    commands = {"train": train[Architecture.chosen(words)]} | {each.__name__.lower(): each for each in others}
     if words and words[0] not in commands and not words[0].startswith("-"):
         raise ValueError(f"there is no command {words[0]!r}; expected one of {', '.join(commands)}")
     box = io.StringIO()
@@ -117,7 +107,7 @@ def _parse(words: list[str]) -> Any:
                 prog="pyro-vae",
                 description=DESCRIPTION,
                 args=words,
-                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone),
+                config=CONFIG,
             )
     except SystemExit as end:
         if not end.code:

@@ -81,11 +81,13 @@ class Data:
         """
         from pyro_vae.cli.look import look
 
-        chosen = (self.column, self.labels, self.array, self.size, not self.stretch, self.skip_broken)
-        return look(self.data or "mnist", self.data_root, *chosen)
+        return look(replace(self, binarize=None))  # which is the same data, read once
 
-    def check_found(self) -> None:
+    def check_found(self) -> str:
         """Checks that there are data of this name, without importing torch.
+
+        Returns:
+            Their format, as :func:`~pyro_vae.data.formats.format_of` names it; empty for a data set with a name.
 
         Raises:
             ValueError: If there is no data set of this name, or the file has an unknown format.
@@ -93,14 +95,12 @@ class Data:
         """
         name = self.data or "mnist"
         path = Path(name)
-        if name in NAMES or path.is_dir():
-            return
-        if path.suffix:
-            known_format_of(path)
-            if not path.exists():
-                raise FileNotFoundError(f"the data file {name!r} cannot be read: No such file or directory")
-        elif not path.exists():
+        kind = known_format_of(path) if self.is_own else ""
+        if path.suffix and not path.exists():
+            raise FileNotFoundError(f"the data file {name!r} cannot be read: No such file or directory")
+        if name not in NAMES and not path.exists():
             raise ValueError(f"there is no file, folder or data set {name!r}; expected one of {', '.join(NAMES)}")
+        return kind
 
     def check(self) -> None:
         """Checks that there are such data, of a kind that the given options are for.
@@ -109,16 +109,11 @@ class Data:
             ValueError: If not.
             FileNotFoundError: If there is no such file.
         """
-        self.check_found()
-        kind = known_format_of(Path(self.data or "mnist")) if self.is_own else ""
-        for option in ("column", "labels", "array", "size", "stretch", "skip_broken"):
-            if getattr(self, option) and kind not in USES[option]:
+        kind = self.check_found()
+        for option, kinds in USES.items():
+            if getattr(self, option) and kind not in kinds:
                 flag = f"--{option.replace('_', '-')}"
                 raise ValueError(f"{flag} has no effect on {self.data or 'mnist'!r}; leave it out")
-
-    def load(self) -> Splits:
-        """The data alone; see :meth:`look`."""
-        return self.look().splits
 
     @property
     def is_own(self) -> bool:
@@ -131,7 +126,7 @@ class Data:
         grey = bool(((splits.train > 0) & (splits.train < 1)).any())
         return replace(
             self,
-            data=str(Path(name).resolve()) if Path(name).suffix or Path(name).is_dir() else name,
+            data=str(Path(name).resolve()) if self.is_own else name,
             data_root=None if root is None else root.resolve(),
             binarize=self.binarize or ("dynamic" if likelihood == "bernoulli" and grey else "none"),
         )

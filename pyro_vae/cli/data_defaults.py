@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser
+import io
 from collections.abc import Sequence
+from contextlib import redirect_stderr
 from pathlib import Path
 
+import tyro
+
 from pyro_vae.cli.data import Data
+from pyro_vae.cli.defaults import CONFIG
 
 
 def with_defaults_for_data(words: Sequence[str]) -> list[str]:
@@ -48,26 +52,9 @@ def _is_among(words: Sequence[str], flag: str) -> bool:
 
 def _options(words: Sequence[str]) -> Data | None:
     """The options that choose the data; None if they cannot be parsed, which is reported later."""
-    parser = ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    parser.add_argument("--data")
-    parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--column", nargs="*", default=())
-    parser.add_argument("--labels")
-    parser.add_argument("--array")
-    parser.add_argument("--size", nargs="*", type=int, default=())
-    parser.add_argument("--stretch", action="store_true")
-    parser.add_argument("--skip-broken", action="store_true")
     try:
-        found, _ = parser.parse_known_args(list(words))
-    except Exception:  # whatever is wrong, the parser of the command says it
+        with redirect_stderr(io.StringIO()):
+            found, _ = tyro.cli(Data, args=words, config=CONFIG, return_unknown_args=True)
+    except SystemExit:
         return None
-    return Data(
-        data=found.data,
-        data_root=found.data_root,
-        column=tuple(found.column),
-        labels=found.labels,
-        array=found.array,
-        size=tuple(found.size),
-        stretch=found.stretch,
-        skip_broken=found.skip_broken,
-    )
+    return found

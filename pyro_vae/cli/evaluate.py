@@ -8,34 +8,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from tyro.conf import Positional, arg
-
 import pyro_vae
-from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import EVIDENCE, by_flag, check_found, data_of, folder_of, rows_of, seen_of, write_json
+from pyro_vae.cli.on_run import OnRows
+from pyro_vae.cli.run_files import EVIDENCE, by_flag, data_of, write_json
 from pyro_vae.saving.versions import versions
-from pyro_vae.system.devices import choose_device
-from pyro_vae.system.files import writable_folder
 
 if TYPE_CHECKING:
     from pyro_vae.evidence import ElboCheck, Evidence
 
 
-@dataclass(frozen=True)
-class Evaluate:
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(OnRows):
     """Estimates log p(x) of each datapoint with the method that it needs, and computes the ELBO in four ways.
 
     Writes evidence.json to the folder of the run.
     """
 
-    run: Positional[Path]
-    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
-    data: Annotated[Data, arg(name="")]
     split: Literal["test", "valid", "train"] = "test"
     """Part of the data to use."""
-    limit: Annotated[int | None, by_default("all")] = None
-    """Number of datapoints to use, from the first one."""
     tolerance: float = 0.05
     """Upper limit, in nats, of the bias of each log p(x) and of the Monte Carlo error of their mean."""
     max_temperatures: int = 512
@@ -46,8 +37,6 @@ class Evaluate:
     """Time limit in seconds, after which no further methods are tried."""
     seed: int = 0
     """Random seed."""
-    device: Annotated[str | None, by_default("the GPU if there is one")] = None
-    """Device, such as cpu or cuda:1."""
     keep: Annotated[Path | None, by_default("none")] = None
     """File for intermediate results: if the command is stopped, the same command resumes from it."""
 
@@ -59,17 +48,9 @@ class Evaluate:
             ValueError: If an option is invalid, or the data do not fit the VAE.
             OSError: If the folder cannot be written to, or something cannot be read.
         """
-        if self.limit is not None and self.limit < 1:
-            raise ValueError(f"--limit is {self.limit}; expected at least 1")
-        check_found(self.run, self.data)
+        vae, x, _, out = self.open_rows(None, EVIDENCE)
         import torch
 
-        device = choose_device(self.device)
-        vae = pyro_vae.load(self.run).to(device)
-        folder = writable_folder(folder_of(self.run))
-        data = data_of(self.run, self.data)
-        x = rows_of(seen_of(self.run, data, self.data), data, self.split, self.limit, vae)[0].to(device)
-        vae.check(x)
         torch.manual_seed(self.seed)
         start = time.perf_counter()
         result = pyro_vae.evidence.estimate(
@@ -84,10 +65,11 @@ class Evaluate:
         )
         check = pyro_vae.evidence.check_elbo(vae.model, vae.guide, x)
         seconds = time.perf_counter() - start
-        content = {"options": by_flag(self) | by_flag(data), "versions": versions(), "seconds": seconds}
+        options = by_flag(self) | by_flag(data_of(self.run, self.data))
+        content = {"options": options, "versions": versions(), "seconds": seconds}
         print(result.summary(), check.summary(), sep="\n\n", flush=True)  # before the file, since the disk may be full
-        write_json(folder / EVIDENCE, {**_numbers(result), **_elbos(check), **content})
-        print(f"\nwrote {folder / EVIDENCE}")
+        write_json(out, {**_numbers(result), **_elbos(check), **content})
+        print(f"\nwrote {out}")
 
 
 def _numbers(result: Evidence) -> dict[str, Any]:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from tyro.conf import Positional, arg
+from typing import Annotated, Literal
 
 import pyro_vae
-from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
-from pyro_vae.cli.run_files import check_found, data_of, folder_of, rows_of, seen_of, table_of
-from pyro_vae.system.devices import choose_device
+from pyro_vae.cli.on_run import OnRun
+from pyro_vae.cli.run_files import folder_of, rows_of, seen_of, table_of
 from pyro_vae.system.files import writable_folder
 
 
-@dataclass(frozen=True)
-class Explore:
+@dataclass(frozen=True, kw_only=True)
+class Explore(OnRun):
     """Writes a page to explore the VAE in the browser: one HTML file that needs no server and no network."""
 
-    run: Positional[Path]
-    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
-    data: Annotated[Data, arg(name="")]
     out: Annotated[Path | None, by_default("explorer.html in the folder of the run")] = None
     """File for the page, .html."""
     split: Literal["test", "valid", "train", "all"] = "test"
@@ -37,8 +31,6 @@ class Explore:
     """Title of the page."""
     seed: int = 0
     """Random seed."""
-    device: Annotated[str | None, by_default("the GPU if there is one")] = None
-    """Device, such as cpu or cuda:1."""
 
     def __call__(self) -> None:
         """Writes the page.
@@ -51,20 +43,18 @@ class Explore:
         """
         if self.out is not None and self.out.suffix != ".html":
             raise ValueError(f"--out is {str(self.out)!r}; expected a file .html")
-        check_found(self.run, self.data)
+        vae, data = self.open()
         import torch
 
-        device, folder = choose_device(self.device), folder_of(self.run)
-        vae: Any = pyro_vae.load(self.run).to(device)
+        folder = folder_of(self.run)
         out = self.out or writable_folder(folder) / "explorer.html"
-        data = data_of(self.run, self.data)
         seen = seen_of(self.run, data, self.data)
         x, labels = rows_of(seen, data, self.split, None, vae)
         torch.manual_seed(self.seed)
         part = "all data" if self.split == "all" else f"{self.split} data"
         pyro_vae.explorer.write(
             vae,
-            x.to(device),
+            x.to(next(vae.parameters()).device),
             out,
             labels=labels,
             names_of_labels=seen.classes or None,

@@ -18,6 +18,7 @@ LOSS = (
     "importance-weighted bound; dreg: the same with doubly reparameterized gradients; sticking-the-landing: ELBO with "
     "path-derivative gradients."
 )
+NOT_OF_FIT = ("lr_decay", "particles", "beta", "free_bits", "kl_warmup")  # options that other arguments are made from
 COMPILE: dict[str, bool | str] = {"auto": "auto", "inductor": True, "graph": "graph", "none": False}
 
 
@@ -75,23 +76,13 @@ class Fitting:
         from pyro_vae.infer.kl_weight import linear_warm_up
 
         decay = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=self.epochs)
+        same = {name: value for name, value in vars(self).items() if name not in NOT_OF_FIT}
         return {
-            "epochs": self.epochs,
-            "batch_size": self.batch_size,
-            "drop_last": self.drop_last,
-            "lr": self.lr,
+            **same,
             "scheduler": decay if self.lr_decay == "linear" else None,
             "loss": loss,
             "kl_weight": None if self.kl_warmup is None else linear_warm_up(self.kl_warmup),
-            "clip_norm": self.clip_norm,
-            "accumulate": self.accumulate,
-            "patience": self.patience,
-            "on_nan": self.on_nan,
-            "precision": self.precision,
             "compile": COMPILE[self.compile],
-            "devices": self.devices,
-            "strategy": self.strategy,
-            "save_every": self.save_every,
         }
 
     def _loss(self) -> Any:

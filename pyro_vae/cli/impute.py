@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import pyro_vae
 from pyro_vae.checks import check_count
+from pyro_vae.cli.columns_file import as_npy
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.on_run import OnRun
 from pyro_vae.cli.run_files import rows_of, seen_of, table_of
@@ -51,7 +51,6 @@ class Impute(OnRun):
         if table is None and self.intervals is not None:
             raise ValueError(f"--intervals is {self.intervals}, and the run is not of a table; leave it out")
         vae, data = self.open()
-        import numpy as np
         import torch
 
         writable_folder(self.out.parent)
@@ -62,9 +61,7 @@ class Impute(OnRun):
             x = x.to(next(vae.parameters()).device)
             result = pyro_vae.evidence.impute(vae.model, vae.guide, x, num_samples=num_samples)
             print(result.summary())
-            content = io.BytesIO()
-            np.save(content, result.x.cpu().numpy())
-            self._write(self.out, content.getvalue())
+            self._write(self.out, as_npy(result.x))
             return
         from pyro_vae.tables import fill_table
 

@@ -40,11 +40,9 @@ class Info:
             _print("last epoch" if best < len(history) else "last epoch, which is the best", history[-1])
         if 0 < best < len(history):
             _print("best epoch", history[best - 1])
-        if (folder / EVIDENCE).exists():
-            found = read_json(folder / EVIDENCE)
+        if found := read_json(folder / EVIDENCE):
             _print("evidence, in nats per datapoint", {name: found[name] for name in found if name != "versions"})
-        command = folder / COMMAND
-        if settings := read_json(command)["options"] if command.exists() else content.get("settings"):
+        if settings := read_json(folder / COMMAND).get("options", content.get("settings")):
             _print("settings", settings)
         _print("versions", content["versions"])
 

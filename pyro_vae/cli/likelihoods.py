@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pyro_vae
 
@@ -19,30 +19,31 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Bernoulli:
+class _OfOneNetwork:
+    """Makes the likelihood whose class has the same name, of one network and the options."""
+
+    per_value: ClassVar[tuple[int, ...]] = ()  # outputs of the network for each value, if not one
+
+    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
+        likelihood = getattr(pyro_vae.likelihoods, type(self).__name__)
+        return likelihood(decoder((*event, *self.per_value)), *vars(self).values())
+
+
+class Bernoulli(_OfOneNetwork):
     """Binary data, 0 and 1."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
-        return pyro_vae.likelihoods.Bernoulli(decoder(event))
 
-
-@dataclass(frozen=True)
-class ContinuousBernoulli:
+class ContinuousBernoulli(_OfOneNetwork):
     """Data from 0 to 1 (Loaiza-Ganem & Cunningham 2019)."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
-        return pyro_vae.likelihoods.ContinuousBernoulli(decoder(event))
-
 
 @dataclass(frozen=True)
-class DiscretizedLogistic:
+class DiscretizedLogistic(_OfOneNetwork):
     """Data with discrete levels from 0 to 1, such as 8-bit pixels (Kingma et al. 2016)."""
 
+    per_value = (2,)
     levels: int = 256
     """Number of levels: data are k / (levels - 1)."""
-
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
-        return pyro_vae.likelihoods.DiscretizedLogistic(decoder((*event, 2)), self.levels)
 
 
 @dataclass(frozen=True)
@@ -60,12 +61,10 @@ class Normal:
         )
 
 
-@dataclass(frozen=True)
-class HeteroscedasticNormal:
+class HeteroscedasticNormal(_OfOneNetwork):
     """Real data, with normal noise whose standard deviation depends on z (Kingma & Welling 2013, appendix C.2)."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
-        return pyro_vae.likelihoods.HeteroscedasticNormal(decoder((*event, 2)))
+    per_value = (2,)
 
 
 @dataclass(frozen=True)
@@ -79,12 +78,8 @@ class Categorical:
         return pyro_vae.likelihoods.Categorical(decoder((*event, self.classes)))
 
 
-@dataclass(frozen=True)
-class Poisson:
+class Poisson(_OfOneNetwork):
     """Counts whose variance is their mean."""
-
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
-        return pyro_vae.likelihoods.Poisson(decoder(event))
 
 
 @dataclass(frozen=True)
@@ -95,12 +90,10 @@ class NegativeBinomial:
         return pyro_vae.likelihoods.NegativeBinomial(decoder(event), _dispersion(event))
 
 
-@dataclass(frozen=True)
-class HeterogeneousNegativeBinomial:
+class HeterogeneousNegativeBinomial(_OfOneNetwork):
     """Overdispersed counts, with a dispersion that depends on z."""
 
-    def __call__(self, decoder: Decoder, event: Sequence[int]) -> Module:
-        return pyro_vae.likelihoods.HeterogeneousNegativeBinomial(decoder((*event, 2)))
+    per_value = (2,)
 
 
 @dataclass(frozen=True)

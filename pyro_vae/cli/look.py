@@ -27,6 +27,8 @@ from pyro_vae.data.open_arrays import BY_ROWS, open_arrays
 if TYPE_CHECKING:
     import pandas as pd
 
+    from pyro_vae.cli.data import Data
+
 
 MOST_NUMBERS = 2**29  # in memory, 2 GiB; larger data are read as they are needed
 MOST_HELD_OUT = 2000  # datapoints of larger data for validation, and for test
@@ -48,58 +50,30 @@ class Rows(Protocol):
 
 
 @lru_cache(maxsize=1)
-def look(
-    name: str,
-    root: Path | None = None,
-    kinds: tuple[str, ...] = (),
-    labels: str | None = None,
-    array: str | None = None,
-    size: tuple[int, ...] = (),
-    crop: bool = True,
-    skip_broken: bool = False,
-) -> Seen:
-    """Loads data and describes them.
-
-    Args:
-        name: The name of a data set, or a path.
-        root: The folder of a data set with a name.
-        kinds: For tables, ``NAME:KIND`` for columns whose kind is known.
-        labels: The column of a table, or the array of a file, with labels, which are not modelled.
-        array: The array of a file with the data, if it has several.
-        size: For images, the size to scale them to.
-        crop: For images, whether to crop rather than to stretch.
-        skip_broken: For images, whether to leave out those that cannot be read.
+def look(data: Data) -> Seen:
+    """Loads the data that the options choose, and describes them.
 
     Raises:
         ValueError: If there is no data set of this name, the content of a file is invalid, or it is unclear which
             part of it has the data.
         OSError: If they cannot be read.
     """
-    path = Path(name)
-    if not path.suffix and not path.is_dir():
-        return _by_name(path, root)
-    return _with_labels(_read(path, kinds, labels, array, size, crop, skip_broken))
+    path = Path(data.data or "mnist")
+    return _with_labels(_read(path, data)) if data.is_own else _by_name(path, data.data_root)
 
 
-def _read(
-    path: Path,
-    kinds: tuple[str, ...],
-    labels: str | None,
-    array: str | None,
-    size: tuple[int, ...],
-    crop: bool,
-    skip_broken: bool,
-) -> Seen:
+def _read(path: Path, data: Data) -> Seen:
     """Reads a file or folder, by its format."""
+    labels, array, size = data.labels, data.array, data.size
     if len(size) > 2:
         raise ValueError(f"--size is {' '.join(map(str, size))}; expected one number, or height and width")
     scaled = size if len(size) == 2 else size[0] if size else None
     kind = known_format_of(path)
     if kind == "images":
-        images = ImageFolder(path, scaled, crop=crop, skip_broken=skip_broken)
+        images = ImageFolder(path, scaled, crop=not data.stretch, skip_broken=data.skip_broken)
         return replace(_rows(path, images, images.labels), classes=tuple(images.classes))
     if kind == "table":
-        return _table(path, kinds, labels)
+        return _table(path, data.column, labels)
     if kind == "counts":
         if path.suffix.lower() != ".h5ad":
             _check_no_names(path, array, labels)
@@ -112,7 +86,7 @@ def _read(
     images_of, arrays_of = columns_of(dataset)
     found = [array] if array is not None else images_of + arrays_of
     if not found:
-        return _table(path, kinds, labels)
+        return _table(path, data.column, labels)
     if len(found) > 1 or found[0] not in images_of + arrays_of:
         choices = ", ".join(images_of + arrays_of) or "none"
         raise ValueError(
@@ -120,7 +94,7 @@ def _read(
         )
     numbers, classes = labels_of(path, dataset, labels)
     if found[0] in images_of:
-        source = DatasetImages(path, dataset, found[0], scaled, crop=crop, skip_broken=skip_broken)
+        source = DatasetImages(path, dataset, found[0], scaled, crop=not data.stretch, skip_broken=data.skip_broken)
         return replace(_rows(path, source, None if numbers is None else numbers[source.kept]), classes=classes)
     x = as_data(path, found[0], torch.from_numpy(array_of(path, dataset, found[0])))
     return replace(_in_memory(path, x, numbers), classes=classes)

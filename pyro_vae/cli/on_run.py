@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from tyro.conf import Positional, arg
 
 import pyro_vae
+from pyro_vae.checks import check_count
 from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.run_files import check_found, data_of, folder_of, rows_of, seen_of
@@ -63,6 +64,8 @@ class OnRows(OnRun):
             ValueError: If an option is invalid, or the data do not fit the VAE.
             OSError: If the folder cannot be written to, or something cannot be read.
         """
+        if self.limit is not None:
+            check_count("--limit", self.limit)
         vae, data = self.open()
         out = file or writable_folder(folder_of(self.run)) / default
         x, labels = rows_of(seen_of(self.run, data, self.data), data, self.split, self.limit, vae)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pyro_vae
 from pyro_vae.system.files import replace
 
 if TYPE_CHECKING:
@@ -18,7 +18,5 @@ def save_figure(figure: Figure, path: Path) -> Path:
     Raises:
         OSError: If it cannot be written.
     """
-    content = io.BytesIO()
-    figure.savefig(content, dpi=150, format="png")
-    replace(path, content.getvalue())
+    replace(path, pyro_vae.plots.png(figure, 150))
     return path

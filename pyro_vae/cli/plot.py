@@ -7,15 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from tyro.conf import Positional, arg
-
 import pyro_vae
 from pyro_vae.checks import is_image
-from pyro_vae.cli.data import Data
 from pyro_vae.cli.defaults import by_default
+from pyro_vae.cli.on_run import OnRun
 from pyro_vae.cli.pictures import save_figure
-from pyro_vae.cli.run_files import check_found, data_of, folder_of, rows_of, seen_of
-from pyro_vae.system.devices import choose_device
+from pyro_vae.cli.run_files import folder_of, rows_of, seen_of
 from pyro_vae.system.files import writable_folder
 
 if TYPE_CHECKING:
@@ -27,20 +24,15 @@ MAX_CODES = 10_000
 SERIES = 20  # in a picture
 
 
-@dataclass(frozen=True)
-class Plot:
+@dataclass(frozen=True, kw_only=True)
+class Plot(OnRun):
     """Draws samples, reconstructions of test data, and losses; with two latent dimensions, manifold and codes.
 
     For a table, it draws the distribution of each column in the data and in samples from the model.
     """
 
-    run: Positional[Path]
-    """Folder of a run (to use its best weights) or of a saved model; or one checkpoint file."""
-    data: Annotated[Data, arg(name="")]
     out: Annotated[Path | None, by_default("the folder of the run")] = None
     """Folder for the pictures."""
-    device: Annotated[str | None, by_default("the GPU if there is one")] = None
-    """Device, such as cpu or cuda:1."""
 
     def __call__(self) -> None:
         """Draws the pictures.
@@ -50,16 +42,14 @@ class Plot:
             ValueError: If the data do not fit the VAE.
             OSError: If the folder cannot be written to, or something cannot be read.
         """
-        check_found(self.run, self.data)
+        vae, data = self.open()
         from pyro_vae.training.logs import drawing
 
-        device, folder = choose_device(self.device), folder_of(self.run)
-        vae = pyro_vae.load(self.run).to(device)
+        folder = folder_of(self.run)
         out = writable_folder(self.out or folder)
-        data = data_of(self.run, self.data)
         seen = seen_of(self.run, data, self.data)
         test, labels = rows_of(seen, data, "test", MAX_CODES, vae)
-        vae.check(test.to(device))
+        vae.check(test.to(next(vae.parameters()).device))
         figures = _figures(vae, test, labels)
         if seen.table is not None:
             rows = rows_of(seen, data, "all", MAX_CODES, vae)[0]

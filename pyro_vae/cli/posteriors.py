@@ -65,15 +65,9 @@ class InverseAutoregressive:
 
 
 @dataclass(frozen=True)
-class NeuralSpline:
+class NeuralSpline(InverseAutoregressive):
     """Flow of monotonic splines (Durkan et al. 2019)."""
 
-    transforms: int = 2
-    """Number of autoregressive transforms."""
-    hidden: tuple[int, ...] = (64, 64)
-    """Widths of the hidden layers of each transform's network."""
-    context: int = 64
-    """Number of features of the data that each of these networks receives."""
     bins: int = 8
     """Number of bins of each spline."""
 

@@ -17,30 +17,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class StandardNormal:
+class _OfOptions:
+    """Makes the prior whose class has the same name, of the latent dimension and the options."""
+
+    def __call__(self, latent_dim: int, *_: Any) -> Module:
+        return getattr(pyro_vae.priors, type(self).__name__)(latent_dim, *vars(self).values())
+
+
+class StandardNormal(_OfOptions):
     """Standard normal, N(0, I)."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> Module:
-        return pyro_vae.priors.StandardNormal(latent_dim)
 
-
-@dataclass(frozen=True)
-class Laplace:
+class Laplace(_OfOptions):
     """Independent Laplace distributions of variance 1."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> Module:
-        return pyro_vae.priors.Laplace(latent_dim)
-
 
 @dataclass(frozen=True)
-class Mixture:
+class Mixture(_OfOptions):
     """Learned mixture of diagonal normals."""
 
     components: int = 100
     """Number of mixture components."""
-
-    def __call__(self, latent_dim: int, *_: Any) -> Module:
-        return pyro_vae.priors.Mixture(latent_dim, self.components)
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Vamp:
 
 
 @dataclass(frozen=True)
-class Flow:
+class MaskedAutoregressiveFlow(_OfOptions):
     """Masked autoregressive flow (Papamakarios et al. 2017)."""
 
     transforms: int = 3
@@ -73,23 +70,16 @@ class Flow:
     hidden: tuple[int, ...] = (128,)
     """Widths of the hidden layers of each transform's network."""
 
-    def __call__(self, latent_dim: int, *_: Any) -> Module:
-        return pyro_vae.priors.MaskedAutoregressiveFlow(latent_dim, self.transforms, self.hidden)
 
-
-@dataclass(frozen=True)
-class Hyperspherical:
+class HypersphericalUniform(_OfOptions):
     """Uniform on the unit sphere (Davidson et al. 2018), for --posterior projected-normal."""
-
-    def __call__(self, latent_dim: int, *_: Any) -> Module:
-        return pyro_vae.priors.HypersphericalUniform(latent_dim)
 
 
 PRIORS: dict[str, type] = {
     "standard-normal": StandardNormal,
     "mixture": Mixture,
     "vamp": Vamp,
-    "flow": Flow,
+    "flow": MaskedAutoregressiveFlow,
     "laplace": Laplace,
-    "hyperspherical": Hyperspherical,
+    "hyperspherical": HypersphericalUniform,
 }

@@ -7,7 +7,6 @@ from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pyro_vae.checks import check_count
 from pyro_vae.cli.data import Data
 from pyro_vae.saving.file_names import checkpoint_of
 from pyro_vae.system import files
@@ -48,9 +47,9 @@ def data_of(run: Path, options: Data) -> Data:
         ValueError: If the file of the run is damaged, or there is no data set of this name.
     """
     path = folder_of(run) / COMMAND
-    if not path.exists() and options.data is None:
+    command = read_json(path)
+    if not command and options.data is None:
         raise FileNotFoundError(f"{str(path)!r} does not exist; choose the data with --data")
-    command = read_json(path) if path.exists() else {}
     stored = command.get("options", {})
     root = options.data_root or stored.get("data-root")
     labels = options.labels
@@ -78,7 +77,7 @@ def table_of(run: Path) -> Table | None:
         ValueError: If the file of the run is damaged.
     """
     path = folder_of(run) / COMMAND
-    stored = read_json(path).get("table") if path.exists() else None
+    stored = read_json(path).get("table")
     if stored is None:
         return None
     from pyro_vae.tables import Table  # which imports pandas
@@ -126,10 +125,8 @@ def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> t
         vae: The VAE.
 
     Raises:
-        ValueError: If the limit is not positive.
+        ValueError: If all data are asked for, and are larger than memory, or they cannot be binarized.
     """
-    if limit is not None:
-        check_count("--limit", limit)
     if part == "train" and seen.files is not None:
         used, n = len(seen.splits.train), len(seen.files)
         warn(f"the training data are larger than memory: {used} of {n} datapoints are used, drawn at random")
@@ -151,12 +148,14 @@ def by_flag(options: Any) -> dict[str, Any]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Reads a file that :func:`write_json` wrote.
+    """Reads a file that :func:`write_json` wrote; empty if there is none.
 
     Raises:
         OSError: If it cannot be read.
         ValueError: If it is damaged.
     """
+    if not path.exists():
+        return {}
     try:
         return json.loads(path.read_text())
     except ValueError as error:

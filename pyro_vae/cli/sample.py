@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from tyro.conf import Positional
 
 import pyro_vae
 from pyro_vae.checks import check_count, is_image
+from pyro_vae.cli.columns_file import as_npy
 from pyro_vae.cli.defaults import by_default
 from pyro_vae.cli.pictures import save_figure
 from pyro_vae.cli.run_files import folder_of, table_of
@@ -78,7 +78,7 @@ class Sample:
             if self.draws.suffix == ".csv" and table is not None:
                 content = table.frame(drawn["x"]).to_csv(index=False).encode()
             else:
-                content = _npy(drawn["x"]) if self.draws.suffix == ".npy" else save(drawn)
+                content = as_npy(drawn["x"]) if self.draws.suffix == ".npy" else save(drawn)
             replace(self.draws, content)
             print(f"wrote {self.draws}")
         if is_image(vae.event_shape):
@@ -86,14 +86,6 @@ class Sample:
             writable_folder(picture.parent)
             figure = pyro_vae.plots.samples(drawn["x"].clamp(0, 1), drawn["mean"].clamp(0, 1))
             print(f"wrote {save_figure(figure, picture)}")
-
-
-def _npy(x: Tensor) -> bytes:
-    import numpy as np
-
-    content = io.BytesIO()
-    np.save(content, x.numpy())
-    return content.getvalue()
 
 
 def _draw(vae: Any, count: int) -> dict[str, Tensor]:

@@ -85,12 +85,8 @@ def seen_arrays(splits: Splits, what: str = "", n: int | None = None) -> Seen:
     values, likelihood = _values(splits.train[:rows], event)
     words, network = _shape(n, event, values)
     gaps = ", with missing values" if _has_gaps(splits) else ""
-    if (
-        values == "counts"
-        and len(event) > 1
-        and min(event[-2:]) >= 8
-        and splits.train[:rows].nan_to_num(0).max() <= 255
-    ):
+    is_large = len(event) > 1 and min(event[-2:]) >= 8
+    if values == "counts" and is_large and splits.train[:rows].nan_to_num(0).max() <= 255:
         gaps += "; if these are images with levels from 0 to 255, save them as bytes (uint8)"
     return Seen((f"{what}, " if what else "") + words + gaps, splits, likelihood, network, values == "real numbers")
 

@@ -86,10 +86,9 @@ class Share:
 
 def _command(folder: Path) -> dict[str, Any]:
     """What the other commands read of a run, without paths; empty if it is not a run of ``pyro-vae train``."""
-    path = folder / COMMAND
-    if not path.exists():
+    command = read_json(folder / COMMAND)
+    if not command:
         return {}
-    command = read_json(path)
     options = {name: value for name, value in command["options"].items() if name not in NOT_SHOWN}
     if options.get("data"):
         options["data"] = Path(options["data"]).name
@@ -104,10 +103,9 @@ def _settings(folder: Path) -> dict[str, Any]:
 
 def _evidence(folder: Path) -> Any:
     """What ``pyro-vae evaluate`` has found, if it was run: an object as the model card takes it."""
-    path = folder / EVIDENCE
-    if not path.exists():
+    found = read_json(folder / EVIDENCE)
+    if not found:
         return None
-    found = read_json(path)
     error, options = found["log_prob_error"], found["options"]
     numbers = {
         "datapoints": f"{found['datapoints']} ({options['split']})",

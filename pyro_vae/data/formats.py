@@ -16,14 +16,14 @@ def format_of(path: Path) -> str:
     Raises:
         OSError: If the path cannot be accessed.
     """
-    suffix = path.suffix.lower()
+    suffix, is_file = path.suffix.lower(), path.is_file()
     if suffix == ".zarr" or _has(path, "zarr.json", ".zarray", ".zgroup"):
         return "arrays"
-    if _has(path, "dataset_info.json", "dataset_dict.json") or (suffix == ".arrow" and _is_stream(path)):
+    if _has(path, "dataset_info.json", "dataset_dict.json") or (suffix == ".arrow" and is_file and _is_stream(path)):
         return "dataset"
     if path.is_dir():
         return "images"
-    if suffix == ".h5ad" or (suffix == ".npz" and _is_sparse(path)):
+    if suffix == ".h5ad" or (suffix == ".npz" and is_file and _is_sparse(path)):
         return "counts"
     return "table" if suffix in FRAMES else "arrays" if suffix in ARRAYS else ""
 
@@ -43,8 +43,6 @@ def known_format_of(path: Path) -> str:
 
 
 def _is_sparse(path: Path) -> bool:
-    if not path.is_file():
-        return False
     from pyro_vae.data.npz import is_sparse  # which imports torch
 
     return is_sparse(path)
@@ -56,7 +54,5 @@ def _has(folder: Path, *names: str) -> bool:
 
 def _is_stream(path: Path) -> bool:
     """Whether a file .arrow is a stream, as Hugging Face writes it, rather than a Feather file."""
-    if not path.is_file():
-        return False
     with path.open("rb") as file:
         return file.read(6) != b"ARROW1"

@@ -16,25 +16,23 @@ from pyro_vae.data.open_arrays import open_arrays, read_tensor
 from pyro_vae.data.splits import Splits
 
 
-def read_splits(path: Path) -> Splits:
-    """Reads a file of arrays, as :func:`read_arrays` does, and splits the data if they are not split.
+def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
+    """Splits the data of a file if they are not split yet.
 
     If valid or test is missing, a tenth of the training data is set aside for it, drawn at random but always the same.
 
     Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is damaged, has other content, or has too few datapoints to split.
-    """
-    return as_splits(path, read_arrays(path))
-
-
-def as_splits(path: Path, arrays: dict[str, Tensor]) -> Splits:
-    """Splits data that are not split yet.
-
-    Raises:
         ValueError: If there are too few datapoints.
     """
-    return Splits(**_split(path, arrays))
+    missing = [name for name in SPLITS if name not in arrays]
+    if missing:
+        kept, *aside = split_rows(str(path), len(arrays["train"]), len(missing))
+        rows = dict(zip(("train", *missing), (kept, *aside), strict=True))
+        for source in ("train_labels", "train"):
+            if source in arrays:
+                whole = arrays[source]
+                arrays |= {source.replace("train", name): whole[index] for name, index in rows.items()}
+    return Splits(**arrays)
 
 
 def read_arrays(path: Path, array: str | None = None, labels: str | None = None) -> dict[str, Tensor]:
@@ -141,18 +139,4 @@ def split(name: str, x: Tensor, labels: Tensor | None = None) -> Splits:
         ValueError: If there are too few datapoints.
     """
     arrays = {"train": x} | ({} if labels is None else {"train_labels": labels})
-    return Splits(**_split(Path(name), arrays))
-
-
-def _split(path: Path, arrays: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Takes missing validation and test data from the training data."""
-    missing = [name for name in SPLITS if name not in arrays]
-    if not missing:
-        return arrays
-    kept, *aside = split_rows(str(path), len(arrays["train"]), len(missing))
-    rows = dict(zip(("train", *missing), (kept, *aside), strict=True))
-    for source in ("train_labels", "train"):
-        if source in arrays:
-            whole = arrays[source]
-            arrays |= {source.replace("train", name): whole[index] for name, index in rows.items()}
-    return arrays
+    return as_splits(Path(name), arrays)

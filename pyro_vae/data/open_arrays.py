@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,13 +55,10 @@ def open_arrays(path: Path) -> Iterator[Mapping[str, Any]]:
         raise ValueError(f"the data file {str(path)!r} has an unknown format; expected one of {', '.join(ARRAYS)}")
     if not path.is_dir():
         path.open("rb").close()  # errors of the operating system have other types in some libraries
-    opener = OPENERS[suffix](path)
-    with reading(path):
-        arrays = opener.__enter__()
-    try:
+    with ExitStack() as stack:
+        with reading(path):
+            arrays = stack.enter_context(OPENERS[suffix](path))
         yield arrays
-    finally:
-        opener.__exit__(None, None, None)
 
 
 def read_tensor(path: Path, name: str, array: Any, rows: Any = ...) -> Tensor:

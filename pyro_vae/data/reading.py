@@ -29,8 +29,7 @@ def reading(path: Path, what: str = "data file") -> Iterator[None]:
         ValueError: If the file is damaged, or of another format.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # warnings of libraries about the file are of no use to the user
+        with warnings.catch_warnings(action="ignore"):  # those of libraries about the file are of no use to the user
             yield
     except ImportError as error:
         package = (error.name or "").partition(".")[0] or next((each for each in EXTRAS if each in str(error)), "")

@@ -22,6 +22,9 @@ class SparseCounts(Dataset[Tensor]):
     Args:
         matrix: A sparse matrix or array ``[n, features]`` of counts, of any format.
 
+    Attributes:
+        shape: The shape of one row, ``(features,)``.
+
     Raises:
         TypeError: If it is not a sparse matrix.
         ValueError: If it is empty, or a value is not a count.
@@ -39,6 +42,7 @@ class SparseCounts(Dataset[Tensor]):
             raise ValueError(f"matrix has shape {list(matrix.shape)}; expected at least one row and one column")
         self.matrix = matrix.tocsr()
         self.matrix.sum_duplicates()
+        self.shape = self.matrix.shape[1:]
         values = self.matrix.data
         wrong = ~((values >= 0) & (values % 1 == 0))
         if wrong.any():
@@ -88,11 +92,6 @@ class SparseCounts(Dataset[Tensor]):
         """All rows, or some, ``[n, features]``, in memory."""
         matrix = self.matrix if indices is None else self.matrix[list(indices)]
         return torch.from_numpy(matrix.toarray()).float()
-
-    @property
-    def shape(self) -> tuple[int]:
-        """The shape of one row."""
-        return (self.matrix.shape[1],)
 
     def __repr__(self) -> str:
         filled = self.matrix.nnz / (self.matrix.shape[0] * self.matrix.shape[1])

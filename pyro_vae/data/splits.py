@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.plots import comparison
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Splits:
+class Splits(WithSummary):
     """A data set ``[n, *event]``, such as images in [0, 1], and integer labels ``[n]`` if there are any.
 
     Attributes:
@@ -75,18 +75,11 @@ class Splits:
     @property
     def _parts(self) -> dict[str, str]:
         """Each part in words, by name."""
-        parts = {
-            "train": (self.train, self.train_labels),
-            "valid": (self.valid, self.valid_labels),
-            "test": (self.test, self.test_labels),
-        }
-        return {
-            name: f"{len(images):,} x {list(images.shape[1:])}" + ("" if labels is None else ", with labels")
-            for name, (images, labels) in parts.items()
-        }
-
-    def __str__(self) -> str:
-        return self.summary()
+        words = {}
+        for name in ("train", "valid", "test"):
+            images, labels = getattr(self, name), getattr(self, f"{name}_labels")
+            words[name] = f"{len(images):,} x {list(images.shape[1:])}" + ("" if labels is None else ", with labels")
+        return words
 
     def __repr__(self) -> str:
         return f"Splits({'; '.join(f'{name} {words}' for name, words in self._parts.items())})"

@@ -14,7 +14,8 @@ class Arrays:
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
-        self._places: dict[str, list[Any]] = {}
+        # For each name the type, f or i, the first byte, and the number of values.
+        self.places: dict[str, list[Any]] = {}
         self._size = 0
 
     def add(self, name: str, values: Tensor) -> None:
@@ -22,14 +23,9 @@ class Arrays:
         is_float = values.is_floating_point()
         numbers = values.detach().cpu().to(torch.float32 if is_float else torch.int32).contiguous().reshape(-1)
         content = numbers.numpy().astype("<f4" if is_float else "<i4").tobytes()
-        self._places[name] = ["f" if is_float else "i", self._size, numbers.numel()]
+        self.places[name] = ["f" if is_float else "i", self._size, numbers.numel()]
         self._parts.append(content)
         self._size += len(content)
-
-    @property
-    def places(self) -> dict[str, list[Any]]:
-        """For each name the type, f or i, the first byte, and the number of values."""
-        return self._places
 
     def text(self) -> str:
         """All arrays as base64."""

@@ -6,9 +6,8 @@ from typing import Any
 
 from torch import Tensor
 
-from pyro_vae.models.conditional import ConditionalVAE
+from pyro_vae.models import VAE, ConditionalVAE
 from pyro_vae.models.parts_fit import trial
-from pyro_vae.models.vae import VAE
 
 
 def check_vae(vae: Any, x: Tensor, conditions: Tensor | None) -> None:

@@ -6,6 +6,7 @@ import base64
 import hashlib
 import html
 import json
+import re
 from importlib.resources import files
 from typing import Any
 
@@ -48,7 +49,8 @@ def page(title: str, content: dict[str, Any], arrays: str) -> str:
         "arrays": arrays,
         "script": script,
     }
-    return _filled(asset("page.html"), parts)
+    # Each {{name}} is replaced, once: inserted text is not searched again.
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], asset("page.html"))
 
 
 def asset(name: str) -> str:
@@ -63,13 +65,3 @@ def _json(content: dict[str, Any]) -> str:
 
 def _hash(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
-
-
-def _filled(template: str, parts: dict[str, str]) -> str:
-    """A template with each ``{{name}}`` replaced, once: inserted text is not searched again."""
-    pieces = template.split("{{")
-    filled = [pieces[0]]
-    for piece in pieces[1:]:
-        name, _, rest = piece.partition("}}")
-        filled += [parts[name], rest]
-    return "".join(filled)

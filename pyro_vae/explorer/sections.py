@@ -62,13 +62,7 @@ def program_section(program: Program, arrays: Arrays) -> dict[str, Any]:
     """The decoder, with its weights among the arrays."""
     for number, values in program.constants.items():
         arrays.add(f"weights {number}", values)
-    return {
-        "input": program.input,
-        "outputs": program.outputs,
-        "sizes": program.sizes,
-        "constants": list(program.constants),
-        "operations": program.operations,
-    }
+    return {**vars(program), "constants": list(program.constants)}
 
 
 @torch.no_grad()
@@ -89,9 +83,4 @@ def add_datapoints(values: Tensor, view: dict[str, Any], arrays: Arrays) -> None
         arrays.add("x", values)
         return
     sprite = thumbnails(values)
-    view["thumbnails"] = {
-        "columns": sprite.columns,
-        "height": sprite.height,
-        "width": sprite.width,
-        "png": base64.b64encode(sprite.png).decode(),
-    }
+    view["thumbnails"] = {**vars(sprite), "png": base64.b64encode(sprite.png).decode()}

@@ -28,9 +28,8 @@ from pyro_vae.explorer.sections import (
 )
 from pyro_vae.explorer.views import as_shown, check_table, view_of
 from pyro_vae.likelihoods import Columns, Incomplete
-from pyro_vae.models.conditional import ConditionalVAE
+from pyro_vae.models import VAE, ConditionalVAE
 from pyro_vae.models.parts_fit import trial
-from pyro_vae.models.vae import VAE
 from pyro_vae.nn.kind import Kind
 from pyro_vae.system.files import replace, writable_folder
 from pyro_vae.system.progress import Progress

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.plots import new_figure
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ MOST_LINES = 20  # parameters that a summary lists
 
 
 @dataclass(frozen=True, repr=False)
-class GradientMoments:
+class GradientMoments(WithSummary):
     """Mean and variance of a random gradient, as estimated from independent draws.
 
     Attributes:
@@ -93,9 +93,6 @@ class GradientMoments:
     @property
     def _entries(self) -> int:
         return sum(mean.numel() for mean in self.mean.values())
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         return (

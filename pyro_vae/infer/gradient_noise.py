@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -63,11 +63,8 @@ def gradient_variance(
     results = {}
     for name, function in functions.items():
         draw = _draws(partial(function, model, guide), x, list(parameters.values()), num_draws)
-        moments = _Moments()
         with pyro.validation_enabled(False):
-            for _ in range(num_draws):
-                moments.update(draw(x))
-        results[name] = moments.result(parameters)
+            results[name] = _moments((draw(x) for _ in range(num_draws)), parameters)
     return results
 
 
@@ -101,32 +98,24 @@ def _close(a: Tensor, b: Tensor) -> bool:
 _OFTEN = 100  # recording takes as long as this many draws
 
 
-class _Moments:
-    """Running means and squared deviations of vectors (Welford 1962)."""
-
-    def __init__(self) -> None:
-        self._mean = self._squares = torch.zeros(())
-        self._distances: list[float] = []  # each is an unbiased estimate of the total variance
-
-    def update(self, draw: list[Tensor]) -> None:
+def _moments(draws: Iterable[list[Tensor]], parameters: Mapping[str, Tensor]) -> GradientMoments:
+    """Means and variances of draws, without keeping them (Welford 1962)."""
+    mean = squares = torch.zeros(())
+    distances: list[float] = []  # each is an unbiased estimate of the total variance
+    for draw in draws:
         values = torch.cat([each.detach().flatten() for each in draw]).double()
-        before = values - self._mean
-        self._mean = self._mean + before / (len(self._distances) + 1)
-        squares = before * (values - self._mean)
-        self._squares = self._squares + squares
-        self._distances.append(squares.sum().item())
-
-    def result(self, parameters: Mapping[str, Tensor]) -> GradientMoments:
-        count = len(self._distances)
-        distances = torch.tensor(self._distances[1:], dtype=torch.float64)  # the first is zero
-        sizes = [tensor.numel() for tensor in parameters.values()]
-        mean, variance = (
-            {
-                name: part.reshape(tensor.shape)
-                for (name, tensor), part in zip(parameters.items(), values.split(sizes), strict=True)
-            }
-            for values in (self._mean, self._squares / (count - 1))
-        )
-        return GradientMoments(
-            mean, variance, count, distances.mean().item(), distances.std().item() / math.sqrt(count - 1)
-        )
+        before = values - mean
+        mean = mean + before / (len(distances) + 1)
+        square = before * (values - mean)
+        squares = squares + square
+        distances.append(square.sum().item())
+    count, total = len(distances), torch.tensor(distances[1:], dtype=torch.float64)  # the first is zero
+    sizes = [tensor.numel() for tensor in parameters.values()]
+    means, variances = (
+        {
+            name: part.reshape(tensor.shape)
+            for (name, tensor), part in zip(parameters.items(), moments.split(sizes), strict=True)
+        }
+        for moments in (mean, squares / (count - 1))
+    )
+    return GradientMoments(means, variances, count, total.mean().item(), total.std().item() / math.sqrt(count - 1))

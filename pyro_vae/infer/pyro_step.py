@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from pyro_vae.infer.optimizers import TorchOptimizer
 from pyro_vae.infer.recording.guards import Guards
-from pyro_vae.infer.reparameterized import reparameterized
+from pyro_vae.infer.reparameterized import Reparameterized
 from pyro_vae.programs.called_modules import called_modules
 from pyro_vae.system.grad_mode import gradients_enabled
 from pyro_vae.system.private_apis import has_gradient_hooks
@@ -44,7 +44,7 @@ class PyroStep:
     ) -> None:
         self.parameters: dict[str, Tensor] = {}
         self.not_stepped: list[str] = []
-        checked = reparameterized(guide) if through_draws else guide
+        checked = Reparameterized()(guide) if through_draws else guide
         self._run = lambda *args, **kwargs: loss_and_grads(model, checked, *args, **kwargs)
         self._optim = optim
         self._guards = Guards(model, guide)

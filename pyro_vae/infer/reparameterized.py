@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from pyro.infer import ELBO, Trace_MMD, TraceMeanField_ELBO, TraceTailAdaptive_ELBO
@@ -16,15 +15,6 @@ def goes_through_draws(loss: Any) -> bool:
     while not isinstance(loss, ELBO) and hasattr(loss, "loss"):
         loss = loss.loss
     return isinstance(loss, TraceMeanField_ELBO | TraceTailAdaptive_ELBO | Trace_MMD)
-
-
-def reparameterized(guide: Callable[..., Any]) -> Callable[..., Any]:
-    """The guide with a check of every draw. Pyro has this check too, but only if its validation is on.
-
-    Raises:
-        ValueError: When called, if a draw has no gradient.
-    """
-    return _Looks()(guide)
 
 
 def check_reparameterized(name: str, site: Any) -> None:
@@ -43,7 +33,13 @@ def check_reparameterized(name: str, site: Any) -> None:
         )
 
 
-class _Looks(Messenger):
+class Reparameterized(Messenger):
+    """Checks every draw of a guide. Pyro has this check too, but only if its validation is on.
+
+    Raises:
+        ValueError: When the guide is called, if a draw has no gradient.
+    """
+
     def _pyro_post_sample(self, msg: Any) -> None:
         if not msg["is_observed"] and not site_is_subsample(msg):
             check_reparameterized(msg["name"], msg)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_vae.nn.with_network import WithNetwork
 from pyro_vae.system.tracing import is_tracing
 from pyro_vae.system.warning import warn
 
 
-class Bernoulli(nn.Module):
+class Bernoulli(WithNetwork):
     """Independent Bernoulli values with logits from a network (Kingma & Welling 2013, appendix C.1).
 
     Data are 0 or 1, as floats. Values between 0 and 1 are accepted with a warning, since the result is then a
@@ -26,10 +27,6 @@ class Bernoulli(nn.Module):
         >>> p_x.log_prob(x).shape
         torch.Size([8])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""
@@ -65,12 +62,8 @@ class _Image(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         logits = self.base_dist.logits
-        if (
-            logits.requires_grad
-            or value.requires_grad
-            or logits.dtype not in (torch.float32, torch.float64)
-            or is_tracing()  # vmap cannot write in place
-        ):
+        has_gradient = logits.requires_grad or value.requires_grad
+        if has_gradient or logits.dtype not in (torch.float32, torch.float64) or is_tracing():  # vmap: not in place
             return super().log_prob(value)
         # log p = sum x l - max(l, 0) + log sigmoid(|l|), with one logarithm for the product of many sigmoids: each is
         # between 1/2 and 1, so a product of up to 120 does not underflow.

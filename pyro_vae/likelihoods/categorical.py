@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.likelihoods.dimensions import as_event, check_parameters
+from pyro_vae.nn.with_network import WithNetwork
 
 
 class _Classes(dist.Categorical):
@@ -19,7 +20,7 @@ class _Classes(dist.Categorical):
         return self.probs @ torch.arange(self._num_events, dtype=self.probs.dtype, device=self.probs.device)
 
 
-class Categorical(nn.Module):
+class Categorical(WithNetwork):
     """Independent categorical values with logits from a network.
 
     With 256 classes, a pixel has an arbitrary distribution over its levels (van den Oord et al. 2016, section 2.2).
@@ -39,10 +40,6 @@ class Categorical(nn.Module):
         >>> likelihood(torch.zeros(4, 2)).sample().shape
         torch.Size([4, 5])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""

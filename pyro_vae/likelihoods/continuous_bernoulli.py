@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import distributions
 from pyro_vae.likelihoods.dimensions import as_event
+from pyro_vae.nn.with_network import WithNetwork
 
 
-class ContinuousBernoulli(nn.Module):
+class ContinuousBernoulli(WithNetwork):
     """Independent continuous Bernoulli values in [0, 1] (Loaiza-Ganem & Cunningham 2019, section 3).
 
     It is the exponential of the negative Bernoulli cross-entropy, normalized to a density on [0, 1]. A density may
@@ -25,10 +26,6 @@ class ContinuousBernoulli(nn.Module):
         >>> likelihood(torch.zeros(8, 2)).log_prob(torch.rand(8, 1, 4, 4)).shape
         torch.Size([8])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""

@@ -56,12 +56,8 @@ class _Incomplete(dist.TorchDistribution):
                 f"Incomplete expects values that are independent given z; a {type(self.each).__name__} has "
                 f"event shape {list(self.each.event_shape)}"
             )
-        self.complete, self.dims = complete, dims
+        self.complete, self.dims, self.has_rsample = complete, dims, complete.has_rsample
         super().__init__(complete.batch_shape, complete.event_shape, validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]  # a class attribute in torch
-        return self.complete.has_rsample
 
     @property
     def support(self) -> constraints.Constraint:

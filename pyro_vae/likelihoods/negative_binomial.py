@@ -8,9 +8,10 @@ from torch import Tensor, nn
 from pyro_vae import distributions
 from pyro_vae.likelihoods.dimensions import as_event, split_parameters
 from pyro_vae.likelihoods.positive import as_positive
+from pyro_vae.nn.with_network import WithNetwork
 
 
-class NegativeBinomial(nn.Module):
+class NegativeBinomial(WithNetwork):
     """Independent counts with mean m(z) and variance m + m^2 / r, the same r for all datapoints (Lopez et al. 2018).
 
     r is the inverse dispersion. To learn one for each feature, as is usual for genes, use
@@ -34,8 +35,7 @@ class NegativeBinomial(nn.Module):
     """
 
     def __init__(self, network: nn.Module, inverse_dispersion: float | nn.Module) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.inverse_dispersion = as_positive("inverse_dispersion", inverse_dispersion)
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
@@ -44,7 +44,7 @@ class NegativeBinomial(nn.Module):
         return as_event(distributions.NegativeBinomial(self.network(z), log_r, validate_args=False), z)
 
 
-class HeterogeneousNegativeBinomial(nn.Module):
+class HeterogeneousNegativeBinomial(WithNetwork):
     """Independent counts as in :class:`NegativeBinomial`, with an inverse dispersion that depends on z (Hilbe 2011).
 
     Data are counts 0, 1, 2, ... as floats.
@@ -61,10 +61,6 @@ class HeterogeneousNegativeBinomial(nn.Module):
         >>> likelihood(torch.zeros(3, 2)).sample().shape
         torch.Size([3, 5])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""

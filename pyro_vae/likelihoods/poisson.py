@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import distributions
 from pyro_vae.likelihoods.dimensions import as_event
+from pyro_vae.nn.with_network import WithNetwork
 
 
-class Poisson(nn.Module):
+class Poisson(WithNetwork):
     """Independent Poisson counts with log-rates from a network.
 
     Data are counts 0, 1, 2, ... as floats.
@@ -22,10 +23,6 @@ class Poisson(nn.Module):
         >>> likelihood(torch.zeros(3, 2)).sample().shape
         torch.Size([3, 5])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, z: Tensor) -> dist.TorchDistribution:
         """Returns p(x | z) of batch shape ``[*batch]`` and event shape ``[*event]``, for z ``[*batch, latent]``."""

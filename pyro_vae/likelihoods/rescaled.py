@@ -62,11 +62,8 @@ class _Rescaled(dist.TorchDistribution):
 
     def __init__(self, base: Any, center: Tensor, scale: Tensor) -> None:
         self.base, self.center, self.scale = base, center, scale
+        self.has_rsample = base.has_rsample
         super().__init__(base.batch_shape, base.event_shape, validate_args=False)
-
-    @property
-    def has_rsample(self) -> bool:  # type: ignore[override]  # of this object, not of the class
-        return self.base.has_rsample
 
     @property
     def support(self) -> constraints.Constraint:

@@ -51,12 +51,9 @@ class ConditionalVAE(LatentVariableModel):
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module, conditions: int) -> None:
         conditions = check_count("conditions", conditions)
         z, x, support = check_parts(prior, likelihood, posterior, conditions)
-        super().__init__(x, support)
+        super().__init__(x, support, prior=prior, likelihood=likelihood, posterior=posterior)
         self.register_buffer("_example_y", z.new_zeros(1, conditions), persistent=False)
         self.conditions = conditions
-        self.prior = prior
-        self.likelihood = likelihood
-        self.posterior = posterior
 
     def model(self, x: Tensor, y: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(z) p(x | z, y), with x ``[n, *event]`` observed, given y ``[n, conditions]``. Returns x."""

@@ -45,15 +45,15 @@ class HierarchicalVAE(LatentVariableModel):
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
     """
 
+    layers: nn.ModuleList
+
     def __init__(
         self, prior: nn.Module, layers: Sequence[nn.Module], likelihood: nn.Module, posterior: nn.Module
     ) -> None:
         x, support = _check_fit(prior, layers, likelihood, posterior)
-        super().__init__(x, support)
-        self.prior = prior
-        self.layers = nn.ModuleList(layers)
-        self.likelihood = likelihood
-        self.posterior = posterior
+        super().__init__(
+            x, support, prior=prior, layers=nn.ModuleList(layers), likelihood=likelihood, posterior=posterior
+        )
 
     def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The generative program, with x ``[n, *event]`` observed. Returns x."""

@@ -36,13 +36,18 @@ class LatentVariableModel(Pretrained, PyroModule):
     Args:
         example: A draw of x from the model, ``[1, *event]``: it has the shape, dtype and device of data.
         support: The support of the likelihood.
+        parts: Modules, which become attributes.
     """
 
+    prior: nn.Module
     likelihood: nn.Module
+    posterior: nn.Module
     _example_x: Tensor
 
-    def __init__(self, example: Tensor, support: Any) -> None:
+    def __init__(self, example: Tensor, support: Any, **parts: nn.Module) -> None:
         super().__init__()
+        for name, part in parts.items():
+            setattr(self, name, part)
         self._support = support
         # It follows .to(device) and .to(dtype), and is not saved.
         self.register_buffer("_example_x", example, persistent=False)

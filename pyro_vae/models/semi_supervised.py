@@ -52,6 +52,8 @@ class SemiSupervisedVAE(LatentVariableModel):
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
     """
 
+    classifier: nn.Module
+
     def __init__(
         self,
         prior: nn.Module,
@@ -72,11 +74,7 @@ class SemiSupervisedVAE(LatentVariableModel):
         if not isinstance(logits, Tensor) or logits.shape != (1, classes):
             shape = list(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(f"classifier(x), for x of shape {list(x.shape)}, gives {shape}; expected [1, {classes}]")
-        super().__init__(x, support)
-        self.prior = prior
-        self.likelihood = likelihood
-        self.posterior = posterior
-        self.classifier = classifier
+        super().__init__(x, support, prior=prior, likelihood=likelihood, posterior=posterior, classifier=classifier)
         self.label_weight = label_weight
         self.register_buffer("_label_logits", z.new_zeros(classes), persistent=False)  # p(y), up to a constant
 

@@ -41,11 +41,8 @@ class VAE(LatentVariableModel):
 
     def __init__(self, prior: nn.Module, likelihood: nn.Module, posterior: nn.Module) -> None:
         z, x, support = check_parts(prior, likelihood, posterior)
-        super().__init__(x, support)
+        super().__init__(x, support, prior=prior, likelihood=likelihood, posterior=posterior)
         self.register_buffer("_example_z", z, persistent=False)
-        self.prior = prior
-        self.likelihood = likelihood
-        self.posterior = posterior
 
     def model(self, x: Tensor, *, observations: Mapping[str, Tensor] | None = None) -> Tensor:  # noqa: ARG002
         """The program p(z) p(x | z), with x ``[n, *event]`` observed. Returns x.

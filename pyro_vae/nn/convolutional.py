@@ -12,7 +12,7 @@ from torch.nn.functional import avg_pool2d, pad
 
 from pyro_vae.nn.broadcast import Broadcast
 from pyro_vae.nn.multilayer_perceptron import mlp
-from pyro_vae.nn.shapes import as_shape
+from pyro_vae.nn.shapes import IMAGE, as_shape, event_shape, halved
 
 
 def convolutional_encoder(
@@ -45,9 +45,9 @@ def convolutional_encoder(
         >>> network(torch.zeros(8, 1, 28, 28)).shape
         torch.Size([8, 10])
     """
-    colors, height, width = _image_shape("inputs", inputs, dims=(3,))
+    colors, height, width = event_shape("inputs", inputs, IMAGE)
     channels = as_shape("channels", channels)
-    sizes = _halved("inputs", (height, width), len(channels))
+    sizes = halved(f"inputs has height and width {height} x {width}", (height, width), len(channels))
     layers: list[nn.Module] = []
     for fan_in, fan_out in pairwise((colors, *channels)):
         layers += [_halving(fan_in, fan_out), block(fan_out), activation()]
@@ -86,37 +86,16 @@ def convolutional_decoder(
         >>> network(torch.zeros(8, 10)).shape
         torch.Size([8, 1, 28, 28])
     """
-    colors, height, width, *parameters = _image_shape("outputs", outputs, dims=(3, 4))
+    colors, height, width, *parameters = event_shape("outputs", outputs, IMAGE, parameters=True)
     channels = as_shape("channels", channels)
-    size, *larger = reversed(_halved("outputs", (height, width), len(channels)))
+    what = f"outputs has height and width {height} x {width}"
+    size, *larger = reversed(halved(what, (height, width), len(channels)))
     layers: list[nn.Module] = []
     for (fan_in, fan_out), doubled in zip(pairwise((*channels, colors * prod(parameters))), larger, strict=True):
         layers += [block(fan_in), activation(), _doubling(fan_in, fan_out, doubled)]
     if parameters:
         layers.append(_ParametersLast(colors))
     return nn.Sequential(mlp(inputs, [], (channels[0], *size)), Broadcast(nn.Sequential(*layers), 3))
-
-
-def _image_shape(name: str, sizes: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
-    shape = as_shape(name, sizes)
-    if len(shape) not in dims:
-        parameters = " or (channels, height, width, parameters)" if 4 in dims else ""
-        raise ValueError(f"{name} is {sizes!r}; expected the shape of an image, (channels, height, width){parameters}")
-    return shape
-
-
-def _halved(name: str, size: tuple[int, int], times: int) -> list[tuple[int, int]]:
-    """The sizes ``(height, width)`` of an image that is halved repeatedly, from the largest to the smallest."""
-    sizes = [size]
-    for _ in range(times):
-        height, width = sizes[-1]
-        if min(height, width) == 1:
-            raise ValueError(
-                f"{name} has height and width {size[0]} x {size[1]}; expected more than {2 ** (times - 1)} of each for "
-                f"{times} halvings, one for each number of channels"
-            )
-        sizes.append(((height + 1) // 2, (width + 1) // 2))
-    return sizes
 
 
 # Initial weights are those of He et al. 2015. With PyTorch's, each convolution divides the differences between
@@ -131,7 +110,7 @@ def _halving(fan_in: int, fan_out: int) -> nn.Conv2d:
 
 
 @torch.no_grad()
-def _doubling(fan_in: int, fan_out: int, size: tuple[int, int]) -> nn.ConvTranspose2d:
+def _doubling(fan_in: int, fan_out: int, size: Sequence[int]) -> nn.ConvTranspose2d:
     """A transposed convolution to images of a given size: twice the size of its inputs, or one less if odd."""
     odd = (size[0] % 2, size[1] % 2)
     padding = (1 + odd[0], 1 + odd[1])

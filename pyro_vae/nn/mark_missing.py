@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from pyro_vae.nn.with_network import WithNetwork
 
 
-class MarkMissing(nn.Module):
+class MarkMissing(WithNetwork):
     """Replaces missing values by zeros, appends a mask, and calls the network.
 
     The last dimension gets twice as many features: the values, and for each of them 1 if it is observed, else 0. So a
@@ -19,10 +21,6 @@ class MarkMissing(nn.Module):
         >>> nn.MarkMissing(torch.nn.Identity())(torch.tensor([[3.0, torch.nan]]))
         tensor([[3., 0., 1., 0.]])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """Calls the network with the values and marks of x ``[*batch, *event, features]``."""

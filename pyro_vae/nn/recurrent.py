@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pyro_vae.checks import check_count
 from pyro_vae.nn.broadcast import Broadcast
 from pyro_vae.nn.multilayer_perceptron import mlp
-from pyro_vae.nn.shapes import as_shape
+from pyro_vae.nn.shapes import SERIES, event_shape
 
 
 def recurrent_encoder(inputs: Sequence[int], outputs: int | Sequence[int], hidden: int = 64) -> nn.Sequential:
@@ -33,11 +33,9 @@ def recurrent_encoder(inputs: Sequence[int], outputs: int | Sequence[int], hidde
         >>> nn.recurrent_encoder((50, 3), 4)(torch.zeros(2, 50, 3)).shape
         torch.Size([2, 4])
     """
-    shape = as_shape("inputs", inputs)
-    if len(shape) != 2:
-        raise ValueError(f"inputs is {inputs!r}; expected the shape of a series, (steps, features)")
+    _, features = event_shape("inputs", inputs, SERIES)
     check_count("hidden", hidden)
-    return nn.Sequential(Broadcast(_LastStates(shape[1], hidden), 2), mlp(2 * hidden, [], outputs))
+    return nn.Sequential(Broadcast(_LastStates(features, hidden), 2), mlp(2 * hidden, [], outputs))
 
 
 def recurrent_decoder(inputs: int, outputs: Sequence[int], hidden: int = 64) -> nn.Module:
@@ -56,13 +54,9 @@ def recurrent_decoder(inputs: int, outputs: Sequence[int], hidden: int = 64) -> 
         >>> nn.recurrent_decoder(4, (50, 3, 2))(torch.zeros(7, 2, 4)).shape
         torch.Size([7, 2, 50, 3, 2])
     """
-    shape = as_shape("outputs", outputs)
-    if len(shape) not in (2, 3):
-        expected = "(steps, features) or (steps, features, parameters)"
-        raise ValueError(f"outputs is {outputs!r}; expected the shape of a series, {expected}")
+    steps, *event = event_shape("outputs", outputs, SERIES, parameters=True)
     check_count("inputs", inputs)
     check_count("hidden", hidden)
-    steps, *event = shape
     layers: list[nn.Module] = [_States(inputs, steps, hidden), nn.Linear(hidden, prod(event))]
     if len(event) > 1:
         layers.append(nn.Unflatten(-1, tuple(event)))

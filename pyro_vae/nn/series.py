@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_vae.nn.broadcast import Broadcast
 from pyro_vae.nn.multilayer_perceptron import mlp
-from pyro_vae.nn.shapes import as_shape
+from pyro_vae.nn.shapes import SERIES, as_shape, event_shape, halved
 
 
 def series_encoder(
@@ -37,13 +37,13 @@ def series_encoder(
         >>> nn.series_encoder((50, 3), 4)(torch.zeros(2, 50, 3)).shape
         torch.Size([2, 4])
     """
-    steps, features = _series_shape("inputs", inputs, dims=(2,))
+    steps, features = event_shape("inputs", inputs, SERIES)
     channels = as_shape("channels", channels)
-    lengths = _halved("inputs", steps, len(channels))
+    lengths = halved(f"inputs has {steps} steps", (steps,), len(channels))
     layers: list[nn.Module] = [_Transpose()]
     for fan_in, fan_out in pairwise((features, *channels)):
         layers += [_initialized(nn.Conv1d(fan_in, fan_out, 3, stride=2, padding=1)), activation()]
-    return nn.Sequential(Broadcast(nn.Sequential(*layers), 2), mlp((channels[-1], lengths[-1]), [], outputs))
+    return nn.Sequential(Broadcast(nn.Sequential(*layers), 2), mlp((channels[-1], *lengths[-1]), [], outputs))
 
 
 def series_decoder(
@@ -72,18 +72,18 @@ def series_decoder(
         >>> nn.series_decoder(4, (50, 3, 2))(torch.zeros(7, 2, 4)).shape
         torch.Size([7, 2, 50, 3, 2])
     """
-    steps, features, *parameters = _series_shape("outputs", outputs, dims=(2, 3))
+    steps, features, *parameters = event_shape("outputs", outputs, SERIES, parameters=True)
     channels = as_shape("channels", channels)
-    length, *longer = reversed(_halved("outputs", steps, len(channels)))
+    length, *longer = reversed(halved(f"outputs has {steps} steps", (steps,), len(channels)))
     layers: list[nn.Module] = []
-    for (fan_in, fan_out), doubled in zip(pairwise((*channels, features * prod(parameters))), longer, strict=True):
+    for (fan_in, fan_out), (doubled,) in zip(pairwise((*channels, features * prod(parameters))), longer, strict=True):
         odd = doubled % 2
         doubling = nn.ConvTranspose1d(fan_in, fan_out, 4, stride=2, padding=1 + odd, output_padding=odd)
         layers += [activation(), _initialized(doubling)]
     layers.append(_Transpose())
     if parameters:
         layers.append(nn.Unflatten(-1, (features, *parameters)))
-    return nn.Sequential(mlp(inputs, [], (channels[0], length)), Broadcast(nn.Sequential(*layers), 2))
+    return nn.Sequential(mlp(inputs, [], (channels[0], *length)), Broadcast(nn.Sequential(*layers), 2))
 
 
 class _Transpose(nn.Module):
@@ -102,24 +102,3 @@ def _initialized(convolution: nn.Conv1d | nn.ConvTranspose1d) -> nn.Module:
     if convolution.bias is not None:
         nn.init.zeros_(convolution.bias)
     return convolution
-
-
-def _series_shape(name: str, sizes: Sequence[int], dims: Sequence[int]) -> tuple[int, ...]:
-    shape = as_shape(name, sizes)
-    if len(shape) not in dims:
-        parameters = " or (steps, features, parameters)" if 3 in dims else ""
-        raise ValueError(f"{name} is {sizes!r}; expected the shape of a series, (steps, features){parameters}")
-    return shape
-
-
-def _halved(name: str, steps: int, times: int) -> list[int]:
-    """The lengths of a series that is halved again and again, from the longest."""
-    lengths = [steps]
-    for _ in range(times):
-        if lengths[-1] == 1:
-            raise ValueError(
-                f"{name} has {steps} steps; expected more than {2 ** (times - 1)} for {times} halvings, one for each "
-                "of the channels"
-            )
-        lengths.append((lengths[-1] + 1) // 2)
-    return lengths

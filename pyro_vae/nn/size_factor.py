@@ -6,9 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.checks import check_positive
+from pyro_vae.nn.with_network import WithNetwork
 
 
-class Log1p(nn.Module):
+class Log1p(WithNetwork):
     """Calls the network with log(1 + x), for counts x that differ by orders of magnitude.
 
     Args:
@@ -19,16 +20,12 @@ class Log1p(nn.Module):
         tensor([0., 0., 0.])
     """
 
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
     def forward(self, x: Tensor) -> Tensor:
         """Calls the network with log(1 + x)."""
         return self.network(x.log1p())
 
 
-class SizeFactor(nn.Module):
+class SizeFactor(WithNetwork):
     """Log means of counts that add up to a size: the log of size times proportions (Lopez et al. 2018).
 
     The last input tells the size: log size = center + scale * input. So a size that is known, such as the total count
@@ -50,8 +47,7 @@ class SizeFactor(nn.Module):
     """
 
     def __init__(self, network: nn.Module, center: float = 0.0, scale: float = 1.0) -> None:
-        super().__init__()
-        self.network = network
+        super().__init__(network)
         self.center, self.scale = float(center), float(check_positive("scale", scale))
 
     def forward(self, inputs: Tensor) -> Tensor:

@@ -6,13 +6,14 @@ from math import isqrt
 
 import torch
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.nn.with_network import WithNetwork
 from pyro_vae.system.tracing import validation
 
 
-class FullNormal(nn.Module):
+class FullNormal(WithNetwork):
     """q(z | x) = N(loc(x), L(x) L(x)^T) with L lower triangular (Kingma & Welling 2019, section 2.5.1).
 
     Below the diagonal, ``L[i, j] = scale[i] * raw[i, j] / (2 latent)``: a new network, whose outputs are of order 1,
@@ -31,10 +32,6 @@ class FullNormal(nn.Module):
         >>> posterior(x).event_shape
         torch.Size([2])
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae.distributions.positive_scale import positive_scale
+from pyro_vae.nn.with_network import WithNetwork
 from pyro_vae.system.tracing import validation
 
 
-class Normal(nn.Module):
+class Normal(WithNetwork):
     """q(z | x) = N(loc(x), diag(scale(x)^2)) (Kingma & Welling 2013, equation 9).
 
     Args:
@@ -21,10 +22,6 @@ class Normal(nn.Module):
         >>> posterior(x).batch_shape, posterior(x).event_shape
         (torch.Size([8]), torch.Size([2]))
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pyro import distributions as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_vae import distributions
+from pyro_vae.nn.with_network import WithNetwork
 from pyro_vae.system.tracing import validation
 
 
-class ProjectedNormal(nn.Module):
+class ProjectedNormal(WithNetwork):
     """q(z | x): the direction of a draw from N(mu(x), I), a point on the unit sphere (Pukkila & Rao 1988).
 
     Use it with a prior on the sphere, such as :class:`pyro_vae.priors.HypersphericalUniform`. The norm of mu is the
@@ -27,10 +28,6 @@ class ProjectedNormal(nn.Module):
         >>> torch.allclose(posterior(x).sample().norm(dim=-1), torch.ones(8))
         True
     """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
 
     def forward(self, x: Tensor) -> dist.TorchDistribution:
         """Returns q(z | x) of batch shape ``[*batch]`` and event shape ``[latent]``, for x ``[*batch, *event]``."""

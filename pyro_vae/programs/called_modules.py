@@ -13,8 +13,5 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 def called_modules() -> Iterator[dict[nn.Module, None]]:
     """Notes the modules that are called in the context, in order: they are the keys of the dictionary."""
     called: dict[nn.Module, None] = {}
-    hook = register_module_forward_pre_hook(lambda module, _: called.setdefault(module))
-    try:
+    with register_module_forward_pre_hook(lambda module, _: called.setdefault(module)):
         yield called
-    finally:
-        hook.remove()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import seeded
 
 FEW = 61  # rows; a prime, which is unlikely to be the size of anything else
 MOST_ROWS, MOST_NUMBERS = 4096, 2**22
@@ -52,10 +52,13 @@ def on_few_rows(look: Callable[[Tensor], Found], x: Tensor) -> Found | None:
 
     try:
         with _guides_are_made():
-            found, made = _seeded(look, x[:FEW]), new()
+            with seeded(0, x.device):
+                found = look(x[:FEW])
+            made = new()
             if made:
                 forget()
-                _seeded(look, x[-FEW + 1 :])
+                with seeded(0, x.device):
+                    look(x[-FEW + 1 :])
                 if not _same(made, new()):
                     forget()
                     return None
@@ -63,12 +66,6 @@ def on_few_rows(look: Callable[[Tensor], Found], x: Tensor) -> Found | None:
         forget()
         return None
     return found
-
-
-def _seeded(look: Callable[[Tensor], Found], x: Tensor) -> Found:
-    with generators_kept(x.device):
-        reseed(0, x.device)
-        return look(x)
 
 
 def _same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -83,8 +80,5 @@ def _guides_are_made() -> Iterator[None]:
         if getattr(module, "prototype_trace", module) is None:
             raise RuntimeError("the guide makes its parameters when it is first called")
 
-    hook = register_module_forward_pre_hook(check)
-    try:
+    with register_module_forward_pre_hook(check):
         yield
-    finally:
-        hook.remove()

@@ -106,7 +106,7 @@ def _inputs(model: Any, x: Any) -> tuple[tuple[Tensor, ...], tuple[str, ...]]:
     """The tensors that a model is called with, and the names of the last ones, which are passed as keywords."""
     if isinstance(x, Tensor):
         return (x,), ()
-    device, dtype = _device_and_dtype(model)
+    device, dtype = device_and_dtype(model)
     x = x.tensors if isinstance(x, TensorDataset) else x
     is_in_place = isinstance(x, tuple) and all(isinstance(each, Tensor) for each in x)
     x = arrays_as_tensors(x, dtype, "x")
@@ -151,7 +151,7 @@ def _in_order_of_arguments(arguments: BatchArguments, batch: Any) -> tuple[tuple
     return (*tensors, *keywords.values()), tuple(keywords)
 
 
-def _device_and_dtype(program: Any) -> tuple[torch.device | None, torch.dtype]:
+def device_and_dtype(program: Any) -> tuple[torch.device | None, torch.dtype]:
     """The device of the module that the program belongs to, None without a module; and its floating-point dtype."""
     while isinstance(program, partial):
         program = program.func

@@ -20,6 +20,7 @@ from pyro_vae.saving.parameter_counts import parameter_counts
 from pyro_vae.system.private_apis import held_by
 from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.trees import leaves_of
+from pyro_vae.system.values import default_dtype
 
 _PACKAGES = ("pyro_vae", "torch.nn")
 _PARTS = ("likelihoods", "models", "nn", "posteriors", "priors")  # packages with the modules of this library
@@ -80,18 +81,14 @@ def build(description: dict[str, Any], weights: Mapping[str, Tensor]) -> nn.Modu
     """
     for package in _PARTS:  # all of them: a file does not choose what is imported
         import_module(f"pyro_vae.{package}")
-    dtype, default_dtype = (_dtype(description[name]) for name in ("dtype", "default_dtype"))
-    before, cpu = torch.get_default_dtype(), torch.device("cpu")
+    dtype, dtype_then = (_dtype(description[name]) for name in ("dtype", "default_dtype"))
+    cpu = torch.device("cpu")
     size = sum(tensor.nbytes for tensor in weights.values())
     if any(isinstance(number, int) and abs(number) > 2**16 + size for number in leaves_of(description)):
         raise ValueError("it has numbers far larger than its weights need")
-    try:
-        torch.set_default_dtype(default_dtype)
-        with generators_kept(cpu), cpu, warnings.catch_warnings(), Bounded(size):
-            warnings.simplefilter("ignore")  # they were shown when the module was created
-            module = _build("", description["module"], {})
-    finally:
-        torch.set_default_dtype(before)
+    ignored = warnings.catch_warnings(action="ignore")  # they were shown when the module was created
+    with default_dtype(dtype_then), generators_kept(cpu), cpu, ignored, Bounded(size):
+        module = _build("", description["module"], {})
     for name in description["frozen"]:
         module.get_parameter(name).requires_grad_(False)
     return module.to(dtype)

@@ -83,24 +83,18 @@ def _check_may_be_written(folder: Path) -> None:
     for name in (LAST, BEST, RUN):
         if (folder / name).exists():
             raise FileExistsError(f"there is a run of fit in {str(folder)!r} ({name}): choose another folder")
-    for name, is_ours in ((MODEL, _is_our_model), (CONFIG, _is_our_config)):
-        path = folder / name
-        if path.exists() and not is_ours(path):
+    for path in (folder / MODEL, folder / CONFIG):
+        if path.exists() and not _is_ours(path):
             raise FileExistsError(
                 f"{str(path)!r} is not of a model of pyro_vae, or is damaged: delete it, or choose another folder"
             )
 
 
-def _is_our_model(path: Path) -> bool:
+def _is_ours(path: Path) -> bool:
     try:
+        if path.name == CONFIG:
+            return json.loads(path.read_bytes())["library_name"] == LIBRARY
         with safe_open(path, "pt") as file:
             return LIBRARY in (file.metadata() or {})
-    except Exception:  # the library does not document what it raises for other files
-        return False
-
-
-def _is_our_config(path: Path) -> bool:
-    try:
-        return json.loads(path.read_bytes())["library_name"] == LIBRARY
-    except Exception:  # the file may have any content
+    except Exception:  # a file may have any content, and safe_open does not document what it raises
         return False

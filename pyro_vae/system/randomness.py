@@ -16,6 +16,14 @@ def generators_kept(device: torch.device) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Gives the generators of the CPU and of this device a seed, and restores their states afterwards."""
+    with generators_kept(device):
+        reseed(seed, device)
+        yield
+
+
 def reseed(seed: int, device: torch.device) -> None:
     """Seeds the generators of the CPU and of the device, and no other generators."""
     torch.default_generator.manual_seed(seed)

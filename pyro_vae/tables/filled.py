@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import Tensor
 
 from pyro_vae import evidence
 from pyro_vae.checks import check_count
+from pyro_vae.html_table import WithSummary
+from pyro_vae.programs.inputs import device_and_dtype
 from pyro_vae.tables.as_pandas import as_pandas
 from pyro_vae.tables.table import Table
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class FilledTable:
+class FilledTable(WithSummary):
     """A table with its missing values filled in, from :func:`fill_table`.
 
     Attributes:
@@ -47,9 +48,6 @@ class FilledTable:
     def __repr__(self) -> str:
         rows, columns = self.frame.shape
         return f"FilledTable({rows} rows, {columns} columns, {int(self.imputation.missing.sum())} values filled in)"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def _repr_html_(self) -> str:
         return self.imputation._repr_html_()
@@ -86,7 +84,7 @@ def fill_table(
     check_count("num_draws", num_draws)
     frame = as_pandas(frame)
     x = table.tensor(frame)
-    result = evidence.impute(model, guide, x.to(_dtype(model, x)), num_draws=num_draws, **options)
+    result = evidence.impute(model, guide, x.to(device_and_dtype(model)[1]), num_draws=num_draws, **options)
     draws = result.draws.cpu().double().numpy()  # type: ignore[union-attr]  # there are some
     missing, filled = result.missing.cpu().numpy(), result.x.cpu().double().numpy().copy()
     lower, upper = filled.copy(), filled.copy()
@@ -116,9 +114,3 @@ def fill_table(
         return found
 
     return FilledTable(as_frame(filled), as_frame(lower), as_frame(upper), [as_frame(each) for each in draws], result)
-
-
-def _dtype(program: Any, x: Tensor) -> torch.dtype:
-    """The dtype that the module of a program has."""
-    parameters: Iterable[Tensor] = getattr(getattr(program, "__self__", program), "parameters", list)()
-    return next((each.dtype for each in parameters if each.is_floating_point()), x.dtype)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_vae.data.exact import check_exact
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.likelihoods import Columns
 from pyro_vae.nn import ColumnFeatures
 from pyro_vae.tables.as_pandas import as_pandas
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-class Table:
+class Table(WithSummary):
     """How the columns of a data frame become a tensor ``[n, columns]``, and tensors become data frames again.
 
     Args:
@@ -151,9 +151,6 @@ class Table:
         dropped = len(self.columns) - len(self.kept)
         words = ", ".join(f"{count} {kind}" for kind, count in counts.items())
         return f"Table({len(self.kept)} columns: {words}{f'; {dropped} dropped' if dropped else ''})"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def _repr_html_(self) -> str:
         return html_table({column.name: _words(column) for column in self.columns})

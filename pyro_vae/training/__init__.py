@@ -1,8 +1,7 @@
 """Training: ``fit``, with runs that are saved and can be resumed."""
 
-from pyro_vae.saving.checkpoint import CheckpointError
+from pyro_vae.saving import CheckpointError, load
 from pyro_vae.saving.file_names import BEST, LAST
-from pyro_vae.saving.loading import load
 from pyro_vae.training import logs
 from pyro_vae.training.loop import fit
 from pyro_vae.training.not_finite import NotFiniteError

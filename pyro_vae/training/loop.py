@@ -164,9 +164,8 @@ def fit(
     check_count("devices", devices)
     check_choice("strategy", strategy, STRATEGIES)
     out = None if out is None else Path(out).expanduser()
-    train_on = partial(
-        _train_on,
-        vae=vae,
+    begin = partial(
+        Session,
         train=train,
         valid=valid,
         settings=settings,
@@ -174,9 +173,8 @@ def fit(
         resume=resume,
         save_every=save_every,
         is_sharded=strategy == "fsdp",
-        callbacks=callbacks,
-        progress=progress,
     )
+    train_on = partial(_train_on, vae=vae, begin=begin, out=out, callbacks=callbacks, progress=progress)
     device = next(vae.parameters()).device
     processes = join(device.type)
     if processes.size > 1:
@@ -193,24 +191,15 @@ def fit(
 def _train_on(
     device: torch.device,
     vae: nn.Module,
-    train: Any,
-    valid: Any,
-    settings: Settings,
-    *,
-    out: str | Path | None,
-    resume: bool | str,
-    save_every: float,
-    is_sharded: bool,
+    begin: Callable[[nn.Module], Session],
+    out: Path | None,
     callbacks: Sequence[Callback],
     progress: Progress,
 ) -> Run:
     """Trains in this process, on its device."""
     with kept_to_itself(out, Processes(device)):
         with in_turn():
-            vae = vae.to(device)
-            session = Session(
-                vae, train, valid, settings, out=out, resume=resume, save_every=save_every, is_sharded=is_sharded
-            )
+            session = begin(vae.to(device))
         try:
             with ExitStack() as stack:
                 for callback in callbacks:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pyro
@@ -10,6 +10,8 @@ import torch
 from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
+
+from pyro_vae.weights import Program
 
 Inputs = tuple[Tensor, ...]
 
@@ -29,9 +31,7 @@ class NotFiniteError(ArithmeticError):
 
 
 @torch.no_grad()
-def find_cause(
-    vae: nn.Module, programs: tuple[Callable[..., Any], Callable[..., Any]], args: Inputs, kwargs: dict[str, Tensor]
-) -> str:
+def find_cause(vae: nn.Module, programs: tuple[Program, Program], args: Inputs, kwargs: dict[str, Tensor]) -> str:
     """Runs the programs again and describes the first value that is NaN or infinite."""
     for name, parameter in vae.named_parameters():
         if not parameter.isfinite().all():
@@ -46,7 +46,7 @@ def find_cause(
 
 
 def _causes(
-    programs: tuple[Callable[..., Any], Callable[..., Any]], args: Inputs, kwargs: dict[str, Tensor], takes_nan: bool
+    programs: tuple[Program, Program], args: Inputs, kwargs: dict[str, Tensor], takes_nan: bool
 ) -> Iterator[str]:
     arguments = {**{f"argument {i}": tensor for i, tensor in enumerate(args, start=1)}, **kwargs}
     for name, tensor in arguments.items():

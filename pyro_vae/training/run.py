@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import nn
 
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.training.history_plot import draw_history
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class RunProgress:
 
 
 @dataclass(repr=False)
-class Run:
+class Run(WithSummary):
     """What :func:`~pyro_vae.fit` returns, and what it calls callbacks with.
 
     Attributes:
@@ -108,9 +108,6 @@ class Run:
         if self.out is not None:
             rows["folder"] = str(self.out)
         return rows
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         losses = self.history[-1] if self.history else {}

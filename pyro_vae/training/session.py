@@ -138,19 +138,7 @@ class Session:
         if settings.kl_weight is not None:
             programs = tuple(WeightedLatents(program, self._kl_weight) for program in programs)
         loss = getattr(vae, "default_loss", Trace_ELBO)() if settings.loss is None else settings.loss
-        return Steps(
-            programs,
-            self._state.optimizer,
-            loss,
-            self._processes,
-            scales,
-            clip_norm=settings.clip_norm,
-            accumulate=settings.accumulate,
-            precision=settings.precision,
-            compile=self._state.compile,
-            kind=self._state.kind,
-            is_sharded=self._is_sharded,
-        )
+        return Steps(programs, self._state, settings, loss, self._processes, scales, self._is_sharded)
 
     def _source(self, name: str, data: Any, batch_size: int, transform: Any = None, drop_last: bool = False) -> Source:
         floats = (parameter.dtype for parameter in self.run.vae.parameters() if parameter.is_floating_point())

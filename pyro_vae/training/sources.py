@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -324,7 +325,7 @@ def _shared(loader: Any, processes: Processes) -> DataLoader[Any]:
         loader.dataset,
         batch_sampler=_Share(loader.batch_sampler, processes.rank, processes.size),
         num_workers=loader.num_workers,
-        collate_fn=_OrNone(loader.collate_fn),
+        collate_fn=partial(_or_none, loader.collate_fn),
         pin_memory=loader.pin_memory,
         worker_init_fn=loader.worker_init_fn,
         multiprocessing_context=loader.multiprocessing_context,
@@ -345,9 +346,5 @@ class _Share(BatchSampler):
         return len(self._sampler)
 
 
-class _OrNone:
-    def __init__(self, collate: Callable[[list[Any]], Any]) -> None:
-        self._collate = collate
-
-    def __call__(self, items: list[Any]) -> Any:
-        return self._collate(items) if items else None
+def _or_none(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
+    return collate(items) if items else None

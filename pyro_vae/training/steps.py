@@ -17,8 +17,10 @@ from pyro_vae.system.randomness import generators_kept
 from pyro_vae.system.values import values_kept
 from pyro_vae.training.gradient_accumulation import GradientAccumulation
 from pyro_vae.training.scales import Scales
+from pyro_vae.training.settings import Settings
 from pyro_vae.training.sharding import ShardedLoss, whole_and_shards
 from pyro_vae.training.sources import Batch
+from pyro_vae.training.train_state import TrainState
 
 _SECONDS_TO_COMPILE = 20.0  # compiling takes about ten, and what it saves is a rough estimate
 
@@ -52,46 +54,38 @@ class Steps:
 
     Args:
         programs: Model and guide.
-        optimizer: Updates the parameters.
+        state: Has the optimizer; how steps are compiled, ``"auto"`` if that saves time in the steps ahead; and the kind
+            of batches that are recorded, by default that of the first.
+        settings: How to train: the clipping of gradients, their accumulation, and the precision.
         loss: An ELBO of Pyro, or a function of model, guide and their arguments.
         processes: Losses and gradients are summed over them.
         scales: Where the scales of the programs are noted.
-        clip_norm: The largest norm of the gradient of the loss per datapoint, or None.
-        accumulate: The number of parts in which the gradients of a batch are computed.
-        precision: See :class:`~pyro_vae.SVI`.
-        compile: Likewise; ``"auto"`` compiles if that saves time in the steps ahead.
-        kind: The kind of batches that are recorded; by default that of the first.
         is_sharded: Whether parameters are spread over the processes; their gradients then are sums already.
     """
 
     def __init__(
         self,
         programs: tuple[Callable[..., Any], Callable[..., Any]],
-        optimizer: torch.optim.Optimizer,
+        state: TrainState,
+        settings: Settings,
         loss: Any,
         processes: Processes,
         scales: Scales,
-        *,
-        clip_norm: float | None,
-        accumulate: int,
-        precision: str,
-        compile: bool | str,  # noqa: A002
-        kind: list[Any] | None = None,
-        is_sharded: bool = False,
+        is_sharded: bool,
     ) -> None:
-        self.compile = False if is_sharded else compile
-        self.kind = kind
+        self.compile = False if is_sharded else state.compile
+        self.kind = state.kind
         self.is_prepared = False
         self._programs = programs
-        self._optimizer = optimizer
-        self._precision = precision
+        self._optimizer = state.optimizer
+        self._precision = settings.precision
         self._processes = processes
-        self._clip_norm = clip_norm
+        self._clip_norm = settings.clip_norm
         self._scales = scales
         self._sharded_loss = ShardedLoss(loss, processes.size) if is_sharded else None
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        parameters = [parameter for group in state.optimizer.param_groups for parameter in group["params"]]
         self._loss = GradientAccumulation(
-            self._sharded_loss or loss, accumulate, parameters, scales, checks_gradients=not is_sharded
+            self._sharded_loss or loss, settings.accumulate, parameters, scales, checks_gradients=not is_sharded
         )
         self._as_pyro = self._recorded = self._new_svi(False)
         self._previous: Batch | None = None

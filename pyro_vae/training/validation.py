@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pyro_vae.processes import Processes
-from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import seeded
 from pyro_vae.system.values import evaluation_mode
 from pyro_vae.training.scales import scale_of
 from pyro_vae.training.sources import Batch
@@ -34,8 +34,7 @@ def validate(
         ``loss``, the sum of ``rate`` (log q(z | x) - log p(z)) and ``distortion`` (-log p(x | z)).
     """
     rate = distortion = rows = 0.0
-    with evaluation_mode(vae), generators_kept(device), pyro.validation_enabled(False):
-        reseed(processes.rank, device)
+    with evaluation_mode(vae), seeded(processes.rank, device), pyro.validation_enabled(False):
         previous: Batch | None = None
         for batch in batches:
             if (previous := batch or previous) is not None:  # if parameters are spread, all processes must compute

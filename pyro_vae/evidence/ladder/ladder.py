@@ -54,6 +54,7 @@ class Ladder:
         fast: FastDensities | None = None,
     ) -> None:
         self.block = Block(programs, x, settings, deadline)
+        self.columns = self.block.columns  # the best estimates so far
         self.laplace: Laplace | None = None
         self.annealing: Annealing | None = None
         try:
@@ -61,13 +62,8 @@ class Ladder:
         except ValueError:  # discrete, or on a sphere: no gradients
             self.log_joint = None
 
-    @property
-    def columns(self) -> dict[str, Tensor]:
-        """The best estimates so far, each ``[n]`` on the CPU, by the names of the fields of ``Evidence``."""
-        return self.block.columns
-
     def climb(self) -> dict[str, Tensor]:
-        """Estimates log p(x) of every datapoint; returns the columns."""
+        """Estimates log p(x) of every datapoint; returns the columns, by the names of the fields of ``Evidence``."""
         if self.log_joint is None:
             without_gradients(self.block)
         else:

@@ -8,13 +8,14 @@ from torch import Tensor
 
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.results.pictures import draw_bounds
+from pyro_vae.html_table import WithSummary
 from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Bounds:
+class Bounds(WithSummary):
     """Bounds on log p(x), in nats, for n datapoints drawn from the model.
 
     Attributes:
@@ -39,10 +40,6 @@ class Bounds:
         """Draws both bounds of each datapoint, in ascending order of the lower one."""
         return draw_bounds(self.lower, self.upper)
 
-    def summary(self) -> str:
-        """The result in words."""
-        raise NotImplementedError
-
     @property
     def _rows(self) -> dict[str, str]:
         """The bounds and the gap, for a table."""
@@ -58,9 +55,6 @@ class Bounds:
         if n == 1:
             return f"{self.gap:.3f} nats: its error is not known from one datapoint"
         return f"{self.gap:.3f} +- {student(n - 1) * self.gap_std_error:.3f} nats"
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         error = f", gap_std_error={self.gap_std_error:.3f}" if len(self.lower) > 1 else ""

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_vae.evidence.results.error_bars import student
 from pyro_vae.evidence.results.evidence import error_of_mean
 from pyro_vae.evidence.results.pictures import draw_differences
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False)
-class Comparison:
+class Comparison(WithSummary):
     """log p(x) of a first model minus that of a second one, in nats, on the same n datapoints.
 
     Attributes:
@@ -87,9 +87,6 @@ class Comparison:
     def plot(self) -> Figure:
         """Draws the difference of each datapoint with its error, and a histogram."""
         return draw_differences(self.difference, self.error, self.mean)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         return (

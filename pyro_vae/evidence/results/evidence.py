@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
 from pyro_vae.evidence.results.pictures import draw_estimates, draw_images
 from pyro_vae.evidence.results.rungs import RUNGS
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.weights import standard_error
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Rung(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class Evidence:
+class Evidence(WithSummary):
     """An estimate of log p(x) in nats for each of n datapoints; every tensor is ``[n]``, in float64 on the CPU.
 
     ``print(result)`` shows :meth:`summary`. ``f"{result:.2f}"`` is the mean with its error, or ``>=`` and a lower
@@ -367,9 +367,6 @@ class Evidence:
     def __getstate__(self) -> dict[str, Any]:
         """The result without its programs: they may be large, or impossible to pickle."""
         return {**self.__dict__, "draw": None}
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __format__(self, spec: str) -> str:
         """The mean of the settled datapoints with its error, or a lower bound: as in ``f"{result:.2f} nats"``."""

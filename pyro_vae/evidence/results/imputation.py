@@ -9,14 +9,14 @@ from torch import Tensor
 
 from pyro_vae.evidence.results.evidence import median_and_largest
 from pyro_vae.evidence.results.pictures import draw_imputation
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
-class Imputation:
+class Imputation(WithSummary):
     """n datapoints with their missing values filled in, from :func:`~pyro_vae.evidence.impute`.
 
     ``x``, ``std``, ``missing`` and ``draws`` are on the device of the data, the others on the CPU.
@@ -99,9 +99,6 @@ class Imputation:
         most = self.missing.reshape(len(self.missing), -1).sum(1).argsort(descending=True, stable=True)[:count]
         x, std, missing = (each[most].detach().cpu() for each in (self.x, self.std, self.missing))
         return draw_imputation(x, std, missing, most.tolist())
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         return (

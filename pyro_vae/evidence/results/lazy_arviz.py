@@ -8,8 +8,8 @@ from typing import Any
 
 def import_arviz() -> tuple[Any, bool]:
     """The module, and whether it is of version 1 or later."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # arviz 0.23 announces its next version at every import
+    # arviz 0.23 announces its next version at every import.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         import arviz
     return arviz, int(arviz.__version__.split(".")[0]) >= 1
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ from pyro_vae.programs.inputs import by_row
 from pyro_vae.system.grad_mode import differentiable
 from pyro_vae.system.lock import locked
 from pyro_vae.system.progress import Progress, shown
-from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import generators_kept, reseed, seeded
 from pyro_vae.weights import Program, checked_trace_pair, log_densities, sample_sites, trace_pair
 
 Result = TypeVar("Result")
@@ -78,7 +78,6 @@ class Programs:
         self.x = x = differentiable(check_rows(x))
         if chunk_size is not None:
             check_count("chunk_size", chunk_size)
-        self._independent: bool | None = None
         try:
             if not (is_large(x) and self._look_at_parts()):
                 self._look(x)
@@ -92,8 +91,7 @@ class Programs:
     def _look(self, x: Tensor) -> bool:
         """Runs the programs once, on all data or on some rows, and keeps layout, densities and sizes."""
         few = min(FEW, len(x) - 1)
-        with generators_kept(x.device), Allocations(len(x)) as allocations:
-            reseed(0, x.device)
+        with seeded(0, x.device), Allocations(len(x)) as allocations:
             model_trace, guide_trace, self.layout = checked_trace_pair(self.model, self.guide, x)
             # On fixed noise, so that they identify these programs and data.
             self._log_densities = log_densities(model_trace, guide_trace, self.layout)
@@ -112,25 +110,22 @@ class Programs:
         x = self.x
         if not on_few_rows(self._look, x) or not self._rows_are_independent():
             return False
-        self._independent = True
-        with generators_kept(x.device):
-            reseed(0, x.device)
+        self.independent = True
+        with seeded(0, x.device):
             parts = [
                 log_densities(*checked_trace_pair(self.model, self.guide, part)) for part in x.split(rows_at_once(x))
             ]
         self._log_densities = torch.cat(parts, dim=-1)
         return True
 
-    @property
+    @cached_property
     def independent(self) -> bool:
         """Whether the densities of a row do not depend on the other rows.
 
         This holds for an amortized guide, but not if each row has its own parameters, or with batch statistics. The
         test runs the programs on the last few rows alone, at the values that were drawn with all of x.
         """
-        if self._independent is None:
-            self._independent = len(self.x) == 1 or self._rows_are_independent()
-        return self._independent
+        return len(self.x) == 1 or self._rows_are_independent()
 
     def blocks(self, rows: int) -> tuple[Tensor, ...]:
         """Splits the data into blocks of this number of rows if rows are independent; otherwise returns one block."""
@@ -153,8 +148,7 @@ class Programs:
     def fingerprint(self, proposal: Proposal) -> Tensor:
         """Numbers that identify a proposal: log-weights of the first rows on fixed noise, ``[rows]``."""
         x = self.blocks(FEW)[0]
-        with generators_kept(x.device), pyro.validation_enabled(False):
-            reseed(0, x.device)
+        with seeded(0, x.device), pyro.validation_enabled(False):
             return self.log_weights(proposal, x, 1)[0]
 
     def log_weights(self, proposal: Proposal, x: Tensor, num_particles: int) -> Tensor:

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pyro_vae.distributions import DiscretizedLogistic, as_pyro
-from pyro_vae.distributions.columnwise import Columnwise
+from pyro_vae.distributions import Columnwise, DiscretizedLogistic, as_pyro
 from pyro_vae.distributions.independent import split_independent
 
 

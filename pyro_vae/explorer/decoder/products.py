@@ -34,11 +34,10 @@ def _addmm(t: Translation, node: Any, bias: Any, a: Any, b: Any, *, beta: float 
     if beta == alpha == 1 and shape_of(bias) == out_shape(node)[-1:]:
         return _product(t, a, b, bias)
     product = _product(t, a, b)
-    for factor, name in ((alpha, "product"), (beta, "bias")):
-        if factor != 1 and name == "product":
-            product = t.elementwise("mul", product.shape, product, float(factor))
-        elif factor != 1:
-            bias = t.elementwise("mul", shape_of(bias), bias, float(factor))
+    if alpha != 1:
+        product = t.elementwise("mul", product.shape, product, float(alpha))
+    if beta != 1:
+        bias = t.elementwise("mul", shape_of(bias), bias, float(beta))
     return t.elementwise("add", product.shape, product, bias)
 
 

@@ -60,19 +60,12 @@ def _discretized_logistic_mean(t: Translation, node: Any, loc: Array, scale: Any
 
 
 OPERATORS: dict[str, Any] = {
-    "all": _reduction("all"),
+    **{name: _reduction(name) for name in ("all", "any", "argmax", "argmin", "mean", "prod", "sum", "var")},
     "amax": _reduction("max"),
     "amin": _reduction("min"),
-    "any": _reduction("any"),
-    "argmax": _reduction("argmax"),
-    "argmin": _reduction("argmin"),
     "cumsum": _cumsum,
     "discretized_logistic_mean": _discretized_logistic_mean,
     "max": _with_position("max"),
-    "mean": _reduction("mean"),
     "min": _with_position("min"),
-    "prod": _reduction("prod"),
-    "sum": _reduction("sum"),
-    "var": _reduction("var"),
     "var_mean": _var_mean,
 }

@@ -37,8 +37,8 @@ def trace(module: nn.Module, z: Tensor) -> Any:
     """
     try:
         # Checks of values would be part of the graph; they depend on data, which an exported graph cannot.
-        with pyro.validation_enabled(False), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of torch.export, about its own future
+        # torch.export warns about its own future.
+        with pyro.validation_enabled(False), warnings.catch_warnings(action="ignore"):
             exported = torch.export.export(module, (z,), strict=False)
             table = torch.export.default_decompositions()
             table.update(decompositions(COMPOSED))

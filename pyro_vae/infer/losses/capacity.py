@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pyro_vae.checks import check_positive
 from pyro_vae.infer.losses.latent_sites import draw
+from pyro_vae.weights import Program
 
 
 class Capacity:
@@ -43,9 +44,7 @@ class Capacity:
         """Sets the capacity to its value after this number of epochs."""
         self.nats.fill_(self._schedule(epoch) if callable(self._schedule) else self._schedule)
 
-    def __call__(
-        self, model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, *args: Any, **kwargs: Any
-    ) -> Tensor:
+    def __call__(self, model: Program, guide: Program, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """The loss, ``[]``, in nats, summed over the datapoints; it is differentiable."""
         log_likelihood, sites = draw(model, guide, x, *args, **kwargs)
         rate = sum(site.divergence.sum() for site in sites.values()) / len(x)

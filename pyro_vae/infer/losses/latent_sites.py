@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from pyro_vae.infer.reparameterized import check_reparameterized
-from pyro_vae.weights import sample_sites, trace_pair
+from pyro_vae.weights import Program, sample_sites, trace_pair
 
 
 class LatentSite(NamedTuple):
@@ -36,14 +35,12 @@ class LatentSite(NamedTuple):
 
         Independent latent dimensions are one group each; dependent ones form one group together.
         """
-        if is_factorized(self.q) and is_factorized(self.p):
-            divergence = self._closed_form(self.q.base_dist, self.p.base_dist)
-            if divergence is None:
-                divergence = self.q.base_dist.log_prob(self.z) - self.p.base_dist.log_prob(self.z)
-        else:
-            divergence = self._closed_form(self.q, self.p)
-            if divergence is None:
-                divergence = self.q.log_prob(self.z) - self.p.log_prob(self.z)
+        apart = is_factorized(self.q) and is_factorized(self.p)
+        q, p = (self.q.base_dist, self.p.base_dist) if apart else (self.q, self.p)
+        divergence = self._closed_form(q, p)
+        if divergence is None:
+            divergence = q.log_prob(self.z) - p.log_prob(self.z)
+        if not apart:
             divergence = divergence.unsqueeze(-1)
         mask = self.mask.unsqueeze(-1) if isinstance(self.mask, Tensor) else self.mask
         return scale_and_mask(divergence, mask=mask)
@@ -62,9 +59,7 @@ def is_factorized(distribution: Any) -> bool:
     return isinstance(distribution, Independent) and distribution.reinterpreted_batch_ndims == 1
 
 
-def draw(
-    model: Callable[..., Any], guide: Callable[..., Any], *args: Any, **kwargs: Any
-) -> tuple[Any, dict[str, LatentSite]]:
+def draw(model: Program, guide: Program, *args: Any, **kwargs: Any) -> tuple[Any, dict[str, LatentSite]]:
     """Runs the guide, then the model on the guide's draws.
 
     Returns:

@@ -37,10 +37,8 @@ class Call:
 
     def arguments(self, tensors: Sequence[Tensor] | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The arguments of the programs; if ``tensors`` are given, with these instead of those of the call."""
-        leaves = [differentiable(leaf) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
-        if tensors is not None:
-            remaining = iter(tensors)
-            leaves = [differentiable(next(remaining)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        remaining = iter(self.tensors if tensors is None else tensors)
+        leaves = [differentiable(next(remaining)) if isinstance(leaf, Tensor) else leaf for leaf in self._leaves]
         args, kwargs = unflatten(leaves, self._treespec)
         return (args if self._gather is None else (self._gather(args[0]), *args[1:])), kwargs
 

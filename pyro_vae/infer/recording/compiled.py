@@ -16,6 +16,7 @@ from pyro_vae.system.trees import leaves_of
 from pyro_vae.system.warning import warn
 
 Function = Callable[..., Any]  # of tensors, to a tensor or several
+Inputs = Tensor | tuple[Tensor, ...]
 Close = Callable[[Tensor, Tensor], bool]  # whether a result is the expected one but for rounding
 
 
@@ -24,7 +25,7 @@ def _close(result: Tensor, expected: Tensor) -> bool:
     return result.shape == expected.shape and torch.allclose(result, expected, rtol=1e-5, atol=1e-3, equal_nan=True)
 
 
-def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Tensor | tuple[Tensor, ...]) -> Function:
+def compiled(function: Function, example: Inputs, other: Inputs) -> Function:
     """Compiles a function that may draw random numbers, for inputs of one shape.
 
     The function is run once and recorded, and Inductor compiles the recording; without a C++ compiler, it is replayed
@@ -43,12 +44,7 @@ def compiled(function: Function, example: Tensor | tuple[Tensor, ...], other: Te
     return found
 
 
-def recorded(
-    function: Function,
-    example: Tensor | tuple[Tensor, ...],
-    other: Tensor | tuple[Tensor, ...],
-    close: Close = _close,
-) -> Function:
+def recorded(function: Function, example: Inputs, other: Inputs, close: Close = _close) -> Function:
     """As :func:`compiled`, but without Inductor, which takes half a minute, and without a warning.
 
     This saves the time of the Python code at each call, which is most of the time for small tensors.
@@ -58,8 +54,8 @@ def recorded(
 
 def _fast(
     function: Function,
-    example: Tensor | tuple[Tensor, ...],
-    other: Tensor | tuple[Tensor, ...],
+    example: Inputs,
+    other: Inputs,
     builders: Sequence[Callable[..., Function]],
     close: Close,
 ) -> tuple[Function, Exception | None]:
@@ -74,12 +70,11 @@ def _fast(
         for build in builders:
             try:
                 candidate = build(graph, *inputs)
-                reason = _difference(candidate, function, others, close)
+                _compare(candidate, function, others, close)
             except Exception as error:
                 reason = error
             else:
-                if reason is None:
-                    return candidate, None
+                return candidate, None
         return function, reason
 
 
@@ -87,12 +82,11 @@ def _as_recorded(graph: GraphModule, *inputs: Tensor) -> Function:  # noqa: ARG0
     return graph
 
 
-def _difference(candidate: Function, function: Function, inputs: tuple[Tensor, ...], close: Close) -> Exception | None:
+def _compare(candidate: Function, function: Function, inputs: tuple[Tensor, ...], close: Close) -> None:
     device = inputs[0].device
     reseed(0, device)
     results = leaves_of(candidate(*inputs))
     reseed(0, device)
     expected = leaves_of(function(*inputs))
-    if len(results) == len(expected) and all(map(close, results, expected)):
-        return None
-    return ValueError("recorded once, it gives other results than when it is run again")
+    if len(results) != len(expected) or not all(map(close, results, expected)):
+        raise ValueError("recorded once, it gives other results than when it is run again")

@@ -80,9 +80,7 @@ def as_image(figure: Figure) -> PIL.Image.Image:
     """The figure as an image."""
     import PIL.Image
 
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=DPI)
-    return PIL.Image.open(content)
+    return PIL.Image.open(io.BytesIO(plots.png(figure, DPI)))
 
 
 def curves(run: Run) -> Figure:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor
 
 from pyro_vae.checks import check_count, check_images
+from pyro_vae.plots import png
 from pyro_vae.processes import is_first_process
 from pyro_vae.system.files import replace, writable_folder
 from pyro_vae.training.logs.drawing import DPI, curves, reconstructions, samples
@@ -55,7 +55,5 @@ class Pictures:
 
     def _draw(self, name: str, draw: Callable[[], Figure]) -> None:
         path = self._folder / f"{name}.png"
-        content = io.BytesIO()
         with failures_warned(path):
-            draw().savefig(content, format="png", dpi=DPI)
-            replace(path, content.getvalue())
+            replace(path, png(draw(), DPI))

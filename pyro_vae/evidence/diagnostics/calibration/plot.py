@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Binomial
 
-from pyro_vae.plots import new_figure
+from pyro_vae.plots import panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,21 +26,16 @@ def ecdf_panels(ranks: Mapping[str, Tensor], num_draws: int, prob: float) -> Fig
         num_draws: The number of draws that the ranks are among.
         prob: The probability that a whole line stays in its band if the ranks are uniform.
     """
-    columns = min(MOST_COLUMNS, len(ranks))
-    rows = -(-len(ranks) // columns)
-    figure = new_figure(figsize=(3 * columns + 1, 2.4 * rows + 0.6), layout="constrained")
-    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    figure, every = panels(len(ranks), MOST_COLUMNS, (3.0, 2.4), (1.0, 0.6), sharex=True, sharey=True)
     n = len(next(iter(ranks.values())))
     low, high = uniform_band(n, num_draws, prob)
     uniform = torch.arange(1, num_draws + 1, dtype=torch.float64) / (num_draws + 1)
-    for axes, (name, values) in zip(panels, ranks.items(), strict=False):
+    for axes, (name, values) in zip(every, ranks.items(), strict=True):
         ecdf = values.bincount(minlength=num_draws + 1).cumsum(0)[:-1] / n
         axes.fill_between(uniform.numpy(), (low - uniform).numpy(), (high - uniform).numpy(), step="mid", alpha=0.2)
         axes.plot(uniform.numpy(), (ecdf - uniform).numpy(), drawstyle="steps-mid")
         axes.axhline(0.0, color="black", linewidth=0.5)
         axes.set_title(name, fontsize="medium")
-    for axes in panels[len(ranks) :]:
-        axes.set_axis_off()
     figure.supxlabel("rank / (number of draws + 1)", fontsize="medium")
     figure.supylabel("ECDF - uniform", fontsize="medium")
     return figure

@@ -15,7 +15,7 @@ from pyro_vae.evidence.diagnostics.calibration.plot import ecdf_panels
 from pyro_vae.evidence.diagnostics.calibration.uniformity import density_departure, departure, smooth_test
 from pyro_vae.evidence.diagnostics.coordinates import coordinate_names
 from pyro_vae.evidence.results.lazy_arviz import import_arviz
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +27,7 @@ LOG_JOINT, PROJECTION = "log p(x, z)", "random projection"  # names in joint_ran
 
 
 @dataclass(frozen=True, repr=False)
-class Calibration:
+class Calibration(WithSummary):
     """The ranks of true latents among draws from q(z | x), which are uniform if q is the posterior.
 
     Attributes:
@@ -189,8 +189,8 @@ class Calibration:
         arviz, is_new = import_arviz()
         if is_new:
             return arviz.from_dict({"prior_sbc": arrays}, dims=dims)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # the group is not in the schema of ArviZ before 1.0
+        # The group is not in the schema of ArviZ before 1.0.
+        with warnings.catch_warnings(action="ignore", category=UserWarning):
             return arviz.InferenceData(prior_sbc=arviz.dict_to_dataset(arrays, dims=dims))
 
     def plot(self, prob: float = 0.95, max_plots: int = 12) -> Figure:
@@ -220,9 +220,6 @@ class Calibration:
         title = f"ECDF of ranks minus uniform\n{self.num_datapoints} datapoints, {100 * prob:g}% bands"
         figure.suptitle(title, fontsize="medium")
         return figure
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         n = self.num_datapoints

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_vae.evidence.diagnostics.decomposition.information_bounds import Bounds
 from pyro_vae.evidence.diagnostics.decomposition.plot import rate_and_activity
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +19,7 @@ NEAR = 1.0  # nats below the log of the number of datapoints
 
 
 @dataclass(frozen=True, repr=False)
-class ElboDecomposition:
+class ElboDecomposition(WithSummary):
     """ELBO = reconstruction - mutual information - marginal KL, in nats per datapoint (Hoffman & Johnson 2016).
 
     q(z), the mean of q(z | x) over the data, depends on which data are meant. ``mutual_information`` and
@@ -143,9 +143,6 @@ class ElboDecomposition:
         }
         title = f"ELBO {self.elbo:.2f} = reconstruction {self.reconstruction:.2f} - rate {self.rate:.2f} nats"
         return rate_and_activity(parts, self.activity, self.active, self.inactive, title)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         units = sum(active.numel() for active in self.active.values())

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pyro_vae.evidence.diagnostics.elbo_check.plot import estimates_with_errors
 from pyro_vae.evidence.diagnostics.tolerance import MAX_STANDARD_ERRORS
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -34,7 +34,7 @@ class ElboEstimate(NamedTuple):
 
 
 @dataclass(frozen=True, repr=False)
-class ElboCheck:
+class ElboCheck(WithSummary):
     """The ELBO computed in four ways, on the same noise.
 
     Attributes:
@@ -111,9 +111,6 @@ class ElboCheck:
     def plot(self) -> Figure:
         """The estimates with error bars of 4 standard errors, each a row."""
         return estimates_with_errors(self.estimates, MAX_STANDARD_ERRORS)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         return (

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_vae.evidence.diagnostics.gaps.local_guide import LocalGuide
 from pyro_vae.evidence.runner.chunks import particle_counts
-from pyro_vae.system.randomness import generators_kept, reseed
+from pyro_vae.system.randomness import seeded
 
 SMALL = 0.01  # nats: a round with a smaller gain was not needed
 STANDARD_ERRORS = 2.0  # a gain of fewer standard errors is no gain
@@ -54,8 +54,7 @@ def _gain(new: LocalGuide, old: LocalGuide) -> tuple[Tensor, Tensor]:
     for i, count in enumerate(particle_counts(PARTICLES, len(x), new.programs.chunk_size)):
         both = []
         for guide in (new, old):
-            with generators_kept(x.device):
-                reseed(seed + i, x.device)
+            with seeded(seed + i, x.device):
                 both.append(guide.log_weights(x, count).double())
         differences.append(both[0] - both[1])
     difference = torch.cat(differences)

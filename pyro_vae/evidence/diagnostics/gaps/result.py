@@ -11,14 +11,14 @@ from torch import Tensor
 
 from pyro_vae.evidence.diagnostics.gaps.plot import stacked_gaps
 from pyro_vae.evidence.results.evidence import Z, std_error_of_mean
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
-class InferenceGap:
+class InferenceGap(WithSummary):
     """log p(x) - ELBO and its two parts, in nats, for n datapoints (Cremer et al. 2018, equation 6).
 
     Attributes:
@@ -118,9 +118,6 @@ class InferenceGap:
         log_prob, best, elbo = self._means[:3]
         levels = {"log p(x)": log_prob[1:], "best ELBO": best[1:], "ELBO": elbo[1:]}
         return stacked_gaps(self.amortization.numpy(), self.approximation.numpy(), self.total.numpy(), levels)
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         *_, approximation, amortization, total = (row.words() for row in self._means)

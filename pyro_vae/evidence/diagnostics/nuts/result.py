@@ -13,7 +13,7 @@ from pyro_vae.evidence.diagnostics.coordinates import coordinate_names
 from pyro_vae.evidence.diagnostics.nuts.plot import shifts_and_widths
 from pyro_vae.evidence.diagnostics.tolerance import MAX_STANDARD_ERRORS
 from pyro_vae.evidence.results.lazy_arviz import arviz_data
-from pyro_vae.html_table import html_table
+from pyro_vae.html_table import WithSummary, html_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,7 +24,7 @@ LEAST_ESS = 400
 
 
 @dataclass(frozen=True, repr=False)
-class NutsComparison:
+class NutsComparison(WithSummary):
     """Draws by NUTS and draws from q(z | x), by latent site; every tensor is on the CPU.
 
     Attributes:
@@ -223,9 +223,6 @@ class NutsComparison:
     def _names(self) -> list[str]:
         """The names of the coordinates: ``"z[3, 0]"`` is coordinate 0 of datapoint 3."""
         return [each for name, values in self.r_hat.items() for each in coordinate_names(name, values.shape)]
-
-    def __str__(self) -> str:
-        return self.summary()
 
     def __repr__(self) -> str:
         return (
