@@ -43,14 +43,22 @@ pytest.importorskip("onnxscript", reason="onnxscript, of the extra [export], is 
 
 @pytest.fixture(scope="module", autouse=True)
 def _operators_are_looked_up_once():
-    """Torch looks up all operators of ONNX in each export, which takes longer than all the rest of a small one."""
+    """Torch looks up all operators, of its own and of ONNX, in each export: longer than all the rest of a small one."""
     from onnxscript._framework_apis import torch_2_5
+    from torch._export import utils
+    from torch.onnx._internal.exporter._registration import ONNXRegistry
 
-    original, patch = torch_2_5.get_torchlib_ops, pytest.MonkeyPatch()
-    once = functools.cache(original)
-    for module in list(sys.modules.values()):
-        if getattr(module, "get_torchlib_ops", None) is original:
-            patch.setattr(module, "get_torchlib_ops", once)
+    patch = pytest.MonkeyPatch()
+    for name, original in (
+        ("get_torchlib_ops", torch_2_5.get_torchlib_ops),
+        ("_collect_all_valid_cia_ops", getattr(utils, "_collect_all_valid_cia_ops", None)),
+    ):
+        once = functools.cache(original) if original else None
+        for module in list(sys.modules.values()):
+            if once and getattr(module, name, None) is original:
+                patch.setattr(module, name, once)
+    # Only an export with operators of its own would change this table.
+    patch.setattr(ONNXRegistry, "from_torchlib", staticmethod(functools.cache(ONNXRegistry.from_torchlib)))
     yield
     patch.undo()
 

@@ -24,20 +24,55 @@ def _tail(log_w):
 LOG_WEIGHTS = 2 * torch.randn(2500, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(5))
 
 
+def _is_what_is_given_by(psislw, log_weights):
+    """k-hat, and the smoothed weights up to their sum, of the whole sample."""
+    whole, k = psislw(log_weights.T.numpy().copy())
+    found, smoothed = pareto.pareto_smooth(_tail(log_weights))
+    assert_close(found.numpy(), np.asarray(k))
+    assert found.isfinite().all()
+    whole = torch.as_tensor(np.array(whole)).T.sort(0, descending=True).values
+    below = log_weights.sort(0, descending=True).values[len(smoothed) :].logsumexp(0)
+    assert_close(smoothed - torch.logaddexp(smoothed.logsumexp(0), below), whole[: len(smoothed)])
+
+
 @pytest.mark.skipif(int(arviz.__version__.split(".")[0]) >= 1, reason="arviz 1.x has no psislw of its own")
-def test_the_tail_alone_gives_what_arviz_gives_for_the_whole_sample():
-    expected = arviz.psislw(LOG_WEIGHTS.T.numpy())[1]
-    assert_close(pareto.pareto_smooth(_tail(LOG_WEIGHTS))[0].numpy(), np.asarray(expected))
+@pytest.mark.parametrize(
+    "log_weights",
+    # Of 2500 rounded weights, several equal the threshold.
+    [LOG_WEIGHTS, 300 * LOG_WEIGHTS, (4 * LOG_WEIGHTS).round()],
+    ids=["weights", "most are zero in float64", "many are equal"],
+)
+def test_the_tail_alone_gives_what_arviz_gives_for_the_whole_sample(log_weights):
+    _is_what_is_given_by(arviz.psislw, log_weights)
 
 
-def test_the_tail_alone_gives_what_arviz_stats_gives_for_the_whole_sample(monkeypatch):
+def test_the_tail_alone_gives_what_arviz_stats_gives_for_the_whole_sample():
+    """Which takes minus the log-weights (a log-likelihood, for leave-one-out), and counts equal weights otherwise."""
     array_stats = pytest.importorskip("arviz_stats.base").array_stats
-    psislw, sizes = array_stats.psislw, []
-    expected = psislw(-LOG_WEIGHTS.T.numpy())[1]
-    monkeypatch.setattr(array_stats, "psislw", lambda *args: sizes.append(args[0].shape) or psislw(*args))
-    monkeypatch.setattr(pareto, "_arviz_psislw", lambda: pareto._arviz_stats_psislw)
-    assert_close(pareto.pareto_smooth(_tail(LOG_WEIGHTS))[0].numpy(), np.asarray(expected))
-    assert sizes == [(6, 5 * 150)]  # of 2500 weights, the tail has 150
+    _is_what_is_given_by(lambda log_weights: array_stats.psislw(-log_weights), LOG_WEIGHTS)
+
+
+def test_datapoints_do_not_depend_on_each_other():
+    """Neither on how many there are, nor on others with ties or without a fit."""
+    log_weights = torch.cat([LOG_WEIGHTS, (4 * LOG_WEIGHTS).round(), torch.zeros(2500, 1), LOG_WEIGHTS.exp()], 1)
+    found = pareto.pareto_smooth(_tail(log_weights).repeat(1, 30))
+    for i, column in enumerate(_tail(log_weights).T):
+        k, smoothed = pareto.pareto_smooth(column.unsqueeze(-1))
+        for j in (i, 29 * log_weights.shape[1] + i):
+            assert_close(found[0][j], k[0])
+            assert_close(found[1][:, j], smoothed[:, 0])
+
+
+def test_weights_of_zero_stay_zero_and_the_others_are_smoothed():
+    log_w = LOG_WEIGHTS.clone()
+    log_w[100:] = -torch.inf
+    k, smoothed = pareto.pareto_smooth(_tail(log_w))
+    tail = _tail(log_w)
+    assert k.isfinite().all()
+    assert torch.equal(smoothed.isneginf(), tail.isneginf())
+    assert not torch.equal(smoothed[:100], tail[:100])
+    # Not far from the 100 weights: with the threshold at 0 they are fitted as a whole.
+    assert_close(smoothed[:100].logsumexp(0), tail[:100].logsumexp(0), rtol=0, atol=1.0)
 
 
 @pytest.mark.parametrize("shape", [0.2, 0.5, 0.9])

@@ -6,7 +6,6 @@ import inspect
 import math
 import re
 import shutil
-import subprocess
 import sys
 from fnmatch import fnmatch
 from pathlib import Path
@@ -18,7 +17,6 @@ from conftest import EVENT, small_vae
 from test_checkpoint import _Attack, _pickled, contents, equal
 from test_loading import MODELS, assert_same, own_prior, top_down
 
-import pyro_vae
 from pyro_vae import VAE, CheckpointError, HierarchicalVAE, evidence, fit, load, save
 from pyro_vae.models.latent_variable_model import LatentVariableModel
 from pyro_vae.plots import new_figure
@@ -381,10 +379,3 @@ def test_errors_of_the_hub_name_the_repository(hub, name, problem, monkeypatch):
     monkeypatch.setattr(hub, name, fail)
     with pytest.raises(OSError, match=rf"^{problem} on the Hugging Face Hub: 403 Forbidden$"):
         small_vae().push_to_hub("me/digits")
-
-
-def test_nothing_of_it_is_imported_before_it_is_needed():
-    program = "import sys; from pyro_vae import *; print([name for name in sys.modules if name.partition('.')[0] == 'huggingface_hub'])"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=300)
-    assert result.stdout == "[]\n"
-    assert pyro_vae.VAE.push_to_hub

@@ -204,13 +204,65 @@ def test_a_name_that_does_not_exist_is_an_error(package):
         exec(f"from {package.__name__} import nothing")
 
 
-def test_the_package_imports_a_name_when_it_is_used(tmp_path):
-    """With ``SVI``, any programs have the KL divergences that torch lacks, since losses look for them."""
-    program = (
-        "import sys, pyro_vae, pyro_vae.data, pyro_vae.saving; names = dir(pyro_vae); before = 'torch' in sys.modules;"
-        "pyro_vae.SVI; print(before, 'torch' in sys.modules, set(pyro_vae.__all__) <= set(names));"
-        "from torch import eye, ones, distributions as dist; full = dist.MultivariateNormal(ones(2), eye(2));"
-        "print(dist.kl_divergence(full, dist.Independent(dist.Normal(ones(2), ones(2)), 1)).item())"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=tmp_path)
-    assert done.stdout.split() == ["False", "True", "True", "0.0"]
+# One process, which imports more and more: ``found`` is what it has imported by then.
+IMPORTS = """
+import json, sys
+
+found = {}
+def look(name):
+    found[name] = sorted({module.partition(".")[0] for module in sys.modules})
+
+import pyro_vae, pyro_vae.data, pyro_vae.saving
+found["names"] = dir(pyro_vae)
+look("package")
+pyro_vae.SVI
+look("a name")
+from torch import eye, ones, distributions as dist
+found["validates"] = [dist.Distribution._validate_args]
+full = dist.MultivariateNormal(ones(2), eye(2))
+found["divergence"] = dist.kl_divergence(full, dist.Independent(dist.Normal(ones(2), ones(2)), 1)).item()
+from pyro_vae import *
+found["validates"].append(dist.Distribution._validate_args)
+assert VAE.push_to_hub
+data.load("mnist")
+from pyro_vae.training.logs import Pictures, TensorBoard
+look("all names")
+print(json.dumps(found))
+"""
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory) -> dict:
+    """What a new process has imported, after more and more statements."""
+    command, folder = [sys.executable, "-c", IMPORTS], tmp_path_factory.mktemp("imports")
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=folder, timeout=300)
+    return json.loads(done.stdout)
+
+
+def test_the_package_imports_a_name_when_it_is_used(imported):
+    assert "torch" not in imported["package"]
+    assert "torch" in imported["a name"]
+    assert set(pyro_vae.__all__) <= set(imported["names"])
+
+
+def test_any_programs_have_the_divergences_that_torch_lacks(imported):
+    """Once there is ``SVI``, since losses look for them."""
+    assert imported["divergence"] == 0
+
+
+def test_importing_the_package_leaves_the_validation_of_distributions_on(imported):
+    """Zuko switches it off."""
+    assert "zuko" in imported["all names"]
+    assert imported["validates"] == [True, True]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        *("arviz", "torchvision", "matplotlib", "PIL", "sklearn"),
+        *("tensorboard", "mlflow", "wandb", "optuna", "huggingface_hub"),
+    ],
+)
+def test_it_is_not_imported_before_it_is_needed(module, imported):
+    """Neither by names of the package, nor by callbacks that use it, nor for MNIST, which is part of the package."""
+    assert module not in imported["all names"]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -10,6 +12,17 @@ from torch import Tensor
 
 from pyro_vae.system.private_apis import TorchDispatchMode
 from pyro_vae.system.trees import flatten, leaves_of, map_leaves
+
+# The results of these are as large as the largest of their inputs, or smaller. Torch marks most others of this kind.
+_NO_LARGER = frozenset(
+    f"aten.{name}.default"
+    for name in (
+        *("uniform_", "normal_", "zero_", "copy_"),
+        *("bernoulli", "randn_like", "rand_like", "empty_like", "ones_like", "zeros_like"),
+        *("_is_all_true", "allclose"),
+    )
+)
+_PRODUCTS = frozenset({"aten.mm.default", "aten.addmm.default"})  # of their last two inputs
 
 
 class Bounded(TorchDispatchMode):
@@ -35,7 +48,9 @@ class Bounded(TorchDispatchMode):
         leaves, treespec = flatten((args, kwargs))
         kind = func, treespec, *((each.shape, each.dtype) if isinstance(each, Tensor) else each for each in leaves)
         if kind not in self._sizes:
-            self._sizes[kind] = _size(func, args, kwargs)
+            tensors = [each for each in leaves if isinstance(each, Tensor)]
+            known = _known_size(func, tensors) if tensors else None
+            self._sizes[kind] = _size(func, args, kwargs) if known is None else known
         size = self._sizes[kind]
         if not any(isinstance(each, Tensor) for each in leaves):
             self._made -= size
@@ -43,6 +58,24 @@ class Bounded(TorchDispatchMode):
         if size > self._largest or self._made < 0 or self._operations < 0:
             raise ValueError(f"it would take far more memory or time than its weights need, by {func}")
         return func(*args, **kwargs)
+
+
+def _known_size(func: Callable[..., Any], tensors: Sequence[Tensor]) -> int | None:
+    """A bound on the size in bytes of the largest result of a common operation, and None for others.
+
+    It saves time: the first operation on the device "meta" often makes torch import its compiler, a thousand modules.
+    """
+    name, tags = str(func), getattr(func, "tags", ())
+    if torch.Tag.pointwise in tags or name == "aten.normal.Tensor_Tensor":
+        reversed_shapes = zip_longest(*(reversed(each.shape) for each in tensors), fillvalue=1)
+        number = math.prod(0 if 0 in sizes else max(sizes) for sizes in reversed_shapes)
+    elif name in _NO_LARGER or getattr(torch.Tag, "reduction", None) in tags:
+        number = max(each.numel() for each in tensors)
+    elif name in _PRODUCTS:
+        number = tensors[-2].shape[0] * tensors[-1].shape[-1]
+    else:
+        return None
+    return number * max(torch.get_default_dtype().itemsize, *(each.itemsize for each in tensors))
 
 
 def _size(func: Callable[..., Any], args: Sequence[Any], kwargs: dict[str, Any]) -> int:

@@ -248,7 +248,14 @@ class _FunctionMode(TorchFunctionMode):
 
 # Lets a subclass see every operation, by __torch_dispatch__ (torch 2.5 to 2.14). Without it: calls of functions.
 try:
-    from torch.utils._python_dispatch import TorchDispatchMode
+    from torch.utils._python_dispatch import TorchDispatchMode as _TorchDispatchMode
+
+    class TorchDispatchMode(_TorchDispatchMode):
+        """Torch's, without a wrapper that imports torch's compiler, a thousand modules, for the first operation."""
+
+        @classmethod
+        def _should_skip_dynamo(cls) -> bool:
+            return False
 except ImportError:
     TorchDispatchMode = _FunctionMode  # type: ignore[assignment,misc]  # a stand-in with the same protocol
 

@@ -1,16 +1,18 @@
-"""Pareto-smoothed importance sampling: the k-hat diagnostic and the smoothed weights, as ArviZ computes them."""
+"""Pareto-smoothed importance sampling: the k-hat diagnostic and the smoothed weights.
+
+The numbers are those of ArviZ before 1.0, which fits one datapoint after the other; here all are fitted at once.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import cache
+import sys
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pyro_vae.evidence.results.lazy_arviz import import_arviz
+_SMALLEST = math.log(sys.float_info.min)  # of the log-weights of a tail, relative to the largest one
+_AT_ONCE = 2**21  # numbers in a block of fits
 
 
 def tail_length(num_samples: int) -> int:
@@ -38,31 +40,60 @@ def pareto_smooth(tail: Tensor) -> tuple[Tensor, Tensor]:
     length = tail.shape[0] - 1
     if length < 5:
         return tail.new_full(tail.shape[1:], torch.inf), tail
-    varying = ~(tail[0] - tail[-1] < 1e-3)
-    k, smoothed = tail.new_zeros(tail.shape[1:]), tail.clone()
-    if varying.any():
-        # ArviZ fits the largest fifth of its input. So we pass the tail with four times as many values without
-        # influence, instead of the whole sample; the fit is then to the tail, whatever the size of the sample.
-        filler = tail[-1:, varying].expand(4 * length - 1, -1)
-        padded, shape = _arviz_psislw()(torch.cat([tail[:, varying], filler]).T.contiguous().numpy())
-        fitted = torch.from_numpy(np.atleast_1d(shape)).double()
-        k[varying] = fitted.masked_fill(fitted.isnan(), torch.inf)
-        # The result is normalized; the filler tells the constant.
-        out = torch.from_numpy(np.atleast_2d(padded)).double().T
-        out = (out + (tail[-1, varying] - out[-1]))[: length + 1].sort(0, descending=True).values
-        smoothed[:, varying] = torch.where(fitted.isfinite(), out, tail[:, varying])
+    k, smoothed = tail.new_full(tail.shape[1:], torch.inf), tail.clone()
+    k[tail[0] - tail[-1] < 1e-3] = 0
+    above = tail - tail[0]
+    above = above.masked_fill(~(above > above[-1].clamp_min(_SMALLEST)), -torch.inf)
+    counts = above.isfinite().sum(0).masked_fill(k == 0, 0)
+    # Mostly all are equally many: weights that equal the threshold are not in the tail.
+    for count in counts[counts >= 5].unique().tolist():
+        rows_at_once = max(1, _AT_ONCE // (count * _num_candidates(count)))
+        for index in (counts == count).nonzero().squeeze(-1).split(rows_at_once):
+            log_threshold = (tail[-1, index] - tail[0, index]).clamp_min(_SMALLEST)
+            k[index], fitted = _smooth(above[:count, index].T, log_threshold.unsqueeze(-1))
+            smoothed[:count, index] = torch.where(k[index].isfinite(), fitted.T + tail[0, index], tail[:count, index])
     return k, smoothed
 
 
-@cache
-def _arviz_psislw() -> Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]:
-    # With a tiny relative efficiency, the tail of ArviZ is a fifth.
-    arviz, is_new = import_arviz()
-    return _arviz_stats_psislw if is_new else lambda log_weights: arviz.psislw(log_weights, 1e-9)
+def _smooth(tail: Tensor, log_threshold: Tensor) -> tuple[Tensor, Tensor]:
+    """k-hat, ``[n]``, infinite where there is no fit, and the smoothed log-weights.
+
+    Args:
+        tail: Log-weights above the threshold, ``[n, tail]``, descending, the largest of them 0.
+        log_threshold: ``[n, 1]``.
+    """
+    threshold, count = log_threshold.exp(), tail.shape[-1]
+    k, scale = _fit(tail.exp() - threshold)
+    probabilities = 1 - torch.arange(0.5, count, dtype=tail.dtype) / count
+    quantiles = torch.where(
+        k.abs() < torch.finfo(k.dtype).eps, -probabilities.log(), torch.expm1(-k * probabilities.log()) / k
+    )
+    smoothed = torch.where(scale > 0, threshold + scale * quantiles, torch.nan).log().clamp_max(0)
+    has_fit = k.isfinite() & (scale > 0)
+    return k.masked_fill(~has_fit, torch.inf).squeeze(-1), smoothed.flip(-1)
 
 
-def _arviz_stats_psislw(log_weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    from arviz_stats.base import array_stats
+def _num_candidates(count: int) -> int:
+    return 30 + math.isqrt(count)
 
-    # It takes minus the log-weights (a log-likelihood, for leave-one-out), unlike ArviZ before 1.0.
-    return array_stats.psislw(-log_weights, 1e-9)
+
+def _fit(excesses: Tensor) -> tuple[Tensor, Tensor]:
+    """The shape k and the scale of generalized Pareto distributions (Zhang and Stephens 2009), each ``[n, 1]``.
+
+    With the weak prior on k of Vehtari et al. 2024, appendix G.
+
+    Args:
+        excesses: Values above the threshold, ``[n, tail]``, descending.
+    """
+    count = excesses.shape[-1]
+    number = _num_candidates(count)
+    quartile = excesses[:, -int(count / 4 + 0.5), None]
+    steps = torch.arange(0.5, number, dtype=excesses.dtype)
+    candidates = 1 / excesses[:, :1] + (1 - (number / steps).sqrt()) / (3 * quartile)
+    shapes = torch.log1p(-candidates.unsqueeze(-1) * excesses.unsqueeze(1)).mean(-1)
+    likelihoods = count * ((-candidates / shapes).log() - shapes - 1)
+    posterior = likelihoods.softmax(-1)
+    posterior = posterior.masked_fill(posterior < 10 * torch.finfo(posterior.dtype).eps, 0)
+    candidate = (candidates * posterior).sum(-1, keepdim=True) / posterior.sum(-1, keepdim=True)
+    shape = torch.log1p(-candidate * excesses).mean(-1, keepdim=True)
+    return (count * shape + 10 * 0.5) / (count + 10), -shape / candidate
