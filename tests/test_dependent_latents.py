@@ -169,7 +169,7 @@ def test_two_layers_against_quadrature(name):
     assert abs((result.log_prob - exact).mean()) <= 2 * result.mean_error
 
 
-@pytest.mark.parametrize("start", ["prior", "guide", "laplace"])
+@pytest.mark.parametrize("start", ["prior", "laplace"])
 def test_annealed_chains_and_the_sandwich_use_the_same_coordinates(start):
     """Both bounds of data of the model enclose log p(x), up to noise; a narrow z1."""
     model, guide, x, exact = known.two_layers(20, 0.02, 0.3, 6)
@@ -178,6 +178,14 @@ def test_annealed_chains_and_the_sandwich_use_the_same_coordinates(start):
     both = evidence.sandwich(model, guide, x, num_chains=16, num_temperatures=200, start=start, progress=iter)
     gap = both.upper - both.lower
     assert -0.1 < gap.mean() < 0.5
+
+
+def test_annealed_chains_from_a_guide():
+    model, guide = chain(0.7, 0.3, 1.0)
+    scale = math.sqrt(0.7**2 + 0.3**2 + 1)
+    x = scale * torch.randn(20, 2, dtype=torch.float64)
+    result = evidence.annealed(model, guide, x, num_chains=64, num_temperatures=200, start="guide", progress=iter)
+    assert_close(result.log_prob, dist.Normal(0.0, scale).log_prob(x).sum(-1), rtol=0, atol=0.2)
 
 
 def test_bounds_that_are_latents():
@@ -203,10 +211,8 @@ def hierarchical(kind):
     )
 
 
-@pytest.mark.parametrize(
-    ("kind", "fast"), [("ladder", True), ("ladder", "auto"), ("bottom-up", "auto"), ("ladder", False)]
-)
-def test_a_hierarchical_vae_compiled_recorded_and_plain(kind, fast):
+@pytest.mark.parametrize(("kind", "fast"), [("ladder", "auto"), ("bottom-up", "auto"), ("ladder", False)])
+def test_a_hierarchical_vae_recorded_and_plain(kind, fast):
     """All agree with many samples from the prior, which are right in so few dimensions."""
     vae = hierarchical(kind)
     x = vae.sample(12)

@@ -18,6 +18,7 @@ from pyro_vae import evidence
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained import laplace_proposal as laplace_module
 from pyro_vae.evidence.unconstrained import modes as modes_module
+from pyro_vae.evidence.unconstrained.knowledge import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import find_modes, fit_block
 from pyro_vae.evidence.unconstrained.latent_draws import latent_draws
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint
@@ -90,13 +91,21 @@ def test_another_call_does_not_fit_again():
 
 
 def test_two_sites():
-    """z = (a, b) with x observed: the covariance of (a_1, a_2, b) given x."""
+    """z = (a, b) with x observed: the covariance of (a_1, a_2, b) given x. The coordinates of b depend on a."""
     model, guide, x, _ = known_evidence.two_sites(10)
-    normals = fit(model, guide, x)
+    log_joint = informed(joint_of(model, guide, x), guide)
+    normals = fit_block(log_joint, guide).normals
+
+    def latents(vectors):
+        a, b = log_joint.to_latents(vectors[None])[0].values()
+        return torch.cat([a[0], b[0].reshape(10, 1)], dim=-1)
+
+    slopes = torch.autograd.functional.jacobian(lambda v: latents(v).sum(0), normals.center[0]).permute(1, 0, 2)
     joint = torch.tensor([[1.0, 0, 1], [0, 1, 0], [1, 0, 2]], dtype=torch.float64)
     with_x = torch.tensor([1.0, 0, 2], dtype=torch.float64)
-    assert_close(normals.center[0], x[:, None] / 2.25 * with_x, rtol=0, atol=1e-6)
-    assert_close(covariances(normals)[0, 0], joint - with_x.outer(with_x) / 2.25, rtol=0, atol=1e-5)
+    assert_close(latents(normals.center[0]), x[:, None] / 2.25 * with_x, rtol=0, atol=1e-6)
+    covariance = slopes @ covariances(normals)[0] @ slopes.mT
+    assert_close(covariance[0], joint - with_x.outer(with_x) / 2.25, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,7 @@ def test_latents_with_bounds(make):
     white = (normals.factor[0].mT @ gradient[0, ..., None])[..., 0]
     assert (white.abs().amax(1) < 0.05).double().mean() > 0.95
     hessian = torch.autograd.functional.hessian(
-        lambda z: joint._log_joint(x[:1], z[None, None])[0, 0], normals.center[0, 0]
+        lambda z: joint._log_joint(z[None, None], x[:1])[0, 0], normals.center[0, 0]
     )
     assert_close(
         normals.factor[0, 0].T @ -hessian @ normals.factor[0, 0], torch.eye(joint.dims).double(), rtol=0, atol=0.1
@@ -548,4 +557,4 @@ def test_pairs_are_the_same_as_all_rows_at_once():
     assert_close(prior + likelihood, value)
     assert_close(prior_gradient + likelihood_gradient, gradient)
     free = position.clone().requires_grad_()
-    assert_close(torch.autograd.grad(small._log_joint(x[rows], free).sum(), free)[0], gradient)
+    assert_close(torch.autograd.grad(small._log_joint(free, x[rows]).sum(), free)[0], gradient)
