@@ -173,14 +173,15 @@ def descriptions_of_one_mode() -> list[tuple[Any, str, Any]]:
 def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """Machine code for a graph, which draws random numbers from torch's generators.
 
-    By ``torch._inductor.compile`` (torch 2.7 to 2.15).
+    By ``torch._inductor.compile`` (torch 2.7 to 2.15). ``reorder_for_locality`` is off, since in torch 2.7 it changes
+    the order of random draws.
 
     Raises:
         Exception: If it cannot be compiled, or the function is gone: then the graph is replayed as it is.
     """
     from torch import _inductor  # imports take a second
 
-    return _inductor.compile(graph, list(inputs), options={"fallback_random": True})
+    return _inductor.compile(graph, list(inputs), options={"fallback_random": True, "reorder_for_locality": False})
 
 
 def has_bfloat16() -> bool:
