@@ -314,7 +314,7 @@ def _grids(panels: Mapping[str, Tensor], columns: int, cmap: str) -> Figure:
     height = -(-len(first) // columns) * INCHES
     titles = [_wrapped(title, columns * INCHES * pixels_wide / pixels_high) for title in panels]
     width, room = max(inches for _, inches, _ in titles), max(inches for *_, inches in titles)
-    whole = len(panels) * (width + GAP) - GAP
+    whole = len(panels) * width + (len(panels) - 1) * GAP
     figure = new_figure(figsize=(whole, height + room))
     for i, ((text, *_), images) in enumerate(zip(titles, panels.values(), strict=True)):
         left = i * (width + GAP)

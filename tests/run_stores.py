@@ -103,7 +103,7 @@ class InWandB:
 
     def break_writes(self, monkeypatch) -> None:
         """Makes it impossible to write numbers."""
-        monkeypatch.setattr(self.wandb.Run, "log", _fails)
+        monkeypatch.setattr(type(self.wandb.run), "log", _fails)
 
     def runs(self) -> list[Logged]:
         """In the order in which they were started; sessions of the same run are put together."""

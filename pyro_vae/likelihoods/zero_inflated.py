@@ -26,8 +26,8 @@ class ZeroInflated(nn.Module):
     Example:
         >>> likelihood = likelihoods.ZeroInflated(likelihoods.Poisson(nn.mlp(2, [8], 5)), nn.mlp(2, [8], 5))
         >>> p = likelihood(torch.zeros(4, 2))
-        >>> p.batch_shape, p.event_shape
-        (torch.Size([4]), torch.Size([5]))
+        >>> list(p.batch_shape), list(p.event_shape)
+        ([4], [5])
     """
 
     def __init__(self, likelihood: nn.Module, network: nn.Module) -> None:

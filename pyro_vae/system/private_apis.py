@@ -1,8 +1,8 @@
 """Every private name of torch and Pyro that the package uses, in this file alone.
 
 Each entry says what a name is for, which versions have it, and what happens without it. If recording needs the name,
-nothing is recorded, and programs run as Pyro runs them: the results are the same, but slower. The tests run with torch
-2.14 and Pyro 1.9.2; earlier versions are those whose source has the name.
+nothing is recorded, and programs run as Pyro runs them: the results are the same, but slower. The tests run with the
+first and the last of the versions that an entry lists.
 
 Not listed: what subclasses of ``torch.distributions.Distribution``, ``nn.Module`` and ``pyro.poutine.Messenger`` are
 meant to use or to override, such as ``_validate_args`` of ``self``.
@@ -63,7 +63,7 @@ def handlers_are_active() -> bool:
 def has_gradient_hooks(tensor: Tensor) -> bool:
     """Whether somebody wants to be told of the gradient of a tensor, which a replayed step would not do.
 
-    ``Tensor._backward_hooks`` has them (torch 2.5 to 2.14). Without it: True, so that nothing is recorded.
+    ``Tensor._backward_hooks`` has them (torch 2.7 to 2.15). Without it: True, so that nothing is recorded.
     """
     return bool(getattr(tensor, "_backward_hooks", True))
 
@@ -71,7 +71,7 @@ def has_gradient_hooks(tensor: Tensor) -> bool:
 def held_by(module: nn.Module) -> list[dict[str, Any]]:
     """The parameters, buffers and submodules of a module by name: the dictionaries that change when the module does.
 
-    ``_parameters``, ``_buffers`` and ``_modules`` of ``nn.Module`` (torch 2.5 to 2.14). Without them: copies by the
+    ``_parameters``, ``_buffers`` and ``_modules`` of ``nn.Module`` (torch 2.7 to 2.15). Without them: copies by the
     public methods, which do not change; :func:`check_recording` fails then, since a recorded step would not notice a
     change.
     """
@@ -84,7 +84,7 @@ def held_by(module: nn.Module) -> list[dict[str, Any]]:
 def decompositions(names: Sequence[str]) -> dict[Any, Callable[..., Any]]:
     """How operators of ``torch.ops.aten`` are made of simpler ones, for ``run_decompositions`` of an exported program.
 
-    ``torch._decomp.get_decompositions`` has them (torch 2.5 to 2.14). Without it: none, so that an exported program
+    ``torch._decomp.get_decompositions`` has them (torch 2.7 to 2.15). Without it: none, so that an exported program
     keeps these operators.
     """
     find = getattr(getattr(torch, "_decomp", None), "get_decompositions", None)
@@ -93,7 +93,7 @@ def decompositions(names: Sequence[str]) -> dict[Any, Callable[..., Any]]:
 
 
 def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:
-    """``torch.fx.experimental.proxy_tensor.make_fx`` runs a function, and returns its operations (torch 2.5 to 2.14).
+    """``torch.fx.experimental.proxy_tensor.make_fx`` runs a function, and returns its operations (torch 2.7 to 2.15).
 
     Raises:
         Exception: If it is gone: then nothing can be recorded.
@@ -106,7 +106,7 @@ def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:
 def schema_of(operation: Any) -> Any | None:
     """Which arguments an operation of a graph writes to, or shares memory with; None for what is no such operation.
 
-    ``OpOverload._schema`` knows (torch 2.5 to 2.14). Without it: :func:`check_recording` fails.
+    ``OpOverload._schema`` knows (torch 2.7 to 2.15). Without it: :func:`check_recording` fails.
     """
     return operation._schema if isinstance(operation, type(torch.ops.aten.add.Tensor)) else None
 
@@ -115,7 +115,7 @@ def value_checks() -> list[tuple[Any, str]]:
     """Owner and name of the functions by which Pyro and torch look at values to warn or to raise.
 
     They are disabled while something is recorded. ``pyro.util.torch_isnan`` (Pyro 1.9.1 to 1.9.2) and
-    ``Distribution._validate_sample`` (torch 2.5 to 2.14). Without one: :func:`check_recording` fails.
+    ``Distribution._validate_sample`` (torch 2.7 to 2.15). Without one: :func:`check_recording` fails.
     """
     return [(pyro.util, "torch_isnan"), (Distribution, "_validate_sample")]
 
@@ -150,7 +150,7 @@ def descriptions_of_one_mode() -> list[tuple[Any, str, Any]]:
     """Owner, name and temporary value of what makes recording take half the time.
 
     Each value of a recorded graph is described by a fake tensor, which has its shape, strides, dtype and device.
-    ``torch.fx.experimental.proxy_tensor.extract_val`` makes it (torch 2.5 to 2.14), and with it a new
+    ``torch.fx.experimental.proxy_tensor.extract_val`` makes it (torch 2.7 to 2.15), and with it a new
     ``FakeTensorMode``, which keeps a copy of the stack of Python's calls. Here all fake tensors share one mode. If
     torch no longer has these names, nothing is replaced.
     """
@@ -173,20 +173,21 @@ def descriptions_of_one_mode() -> list[tuple[Any, str, Any]]:
 def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
     """Machine code for a graph, which draws random numbers from torch's generators.
 
-    By ``torch._inductor.compile`` (torch 2.5 to 2.14).
+    By ``torch._inductor.compile`` (torch 2.7 to 2.15). ``reorder_for_locality`` is off, since in torch 2.7 it changes
+    the order of random draws.
 
     Raises:
         Exception: If it cannot be compiled, or the function is gone: then the graph is replayed as it is.
     """
     from torch import _inductor  # imports take a second
 
-    return _inductor.compile(graph, list(inputs), options={"fallback_random": True})
+    return _inductor.compile(graph, list(inputs), options={"fallback_random": True, "reorder_for_locality": False})
 
 
 def has_bfloat16() -> bool:
     """Whether the CPU has instructions for products in bfloat16.
 
-    ``torch.ops.mkldnn._is_mkldnn_bf16_supported`` knows (torch 2.5 to 2.14). Without it: False, so that float32 is
+    ``torch.ops.mkldnn._is_mkldnn_bf16_supported`` knows (torch 2.7 to 2.15). Without it: False, so that float32 is
     used, with a warning.
     """
     try:
@@ -198,7 +199,7 @@ def has_bfloat16() -> bool:
 def has_step_hooks(optimizer: Optimizer) -> bool:
     """Whether an optimizer calls functions around its steps, which an update by one kernel would not.
 
-    ``_optimizer_step_pre_hooks`` and ``_optimizer_step_post_hooks`` have them (torch 2.5 to 2.14). Without these: True,
+    ``_optimizer_step_pre_hooks`` and ``_optimizer_step_post_hooks`` have them (torch 2.7 to 2.15). Without these: True,
     so that the optimizer steps by itself.
     """
     names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
@@ -208,7 +209,7 @@ def has_step_hooks(optimizer: Optimizer) -> bool:
 def mark_as_stepped(optimizer: Any) -> None:
     """Keeps schedulers from warning that the optimizer never stepped, where it stepped by one kernel, or was loaded.
 
-    They look at ``_opt_called`` (torch 2.5 to 2.14). If they no longer do, they may warn without need.
+    They look at ``_opt_called`` (torch 2.7 to 2.15). If they no longer do, they may warn without need.
     """
     optimizer._opt_called = True
 
@@ -216,7 +217,7 @@ def mark_as_stepped(optimizer: Any) -> None:
 def scale_in_place(tensors: list[Tensor], factor: float) -> None:
     """Multiplies all tensors by a number, by one kernel.
 
-    By ``torch._foreach_mul_`` (torch 2.5 to 2.14). Without it: one after the other.
+    By ``torch._foreach_mul_`` (torch 2.7 to 2.15). Without it: one after the other.
     """
     if hasattr(torch, "_foreach_mul_"):
         torch._foreach_mul_(tensors, factor)
@@ -231,7 +232,7 @@ def scale_in_place(tensors: list[Tensor], factor: float) -> None:
 def is_transforming() -> bool:
     """Whether a transform of ``torch.func``, such as ``vmap`` or ``jacrev``, runs the caller.
 
-    ``torch._C._functorch.peek_interpreter_stack`` knows (torch 2.5 to 2.14), and ``torch.compile`` understands it.
+    ``torch._C._functorch.peek_interpreter_stack`` knows (torch 2.7 to 2.15), and ``torch.compile`` understands it.
     Without it: False, so that checks of values fail under ``vmap``, and derivatives of ``VAE.encode`` are zero.
     """
     peek = getattr(getattr(torch._C, "_functorch", None), "peek_interpreter_stack", None)
@@ -246,7 +247,7 @@ class _FunctionMode(TorchFunctionMode):
         return mode.__torch_dispatch__(func, types, args, kwargs)
 
 
-# Lets a subclass see every operation, by __torch_dispatch__ (torch 2.5 to 2.14). Without it: calls of functions.
+# Lets a subclass see every operation, by __torch_dispatch__ (torch 2.7 to 2.15). Without it: calls of functions.
 try:
     from torch.utils._python_dispatch import TorchDispatchMode as _TorchDispatchMode
 
@@ -261,7 +262,7 @@ except ImportError:
 
 
 def version_of(tensor: Tensor) -> int:
-    """How often a tensor was written to, as ``_version`` counts (torch 2.5 to 2.14).
+    """How often a tensor was written to, as ``_version`` counts (torch 2.7 to 2.15).
 
     Without it: 0; callers compare the values too.
     """
@@ -271,7 +272,7 @@ def version_of(tensor: Tensor) -> int:
 def standard_gamma(concentration: Tensor) -> Tensor:
     """Draws from gamma distributions of rate 1.
 
-    By ``torch._standard_gamma`` (torch 2.5 to 2.14). Without it: by ``torch.distributions.Gamma``.
+    By ``torch._standard_gamma`` (torch 2.7 to 2.15). Without it: by ``torch.distributions.Gamma``.
     """
     if hasattr(torch, "_standard_gamma"):
         return torch._standard_gamma(concentration)
@@ -292,7 +293,7 @@ def mask_of(distribution: Any) -> Any:
 def inverse_of(transform: Any) -> Any | None:
     """The transform that this one is the inverse of; None if it is no inverse.
 
-    ``_inv`` of an ``_InverseTransform`` (torch 2.5 to 2.14). Without the class: None.
+    ``_inv`` of an ``_InverseTransform`` (torch 2.7 to 2.15). Without the class: None.
     """
     kind = getattr(transforms, "_InverseTransform", None)
     return transform._inv if kind is not None and isinstance(transform, kind) else None
@@ -301,7 +302,7 @@ def inverse_of(transform: Any) -> Any | None:
 def validates(distribution: Any) -> bool:
     """Whether a distribution, or a class of them, checks its arguments and values.
 
-    ``_validate_args`` says so (torch 2.5 to 2.14). Without it: True.
+    ``_validate_args`` says so (torch 2.7 to 2.15). Without it: True.
     """
     return getattr(distribution, "_validate_args", True)
 
@@ -309,7 +310,7 @@ def validates(distribution: Any) -> bool:
 def unsaved_buffers(module: nn.Module) -> set[str]:
     """The names of the buffers of a module that are not saved with it.
 
-    ``_non_persistent_buffers_set`` (torch 2.5 to 2.14). Without it: those that are not in its ``state_dict``.
+    ``_non_persistent_buffers_set`` (torch 2.7 to 2.15). Without it: those that are not in its ``state_dict``.
     """
     try:
         return module._non_persistent_buffers_set

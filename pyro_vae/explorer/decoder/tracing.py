@@ -15,8 +15,8 @@ from pyro_vae.system.private_apis import decompositions
 COMPOSED = [
     "_fused_rms_norm", "_log_softmax", "_native_batch_norm_legit", "_native_batch_norm_legit_functional",
     "_native_batch_norm_legit_no_training", "_softmax", "addcdiv", "addcmul", "elu", "gelu", "glu",
-    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "log_sigmoid_forward", "logaddexp", "logsumexp",
-    "mish", "native_batch_norm", "native_group_norm", "native_layer_norm", "silu", "softplus", "std",
+    "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "linalg_vector_norm", "log_sigmoid_forward", "logaddexp",
+    "logsumexp", "mish", "native_batch_norm", "native_group_norm", "native_layer_norm", "silu", "softplus", "std",
     "threshold", "upsample_bilinear2d", "upsample_linear1d", "xlogy",
 ]  # fmt: skip
 

@@ -77,7 +77,7 @@ def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
     for node in list(graph.graph.nodes):
         if node in written or not _is_pure(node):
             continue
-        if node.target in _CONSTANT:
+        if node.target in _CONSTANT and "val" in node.args[0].meta:  # torch 2.7 describes no attributes of the graph
             like = node.args[0].meta["val"]
             arguments = (torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device),)
             arguments += node.args[1:]
