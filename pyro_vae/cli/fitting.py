@@ -44,6 +44,8 @@ class Fitting:
     """Free bits, in nats per latent dimension (Kingma et al. 2016): a loss that replaces --loss and --particles."""
     kl_warmup: Annotated[float | None, by_default("no warm-up")] = None
     """Number of epochs in which the weight of the KL grows from 0 to 1."""
+    ema: Annotated[float | None, by_default("no average")] = None
+    """Exponential moving average of the weights over the steps, with this decay, such as 0.999. It is what is saved."""
     clip_norm: Annotated[float | None, by_default("no clipping")] = None
     """Clip the gradient of the loss per datapoint to this norm."""
     accumulate: int = 1
@@ -73,6 +75,7 @@ class Fitting:
         from torch.optim.lr_scheduler import LinearLR
 
         from pyro_vae.infer.kl_weight import linear_warm_up
+        from pyro_vae.training import ema
 
         decay = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=self.epochs)
         return {
@@ -83,6 +86,7 @@ class Fitting:
             "scheduler": decay if self.lr_decay == "linear" else None,
             "loss": loss,
             "kl_weight": None if self.kl_warmup is None else linear_warm_up(self.kl_warmup),
+            "average": None if self.ema is None else ema(self.ema),
             "clip_norm": self.clip_norm,
             "accumulate": self.accumulate,
             "patience": self.patience,
