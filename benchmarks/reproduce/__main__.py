@@ -31,7 +31,9 @@ from frameworks.process import machine
 from pyro_vae import data, evidence, load
 from pyro_vae.scripts import count, exit_at_interrupt
 from pyro_vae.training import Run
-from reproduce.rows import ROWS, SEED, Row
+from reproduce.papers import PAPERS, Paper
+from reproduce.rows import RECIPES, SEED
+from reproduce.sharing import share
 
 PARTS = "train", "protocol", "estimate"
 RESULTS, PROTOCOL, ESTIMATE = "results.json", "protocol.keep", "estimate_{images}.keep"
@@ -55,8 +57,8 @@ class CpuTime:
         self.path.write_text(json.dumps(self.before + time.process_time()))
 
 
-def test_images(row: Row, folder: Path) -> Tensor:
-    if row.test == "fixed":
+def test_images(paper: Paper, folder: Path) -> Tensor:
+    if paper.test == "fixed":
         return data.load("binarized_mnist", root=folder).test
     return data.binarize.fixed(data.load("mnist").test)
 
@@ -70,10 +72,10 @@ def timed(compute: Callable[[], Any], keep: Path) -> tuple[Any, dict[str, float]
     return result, times if is_new else {}
 
 
-def train(row: Row, folder: Path, out: Path) -> dict[str, Any]:
+def train(recipe: Callable[..., Run], folder: Path, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     cpu_time = CpuTime(out)
-    run = row.train(folder, out, callbacks=[cpu_time])
+    run = recipe(folder, out, callbacks=[cpu_time])
     last = run.history[(run.best_epoch or 0) - 1]
     return {
         "epochs": len(run.history),
@@ -88,19 +90,19 @@ def train(row: Row, folder: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def by_protocol(row: Row, x: Tensor, out: Path) -> evidence.Evidence:
+def by_protocol(paper: Paper, x: Tensor, out: Path) -> evidence.Evidence:
     """log p(x) as the paper estimates it; kept in a file."""
     vae = load(out)
     torch.manual_seed(SEED)
-    return evidence.importance(vae.model, vae.guide, x, num_samples=row.num_samples, keep=out / PROTOCOL)
+    return evidence.importance(vae.model, vae.guide, x, num_samples=paper.num_samples, keep=out / PROTOCOL)
 
 
-def protocol(row: Row, folder: Path, out: Path) -> dict[str, Any]:
-    x = test_images(row, folder)
-    result, times = timed(lambda: by_protocol(row, x, out), out / PROTOCOL)
+def protocol(paper: Paper, folder: Path, out: Path) -> dict[str, Any]:
+    x = test_images(paper, folder)
+    result, times = timed(lambda: by_protocol(paper, x, out), out / PROTOCOL)
     return {
         "images": len(x),
-        "num_samples": row.num_samples,
+        "num_samples": paper.num_samples,
         "log_prob": result.mean,
         "std_error": result.mean_std_error,  # of the estimate
         "population_std_error": result.population_std_error,  # of the finite test set
@@ -109,10 +111,10 @@ def protocol(row: Row, folder: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def estimate(row: Row, folder: Path, out: Path, images: int, certify: int) -> dict[str, Any]:
+def estimate(paper: Paper, folder: Path, out: Path, images: int, certify: int) -> dict[str, Any]:
     """log p(x) of evenly spaced test images, and how far it is above the protocol's number for them."""
-    x = test_images(row, folder)
-    known = by_protocol(row, x, out)
+    x = test_images(paper, folder)
+    known = by_protocol(paper, x, out)
     chosen = torch.arange(len(x))[:: max(1, len(x) // images)]
     vae, keep = load(out), out / ESTIMATE.format(images=len(chosen))
     torch.manual_seed(SEED)
@@ -124,14 +126,12 @@ def estimate(row: Row, folder: Path, out: Path, images: int, certify: int) -> di
         "log_prob_settled": result.settled_mean,
         "error_settled": result.settled_mean_error,
     }
-    difference = (result.log_prob - known.log_prob[chosen])[result.settled]
-    if len(difference) > 1:  # of the images whose error is known; the images that are left out add an error
-        left_out = 1 - len(difference) / len(x)
-        sampling = 1.96 * difference.std().item() * math.sqrt(left_out / len(difference))
-        numbers |= {
-            "above_protocol": difference.mean().item(),
-            "above_protocol_error": result.settled_mean_error + sampling,
-        }
+    difference = result.log_prob - known.log_prob[chosen]
+    left_out = 1 - len(chosen) / len(x)  # their differences are not known
+    numbers |= {
+        "above_protocol": difference.mean().item(),
+        "above_protocol_error": result.mean_error + 1.96 * difference.std().item() * math.sqrt(left_out / len(chosen)),
+    }
     if result.certificate is not None:
         numbers |= {
             "certificate_gap": result.certificate.gap,
@@ -144,28 +144,28 @@ def estimate(row: Row, folder: Path, out: Path, images: int, certify: int) -> di
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("row", choices=ROWS, metavar="ROW", help=f"one of {', '.join(ROWS)}")
+    parser.add_argument("row", choices=RECIPES, metavar="ROW", help=f"one of {', '.join(RECIPES)}")
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with binarized_mnist.npz")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder for the folders of runs")
     parser.add_argument("--json", type=Path, help="file for a copy of the results")
+    parser.add_argument("--share", type=Path, metavar="FOLDER", help="folder for a copy of the model, with a card")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS, help="what to do (default: everything)")
     parser.add_argument("--images", type=count(), default=10_000, help="number of test images for estimate")
     parser.add_argument("--certify", type=count(0), default=100, help="number of drawn images for its certificate")
     args = parser.parse_args()
-    row, out = ROWS[args.row], args.runs / args.row
+    paper, out = PAPERS[args.row], args.runs / args.row
     path = out / RESULTS
-    found = json.loads(path.read_text()) if path.exists() else {}
+    found = json.loads(path.read_text()) if path.exists() else {"row": args.row, "paper": paper._asdict()}
     if "estimate" in found and found["estimate"]["certify"] != args.certify:
         del found["estimate"]
     compute = {
-        "train": lambda: train(row, args.data, out),
-        "protocol": lambda: protocol(row, args.data, out),
-        "estimate": lambda: estimate(row, args.data, out, args.images, args.certify),
+        "train": lambda: train(RECIPES[args.row], args.data, out),
+        "protocol": lambda: protocol(paper, args.data, out),
+        "estimate": lambda: estimate(paper, args.data, out, args.images, args.certify),
     }
-    about = {"row": args.row, "model": row.model, "test": row.test, "paper": row.paper, "source": row.source}
     for part in PARTS:
         if part in args.parts and part not in found:
-            found = {**about, **found, part: {**compute[part](), "machine": machine(torch.get_num_threads())}}
+            found = {**found, part: {**compute[part](), "machine": machine(torch.get_num_threads())}}
             path.write_text(json.dumps(found, indent=2) + "\n")
         if part in args.parts:
             numbers = {name: value for name, value in found[part].items() if not isinstance(value, dict)}
@@ -173,6 +173,8 @@ def main() -> None:
     if args.json is not None:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(path.read_text())
+    if args.share is not None:
+        share(found, out, args.share)
 
 
 if __name__ == "__main__":
