@@ -31,10 +31,16 @@ ONE, TWO, GATED = "784-200-200-50", "784-200-200-100-100-100-50", "784-300-300-4
 PAPERS = {
     "vae-1": Paper(f"VAE, {ONE}", "dynamic", -86.76, BURDA),
     "vae-5": Paper(f"VAE, k = 5, {ONE}", "dynamic", -86.47, BURDA),
+    "vae-50": Paper(f"VAE, k = 50, {ONE}", "dynamic", -86.35, BURDA),
     "iwae-5": Paper(f"IWAE, k = 5, {ONE}", "dynamic", -85.54, BURDA),
+    "iwae-50": Paper(f"IWAE, k = 50, {ONE}", "dynamic", -84.78, BURDA),
     "vae-2-layers-1": Paper(f"VAE, {TWO}", "dynamic", -85.33, BURDA),
+    "vae-2-layers-5": Paper(f"VAE, k = 5, {TWO}", "dynamic", -85.01, BURDA),
+    "vae-2-layers-50": Paper(f"VAE, k = 50, {TWO}", "dynamic", -84.78, BURDA),
     "iwae-2-layers-5": Paper(f"IWAE, k = 5, {TWO}", "dynamic", -83.89, BURDA),
+    "iwae-2-layers-50": Paper(f"IWAE, k = 50, {TWO}", "dynamic", -82.90, BURDA),
     "gated-vae": Paper(f"VAE, {GATED}", "fixed", -88.56, TOMCZAK),
     "gated-vamp": Paper(f"VampPrior of 500, {GATED}", "fixed", -85.57, TOMCZAK),
     "hvae": Paper("HVAE, two layers of 40, gated", "fixed", -86.05, TOMCZAK),
+    "hvae-vamp": Paper("HVAE with a VampPrior of 500, two layers of 40, gated", "fixed", -83.19, TOMCZAK),
 }

@@ -65,33 +65,30 @@ def dynamic(make: Callable[[], Any], folder: Path, out: Path, *, epochs: int = 1
 # The fixed binarization of MNIST (Larochelle & Murray 2011). The weights are those of the best epoch in validation.
 
 
-def gated(prior: Callable[[torch.nn.Module, Tensor], torch.nn.Module], train: Tensor) -> VAE:
+def gated(train: Tensor, *, vamp: bool = False) -> VAE:
     posterior = posteriors.Normal(nn.gated_mlp(IMAGE, [300, 300], 2 * 40))
     return VAE(
-        prior=prior(posterior, train),
+        prior=vamp_prior(posterior, train) if vamp else priors.StandardNormal(40),
         likelihood=likelihoods.Bernoulli(nn.gated_mlp(40, [300, 300], IMAGE)),
         posterior=posterior,
     )
 
 
-def standard_normal(posterior: torch.nn.Module, train: Tensor) -> torch.nn.Module:  # noqa: ARG001
-    return priors.StandardNormal(40)
-
-
-def vamp(posterior: torch.nn.Module, train: Tensor) -> torch.nn.Module:
-    return priors.VampPrior(torch.nn.Sequential(torch.nn.Hardtanh(0, 1), posterior), train[:500])
-
-
-def ladder(train: Tensor) -> HierarchicalVAE:  # noqa: ARG001
+def ladder(train: Tensor, *, vamp: bool = False) -> HierarchicalVAE:
+    features = [nn.gated_mlp(IMAGE, [300], 300), nn.gated_mlp(300, [300], 300)]
+    normals = [posteriors.Normal(nn.mlp(300, [], 2 * 40)) for _ in features]
+    top = torch.nn.Sequential(*features, normals[-1])  # q(z2 | x)
     return HierarchicalVAE(
-        prior=priors.StandardNormal(40),
+        prior=vamp_prior(top, train) if vamp else priors.StandardNormal(40),
         layers=[posteriors.Normal(nn.gated_mlp(40, [300, 300], 2 * 40))],
         likelihood=likelihoods.Bernoulli(nn.gated_mlp(40, [300, 300], IMAGE)),
-        posterior=TopDown(
-            [nn.gated_mlp(IMAGE, [300], 300), nn.gated_mlp(300, [300], 300)],
-            [posteriors.Normal(nn.mlp(300, [], 2 * 40)) for _ in range(2)],
-        ),
+        posterior=TopDown(features, normals),
     )
+
+
+def vamp_prior(posterior: torch.nn.Module, train: Tensor) -> priors.VampPrior:
+    """500 pseudo-inputs in [0, 1], which begin as images."""
+    return priors.VampPrior(torch.nn.Sequential(torch.nn.Hardtanh(0, 1), posterior), train[:500])
 
 
 def fixed(make: Callable[[Tensor], Any], folder: Path, out: Path, *, epochs: int = 100, **options: Any) -> Run:
@@ -117,10 +114,16 @@ def fixed(make: Callable[[Tensor], Any], folder: Path, out: Path, *, epochs: int
 RECIPES: dict[str, Callable[..., Run]] = {
     "vae-1": partial(dynamic, one_layer),
     "vae-5": partial(dynamic, one_layer, loss=ELBO(5)),
+    "vae-50": partial(dynamic, one_layer, loss=ELBO(50)),
     "iwae-5": partial(dynamic, one_layer, loss=IWAE(5)),
+    "iwae-50": partial(dynamic, one_layer, loss=IWAE(50)),
     "vae-2-layers-1": partial(dynamic, two_layers, kl_weight=linear_warm_up(20)),
+    "vae-2-layers-5": partial(dynamic, two_layers, kl_weight=linear_warm_up(20), loss=ELBO(5)),
+    "vae-2-layers-50": partial(dynamic, two_layers, kl_weight=linear_warm_up(20), loss=ELBO(50)),
     "iwae-2-layers-5": partial(dynamic, two_layers, loss=IWAE(5)),
-    "gated-vae": partial(fixed, partial(gated, standard_normal)),
-    "gated-vamp": partial(fixed, partial(gated, vamp)),
+    "iwae-2-layers-50": partial(dynamic, two_layers, loss=IWAE(50)),
+    "gated-vae": partial(fixed, gated),
+    "gated-vamp": partial(fixed, partial(gated, vamp=True)),
     "hvae": partial(fixed, ladder),
+    "hvae-vamp": partial(fixed, partial(ladder, vamp=True)),
 }
