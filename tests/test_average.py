@@ -13,6 +13,7 @@ from pyro_vae.processes import Processes
 from pyro_vae.training import BEST, LAST, ema
 from pyro_vae.training.sources import Batch
 from pyro_vae.training.validation import validate
+from pyro_vae.training.weight_average import WeightAverage
 
 PIXELS, LATENT, CPU = 4, 2, torch.device("cpu")
 QUIET = {"progress": False, "seed": 1, "batch_size": 8, "lr": 0.05}
@@ -203,3 +204,23 @@ def test_steps_that_are_skipped_do_not_count():
     assert run.history[-1]["skipped"] == 1
     assert len(watch.seen) == 9
     torch.testing.assert_close(weights(vae), torch.stack(watch.seen).mean(0), rtol=1e-13, atol=1e-14)
+
+
+def test_what_was_not_saved_by_an_average_is_refused():
+    average = WeightAverage(new_vae(), ema(0.9))
+    average.add()
+    saved = average.content()
+    again = WeightAverage(new_vae(), ema(0.9))
+    again.load(saved)
+    again.settle()
+    assert (again.steps, again.content().keys()) == (1, saved.keys())
+    name, weight = next(iter(saved["trained"].items()))
+    for changed, error in (
+        ({"steps": -1}, ValueError),
+        ({"steps": 1.0}, ValueError),
+        ({"trained": {}}, KeyError),
+        ({"trained": {**saved["trained"], name: weight[:1]}}, ValueError),
+        ({"trained": {**saved["trained"], name: weight.float()}}, ValueError),
+    ):
+        with pytest.raises(error):
+            again.load({**saved, **changed})

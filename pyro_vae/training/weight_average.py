@@ -109,7 +109,9 @@ class WeightAverage:
         Raises:
             Exception: If the content is invalid.
         """
-        self.steps, self._trained = int(content["steps"]), dict(content["trained"])
+        self.steps, self._trained = content["steps"], dict(content["trained"])
+        if type(self.steps) is not int or self.steps < 0:
+            raise ValueError(f"the average has {self.steps!r} steps")
         for name, parameter in self._parameters.items():
             there = self._trained[name]
             if (there.shape, there.dtype) != (parameter.shape, parameter.dtype):
