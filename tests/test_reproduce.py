@@ -11,7 +11,7 @@ import torch
 from pyro_vae import data, evidence, load
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-ROWS = ["vae-1", "vae-5", "vae-50", "iwae-5", "iwae-50"]
+ROWS = ["vae-1-short", "vae-1", "vae-5", "vae-50", "iwae-5", "iwae-50"]
 ROWS += ["vae-2-layers-1", "vae-2-layers-5", "vae-2-layers-50", "iwae-2-layers-5", "iwae-2-layers-50"]
 ROWS += ["gated-vae", "gated-vamp", "hvae", "hvae-vamp"]
 

@@ -29,6 +29,7 @@ TOMCZAK = "Tomczak & Welling 2018, table 1"
 ONE, TWO, GATED = "784-200-200-50", "784-200-200-100-100-100-50", "784-300-300-40, gated"
 
 PAPERS = {
+    "vae-1-short": Paper(f"VAE, {ONE}, 120 epochs", "dynamic", -86.76, BURDA),
     "vae-1": Paper(f"VAE, {ONE}", "dynamic", -86.76, BURDA),
     "vae-5": Paper(f"VAE, k = 5, {ONE}", "dynamic", -86.47, BURDA),
     "vae-50": Paper(f"VAE, k = 50, {ONE}", "dynamic", -86.35, BURDA),

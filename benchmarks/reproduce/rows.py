@@ -45,14 +45,23 @@ def two_layers() -> HierarchicalVAE:
     )
 
 
-def dynamic(make: Callable[[], Any], folder: Path, out: Path, *, epochs: int = 120, **options: Any) -> Run:  # noqa: ARG001
+def dynamic(
+    make: Callable[[], Any],
+    folder: Path,  # noqa: ARG001  # MNIST is part of the package
+    out: Path,
+    *,
+    epochs: int = 400,
+    batch_size: int = 200,
+    lr: float = 3e-3,
+    **options: Any,
+) -> Run:
     torch.manual_seed(SEED)
     return fit(
         make(),
         data.load("mnist", num_valid=0).train,
         epochs=epochs,
-        batch_size=100,
-        lr=2e-3,
+        batch_size=batch_size,
+        lr=lr,
         scheduler=partial(CosineAnnealingLR, T_max=epochs),
         transform=data.binarize.dynamic,
         seed=SEED,
@@ -111,15 +120,18 @@ def fixed(make: Callable[[Tensor], Any], folder: Path, out: Path, *, epochs: int
     )
 
 
+WARM_UP = linear_warm_up(40)
+
 RECIPES: dict[str, Callable[..., Run]] = {
-    "vae-1": partial(dynamic, one_layer),
-    "vae-5": partial(dynamic, one_layer, loss=ELBO(5)),
-    "vae-50": partial(dynamic, one_layer, loss=ELBO(50)),
+    "vae-1-short": partial(dynamic, one_layer, epochs=120, batch_size=100, lr=2e-3),
+    "vae-1": partial(dynamic, one_layer, kl_weight=WARM_UP),
+    "vae-5": partial(dynamic, one_layer, kl_weight=WARM_UP, loss=ELBO(5)),
+    "vae-50": partial(dynamic, one_layer, kl_weight=WARM_UP, loss=ELBO(50)),
     "iwae-5": partial(dynamic, one_layer, loss=IWAE(5)),
     "iwae-50": partial(dynamic, one_layer, loss=IWAE(50)),
-    "vae-2-layers-1": partial(dynamic, two_layers, kl_weight=linear_warm_up(20)),
-    "vae-2-layers-5": partial(dynamic, two_layers, kl_weight=linear_warm_up(20), loss=ELBO(5)),
-    "vae-2-layers-50": partial(dynamic, two_layers, kl_weight=linear_warm_up(20), loss=ELBO(50)),
+    "vae-2-layers-1": partial(dynamic, two_layers, kl_weight=WARM_UP),
+    "vae-2-layers-5": partial(dynamic, two_layers, kl_weight=WARM_UP, loss=ELBO(5)),
+    "vae-2-layers-50": partial(dynamic, two_layers, kl_weight=WARM_UP, loss=ELBO(50)),
     "iwae-2-layers-5": partial(dynamic, two_layers, loss=IWAE(5)),
     "iwae-2-layers-50": partial(dynamic, two_layers, loss=IWAE(50)),
     "gated-vae": partial(fixed, gated),
