@@ -222,6 +222,7 @@ def reproduced() -> str:
         if above is not None:
             mean, error = protocol["log_prob"] + above["above_protocol"], above["above_protocol_error"]
             log_prob = f">= {mean:.2f}" if error is None else f"{mean:.2f} +- {error:.2f}"
+            log_prob += f" ({above['images']} images)" if above["images"] < protocol["images"] else ""
         minutes = f"{row['train']['cpu_seconds'] / 60:.0f}"
         return [*about, f"**{number}**" if is_reproduced else number, log_prob, minutes]
 

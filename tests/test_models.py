@@ -1,6 +1,7 @@
 """The trained models in the folder models: small, with numbers that are those of the results, and ready to use."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -21,6 +22,12 @@ def results(folder):
 
 def test_they_are_small():
     assert sum(path.stat().st_size for path in (ROOT / "models").rglob("*") if path.is_file()) < 20e6
+
+
+def test_the_page_names_models_that_are_there():
+    named = re.findall(r"models/([\w-]+)", (ROOT / "docs" / "reproduced.md").read_text())
+    assert named
+    assert set(named) <= {folder.name for folder in MODELS}
 
 
 @pytest.fixture(params=MODELS, ids=lambda folder: folder.name)

@@ -35,6 +35,7 @@ def share(found: dict[str, Any], run: Path, out: Path) -> None:
     evidence = None
     if "estimate" in found:
         mean, error = log_prob(found)
+        lines.append(f"by evidence.estimate:  {mean:.2f} ({found['estimate']['images']} of these images)")
         evidence = SimpleNamespace(mean=mean, mean_error=error, summary=lambda: "\n".join(lines))
     data = DATA[paper["test"]]
     settings = {name: value for name, value in found["train"]["settings"].items() if name not in ("train", "valid")}
