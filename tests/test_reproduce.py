@@ -40,7 +40,7 @@ def reproduce(monkeypatch):
 
 
 def run(script, monkeypatch, folder, *words):
-    monkeypatch.setattr("sys.argv", ["reproduce", *words, "--runs", str(folder)])
+    monkeypatch.setattr("sys.argv", ["reproduce", *words, "--runs", str(folder), "--data", str(folder)])
     script.main()
     return json.loads((folder / words[0] / script.RESULTS).read_text())
 
@@ -101,6 +101,13 @@ def test_numbers_are_those_of_the_run_and_finished_parts_are_not_repeated(reprod
     assert f"log p(x) = {mean:.1f} ± {error:.1f}" in card
     command = json.loads((tmp_path / "models" / "gated-vae" / "command.json").read_text())
     assert command["options"]["data"] == "binarized_mnist"
+
+
+def test_rows_of_the_fixed_binarization_need_its_file(reproduce, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["reproduce", "hvae", "--runs", str(tmp_path)])
+    with pytest.raises(SystemExit):
+        reproduce.main()
+    assert "the row hvae needs --data FOLDER" in capsys.readouterr().err
 
 
 def test_seconds_of_all_sessions_are_counted(reproduce, monkeypatch, tmp_path):

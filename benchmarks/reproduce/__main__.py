@@ -57,7 +57,7 @@ class CpuTime:
         self.path.write_text(json.dumps(self.before + time.process_time()))
 
 
-def test_images(paper: Paper, folder: Path) -> Tensor:
+def test_images(paper: Paper, folder: Path | None) -> Tensor:
     if paper.test == "fixed":
         return data.load("binarized_mnist", root=folder).test
     return data.binarize.fixed(data.load("mnist").test)
@@ -72,7 +72,7 @@ def timed(compute: Callable[[], Any], keep: Path) -> tuple[Any, dict[str, float]
     return result, times if is_new else {}
 
 
-def train(recipe: Callable[..., Run], folder: Path, out: Path) -> dict[str, Any]:
+def train(recipe: Callable[..., Run], folder: Path | None, out: Path) -> dict[str, Any]:
     out.mkdir(parents=True, exist_ok=True)
     cpu_time = CpuTime(out)
     run = recipe(folder, out, callbacks=[cpu_time])
@@ -97,7 +97,7 @@ def by_protocol(paper: Paper, x: Tensor, out: Path) -> evidence.Evidence:
     return evidence.importance(vae.model, vae.guide, x, num_samples=paper.num_samples, keep=out / PROTOCOL)
 
 
-def protocol(paper: Paper, folder: Path, out: Path) -> dict[str, Any]:
+def protocol(paper: Paper, folder: Path | None, out: Path) -> dict[str, Any]:
     x = test_images(paper, folder)
     result, times = timed(lambda: by_protocol(paper, x, out), out / PROTOCOL)
     return {
@@ -111,7 +111,7 @@ def protocol(paper: Paper, folder: Path, out: Path) -> dict[str, Any]:
     }
 
 
-def estimate(paper: Paper, folder: Path, out: Path, images: int, certify: int) -> dict[str, Any]:
+def estimate(paper: Paper, folder: Path | None, out: Path, images: int, certify: int) -> dict[str, Any]:
     """log p(x) of evenly spaced test images, and how far it is above the protocol's number for them."""
     x = test_images(paper, folder)
     known = by_protocol(paper, x, out)
@@ -145,7 +145,7 @@ def estimate(paper: Paper, folder: Path, out: Path, images: int, certify: int) -
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=RECIPES, metavar="ROW", help=f"one of {', '.join(RECIPES)}")
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder with binarized_mnist.npz")
+    parser.add_argument("--data", type=Path, help="folder with binarized_mnist.npz, for the rows of Tomczak & Welling")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder for the folders of runs")
     parser.add_argument("--json", type=Path, help="file for a copy of the results")
     parser.add_argument("--share", type=Path, metavar="FOLDER", help="folder for a copy of the model, with a card")
@@ -154,6 +154,8 @@ def main() -> None:
     parser.add_argument("--certify", type=count(0), default=100, help="number of drawn images for its certificate")
     args = parser.parse_args()
     paper, out = PAPERS[args.row], args.runs / args.row
+    if paper.test == "fixed" and args.data is None:
+        parser.error(f"the row {args.row} needs --data FOLDER")
     path = out / RESULTS
     found = json.loads(path.read_text()) if path.exists() else {"row": args.row, "paper": paper._asdict()}
     if "estimate" in found and found["estimate"]["certify"] != args.certify:

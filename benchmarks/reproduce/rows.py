@@ -47,7 +47,7 @@ def two_layers() -> HierarchicalVAE:
 
 def dynamic(
     make: Callable[[], Any],
-    folder: Path,  # noqa: ARG001  # MNIST is part of the package
+    folder: Path | None,  # noqa: ARG001  # MNIST is part of the package
     out: Path,
     *,
     epochs: int = 400,
@@ -100,7 +100,7 @@ def vamp_prior(posterior: torch.nn.Module, train: Tensor) -> priors.VampPrior:
     return priors.VampPrior(torch.nn.Sequential(torch.nn.Hardtanh(0, 1), posterior), train[:500])
 
 
-def fixed(make: Callable[[Tensor], Any], folder: Path, out: Path, *, epochs: int = 100, **options: Any) -> Run:
+def fixed(make: Callable[[Tensor], Any], folder: Path | None, out: Path, *, epochs: int = 100, **options: Any) -> Run:
     mnist = data.load("binarized_mnist", root=folder)
     torch.manual_seed(SEED)
     return fit(
