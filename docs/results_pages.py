@@ -11,6 +11,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,6 +22,7 @@ BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", r
 
 PYRO, BY_HAND, NUMPYRO = "Pyro, TraceMeanField_ELBO", "by hand", "NumPyro"
 BASELINES = PYRO, BY_HAND, NUMPYRO
+NEAR = 0.3  # nats: a row whose number by the protocol is not lower than that below the paper's is reproduced
 FLOW_OF_PYRO = "Pyro, Trace_ELBO"  # the KL divergence from a flow has no formula
 
 
@@ -200,7 +202,39 @@ def fit_overhead() -> str:
     return table(head, rows) + source(content, f"fit_overhead.py {options} --json FILE")
 
 
+def reproduced() -> str:
+    """Papers' log p(x), and ours: by the protocol of the paper, and by estimate."""
+    path = ROOT / "benchmarks" / "reproduce" / "papers.py"
+    spec = spec_from_file_location("papers", path)
+    papers = module_from_spec(spec)
+    spec.loader.exec_module(papers)
+    found = {path.stem: json.loads(path.read_text()) for path in sorted((RESULTS / "reproduce").glob("*.json"))}
+
+    def cells(name: str) -> list[str]:
+        paper, row = papers.PAPERS[name], found.get(name, {})
+        about = [f"`{name}`: {paper.model}", paper.test, f"{paper.log_prob:.2f}"]
+        if "protocol" not in row:
+            return [*about, "not run here", "", ""]
+        protocol, above = row["protocol"], row.get("estimate")
+        number = f"{protocol['log_prob']:.2f}"
+        is_reproduced = protocol["log_prob"] >= paper.log_prob - NEAR
+        log_prob = ""
+        if above is not None:
+            mean, error = protocol["log_prob"] + above["above_protocol"], above["above_protocol_error"]
+            log_prob = f">= {mean:.2f}" if error is None else f"{mean:.2f} +- {error:.2f}"
+            log_prob += f" ({above['images']} images)" if above["images"] < protocol["images"] else ""
+        minutes = f"{row['train']['cpu_seconds'] / 60:.0f}"
+        return [*about, f"**{number}**" if is_reproduced else number, log_prob, minutes]
+
+    head = ["row", "binarization", "paper", "ours, by the paper's protocol", "ours, by `estimate`", "minutes"]
+    text = table(head, map(cells, papers.PAPERS))
+    for content in list(found.values())[:1]:
+        text += source({"machine": content["train"]["machine"]}, "reproduce ROW --data FOLDER")
+    return text
+
+
 TABLES = {
+    "reproduced": reproduced,
     "step_time_in_short": step_time_in_short,
     "step_time": step_time,
     "step_time_of_others": step_time_of_others,

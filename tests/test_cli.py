@@ -289,11 +289,14 @@ def test_losses_are_those_asked_for(file, tmp_path, capsys):
 
 
 def test_options_reach_fit(file, tmp_path, capsys):
-    more = "--lr 0.5 --lr-decay linear --kl-warmup 4 --clip-norm 1 --free-bits 0.1 --on-nan skip --accumulate 2"
+    more = (
+        "--lr 0.5 --lr-decay linear --kl-warmup 4 --clip-norm 1 --free-bits 0.1 --on-nan skip --accumulate 2 --ema 0.9"
+    )
     words = options(file, *more.split(), "--save-every", 0, "--patience", 9)
     run(capsys, "train", tmp_path, *words)
     settings = json.loads((tmp_path / "run.json").read_text())["settings"]
     assert (settings["clip_norm"], settings["accumulate"], settings["loss"]) == (1, 2, "FreeBits")
+    assert settings["average"] == "_ema(0.9)"
     rows = list(csv.DictReader((tmp_path / "history.csv").open()))
     assert [float(row["lr"]) for row in rows] == [0.5, 0.25]
     assert float(rows[0]["kl_weight"]) == pytest.approx(2 / 3 / 4)  # at the last of three steps
@@ -501,6 +504,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
         (["train", "OUT", "--particles", "0"], "--particles is 0"),
         (["train", "OUT", "--beta", "0"], "beta is 0"),
         (["train", "OUT", "--kl-warmup", "0"], "expected a positive number"),
+        (["train", "OUT", "--ema", "1"], "decay is 1.0; expected a number from 0 to below 1"),
         (["train", "OUT", "--loss", "dreg"], "--particles, for --loss dreg, is 1; expected an integer of at least 2"),
         (["train", "OUT", "--free-bits", "-1"], "expected a positive number"),
         (["train", "FILE"], "cannot write to the folder"),

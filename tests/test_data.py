@@ -230,6 +230,112 @@ def test_frey_faces_that_are_damaged(tmp_path, write):
             data.load("frey_faces", tmp_path)
 
 
+CHARACTERS = np.random.default_rng(1).random((784, 1400), np.float32)
+OMNIGLOT = {
+    "data": CHARACTERS,
+    "target": np.eye(50)[:, np.arange(1400) % 50],  # a column for each image
+    "testdata": CHARACTERS[:, :30] / 2,
+    "testtarget": np.eye(50)[:, np.arange(30)],
+}
+OUTLINES = np.random.default_rng(2).integers(0, 2, (9, 784), np.uint8)
+SILHOUETTES = {
+    "train_data": OUTLINES[:4],
+    "train_labels": np.array([[101], [1], [2], [3]], np.uint8),
+    "val_data": OUTLINES[4:7],
+    "val_labels": np.array([[5], [6], [7]], np.uint8),
+    "test_data": OUTLINES[7:],
+    "test_labels": np.array([[8], [9]], np.uint8),
+}
+OF_MATLAB = {
+    "omniglot": ("chardata.mat", OMNIGLOT, "https://github.com/yburda/iwae"),
+    "caltech101_silhouettes": (
+        "caltech101_silhouettes_28_split1.mat",
+        SILHOUETTES,
+        "https://people.cs.umass.edu/~marlin/data",
+    ),
+}
+
+
+def test_omniglot_is_upright_and_split_as_in_the_literature(tmp_path):
+    scipy.io.savemat(tmp_path / "chardata.mat", OMNIGLOT)
+    characters = data.load("omniglot", tmp_path)
+    assert characters.train.shape == (55, 1, 28, 28)
+    assert characters.valid.shape == (1345, 1, 28, 28)
+    # A pixel in row r and column c is number r + 28 c of its image, as MATLAB counts.
+    rows, columns = np.meshgrid(np.arange(28), np.arange(28), indexing="ij")
+    expected = CHARACTERS.T[:, rows + 28 * columns]
+    assert np.array_equal(characters.test[:, 0].numpy(), expected[:30] / 2)
+    assert characters.test_labels.tolist() == list(range(30))
+    # Every image is in one part, with its label.
+    index = {image.tobytes(): i for i, image in enumerate(expected)}
+    images, labels = torch.cat([characters.train, characters.valid]), [characters.train_labels, characters.valid_labels]
+    found = [index[image.tobytes()] for image in images[:, 0].numpy()]
+    assert sorted(found) == list(range(1400))
+    assert torch.cat(labels).tolist() == [i % 50 for i in found]
+    assert found[:55] == sorted(found[:55])  # in the order of the file
+    assert found[55:] != sorted(found[55:])  # a random choice, which is always the same
+    again = data.load("omniglot", tmp_path)
+    assert torch.equal(again.valid, characters.valid)
+
+
+def test_silhouettes_have_the_split_and_the_values_of_their_file(tmp_path):
+    scipy.io.savemat(tmp_path / "caltech101_silhouettes_28_split1.mat", SILHOUETTES)
+    outlines = data.load("caltech101_silhouettes", str(tmp_path))
+    parts = torch.cat([outlines.train, outlines.valid, outlines.test])
+    assert [len(part) for part in (outlines.train, outlines.valid, outlines.test)] == [4, 3, 2]
+    assert np.array_equal(parts[:, 0].mT.reshape(9, 784).numpy(), OUTLINES.astype(np.float32))
+    assert parts[3, 0, 1, 0] == OUTLINES[3, 1]  # the second pixel is below the first
+    labels = torch.cat([outlines.train_labels, outlines.valid_labels, outlines.test_labels])
+    assert labels.tolist() == [100, 0, 1, 2, 4, 5, 6, 7, 8]
+    assert labels.dtype == torch.int64
+
+
+@pytest.mark.parametrize("name", OF_MATLAB)
+def test_matlab_files_that_are_not_there(name, tmp_path, monkeypatch):
+    file, arrays, source = OF_MATLAB[name]
+    with pytest.raises(FileNotFoundError, match=rf"{name} needs root=.*{source}.*{file}"):
+        data.load(name)
+    with pytest.raises(FileNotFoundError, match=rf"{tmp_path} does not contain {file}; download it from {source}"):
+        data.load(name, tmp_path)
+    scipy.io.savemat(tmp_path / file, arrays)
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(ImportError, match=rf"{file} is read by SciPy, which cannot be imported"):
+        data.load(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", OF_MATLAB)
+def test_matlab_files_that_are_damaged(name, tmp_path):
+    file, arrays, _ = OF_MATLAB[name]
+    path, (images, labels) = tmp_path / file, list(arrays)[:2]
+
+    def refused(message, **changed):
+        scipy.io.savemat(path, {**arrays, **changed})
+        with pytest.raises(ValueError, match=message):
+            data.load(name, tmp_path)
+
+    refused(rf"array '{images}' of .* expected \[n, 784\]", **{images: arrays[images][:3, :3]})
+    refused(rf"array '{images}' of .* has values outside of \[0, 1\]", **{images: arrays[images] * 2.0})
+    refused(rf"array '{images}' of .* has values outside of \[0, 1\]", **{images: arrays[images] * np.nan})
+    wrong = arrays[labels][:, :3] if name == "omniglot" else arrays[labels][:3]
+    refused(rf"array '{labels}' of .* is not a label for each", **{labels: wrong})
+    scipy.io.savemat(path, {key: value for key, value in arrays.items() if key != images})
+    with pytest.raises(ValueError, match=f"array '{images}' of {path} cannot be read"):
+        data.load(name, tmp_path)
+    scipy.io.savemat(path, arrays)
+    whole = path.read_bytes()
+    for damaged in (whole[:3000], b"", bytes(5000)):
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=f"{path} cannot be read"):
+            data.load(name, tmp_path)
+
+
+def test_omniglot_with_too_few_images(tmp_path):
+    few = {"data": CHARACTERS[:, :1345], "target": OMNIGLOT["target"][:, :1345]}
+    scipy.io.savemat(tmp_path / "chardata.mat", {**OMNIGLOT, **few})
+    with pytest.raises(ValueError, match="has 1345 images; expected more than 1345"):
+        data.load("omniglot", tmp_path)
+
+
 def idx(array: np.ndarray) -> bytes:
     header = bytes([0, 0, 8, array.ndim]) + b"".join(size.to_bytes(4, "big") for size in array.shape)
     return header + array.astype(np.uint8).tobytes()

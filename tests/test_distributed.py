@@ -18,6 +18,7 @@ TRAIN = Path(__file__).with_name("train_together.py")
 
 
 NO_NOISE = {"train": "tensor", "no_noise": True, "warm_up": True}
+AVERAGED = {**NO_NOISE, "decay": 0.9}
 
 
 def started(runs: list[dict], processes: int) -> list[dict]:
@@ -51,6 +52,8 @@ def in_two(folder) -> dict:
         "stream": {"train": "stream"},
         "stopped": {"train": "tensor", "epochs": 2, "fit": {"out": str(folder / "ddp")}},
         "stopped fsdp": {**NO_NOISE, "epochs": 2, "fit": {"strategy": "fsdp", "out": str(folder / "fsdp")}},
+        "averaged": AVERAGED,
+        "averaged fsdp": {**AVERAGED, "epochs": 2, "fit": {"strategy": "fsdp", "out": str(folder / "averaged")}},
     }
     return dict(zip(runs, started(list(runs.values()), 2), strict=True))
 
@@ -62,6 +65,7 @@ def gone_on(in_two, folder, processes) -> dict:
     runs = {
         "ddp": {"train": "tensor", "fit": {"out": str(folder / "ddp"), "resume": True}},
         "fsdp": {**NO_NOISE, "fit": {"strategy": "fsdp", "out": str(folder / "fsdp"), "resume": True}},
+        "averaged": {**AVERAGED, "fit": {"strategy": "fsdp", "out": str(folder / "averaged"), "resume": True}},
     }
     return dict(zip(runs, of_two(processes, train_all, list(runs.values())), strict=True))
 
@@ -162,3 +166,12 @@ def test_parameters_that_are_spread_learn_the_same_and_are_saved_whole(one, gone
     )
     for mine, theirs in zip(one["weights"], two["weights"], strict=True):
         assert mine == pytest.approx(theirs, rel=1e-8, abs=1e-11)
+
+
+def test_averages_of_weights_are_those_of_one_process(in_two, gone_on):
+    """In two processes, and with parameters that are spread over them and a stop, against one process."""
+    one = train(AVERAGED)
+    assert one["weights"] != train(NO_NOISE)["weights"]
+    for two in (in_two["averaged"], gone_on["averaged"]):
+        for mine, theirs in zip(one["weights"], two["weights"], strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-8, abs=1e-11)

@@ -314,6 +314,9 @@ def test_a_run_from_before_there_was_drop_last_goes_on(tmp_path):
     assert len(run.history) == 2
     with pytest.raises(CheckpointError, match="drop_last"):
         fit(new_vae(), new_data(), epochs=3, out=tmp_path, resume=True, drop_last=True, **QUIET)
+    fit(new_vae(), new_data(), epochs=1, batch_size=10, out=tmp_path / "other", drop_last=True, **QUIET)
+    with pytest.raises(CheckpointError, match="drop_last is True there and the default here"):
+        fit(new_vae(), new_data(), epochs=3, batch_size=10, out=tmp_path / "other", resume=True, **QUIET)
 
 
 def test_an_epoch_that_is_as_good_as_the_best_is_not_better():

@@ -17,6 +17,7 @@ from pyro_vae import VAE, evidence, fit, likelihoods, load, nn, posteriors, prio
 from pyro_vae.distributions import as_pyro
 from pyro_vae.infer.kl_weight import linear_warm_up
 from pyro_vae.processes import join
+from pyro_vae.training import ema
 
 ROWS, PIXELS, LATENT = 97, 6, 2  # batches of 16 leave one row, for one process only
 
@@ -90,6 +91,7 @@ def train(told: dict) -> dict | None:
     options = {"epochs": told.get("epochs", 3), "batch_size": 16, "lr": 1e-2, "seed": 1, "progress": False}
     options |= {"kl_weight": linear_warm_up(2), "clip_norm": 5.0} if told.get("warm_up") else {}
     options |= {"loss": NoNoise(vae)} if told.get("no_noise") else {}
+    options |= {"average": ema(told["decay"])} if "decay" in told else {}
     if told.get("subsample"):  # with an optimizer that minds how large gradients are
         options |= {"loss": vae.loss, "optimizer": torch.optim.SGD, "lr": 1e-5, "clip_norm": 0.5}
     run = fit(vae, as_told(told["train"]), new_data()[:33], **options, **told.get("fit", {}))

@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from pyro_vae import VAE, Interrupted, data, fit, likelihoods, nn, posteriors, priors
 from pyro_vae.infer.kl_weight import linear_warm_up
+from pyro_vae.training import ema
 
 torch.set_num_threads(1)
 
@@ -38,6 +39,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "save_every": 0.0,
         "scheduler": partial(OneCycleLR, max_lr=0.01, total_steps=18 * STEPS_IN_AN_EPOCH),
         "scheduler_every": "step",
+        "average": ema(0.95),
     },
     "a loader, as Pyro": {
         "train": DataLoader(TensorDataset(GREY), 8, shuffle=True, collate_fn=with_noise),

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 DATA = (
-    "Data set: mnist, binarized_mnist, frey_faces, fashion_mnist, kmnist or emnist; or a folder of images, whose "
-    "subfolders are labels; or a table: .csv, .tsv, .parquet, .feather, .arrow or .xlsx; or sparse counts: .npz of "
-    "SciPy or .h5ad; or arrays: .npy, .npz, .pt, .h5, .hdf5 or .zarr; or a folder of Hugging Face datasets. A file of "
-    "arrays has one array [n, *event], or arrays named train, valid and test, or --array chooses one. If valid or test "
-    "is missing, a random tenth of the training data is used for it. Bytes are divided by 255. An array [n, height, "
-    "width] with values from 0 to 1 is read as grey images, unless it is padded with NaN; other arrays of this shape "
-    "are read as series [n, steps, features]. NaN is a missing value."
+    "Data set: mnist, binarized_mnist, frey_faces, omniglot, caltech101_silhouettes, fashion_mnist, kmnist or emnist; "
+    "or a folder of images, whose subfolders are labels; or a table: .csv, .tsv, .parquet, .feather, .arrow or .xlsx; "
+    "or sparse counts: .npz of SciPy or .h5ad; or arrays: .npy, .npz, .pt, .h5, .hdf5 or .zarr; or a folder of Hugging "
+    "Face datasets. A file of arrays has one array [n, *event], or arrays named train, valid and test, or --array "
+    "chooses one. If valid or test is missing, a random tenth of the training data is used for it. Bytes are divided "
+    "by 255. An array [n, height, width] with values from 0 to 1 is read as grey images, unless it is padded with NaN; "
+    "other arrays of this shape are read as series [n, steps, features]. NaN is a missing value."
 )
 # The formats of data that an option has an effect on.
 USES = {
@@ -50,7 +50,7 @@ class Data:
 
     data: Annotated[str | None, arg(help=DATA), by_default("that of the run; for train, mnist")] = None
     data_root: Annotated[Path | None, by_default("~/.cache/pyro_vae")] = None
-    """Folder with the files of binarized_mnist or frey_faces; for other data sets, the folder for downloads."""
+    """Folder with the files of the data set; for fashion_mnist, kmnist and emnist, the folder for downloads."""
     binarize: Annotated[
         Literal["dynamic", "fixed", "threshold", "none"] | None,
         arg(help=BINARIZE),

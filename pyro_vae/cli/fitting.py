@@ -18,7 +18,8 @@ LOSS = (
     "importance-weighted bound; dreg: the same with doubly reparameterized gradients; sticking-the-landing: ELBO with "
     "path-derivative gradients."
 )
-NOT_OF_FIT = ("lr_decay", "particles", "beta", "free_bits", "kl_warmup")  # options that other arguments are made from
+# Options that other arguments are made from.
+NOT_OF_FIT = ("lr_decay", "particles", "beta", "free_bits", "kl_warmup", "ema")
 COMPILE: dict[str, bool | str] = {"auto": "auto", "inductor": True, "graph": "graph", "none": False}
 
 
@@ -45,6 +46,8 @@ class Fitting:
     """Free bits, in nats per latent dimension (Kingma et al. 2016): a loss that replaces --loss and --particles."""
     kl_warmup: Annotated[float | None, by_default("no warm-up")] = None
     """Number of epochs in which the weight of the KL grows from 0 to 1."""
+    ema: Annotated[float | None, by_default("no average")] = None
+    """Exponential moving average of the weights over the steps, with this decay, such as 0.999. It is what is saved."""
     clip_norm: Annotated[float | None, by_default("no clipping")] = None
     """Clip the gradient of the loss per datapoint to this norm."""
     accumulate: int = 1
@@ -74,6 +77,7 @@ class Fitting:
         from torch.optim.lr_scheduler import LinearLR
 
         from pyro_vae.infer.kl_weight import linear_warm_up
+        from pyro_vae.training import ema
 
         decay = partial(LinearLR, start_factor=1.0, end_factor=0.0, total_iters=self.epochs)
         same = {name: value for name, value in vars(self).items() if name not in NOT_OF_FIT}
@@ -82,6 +86,7 @@ class Fitting:
             "scheduler": decay if self.lr_decay == "linear" else None,
             "loss": loss,
             "kl_weight": None if self.kl_warmup is None else linear_warm_up(self.kl_warmup),
+            "average": None if self.ema is None else ema(self.ema),
             "compile": COMPILE[self.compile],
         }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from pyro_vae.data.mat_file import read_mat
 from pyro_vae.data.npz import read_array
 from pyro_vae.data.splits import Splits
 
@@ -37,7 +38,7 @@ def load_frey_faces(root: str | Path | None) -> Splits:
     if packed.is_file():
         path, frames = packed, read_array(packed, "images")
     elif original.is_file():
-        path, frames = original, _read_mat(original).T  # a column for each frame, with its pixels row by row
+        path, frames = original, read_mat(original, "ff").T  # a column for each frame, with its pixels row by row
     else:
         raise FileNotFoundError(f"{root} contains neither {packed.name} nor {original.name}; download it from {SOURCE}")
     if frames.dtype != np.uint8 or frames.shape[:1] != (FRAMES,) or frames.size != FRAMES * HEIGHT * WIDTH:
@@ -46,14 +47,3 @@ def load_frey_faces(root: str | Path | None) -> Splits:
         )
     images = torch.from_numpy(frames.reshape(-1, 1, HEIGHT, WIDTH)).float() / 255
     return Splits(*images.split([FRAMES - NUM_VALID - NUM_TEST, NUM_VALID, NUM_TEST]))
-
-
-def _read_mat(path: Path) -> np.ndarray:
-    try:
-        from scipy.io import loadmat
-    except ImportError as error:
-        raise ImportError(f"{path} is read by SciPy, which cannot be imported: {error}") from error
-    try:
-        return np.asarray(loadmat(path, variable_names=["ff"])["ff"])
-    except Exception as error:  # SciPy raises many kinds of errors for damaged files
-        raise ValueError(f"array 'ff' of {path} cannot be read: {error}") from error

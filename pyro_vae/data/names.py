@@ -10,4 +10,4 @@ OF_TORCHVISION: dict[str, tuple[str, dict[str, Any]]] = {
     "kmnist": ("KMNIST", {}),
     "emnist": ("EMNIST", {"split": "balanced"}),
 }
-NAMES = ("mnist", "binarized_mnist", "frey_faces", *OF_TORCHVISION)
+NAMES = ("mnist", "binarized_mnist", "frey_faces", "omniglot", "caltech101_silhouettes", *OF_TORCHVISION)

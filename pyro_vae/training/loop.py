@@ -46,6 +46,7 @@ def fit(
     scheduler: Callable[[torch.optim.Optimizer], Any] | None = None,
     scheduler_every: str = "epoch",
     kl_weight: Callable[[float], float] | None = None,
+    average: Callable[[int], float] | None = None,
     clip_norm: float | None = None,
     accumulate: int = 1,
     patience: int | None = None,
@@ -93,6 +94,10 @@ def fit(
         kl_weight: The weight of the KL term in the loss, as a function of the number of epochs done, with a fraction
             within an epoch (0 in the first epoch of a stream without length): ``linear_warm_up(10)``. Validation has a
             weight of 1.
+        average: An average of the weights over the steps: ``ema(0.999)``. Or a function of the number of a step, from
+            1, that returns the factor of the average so far: ``lambda step: 1 - 1 / step`` counts all steps alike.
+            Validation and callbacks see the averages, and the run has them in the end and in its files. The steps
+            themselves do not change.
         clip_norm: The largest norm of the gradient of the mean loss per datapoint; larger gradients are scaled down.
         accumulate: The number of parts in which the gradients of a batch are computed; more take less memory.
         patience: The number of epochs without a better validation loss after which training stops. The weights are then
@@ -120,7 +125,7 @@ def fit(
     Returns:
         The run, with its ``history``. Losses are in nats per datapoint, also if a plate with ``subsample`` or
         ``poutine.scale`` multiplies those of the programs, and so is the gradient that is clipped. The VAE has the
-        weights of the last epoch; with ``patience``, those of the best.
+        weights of the last epoch; with ``patience``, those of the best. With ``average`` they are averages.
 
     Raises:
         TypeError: If an argument is of a wrong type.
@@ -160,6 +165,7 @@ def fit(
         compile=compile,
         seed=seed,
         drop_last=drop_last,
+        average=average,
     )
     check_count("devices", devices)
     check_choice("strategy", strategy, STRATEGIES)
@@ -230,7 +236,8 @@ def _loop(session: Session, callbacks: Sequence[Callback], progress: Progress) -
                 if run.is_done:
                     session.finish()
             show()
-            answers = [callback(run) for callback in callbacks]
+            with session.averaged():
+                answers = [callback(run) for callback in callbacks]
             run.is_done |= any(isinstance(answer, bool | np.bool_) and bool(answer) for answer in answers)
             if run.is_done:
                 break
@@ -255,6 +262,7 @@ def _leave(session: Session, signals: list[int]) -> NoReturn:
             message += (
                 f"; the run is saved in {str(run.out)!r}; pass resume=True (on the command line: --resume) to resume it"
             )
+    session.show_averages()
     if signals and signals[0] == signal.SIGINT:
         raise Interrupted(message, run)
     print(message, file=sys.stderr)

@@ -143,16 +143,19 @@ class RunFolder:
         return best
 
     def _differs(self, name: str, settings: dict[str, Any]) -> bool:
-        return settings.get(name) != json.loads(json.dumps(self.settings[name]))
+        return settings.get(name) != json.loads(json.dumps(self.settings.get(name)))
 
     def _about(self) -> dict[str, Any]:
         return {"versions": versions(), "vae": self.description, "not_describable": self.not_describable}
 
     def _check_settings(self, path: Path, settings: dict[str, Any]) -> None:
-        for name, value in self.settings.items():
+        for name in self.settings | settings:
             if self._differs(name, settings):
+                there, here = (
+                    repr(some[name]) if name in some else "the default" for some in (settings, self.settings)
+                )
                 raise CheckpointError(
-                    f"{path} is of another run: {name} is {settings.get(name)!r} there and {value!r} here; choose "
+                    f"{path} is of another run: {name} is {there} there and {here} here; choose "
                     'another folder, or the same settings, or resume="weights" to start from its weights with these'
                 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +97,7 @@ class Session:
         self._check_smallest_batch()
         self._save_every = save_every
         self._now = self._saved = time.monotonic()
-        self._is_saved = False
+        self._is_saved = self._is_finished = False
         self._skipped_in_a_row = 0
         self._update_is_done()
 
@@ -122,8 +123,12 @@ class Session:
                 self._state.check_can_be_saved()
         elif resume != "weights":
             self._state.best = folder.restore(self.run, load)
+            if self._state.average is not None:
+                self._state.average.settle()
         else:
             self._state.best = folder.restore(self.run, None)
+            if self._state.average is not None:
+                self._state.average.begin()
             progress = self.run.progress
             progress.begin_epoch()
             self._state.patience_from = progress.epoch
@@ -227,6 +232,8 @@ class Session:
         if outcome.is_finite:
             progress.loss += outcome.loss
             progress.rows += outcome.rows
+            if self._state.average is not None:
+                self._state.average.add()
             self._skipped_in_a_row = 0
             if self._state.scheduler is not None and self._settings.scheduler_every == "step":
                 self._state.scheduler.step()
@@ -300,7 +307,8 @@ class Session:
             "datapoints_per_second": progress.rows / max(seconds, 1e-9),
         }
         if self._valid is not None:
-            row |= self._validate(self._valid)
+            with self.averaged():
+                row |= self._validate(self._valid)
         self._step_scheduler(row)
         self._count_seconds()
         row["seconds"] = progress.seconds
@@ -313,6 +321,17 @@ class Session:
         if requests.save:
             self.save()
         return requests.stop
+
+    def averaged(self) -> AbstractContextManager[None]:
+        """The VAE has the averages of the weights in this context, if there are any, until the run is finished."""
+        average = self._state.average
+        return nullcontext() if average is None or self._is_finished else average.shown()
+
+    def show_averages(self) -> None:
+        """Gives the VAE the averages of the weights, if there are any, when no further step is taken."""
+        self._is_finished = True
+        if self._state.average is not None:
+            self._state.average.show()
 
     def _validate(self, valid: Source) -> Row:
         """The validation losses; the weights are kept if they are the best so far."""
@@ -336,10 +355,11 @@ class Session:
             scheduler.step()
 
     def finish(self) -> None:
-        """Saves at the end of the run, and loads the best weights if there is patience."""
+        """Saves at the end of the run, and gives the VAE the averages, or the best weights if there is patience."""
         if not self._is_saved:
             self.save()
         self._processes.wait()  # for the files
+        self.show_averages()
         if self._settings.patience is not None and self._state.best is not None:
             load_weights(self.run.vae, self._state.best)
 
@@ -355,7 +375,10 @@ class Session:
         if self._folder is None:
             return
         run, state = self.run, self._state
-        weights, best = gathered((run.vae.state_dict(), state.best))
+        with self.averaged():
+            weights, best = gathered((run.vae.state_dict(), state.best))
+            if state.average is not None:
+                weights = {name: tensor.clone() for name, tensor in weights.items()}
         for name, _ in run.vae.named_parameters():
             if not weights[name].isfinite().all():
                 message = f"after step {run.progress.step} the parameter {name} is not finite, and is not saved"

@@ -42,6 +42,7 @@ class Settings:
     compile: bool | str
     seed: int | None
     drop_last: bool = False
+    average: Callable[[int], float] | None = None
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "accumulate"):
@@ -59,7 +60,7 @@ class Settings:
         check_maker("optimizer", self.optimizer)
         if self.scheduler is not None:
             check_maker("scheduler", self.scheduler)
-        for name in ("transform", "kl_weight"):
+        for name in ("transform", "kl_weight", "average"):
             value = getattr(self, name)
             if not callable(value) and value is not None:
                 raise TypeError(f"{name} is of type {type(value).__name__}; expected a function")

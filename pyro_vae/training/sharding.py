@@ -57,7 +57,7 @@ def sharded_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) ->
     """A ``state_dict`` of whole tensors, spread like the parameters of the optimizer."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     states = {
-        index: {name: _spread_as(parameters[index], value) for name, value in each.items()}
+        index: {name: spread_as(parameters[index], value) for name, value in each.items()}
         for index, each in state["state"].items()
     }
     return {**state, "state": states}
@@ -67,10 +67,11 @@ def sharded_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) ->
 def load_weights(vae: nn.Module, weights: Mapping[str, Tensor]) -> None:
     """Loads a ``state_dict`` of whole tensors, or of tensors spread like those of the VAE."""
     for name, tensor in vae.state_dict().items():
-        tensor.copy_(_spread_as(tensor, weights[name]))
+        tensor.copy_(spread_as(tensor, weights[name]))
 
 
-def _spread_as(tensor: Any, value: Any) -> Any:
+def spread_as(tensor: Any, value: Any) -> Any:
+    """A whole value spread like the tensor; anything else as it is."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 
     is_whole = isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == tensor.shape

@@ -16,6 +16,7 @@ from pyro_vae.training.optimization import check_scheduler, make_optimizer
 from pyro_vae.training.optimizer_state import load_optimizer, load_scheduler
 from pyro_vae.training.settings import Settings
 from pyro_vae.training.sharding import gathered, shard, sharded_state
+from pyro_vae.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -25,6 +26,7 @@ class TrainState:
     Attributes:
         optimizer: The optimizer.
         scheduler: The scheduler of its learning rate, or None.
+        average: The average of the weights, or None.
         seed: The order of the data follows from it and the epoch.
         compile: How steps are compiled, as far as that is decided.
         kind: The kind of batches whose step is recorded.
@@ -34,6 +36,7 @@ class TrainState:
 
     optimizer: torch.optim.Optimizer
     scheduler: Any
+    average: WeightAverage | None
     seed: int
     compile: bool | str
     kind: list[Any] | None = None
@@ -43,7 +46,8 @@ class TrainState:
     @classmethod
     def new(cls, vae: nn.Module, settings: Settings, seed: int, is_sharded: bool) -> TrainState:
         """The state at the beginning of a run."""
-        return cls(*_optimization(vae, settings, is_sharded), seed, settings.compile)
+        average = None if settings.average is None else WeightAverage(vae, settings.average)
+        return cls(*_optimization(vae, settings, is_sharded), average, seed, settings.compile)
 
     def check_can_be_saved(self) -> None:
         """Finds out what cannot be saved before the first step, rather than after it.
@@ -63,6 +67,8 @@ class TrainState:
         self.optimizer.load_state_dict(sharded_state(self.optimizer, whole))
         if scheduler is not None:
             self.scheduler.load_state_dict(scheduler.state_dict())
+        if self.average is not None:
+            self.average.shard(vae)
 
     def content(self, processes: Processes) -> dict[str, Any]:
         """What is saved, except for the best weights. All processes must ask."""
@@ -70,6 +76,7 @@ class TrainState:
         return {
             "optimizer": gathered(self.optimizer.state_dict()),
             "scheduler": None if self.scheduler is None else self.scheduler.state_dict(),
+            "average": None if self.average is None else self.average.content(),
             "processes": processes.gather(mine),
             "seed": self.seed,
             "compile": self.compile,
@@ -90,6 +97,8 @@ class TrainState:
         load_optimizer(self.optimizer, content["optimizer"])
         if self.scheduler is not None:
             load_scheduler(self.scheduler, content["scheduler"])
+        if self.average is not None:
+            self.average.load(content["average"])
         self.seed, self.compile = content["seed"], content["compile"]
         self.patience_from = int(content.get("waits_from", 0))
         if type(self.seed) is not int or self.compile not in (False, True, "graph", "auto"):
