@@ -107,7 +107,8 @@ def test_vectors_and_back_with_the_determinant(seed, informative):
     vectors = joint.vectors
     assert vectors.dependent == ["free", "below", "rate", "simplex"]
     if informative:
-        joint = joint.with_knowledge(torch.rand(3, 2, joint.dims, dtype=torch.float64).mul(4).exp())
+        precision = torch.rand(3, joint.dims, dtype=torch.float64).mul(4).exp()
+        joint = joint.with_knowledge(torch.stack([precision, precision * torch.randn_like(precision)], dim=1))
     u = torch.randn(2, 3, joint.dims, dtype=torch.float64)
     latents, log_det = joint.to_latents(u)
     assert log_det.shape == (2, 3)

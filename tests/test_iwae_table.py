@@ -151,7 +151,7 @@ def test_the_table_has_the_papers_rows_and_goes_on(run, steps, tmp_path, capsys)
 def test_full_is_the_papers_training(run, monkeypatch, tmp_path):
     seen = {}
 
-    def stop(_self, _vae, train, _valid, settings, **_others):
+    def stop(_self, _vae, train, settings, **_others):
         seen.update(vars(settings), images=len(train))
         raise KeyboardInterrupt
 
