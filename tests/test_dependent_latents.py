@@ -19,7 +19,7 @@ from pyro_vae.distributions.bijections import bijection
 from pyro_vae.evidence.draws import settled_draws as settled_draws_module
 from pyro_vae.evidence.results import rungs
 from pyro_vae.evidence.runner.blocks import Programs
-from pyro_vae.evidence.unconstrained.knowledge import informed
+from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.units import units
 
@@ -108,7 +108,7 @@ def test_vectors_and_back_with_the_determinant(seed, informative):
     assert vectors.dependent == ["free", "below", "rate", "simplex"]
     if informative:
         precision = torch.rand(3, joint.dims, dtype=torch.float64).mul(4).exp()
-        joint = joint.with_knowledge(torch.stack([precision, precision * torch.randn_like(precision)], dim=1))
+        joint = joint.with_likelihood(torch.stack([precision, precision * torch.randn_like(precision)], dim=1))
     u = torch.randn(2, 3, joint.dims, dtype=torch.float64)
     latents, log_det = joint.to_latents(u)
     assert log_det.shape == (2, 3)
@@ -150,7 +150,7 @@ def test_no_units_where_elements_are_mixed():
 
 LAYERS = {  # the width of p(z1 | z2), that of p(x | z1), and the number of elements of z1
     "narrow z1": (0.02, 0.3, 20),
-    "z1 a little narrower than the data say": (0.3, 1.0, 20),
+    "z1 a little narrower than its likelihood": (0.3, 1.0, 20),
     "narrow z1, few": (0.02, 0.3, 6),
     "both alike": (0.3, 0.3, 6),
     "wide z1": (1.0, 0.05, 20),

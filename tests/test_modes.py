@@ -18,7 +18,7 @@ from pyro_vae import evidence
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained import laplace_proposal as laplace_module
 from pyro_vae.evidence.unconstrained import modes as modes_module
-from pyro_vae.evidence.unconstrained.knowledge import informed
+from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import find_modes, fit_block
 from pyro_vae.evidence.unconstrained.latent_draws import latent_draws
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint

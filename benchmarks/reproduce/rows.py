@@ -1,4 +1,4 @@
-"""The rows of the table: a recipe that trains a VAE of the literature with this library, and what its paper reports.
+"""The rows of the table: recipes, each of which trains a VAE of the literature with this library.
 
 A recipe takes the folder with data, the folder of the run, and further options of ``fit``.
 """

@@ -21,7 +21,7 @@ from pyro_vae.evidence.unconstrained.annealed_path import (
     Schedule,
     sigmoid_schedule,
 )
-from pyro_vae.evidence.unconstrained.knowledge import informed
+from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.processes import Processes

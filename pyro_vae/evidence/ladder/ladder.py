@@ -18,12 +18,12 @@ from pyro_vae.evidence.ladder.upper_bound import upper_bound, upper_bound_withou
 from pyro_vae.evidence.ladder.without_gradients import without_gradients
 from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE
 from pyro_vae.evidence.runner.blocks import Programs
-from pyro_vae.evidence.unconstrained.knowledge import informed
+from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint
 from pyro_vae.weights import terms
 
-SAMPLES_OF_GUIDE = 1024  # where all else fails
+SAMPLES_OF_GUIDE = 1024  # where no method knows its error
 
 
 class Ladder:

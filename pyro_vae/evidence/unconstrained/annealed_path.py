@@ -13,6 +13,7 @@ from torch import Tensor
 from pyro_vae.evidence.unconstrained.hmc import State, hmc_move
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint, value_and_gradient
 from pyro_vae.evidence.unconstrained.normal_mixture import FEW_DIMS, NormalMixture
+from pyro_vae.evidence.unconstrained.starts import center_and_scale
 from pyro_vae.weights import Program, no_sites, terms_at
 
 TARGET_ACCEPTANCE = 0.8  # a little above the best one for a single chain, for the sake of chains in difficult places
@@ -73,9 +74,7 @@ class _Scaled:
 
     def __init__(self, log_joint: LogJoint, rows: Tensor) -> None:
         self.log_joint, self.rows = log_joint, rows
-        drawn = self._draw_position(SCALE_DRAWS)
-        self.center = drawn.median(0).values
-        self.scale = ((drawn - self.center).abs().median(0).values * 1.4826).clamp_min(1e-6)
+        self.center, self.scale = center_and_scale(self._draw_position(SCALE_DRAWS))
 
     def draw(self, num_chains: int) -> Tensor:
         """Coordinates of draws, ``[chains, m, dims]``."""

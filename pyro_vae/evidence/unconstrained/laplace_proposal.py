@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.proposals import Proposal
-from pyro_vae.evidence.unconstrained.knowledge import informed
+from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
 from pyro_vae.evidence.unconstrained.modes import fit_normals
 from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture

@@ -23,9 +23,9 @@ class LatentVectors:
 
     A site whose distribution depends on other latents is measured in units of that distribution: its coordinates are
     the distance from its location, divided by its scale. In these coordinates a narrow p(z1 | z2) whose place depends
-    on z2 is as easy as a standard normal ("non-centered": Papaspiliopoulos et al. 2007). Where the data determine z1,
-    its own place is easier. So location and scale are those of the product of p(z1 | z2) and a normal density that
-    stands for the data; its precision is zero until the data are known (Gorinova et al. 2020 learn such coordinates).
+    on z2 becomes a standard normal (the "non-centered" parameterization: Papaspiliopoulos et al. 2007). This is worse
+    than z1 itself where the data determine z1. So location and scale are those of the product of p(z1 | z2) and a
+    normal approximation of the likelihood, if there is one (Gorinova et al. 2020 learn such coordinates).
 
     Args:
         model: The model.
@@ -61,14 +61,14 @@ class LatentVectors:
         start = sum(self.shapes[each].numel() for each in names[: names.index(name)])
         return slice(start, start + self.shapes[name].numel())
 
-    def to_vectors(self, latents: dict[str, Tensor], x: Tensor, knowledge: Tensor | None = None) -> Tensor:
+    def to_vectors(self, latents: dict[str, Tensor], x: Tensor, likelihood: Tensor | None = None) -> Tensor:
         """Vectors ``[particles, n, dims]`` for latents by site, with the dimensions they have in the programs.
 
         Args:
             latents: The latents.
             x: Data, ``[n, *event]``.
-            knowledge: What the data say about dependent sites, as normal densities of their elements: the precision,
-                and the precision times the mean, ``[n, 2, dims]``. By default they say nothing.
+            likelihood: The likelihood of the elements of dependent sites, approximated by normal densities: the
+                precision, and the precision times the mean, ``[n, 2, dims]``. By default it is constant.
         """
         found: dict[str, Tensor] = {}
 
@@ -76,11 +76,11 @@ class LatentVectors:
             found[name] = self.flat(transform.inv(latents[name]))
             return latents[name]
 
-        self._place(place, x, len(next(iter(latents.values()))), knowledge)
+        self._place(place, x, len(next(iter(latents.values()))), likelihood)
         return torch.cat([found[name] for name in self.shapes], dim=-1)
 
     def to_latents(
-        self, vectors: Tensor, x: Tensor, knowledge: Tensor | None = None
+        self, vectors: Tensor, x: Tensor, likelihood: Tensor | None = None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """The latents, and the log-determinant of the map from vectors to them, ``[particles, n]``.
 
@@ -95,13 +95,13 @@ class LatentVectors:
             log_det = log_det + self.flat(transform.log_abs_det_jacobian(free, latents[name])).sum(-1)
             return latents[name]
 
-        self._place(place, x, len(vectors), knowledge)
+        self._place(place, x, len(vectors), likelihood)
         return latents, log_det
 
     def units_at(self, vectors: Tensor, x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
         """Location and scale of the dependent sites at vectors ``[particles, n, dims]``, each of this shape.
 
-        The data are not yet known. Sites that have no such units are left out.
+        They are those of p(z1 | z2), without the data. Sites that have no such units are left out.
         """
         placing = self._place(lambda name, transform: transform(self.of_site(name, vectors)), x, len(vectors), None)
         found = {}
@@ -120,9 +120,9 @@ class LatentVectors:
         value = self.layout.by_datapoint(value)
         return value.reshape(*value.shape[:2], -1)
 
-    def _place(self, place: Place, x: Tensor, num_particles: int, knowledge: Tensor | None) -> _Placing:
+    def _place(self, place: Place, x: Tensor, num_particles: int, likelihood: Tensor | None) -> _Placing:
         """Calls ``place`` for all sites, in the order of the model."""
-        placing = _Placing(self, place, knowledge)
+        placing = _Placing(self, place, likelihood)
         if self.dependent:
             with placing:
                 latent_draws(vectorized(self.model, num_particles, self.layout), x, self.transforms)
@@ -135,9 +135,9 @@ class LatentVectors:
 class _Placing(Messenger):
     """Sets latent sites to given values, with maps that depend on the latents above them."""
 
-    def __init__(self, vectors: LatentVectors, place: Place, knowledge: Tensor | None) -> None:
+    def __init__(self, vectors: LatentVectors, place: Place, likelihood: Tensor | None) -> None:
         super().__init__()
-        self.vectors, self.place, self.knowledge = vectors, place, knowledge
+        self.vectors, self.place, self.likelihood = vectors, place, likelihood
         self.units: dict[str, tuple[Tensor, Tensor]] = {}
 
     def _pyro_sample(self, msg: Any) -> None:
@@ -153,8 +153,8 @@ class _Placing(Messenger):
         if measured is None:
             return onto
         location, scale = self.units[name] = measured
-        if self.knowledge is not None:
-            precision, weighted = (self.vectors.of_site(name, part[None]) for part in self.knowledge.unbind(1))
+        if self.likelihood is not None:
+            precision, weighted = (self.vectors.of_site(name, part[None]) for part in self.likelihood.unbind(1))
             variance = scale.square()
             ratio = 1 + precision * variance
             location, scale = (location + weighted * variance) / ratio, scale / ratio.sqrt()

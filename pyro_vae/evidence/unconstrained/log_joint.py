@@ -17,7 +17,7 @@ from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, 
 
 AT_ONCE = 8
 
-# Of positions [1, pairs, dims], x [pairs, *event], and perhaps what the data say about latents [pairs, 2, dims].
+# Of positions [1, pairs, dims], x [pairs, *event], and perhaps an approximate likelihood [pairs, 2, dims].
 Densities = Callable[..., tuple[Tensor, ...]]
 
 
@@ -90,7 +90,7 @@ class LogJoint:
     Attributes:
         dims: The number of latent dimensions of a datapoint.
         vectors: The map between latents and vectors.
-        data: x, and what the data say about dependent latents, if this is known, ``[n, 2, dims]``.
+        data: x, and the approximate likelihood of dependent latents, if there is one, ``[n, 2, dims]``.
         by_pairs: Whether datapoints are independent.
 
     Raises:
@@ -128,10 +128,10 @@ class LogJoint:
         """The inverse of :meth:`to_vectors`, and the log-determinant of this map, ``[particles, n]``."""
         return self.vectors.to_latents(position, *self.data)
 
-    def with_knowledge(self, knowledge: Tensor) -> LogJoint:
-        """The same in coordinates that take account of what the data say, as for :class:`LatentVectors`."""
+    def with_likelihood(self, likelihood: Tensor) -> LogJoint:
+        """The same in coordinates with an approximate likelihood, as for :class:`LatentVectors`."""
         other = copy(self)
-        other.data = self.x, knowledge
+        other.data = self.x, likelihood
         return other
 
     @torch.no_grad()

@@ -17,8 +17,13 @@ MORE_DRAWS = 256  # from the prior, in few dimensions
 @torch.no_grad()
 def prior_scale(log_joint: LogJoint) -> Tensor:
     """The approximate width of the prior in each dimension, ``[n, dims]``."""
-    prior = log_joint.draw(log_joint.model, DRAWS)
-    return ((prior - prior.median(0).values).abs().median(0).values * 1.4826).clamp_min(1e-6)
+    return center_and_scale(log_joint.draw(log_joint.model, DRAWS))[1]
+
+
+def center_and_scale(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """The median of draws ``[draws, n, dims]``, and the standard deviation of a normal with their median deviation."""
+    center = draws.median(0).values
+    return center, ((draws - center).abs().median(0).values * 1.4826).clamp_min(1e-6)
 
 
 @torch.no_grad()

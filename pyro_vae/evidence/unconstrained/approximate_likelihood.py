@@ -1,4 +1,4 @@
-"""What the data say about latents whose distributions depend on other latents."""
+"""Normal approximations of the likelihood, for latents whose distributions depend on other latents."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ NUM_STARTS = 8
 def informed(log_joint: LogJoint, guide: Program) -> LogJoint:
     """The same log p(x, z), in coordinates that take account of the data.
 
-    From below, each dependent site is asked how the data bend log p(x, z) along its elements, near a mode: a normal
-    density with this curvature and slope then belongs to its coordinates. In units of p(z1 | z2), the curvature is -1
-    without data.
+    For each dependent site, from the last to the first, the slope and the curvature of log p(x, z) along its elements
+    are measured near a mode, in units of p(z1 | z2). Without data the curvature is -1. The rest comes from the data:
+    it gives the normal approximation of the likelihood.
 
     Args:
-        log_joint: log p(x, z) of a block, in coordinates that do not know the data.
+        log_joint: log p(x, z) of a block, in coordinates without an approximate likelihood.
         guide: The guide; its mean and draws are among the starts of the search for a mode.
     """
     vectors, x = log_joint.vectors, log_joint.x
@@ -32,12 +32,12 @@ def informed(log_joint: LogJoint, guide: Program) -> LogJoint:
     position = highest(log_joint, starts(log_joint, guide, NUM_STARTS, rows), prior_scale(log_joint), rows)
     at_mode, _ = log_joint.to_latents(position[None])
     at_prior = vectors.units_at(position[None], x)
-    knowledge = x.new_zeros(len(x), 2, log_joint.dims, dtype=position.dtype)
+    likelihood = x.new_zeros(len(x), 2, log_joint.dims, dtype=position.dtype)
     for name in reversed(vectors.dependent):
         if name in at_prior:
             location, scale = (part[0] for part in at_prior[name])
-            knowledge[..., vectors.columns(name)] = _of_site(log_joint, name, position, location, scale)
-            log_joint = log_joint.with_knowledge(knowledge)
+            likelihood[..., vectors.columns(name)] = _of_site(log_joint, name, position, location, scale)
+            log_joint = log_joint.with_likelihood(likelihood)
             position = log_joint.to_vectors(at_mode)[0]
     return log_joint
 
@@ -50,7 +50,7 @@ def _of_site(log_joint: LogJoint, name: str, position: Tensor, location: Tensor,
     beside = position + size * directions[:, None]
     slopes = log_joint.gradient(torch.cat([position[None], beside]), rows)[1][..., columns]
     curvature = (slopes[0] - slopes[1:].diagonal(dim1=0, dim2=2)) / size
-    ratio = curvature - 1  # of the precision of the data to that of p(z1 | z2)
+    ratio = curvature - 1  # of the precision of the likelihood to that of p(z1 | z2)
     known = (ratio > 0) & ratio.isfinite() & slopes[0].isfinite()
     own = position[:, columns]
     precision = ratio / scale.square()
