@@ -13,6 +13,7 @@ import torch
 from pyro.infer import ELBO
 from pyro.optim import PyroOptim
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from pyro_vae.checks import check_choice
 from pyro_vae.data import Batches
@@ -23,6 +24,7 @@ from pyro_vae.infer.recording.call import Call, split_numbers
 from pyro_vae.infer.recording.record import record, why
 from pyro_vae.infer.reparameterized import goes_through_draws
 from pyro_vae.programs.batch_arguments import BatchArguments
+from pyro_vae.programs.tensor_loader import by_indexing
 from pyro_vae.system.grad_mode import gradients_enabled
 from pyro_vae.system.memory import keep_freed_memory
 from pyro_vae.system.private_apis import handlers_are_active
@@ -176,6 +178,7 @@ class SVI(pyro.infer.SVI):
                 shape = index.shape
         elif isinstance(batches, Iterable) and not isinstance(batches, Tensor | tuple | Mapping | str):
             arguments = BatchArguments(self.model)
+            batches = by_indexing(batches) if isinstance(batches, DataLoader) else batches
             losses += [self._advance(Call(*arguments.of(batch))) for batch in batches]
         else:
             raise TypeError(f"batches is of type {type(batches).__name__}; expected data.Batches or a DataLoader")

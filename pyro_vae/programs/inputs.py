@@ -13,6 +13,7 @@ from torch.utils.data import BatchSampler, DataLoader, Dataset, IterableDataset,
 from pyro_vae.checks import check_rows
 from pyro_vae.programs.arrays import arrays_as_tensors, collate
 from pyro_vae.programs.batch_arguments import BatchArguments
+from pyro_vae.programs.tensor_loader import by_indexing
 from pyro_vae.system.randomness import generators_kept
 
 LOADED_AT_ONCE = 1024  # rows of a Dataset
@@ -135,7 +136,7 @@ def _batches(x: Any) -> Iterable[Any]:
     if isinstance(x, list):
         return x
     if isinstance(x, Dataset | DataLoader):
-        return _in_order(x)
+        return by_indexing(_in_order(x))
     raise TypeError(
         f"x is of type {type(x).__name__}; expected a tensor of shape [n, *event], a tuple or dictionary of tensors, "
         "a list of batches, a Dataset or a DataLoader"

@@ -17,6 +17,7 @@ from pyro_vae.data import Batches
 from pyro_vae.processes import Processes
 from pyro_vae.programs.arrays import arrays_as_tensors, collate
 from pyro_vae.programs.batch_arguments import BatchArguments
+from pyro_vae.programs.tensor_loader import by_indexing
 from pyro_vae.system.randomness import get_generators, reseed, set_generators
 from pyro_vae.system.trees import map_leaves
 
@@ -129,7 +130,7 @@ class Loaded:
         is_loader = isinstance(loader, DataLoader)
         dataset = loader.dataset if isinstance(loader, DataLoader) else None
         self._data: Any = loader
-        self._loader: Any = _shared(loader, processes) if is_loader else loader
+        self._loader: Any = _shared(by_indexing(loader), processes) if isinstance(loader, DataLoader) else loader
         self._processes = processes
         self._is_uneven = processes.size > 1 and isinstance(dataset, IterableDataset)
         self._has_shares = processes.size > 1 and not is_loader  # each process takes its rows of every batch
@@ -346,5 +347,5 @@ class _Share(BatchSampler):
         return len(self._sampler)
 
 
-def _or_none(collate: Callable[[list[Any]], Any], items: list[Any]) -> Any:
-    return collate(items) if items else None
+def _or_none(collate: Callable[[Any], Any], items: Any) -> Any:
+    return None if items is None or not len(items) else collate(items)
