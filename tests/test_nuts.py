@@ -15,11 +15,13 @@ import torch
 from linear_gaussian import exact_posterior, random_instance
 from pyro import distributions as dist
 from pyro import poutine
+from pyro.infer.mcmc.util import initialize_model
 from torch import nn
 from torch.testing import assert_close
 
 from pyro_vae.evidence import Interrupted, NutsComparison, compare_with_nuts
 from pyro_vae.evidence.diagnostics.nuts.computation import _diagnostics
+from pyro_vae.evidence.diagnostics.nuts.potential import fast_potential
 
 SHORT = {"num_samples": 10, "warmup_steps": 10}
 # Of the guide for each row of the linear-Gaussian model, in standard deviations of the posterior.
@@ -102,6 +104,36 @@ def test_constrained_latents_plates_and_scales():
         assert_close(sd["rate"], posterior.variance.sqrt(), rtol=0.3, atol=0)
         assert_close(mean["v"], 0.8 * TWO_SITES_X[:, 1:], rtol=0, atol=0.2)
         assert_close(sd["v"], torch.full((2, 2), 0.2**0.5), rtol=0.3, atol=0)
+
+
+def two_regimes(x):
+    """Decides by the value of a latent, so that it cannot be recorded."""
+    with pyro.plate("data", len(x)):
+        z = pyro.sample("z", dist.Normal(torch.zeros_like(x), 1.0))
+        pyro.sample("x", dist.Normal(z if z.sum() > 0 else 2 * z, 1.0), obs=x)
+
+
+@pytest.mark.parametrize(
+    ("model", "x", "is_recorded"),
+    [(two_sites, TWO_SITES_X, True), (two_regimes, torch.tensor([0.3, -1.0]), False)],
+)
+def test_the_potential_is_pyros_with_its_gradient(model, x, is_recorded):
+    start, potential, _, _ = initialize_model(model, (x,))
+    calls = []
+
+    def counted(latents):
+        calls.append(latents)
+        return potential(latents)
+
+    fast = fast_potential(counted, start)
+    calls.clear()
+    for shift in (0.0, 0.7, -2.0):
+        latents = {name: (value + shift).requires_grad_() for name, value in start.items()}
+        expected, energy = potential(latents), fast(latents)
+        assert_close(energy, expected)
+        gradients = [torch.autograd.grad(3 * each, list(latents.values())) for each in (energy, expected)]
+        assert_close(*gradients)
+    assert bool(calls) != is_recorded
 
 
 def test_nothing_is_left_behind(vae, x):

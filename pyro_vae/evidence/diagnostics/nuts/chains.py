@@ -8,8 +8,10 @@ import pyro
 import torch
 from pyro.infer import MCMC, NUTS
 from pyro.infer.autoguide.initialization import init_to_sample
+from pyro.infer.mcmc.util import initialize_model
 from torch import Tensor
 
+from pyro_vae.evidence.diagnostics.nuts.potential import fast_potential
 from pyro_vae.evidence.runner.unscaled import Unscaled
 from pyro_vae.system.grad_mode import differentiable, gradients_enabled
 from pyro_vae.system.progress import Progress, shown
@@ -31,16 +33,21 @@ def run_chains(
     Pyro's parallel chains need programs that can be pickled, and seed each chain by its number.
     """
     steps = iter(shown(progress, range(num_chains * (warmup_steps + num_samples)), "NUTS"))
+    model, x, fast = Unscaled()(model), differentiable(x), None
     for _ in range(num_chains):
-        mcmc = MCMC(
-            NUTS(Unscaled()(model), init_strategy=init_to_sample),
-            num_samples=num_samples,
-            warmup_steps=warmup_steps,
-            hook_fn=lambda *_: next(steps, None),
-            disable_progbar=True,
-        )
         with gradients_enabled():
-            mcmc.run(differentiable(x))
+            start, potential, transforms, _ = initialize_model(model, (x,), init_strategy=init_to_sample)
+            fast = fast or fast_potential(potential, start)
+            mcmc = MCMC(
+                NUTS(potential_fn=fast),
+                num_samples=num_samples,
+                warmup_steps=warmup_steps,
+                initial_params=start,
+                transforms=transforms,
+                hook_fn=lambda *_: next(steps, None),
+                disable_progbar=True,
+            )
+            mcmc.run()
         yield mcmc.get_samples(), mcmc.diagnostics()["divergences"]["chain 0"]
     next(steps, None)  # so that the bar ends
 
