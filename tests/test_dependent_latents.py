@@ -8,7 +8,7 @@ import known_evidence as known
 import pyro
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyro import distributions as dist
 from test_estimate import most_outside, outside
@@ -99,6 +99,7 @@ def bounded(x):
         pyro.sample("alone", dist.Gamma(torch.full_like(x, 2.0), 1.0))
 
 
+@settings(max_examples=40)
 @given(seed=st.integers(0, 2**30), informative=st.booleans())
 def test_vectors_and_back_with_the_determinant(seed, informative):
     torch.manual_seed(seed)
@@ -161,7 +162,7 @@ LAYERS = {  # the width of p(z1 | z2), that of p(x | z1), and the number of elem
 @pytest.mark.parametrize("name", LAYERS)
 def test_two_layers_against_quadrature(name):
     """As many intervals miss as 5% make likely (false alarm: 1 in 10^4); the guide knows nothing of z2."""
-    n = 24
+    n = 16
     width, noise, dims = LAYERS[name]
     model, guide, x, exact = known.two_layers(n, width, noise, dims)
     result = evidence.estimate(model, guide, x, max_temperatures=256, progress=iter)
@@ -173,8 +174,8 @@ def test_two_layers_against_quadrature(name):
 @pytest.mark.parametrize("start", ["prior", "laplace"])
 def test_annealed_chains_and_the_sandwich_use_the_same_coordinates(start):
     """Both bounds of data of the model enclose log p(x), up to noise; a narrow z1."""
-    model, guide, x, exact = known.two_layers(20, 0.02, 0.3, 6)
-    settings = {"num_chains": 32, "num_temperatures": 80, "num_leapfrog": 3, "start": start, "progress": iter}
+    model, guide, x, exact = known.two_layers(12, 0.02, 0.3, 6)
+    settings = {"num_chains": 32, "num_temperatures": 40, "num_leapfrog": 3, "start": start, "progress": iter}
     result = evidence.annealed(model, guide, x, **settings)
     assert_close(result.log_prob, exact, rtol=0, atol=0.5)
     both = evidence.sandwich(model, guide, x, **settings)
@@ -185,8 +186,8 @@ def test_annealed_chains_and_the_sandwich_use_the_same_coordinates(start):
 def test_annealed_chains_from_a_guide():
     model, guide = chain(0.7, 0.3, 1.0)
     scale = math.sqrt(0.7**2 + 0.3**2 + 1)
-    x = scale * torch.randn(20, 2, dtype=torch.float64)
-    settings = {"num_chains": 64, "num_temperatures": 250, "num_leapfrog": 3, "start": "guide", "progress": iter}
+    x = scale * torch.randn(10, 2, dtype=torch.float64)
+    settings = {"num_chains": 64, "num_temperatures": 150, "num_leapfrog": 3, "start": "guide", "progress": iter}
     result = evidence.annealed(model, guide, x, **settings)
     assert_close(result.log_prob, dist.Normal(0.0, scale).log_prob(x).sum(-1), rtol=0, atol=0.2)
 
