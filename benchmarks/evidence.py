@@ -94,23 +94,23 @@ def ours(model: Callable, guide: Callable, compile: bool | str = "auto") -> Cont
     return run
 
 
-def matrix_products(vae: VAE) -> Contestant:
+def matrix_products(vae: VAE, device: str) -> Contestant:
     """The products of the decoder alone: what no implementation in float32 can do without."""
     layers = [module for module in vae.likelihood.network if isinstance(module, torch.nn.Linear)]
-    inputs = [torch.randn(4096, layer.in_features) for layer in layers]
+    inputs = [torch.randn(4096, layer.in_features, device=device) for layer in layers]
 
     @torch.no_grad()
     def run(x: Tensor, num_samples: int) -> Tensor:
         for _ in range(-(-len(x) * num_samples // 4096)):
             for layer, tensor in zip(layers, inputs, strict=True):
-                layer(tensor)
-        return torch.full((len(x),), torch.nan)
+                product = layer(tensor)
+        return product.new_full((len(x),), torch.nan) + product[0, 0]  # so that its value waits for the products
 
     return run
 
 
-def contestants() -> dict[str, Contestant]:
-    vae = build()
+def contestants(device: str = "cpu") -> dict[str, Contestant]:
+    vae = build().to(device)
     tutorial = tutorial_programs(vae)
     return {
         BASELINE: pyros_own(*tutorial),
@@ -120,30 +120,30 @@ def contestants() -> dict[str, Contestant]:
         "pyro_vae, not compiled": ours(vae.model, vae.guide, compile=False),
         "pyro_vae, compiled": ours(vae.model, vae.guide, compile=True),  # the seconds that takes are counted
         OURS: ours(vae.model, vae.guide),
-        PRODUCTS: matrix_products(vae),
+        PRODUCTS: matrix_products(vae, device),
     }
 
 
-def work(name: str) -> None:
+def work(name: str, device: str) -> None:
     """Reads 'first last num_samples' lines; answers with seconds, the mean of log p(x) and the peak memory in MB."""
-    images = data.binarize.fixed(data.load("mnist").test)
-    run = contestants()[name]
+    images = data.binarize.fixed(data.load("mnist").test).to(device)
+    run = contestants(device)[name]
     run(images[:2], 100)
     print("ready", flush=True)
     for line in sys.stdin:
         first, last, num_samples = map(int, line.split())
         start = time.perf_counter()
-        log_prob = run(images[first:last], num_samples)
+        log_prob = run(images[first:last], num_samples).double().mean().item()  # which waits for the device
         seconds = time.perf_counter() - start
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
-        print(json.dumps([seconds, log_prob.double().mean().item(), peak]), flush=True)
+        print(json.dumps([seconds, log_prob, peak]), flush=True)
 
 
 class Worker:
     """A contestant in a process of its own."""
 
-    def __init__(self, name: str) -> None:
-        command = [sys.executable, __file__, "--worker", name]
+    def __init__(self, name: str, device: str) -> None:
+        command = [sys.executable, __file__, "--worker", name, "--device", device]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.process.stdout.readline()
 
@@ -157,8 +157,10 @@ class Worker:
         self.process.wait()
 
 
-def time_all(names: list[str], rounds: list[tuple[int, int]], num_samples: int) -> dict[str, dict[str, float]]:
-    workers = {name: Worker(name) for name in names}
+def time_all(
+    names: list[str], rounds: list[tuple[int, int]], num_samples: int, device: str
+) -> dict[str, dict[str, float]]:
+    workers = {name: Worker(name, device) for name in names}
     answers = {name: [] for name in names}
     for i, (first, last) in enumerate(rounds):
         for name in names[i % len(names) :] + names[: i % len(names)]:  # nobody is always first
@@ -182,9 +184,9 @@ def time_all(names: list[str], rounds: list[tuple[int, int]], num_samples: int) 
     return table
 
 
-def peak_memory(num_samples: int) -> float:
+def peak_memory(num_samples: int, device: str) -> float:
     """Of a process that does nothing else, in MB."""
-    worker = Worker(OURS)
+    worker = Worker(OURS, device)
     peak = worker.run(0, 500, num_samples)[2]
     worker.stop()
     return peak
@@ -198,27 +200,29 @@ def main() -> None:
     parser.add_argument(
         "--full", action="store_true", help="all 10000 images, in 4 rounds, for Pyro, pyro_vae and the matrix products"
     )
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--out", type=Path, default=Path("results/benchmarks/evidence.json"))
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        work(args.worker)
+        work(args.worker, args.device)
         return
     names = [BASELINE, OURS, PRODUCTS] if args.full else [name for name in contestants() if name != OURS]
     size = 2500 if args.full else args.images
     rounds = [(i * size, (i + 1) * size) for i in range(4 if args.full else args.rounds)]
-    table = time_all(names, rounds, args.num_samples)
+    table = time_all(names, rounds, args.num_samples, args.device)
     print(f"{'':<28}{'seconds':>9}{'us/sample':>11}{'ratio to Pyro, median (range)':>32}{'log p(x)':>11}")
     for name, row in table.items():
         spread = f"{row['ratio_to_pyro_median']:.2f} ({row['ratio_to_pyro_min']:.2f} to {row['ratio_to_pyro_max']:.2f})"
         print(
             f"{name:<28}{row['seconds']:>9.1f}{row['microseconds_per_sample']:>11.2f}{spread:>32}{row['log_px']:>11.2f}"
         )
-    memory = {count: peak_memory(count) for count in (500, 5000)}
+    memory = {count: peak_memory(count, args.device) for count in (500, 5000)}
     print("peak memory:", ", ".join(f"{peak:.0f} MB with {count} samples" for count, peak in memory.items()))
     result = {
         "images": rounds[-1][1],
         "num_samples": args.num_samples,
+        "device": args.device,
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "table": table,
