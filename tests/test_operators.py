@@ -19,6 +19,7 @@ ARGUMENTS = {
     aten.logaddexp.default: (REALS, REALS.flip(0) / 3),
     aten.hypot.default: (REALS, REALS.flip(0)),
     aten.softplus.default: (REALS,),
+    aten.silu.default: (REALS,),
 }
 
 

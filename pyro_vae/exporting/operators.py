@@ -49,6 +49,12 @@ def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     return torch.where(scaled > threshold, x, smooth)
 
 
+def _silu(x: Tensor) -> Tensor:
+    """x sigmoid(x), in a form that onnxruntime 1.20 does not take for an operator that it has only for float32."""
+    small = (-x.abs()).exp()
+    return torch.where(x < 0, x * small, x) / (1 + small)
+
+
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
     largest, smallest = torch.maximum(a.abs(), b.abs()), torch.minimum(a.abs(), b.abs())
     ratio = smallest / torch.where(largest == 0, 1.0, largest)
@@ -166,7 +172,7 @@ REPLACEMENTS: dict[Any, Callable[..., Any]] = {
 }
 
 #: Replacements for operators that onnxruntime has only for float32.
-IN_FLOAT64: dict[Any, Callable[..., Any]] = {aten.softplus.default: _softplus}
+IN_FLOAT64: dict[Any, Callable[..., Any]] = {aten.softplus.default: _softplus, aten.silu.default: _silu}
 
 #: A replacement for programs that multiply masks by numbers.
 OF_MASKS: dict[Any, Callable[..., Any]] = {aten.mul.Tensor: _mul}
