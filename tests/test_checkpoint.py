@@ -10,6 +10,7 @@ import math
 import os
 import pickle
 import resource
+import struct
 import subprocess
 import sys
 import tempfile
@@ -31,6 +32,7 @@ import pyro_vae
 from pyro_vae import VAE, CheckpointError, NotFiniteError, fit
 from pyro_vae.saving.checkpoint import pack, read, unpack, write
 from pyro_vae.system import tensor_files
+from pyro_vae.system.randomness import get_generators, load_generators
 from pyro_vae.training.optimizer_state import load_optimizer, load_scheduler
 
 LAST, BEST = "last.safetensors", "best.safetensors"
@@ -645,6 +647,121 @@ def test_optimizers_refuse_tensors_of_other_shapes(name):
             new = OPTIMIZERS[name]([torch.nn.Parameter(torch.ones(3, 2)), torch.nn.Parameter(torch.ones(3))])
             with pytest.raises(ValueError, match=rf"the optimizer's state\['state'\]\[0\]\['{key}'\] is not a tensor"):
                 load_optimizer(new, {**state, "state": {**state["state"], 0: changed}})
+
+
+@pytest.mark.parametrize("numbers", [[0, 0], [1, 1], [1, 0], [0, None], [0, "x"], [0, 2], [0], [0, 1, 2]])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_optimizers_refuse_states_of_other_parameters(name, numbers):
+    """A state under a number that is there twice went to a parameter of another shape, and a step wrote past its end."""
+    state = stepped(OPTIMIZERS[name]).state_dict()
+    assert [group["params"] for group in state["param_groups"]] == [[0, 1]]
+    changed = {**state, "param_groups": [{**state["param_groups"][0], "params": numbers}]}
+    new = stepped(OPTIMIZERS[name])
+    before = copy.deepcopy(new.state_dict())
+    with pytest.raises(ValueError, match=r"the optimizer's state numbers the parameters .*; expected \[\[0, 1\]\]"):
+        load_optimizer(new, changed)
+    assert equal(new.state_dict(), before)
+
+
+@pytest.mark.parametrize("name", [name for name in OPTIMIZERS if name != "LBFGS"])
+def test_optimizers_go_on_with_channels_last(name, tmp_path):
+    """A file has no memory formats, and a fused step pairs a parameter and its moments in the order of memory."""
+    weights, *gradients = torch.randn(5, 4, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+    def take(optimizer, steps):
+        (parameter,) = optimizer.param_groups[0]["params"]
+        for gradient in steps:
+            parameter.grad = torch.empty_like(parameter).copy_(gradient)
+            optimizer.step()
+        return parameter.detach().contiguous()
+
+    def new(start, memory_format):
+        start = start.clone(memory_format=memory_format)
+        return OPTIMIZERS[name]([torch.nn.Parameter(start)])
+
+    expected = take(new(weights, torch.contiguous_format), gradients)
+    optimizer = new(weights, torch.channels_last)
+    there = take(optimizer, gradients[:2])
+    other = new(there, torch.channels_last)
+    load_optimizer(other, through_a_file(tmp_path / "file", optimizer.state_dict()))
+    torch.testing.assert_close(take(other, gradients[2:]), expected)
+    torch.testing.assert_close(take(optimizer, gradients[2:]), expected)
+
+
+# States of random generators, of which torch checks little
+
+
+INVALID_STATES = {
+    "more words left than there are": lambda state: struct.pack_into("=iiQ", state, 8, 624, 1, 624),
+    "one word left too many": lambda state: struct.pack_into("=iiQ", state, 8, 2, 1, 624),
+    "a new one, with words left": lambda state: struct.pack_into("=iiQ", state, 8, 2, 1, 0),
+    "no words left": lambda state: struct.pack_into("=iiQ", state, 8, 0, 1, 625),
+    "negative": lambda state: struct.pack_into("=iiQ", state, 8, -1, 1, 626),
+    "a place of more than 32 bits": lambda state: struct.pack_into("=iiQ", state, 8, 624, 1, 2**32 + 1),
+    "without a seed": lambda state: struct.pack_into("=i", state, 12, 0),
+    "words of zeros": lambda state: struct.pack_into("=624Q", state, 24, *[0] * 624),
+    "a word of more than 32 bits": lambda state: struct.pack_into("=Q", state, 24 + 8 * 100, 2**32),
+    "a normal draw that is NaN": lambda state: struct.pack_into("=d", state, 24 + 8 * 625, math.nan),
+    "an infinite normal draw": lambda state: struct.pack_into("=f", state, 24 + 8 * 628, math.inf),
+    "zeros": lambda state: state.__setitem__(slice(None), bytes(len(state))),
+    "ones": lambda state: state.__setitem__(slice(None), b"\xff" * len(state)),
+    "short": lambda state: state.pop(),
+    "an older format": lambda state: state.__delitem__(slice(-8, None)),
+    "long": lambda state: state.append(0),
+    "empty": lambda state: state.clear(),
+}
+
+
+def generator_of(tensors) -> str:
+    """The name of the tensor with the state of the CPU's generator."""
+    (name,) = (name for name in tensors if name.endswith("generators.cpu"))
+    return name
+
+
+@pytest.mark.parametrize("name", INVALID_STATES)
+def test_a_generator_never_gets_a_state_that_is_none(name, run, tmp_path):
+    """torch took some of these: it then drew what was in memory behind the state, or zeros for ever."""
+
+    def change(tensors, _):
+        key = generator_of(tensors)
+        state = bytearray(tensors[key].numpy().tobytes())
+        INVALID_STATES[name](state)
+        tensors[key] = torch.tensor(list(state), dtype=torch.uint8)
+
+    rewrite(run / LAST, change, tmp_path / LAST)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    tensors = read(tmp_path / LAST)[0]
+    with pytest.raises(
+        ValueError, match=r"^the state of the generator \(cpu\) is none that it can have$|is not a tensor"
+    ):
+        load_generators({"cpu": tensors[generator_of(tensors)]}, torch.device("cpu"))
+    assert torch.equal(torch.get_rng_state(), before)
+    with pytest.raises(CheckpointError, match=rf"{LAST} cannot be resumed: the state of the generator \(cpu\) is n"):
+        go_on(tmp_path)
+
+
+DRAWS = {
+    "floats": lambda n: torch.rand(n),
+    "doubles": lambda n: torch.rand(n, dtype=torch.float64),
+    "normals": lambda n: torch.randn(n),
+    "normal doubles": lambda n: torch.randn(n, dtype=torch.float64),
+    "integers": lambda n: torch.randint(10, (n,)),
+    "one normal": lambda _: torch.normal(torch.zeros(()), torch.ones(())),
+    "gammas": lambda n: torch._standard_gamma(torch.full((n,), 0.5)),
+}
+
+
+@given(st.integers(-(2**63), 2**64 - 1), st.lists(st.tuples(st.sampled_from(sorted(DRAWS)), st.integers(0, 1300))))
+def test_every_state_of_a_generator_is_taken_and_gives_the_same_draws(seed, draws):
+    device = torch.device("cpu")
+    torch.manual_seed(seed)
+    for kind, count in draws:
+        DRAWS[kind](count)
+    state = get_generators(device)
+    expected = [draw(700) for draw in DRAWS.values()]
+    load_generators(state, device)
+    assert all(map(torch.equal, [draw(700) for draw in DRAWS.values()], expected))
 
 
 # Folders that cannot be written to

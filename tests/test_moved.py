@@ -1,5 +1,6 @@
 """Runs that were saved before modules moved still load: the files in ``saved_before_the_move`` are of then."""
 
+import inspect
 import json
 import shutil
 from pathlib import Path
@@ -28,6 +29,38 @@ def test_a_description_of_then_builds_the_model_of_now(model, monkeypatch):
     assert difference(now, then) is None
     then.load_state_dict(now.state_dict())
     assert describe(then) == describe(now)
+
+
+NORMS = {
+    torch.nn.BatchNorm1d: {"num_features": 4, "track_running_stats": True},
+    torch.nn.InstanceNorm2d: {"num_features": 4},
+    torch.nn.GroupNorm: {"num_groups": 2, "num_channels": 4},
+}
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("kind", NORMS)
+def test_norms_described_with_a_newer_torch(kind, affine, bias):
+    """torch 2.15 describes them with a flag for the bias, which torch 2.7 does not have."""
+    described = {
+        "class": f"{kind.__module__}.{kind.__qualname__}",
+        "arguments": {**NORMS[kind], "affine": affine, "bias": bias},
+    }
+    description = {"dtype": "float32", "default_dtype": "float32", "frozen": [], "module": described}
+    expected = {name for name, there in (("weight", affine), ("bias", affine and bias)) if there}
+    has_flag = "bias" in inspect.signature(kind).parameters
+    if has_flag or affine == bias:
+        assert {name for name, _ in build(description, {}).named_parameters()} == expected
+    else:
+        with pytest.raises(ValueError, match=f"^{kind.__name__} has no argument bias in this version$"):
+            build(description, {})
+
+
+def test_an_argument_of_a_version_to_come_is_named():
+    module = {"class": "torch.nn.modules.linear.Linear", "arguments": {"in_features": 1, "out_features": 1, "new": 1}}
+    with pytest.raises(ValueError, match=r"^Linear has no argument new in this version$"):
+        build({"dtype": "float32", "default_dtype": "float32", "frozen": [], "module": module}, {})
 
 
 def test_the_descriptions_of_then_use_every_name_that_has_moved():

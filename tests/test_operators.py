@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pyro_vae.exporting.operators import IN_FLOAT64, REPLACEMENTS
+from pyro_vae.exporting.operators import IN_FLOAT64, OF_MASKS, REPLACEMENTS
 
 aten = torch.ops.aten
 TINY = torch.cat(
@@ -19,6 +19,7 @@ ARGUMENTS = {
     aten.logaddexp.default: (REALS, REALS.flip(0) / 3),
     aten.hypot.default: (REALS, REALS.flip(0)),
     aten.softplus.default: (REALS,),
+    aten.silu.default: (REALS,),
 }
 
 
@@ -63,3 +64,43 @@ def test_cholesky_factors():
     for upper in (False, True):
         found = REPLACEMENTS[aten.linalg_cholesky_ex.default](a, upper=upper)[0]
         torch.testing.assert_close(found, torch.linalg.cholesky(a, upper=upper))
+
+
+@pytest.mark.parametrize("size", [(0, 0), (1, 1), (3, 3), (2, 5), (5, 2)], ids=str)
+@pytest.mark.parametrize("offset", range(-6, 7))
+def test_indices_of_a_triangle(size, offset):
+    found = REPLACEMENTS[aten.tril_indices.default](*size, offset, device="cpu", pin_memory=False)
+    expected = torch.tril_indices(*size, offset)
+    assert found.dtype == expected.dtype
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("accumulate", [False, True])
+@pytest.mark.parametrize("others", [(), (5,), (2, 5)], ids=str)
+@pytest.mark.parametrize("count", [1, 2])
+def test_values_put_at_indices(others, count, accumulate):
+    x, values = torch.randn(*others, *(3, 4)[:count]), torch.randn(*others, 3)
+    indices = [None] * len(others) + [torch.tensor([0, -1, 2]), torch.tensor([3, -4, 1])][:count]
+    for each in (values, values[..., :1]):
+        found = REPLACEMENTS[aten.index_put.default](x, indices, each, accumulate)
+        if len(indices) == 1:
+            assert found is NotImplemented  # which is the operator itself
+        else:
+            expected = aten.index_put.default(x, indices, each, accumulate)
+            torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_other_indices_are_left_to_the_operator():
+    x = torch.zeros(3, 4, 5)
+    i, mask = torch.tensor([0, 1]), torch.tensor([True, False, True])
+    for indices in ([i], [i, i], [i, None, i], [i, i, None], [mask, i, i], [i[None], i, i]):
+        assert REPLACEMENTS[aten.index_put.default](x, indices, torch.ones(2)) is NotImplemented
+
+
+def test_products_of_masks():
+    mask, x = torch.tensor([True, False]), torch.tensor([3.0, torch.inf])
+    product = OF_MASKS[aten.mul.Tensor]
+    for a, b in ((mask, x), (x, mask), (mask, x.long())):
+        torch.testing.assert_close(product(a, b), a * b, rtol=0, atol=0, equal_nan=True)
+    for a, b in ((mask, mask), (x, x), (x, 2.0), (x, x.double())):
+        assert product(a, b) is NotImplemented

@@ -245,8 +245,10 @@ def test_a_failure_is_a_warning_and_what_is_missing_comes_later(store, monkeypat
     torch.manual_seed(0)
     with pytest.warns(UserWarning, match="cannot log to .*: No space left on device; training continues") as caught:
         run = train(small_vae(), fill, store.log(), epochs=5)
-    assert len(caught) == 2
-    assert {each.filename for each in caught} == {str(Path(train.__code__.co_filename))}
+    # The stores, too, may warn: W&B 0.19 uses an older pydantic's names.
+    ours = [each for each in caught if each.category is UserWarning]
+    assert len(ours) == 2
+    assert {each.filename for each in ours} == {str(Path(train.__code__.co_filename))}
     assert same_but_for_time(run.history) == same_but_for_time(reference.history)
     (logged,) = store.runs()
     check_points(logged, run.history)

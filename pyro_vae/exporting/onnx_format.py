@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.export import ExportedProgram
+from torch.fx import Node
 
-from pyro_vae.exporting.operators import IN_FLOAT64, REPLACEMENTS
+from pyro_vae.exporting.operators import IN_FLOAT64, OF_MASKS, REPLACEMENTS
 from pyro_vae.system.warning import quiet
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -58,7 +59,14 @@ def _replaced(program: ExportedProgram) -> dict[Any, Any]:
     values = [node.meta.get("val") for node in program.graph.nodes]
     is_double = any(isinstance(value, Tensor) and value.dtype == torch.float64 for value in values)
     table = {**REPLACEMENTS, **(IN_FLOAT64 if is_double else {})}
-    return table if any(node.target in table for node in program.graph.nodes) else {}
+    has_masks = any(node.target in OF_MASKS and _takes_a_mask(node) for node in program.graph.nodes)
+    is_needed = has_masks or any(node.target in table for node in program.graph.nodes)
+    return {**table, **(OF_MASKS if has_masks else {})} if is_needed else {}
+
+
+def _takes_a_mask(node: Node) -> bool:
+    values = [each.meta.get("val") for each in node.all_input_nodes]
+    return any(isinstance(value, Tensor) and value.dtype == torch.bool for value in values)
 
 
 def run_onnx(content: bytes, examples: Iterable[Mapping[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -49,6 +49,12 @@ def _softplus(x: Tensor, beta: float = 1.0, threshold: float = 20.0) -> Tensor:
     return torch.where(scaled > threshold, x, smooth)
 
 
+def _silu(x: Tensor) -> Tensor:
+    """x sigmoid(x), in a form that onnxruntime 1.20 does not take for an operator that it has only for float32."""
+    small = (-x.abs()).exp()
+    return torch.where(x < 0, x * small, x) / (1 + small)
+
+
 def _hypot(a: Tensor, b: Tensor) -> Tensor:
     largest, smallest = torch.maximum(a.abs(), b.abs()), torch.minimum(a.abs(), b.abs())
     ratio = smallest / torch.where(largest == 0, 1.0, largest)
@@ -111,6 +117,41 @@ def _cholesky_solve(b: Tensor, factor: Tensor, upper: bool = False) -> Tensor:
     return _solve_triangular(lower.mT, _solve_triangular(lower, b, upper=False), upper=True)
 
 
+def _mul(a: Any, b: Any) -> Any:
+    """Products of masks and numbers, as products of numbers: torch 2.7 fails to find this out in some programs."""
+    if not (isinstance(a, Tensor) and isinstance(b, Tensor)) or (a.dtype == torch.bool) == (b.dtype == torch.bool):
+        return NotImplemented  # it stays as it is
+    dtype = torch.result_type(a, b)
+    return a.to(dtype) * b.to(dtype)
+
+
+def _index_put(x: Tensor, indices: list[Tensor | None], values: Tensor, accumulate: bool = False) -> Any:
+    """x[..., i, j] = values, by one index into the first dimension: the translation of onnxscript 0.2 has no other."""
+    places = [index for index in indices if index is not None]
+    kept = len(indices) - len(places)
+    are_last = len(indices) == x.dim() and all(index is None for index in indices[:kept])
+    if len(indices) == 1 or not are_last or any(index.dim() != 1 or index.dtype == torch.bool for index in places):
+        return NotImplemented  # it stays as it is
+    sizes, others = x.shape[kept:], x.shape[:kept]
+    place = torch.zeros_like(places[0])
+    for size, index in zip(sizes, places, strict=True):
+        place = place * size + torch.where(index < 0, index + size, index)
+    values = values.expand(*others, len(place)).permute(kept, *range(kept))
+    flat = x.permute(*range(kept, x.dim()), *range(kept)).reshape(math.prod(sizes), *others)
+    found = flat.index_put([place], values, accumulate).reshape(*sizes, *others)
+    return found.permute(*range(len(sizes), x.dim()), *range(len(sizes)))
+
+
+def _tril_indices(row: int, col: int, offset: int = 0, **options: Any) -> Tensor:
+    """The places on and below a diagonal, row by row. torch divides integers for it, for which ONNX had no operator."""
+    options = {name: options[name] for name in ("dtype", "device") if name in options}
+    length = (torch.arange(row, **options) + (offset + 1)).clamp(0, col)  # of each row
+    end = length.cumsum(0)
+    place = torch.arange(sum(min(max(i + offset + 1, 0), col) for i in range(row)), **options)
+    rows = (place.reshape(-1, 1) >= end).sum(-1)
+    return torch.stack([rows, place - (end - length)[rows]])
+
+
 aten = torch.ops.aten
 
 #: Replacements of operators before the translation to ONNX.
@@ -126,7 +167,12 @@ REPLACEMENTS: dict[Any, Callable[..., Any]] = {
     aten.linalg_cholesky_ex.default: _cholesky_ex,
     aten.linalg_cholesky.default: _cholesky,
     aten.cholesky_solve.default: _cholesky_solve,
+    aten.tril_indices.default: _tril_indices,
+    aten.index_put.default: _index_put,
 }
 
 #: Replacements for operators that onnxruntime has only for float32.
-IN_FLOAT64: dict[Any, Callable[..., Any]] = {aten.softplus.default: _softplus}
+IN_FLOAT64: dict[Any, Callable[..., Any]] = {aten.softplus.default: _softplus, aten.silu.default: _silu}
+
+#: A replacement for programs that multiply masks by numbers.
+OF_MASKS: dict[Any, Callable[..., Any]] = {aten.mul.Tensor: _mul}

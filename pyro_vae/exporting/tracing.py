@@ -9,6 +9,9 @@ from torch.export import Dim, ExportedProgram
 
 from pyro_vae.exporting.program import Program
 
+#: A largest number of rows. Without one, torch 2.7 does not trace x[:]: x might have the most rows that there can be.
+_MANY = 2**62
+
 
 def traced(program: Program) -> ExportedProgram:
     """Traces a program, with the number of rows left open.
@@ -16,7 +19,7 @@ def traced(program: Program) -> ExportedProgram:
     Raises:
         Exception: If it cannot be traced; torch does not document what it raises.
     """
-    rows = Dim("n")
+    rows = Dim("n", max=_MANY)
     inputs = tuple(program.examples[0].values())
     # The lazy properties of torch's distributions enable gradients, which would be part of the program elsewhere.
     with torch.enable_grad(), warnings.catch_warnings():

@@ -156,10 +156,26 @@ def _build(path: str, described: Any, known: dict[str, nn.Module]) -> Any:
         items = described["modules"].items()
         module = kind(OrderedDict((name, _build(f"{path}.{name}", each, known)) for name, each in items))
     else:
-        items = described["arguments"].items()
+        items = _known_here(kind, described["arguments"]).items()
         module = kind(**{name: _build(f"{path}.{name}", each, known) for name, each in items})
     known[path] = module
     return module
+
+
+def _known_here(kind: type[nn.Module], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments, without those of later versions of torch whose value means what this version does anyway.
+
+    Raises:
+        ValueError: If one is not known here, and means something else.
+    """
+    parameters = inspect.signature(kind).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    known = {name: each for name, each in arguments.items() if name in parameters or takes_any}
+    for name in arguments.keys() - known.keys():
+        # Norms have a flag for the bias in torch 2.15, and not yet in 2.7: they have a bias if they have a weight.
+        if name != "bias" or "affine" not in arguments or arguments["bias"] is not arguments["affine"]:
+            raise ValueError(f"{kind.__name__} has no argument {name} in this version")
+    return known
 
 
 def _is_ours(name: str) -> bool:

@@ -20,12 +20,26 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
         Exception: If its structure differs from the state of this optimizer after a step.
     """
     expected = _after_a_step(optimizer)
+    # torch gives a parameter the state under the number that is saved for it. If a number is there twice, this is the
+    # state of a parameter of another size, and a fused step would write past the end of it.
+    saved, own = ([group["params"] for group in each["param_groups"]] for each in (state, expected))
+    if saved != own:
+        raise ValueError(f"the optimizer's state numbers the parameters {saved!r}; expected {own!r}")
     optimizer.load_state_dict(state)
     mark_as_stepped(optimizer)
     loaded = optimizer.state_dict()
     # Parameters without gradients up to then have no state.
     expected["state"] = {key: value for key, value in expected["state"].items() if key in loaded["state"]}
     _check("the optimizer's state", loaded, expected)
+    _lay_out(optimizer)
+
+
+def _lay_out(optimizer: Optimizer) -> None:
+    """Gives moments the memory format of their parameters: a fused step goes through both in the order of memory."""
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items() if isinstance(parameter, Tensor) else ():
+            if isinstance(value, Tensor) and value.shape == parameter.shape:
+                state[name] = torch.empty_like(parameter, dtype=value.dtype, requires_grad=False).copy_(value)
 
 
 def load_scheduler(scheduler: Any, state: dict[str, Any]) -> None:

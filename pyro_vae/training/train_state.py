@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_vae.infer.optimizers import fuse
 from pyro_vae.processes import Processes
 from pyro_vae.saving.checkpoint import pack
-from pyro_vae.system.randomness import get_generators, reseed, set_generators
+from pyro_vae.system.randomness import get_generators, load_generators, reseed
 from pyro_vae.training.optimization import check_scheduler, make_optimizer
 from pyro_vae.training.optimizer_state import load_optimizer, load_scheduler
 from pyro_vae.training.settings import Settings
@@ -106,7 +106,7 @@ class TrainState:
         if len(content["processes"]) == processes.size:
             mine = content["processes"][processes.rank]
             self.kind = mine["kind"]
-            set_generators(mine["generators"], processes.device)
+            load_generators(mine["generators"], processes.device)
         else:  # the same bits are impossible then; the noise is as good
             reseed(self.seed + step + processes.rank, processes.device)
 
