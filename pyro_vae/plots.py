@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -338,6 +339,7 @@ def _wrapped(title: str, inches: float) -> tuple[str, float, float]:
     return "\n".join(lines), width, 0.15 + 0.25 * len(lines) if lines else 0.0
 
 
+@lru_cache  # pictures of a run have the same titles in every epoch
 def _text_inches(text: str) -> float:
     """The width of a title on one line."""
     from matplotlib.textpath import TextPath

@@ -14,26 +14,32 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ROWS = ["vae-1-short", "vae-1", "vae-5", "vae-50", "iwae-5", "iwae-50"]
 ROWS += ["vae-2-layers-1", "vae-2-layers-5", "vae-2-layers-50", "iwae-2-layers-5", "iwae-2-layers-50"]
 ROWS += ["gated-vae", "gated-vamp", "hvae", "hvae-vamp"]
+FEW = {"train": 300, "valid": 100, "test": 40}  # images
+
+
+@pytest.fixture(scope="module")
+def few_images():
+    """A few images of MNIST. They are read once, since reading them all takes as long as the training of a test."""
+    mnist = data.load("mnist")
+    return replace(mnist, **{name: getattr(mnist, name)[:n].clone() for name, n in FEW.items()})
 
 
 @pytest.fixture
-def reproduce(monkeypatch):
-    """The script, with few images, few samples and two epochs, and without the literature's file."""
+def reproduce(few_images, monkeypatch):
+    """The script, with few images, few samples, and two epochs of three steps, and without the literature's file."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from reproduce import __main__ as script
 
-    real = data.load
-
-    def few(name, root=None, **options):  # noqa: ARG001
-        mnist = real("mnist", **options)
-        if name == "binarized_mnist":
-            mnist = replace(mnist, train=data.binarize.fixed(mnist.train), valid=data.binarize.fixed(mnist.valid))
-            mnist = replace(mnist, test=data.binarize.fixed(mnist.test, seed=1))
-        return replace(mnist, train=mnist.train[:600], valid=mnist.valid[:100], test=mnist.test[:40])
+    def few(name, root=None, num_valid=10_000):  # noqa: ARG001
+        if name == "mnist":
+            return few_images if num_valid else replace(few_images, valid=few_images.valid[:0])
+        fixed = {part: data.binarize.fixed(getattr(few_images, part), seed=i) for i, part in enumerate(FEW)}
+        return replace(few_images, **fixed)
 
     monkeypatch.setattr(data, "load", few)
     for name, recipe in script.RECIPES.items():
-        short = partial(recipe, epochs=2, compile="graph", progress=False)
+        size = {"batch_size": 100} if recipe.func.__name__ == "dynamic" else {}  # the others have that size
+        short = partial(recipe, epochs=2, compile="graph", progress=False, **size)
         monkeypatch.setitem(script.RECIPES, name, short)
         monkeypatch.setitem(script.PAPERS, name, script.PAPERS[name]._replace(num_samples=50))
     return script
