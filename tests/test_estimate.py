@@ -307,7 +307,9 @@ def test_what_a_pilot_has_refused_has_no_error_of_its_own(monkeypatch, wanted, c
     block = a_block()
     monkeypatch.setattr(laplace_module, "wanted_samples", lambda *_: torch.full((3,), wanted).double())
     laplace = laplace_of(block, complete=torch.full((3,), complete))
-    laplace.few_dims = False  # otherwise there are more samples where the pilot has refused
+    # Otherwise there are more samples where the pilot has refused.
+    laplace.few_dims = False
+    monkeypatch.setattr(laplace_module, "LITTLE_INFORMATION", -torch.inf)
     laplace.run()
     assert block.columns["log_prob"].isfinite().all()
     assert block.columns["error"].isfinite().tolist() == [wanted > 0 and complete] * 3
@@ -347,7 +349,7 @@ def test_fresh_samples_are_not_better_than_their_pilot(monkeypatch):
     block = a_block()
     laplace = laplace_of(block)
     pilot = weights_of(9 * torch.randn(1024, 3, dtype=torch.float64) - 100)
-    monkeypatch.setattr(laplace, "pilot", lambda *_: (pilot, torch.zeros(3)))
+    monkeypatch.setattr(laplace, "pilot", lambda *_: (pilot, torch.zeros(3), torch.zeros(3)))
     counts = torch.full((3,), 256.0).double()
     monkeypatch.setattr(laplace_module, "wanted_samples", lambda *_: counts)
     reported = []

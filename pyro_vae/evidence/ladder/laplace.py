@@ -25,6 +25,9 @@ AT_ONCE = 128  # samples to draw at once, whatever the chunk size
 # few dimensions many samples reach everywhere, while chains may not.
 MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 LARGEST_VARIANCE = 1e3  # all above is the same
+# If the data say less about the latents, in nats, many draws from the prior are enough of the posterior; chains along a
+# narrow, curved one may reach only a part of it.
+LITTLE_INFORMATION = 12.0
 
 
 class Laplace:
@@ -54,9 +57,10 @@ class Laplace:
         if not len(found):
             return
         samples = PILOT_OF_FEW_DIMS if self.few_dims else PILOT[LAPLACE]
-        pilot, from_prior = self.pilot(found, samples)
+        pilot, from_prior, information = self.pilot(found, samples)
         self.variance[found.cpu()] = expected_relative_variance(pilot.moments()).clamp_max(LARGEST_VARIANCE)
-        wanted = self._wanted(found, pilot, from_prior)
+        little = information < (torch.inf if self.few_dims else LITTLE_INFORMATION)
+        wanted = self._wanted(found, pilot, from_prior, little)
         block.floor.raise_by(found, pilot)
         for count in wanted.unique().tolist():
             index = (wanted == count).nonzero()[:, 0]
@@ -68,12 +72,12 @@ class Laplace:
             else:
                 fresh = self._weights(rows, int(count))[0]
                 block.report(LAPLACE, rows, fresh, pilot.rows(index), samples=int(count))
-        left = found[block.is_unsettled(found).to(found.device) & self.fit.complete[found]]
-        if self.few_dims and len(left) and not block.is_late():
+        left = found[(block.is_unsettled(found) & little).to(found.device) & self.fit.complete[found]]
+        if len(left) and not block.is_late():
             many = self._weights(left, MOST_SAMPLES_OF_FEW)[0]
             block.report(LAPLACE, left, many, samples=MOST_SAMPLES_OF_FEW)
 
-    def _wanted(self, found: Tensor, pilot: RunningWeights, from_prior: Tensor) -> Tensor:
+    def _wanted(self, found: Tensor, pilot: RunningWeights, from_prior: Tensor, little: Tensor) -> Tensor:
         """The number of fresh samples of each row, ``[m]``; 0 for a method further up. Sets ``is_start``."""
         settings = self.block.settings
         # Chains from the normals may miss what draws from the prior have seen, or many samples.
@@ -84,16 +88,16 @@ class Laplace:
         wanted = wanted_samples(pilot, settings, most)
         few = settings.variance_for_bias / settings.variance
         wanted = 2 ** (wanted * few).clamp(1, MOST_SAMPLES_OF_FEW).log2().ceil() * (wanted > 0)
-        self.is_start[found] = ~((prior_matters & (wanted == 0)) | self.few_dims).to(found.device)
+        self.is_start[found] = ~((prior_matters & (wanted == 0)) | little).to(found.device)
         return torch.where(self.fit.complete[found].cpu(), wanted, 0)
 
-    def pilot(self, found: Tensor, samples: int) -> tuple[RunningWeights, Tensor]:
-        """A pilot, and the share of its weight that draws from the prior have, ``[m]`` on the CPU.
+    def pilot(self, found: Tensor, samples: int) -> tuple[RunningWeights, Tensor, Tensor]:
+        """A pilot, the share of its weight that draws from the prior have, and its KL(p(z | x) || p(z)), ``[m]``.
 
         If this share is large, or if one draw has most of the weight, the normals may lack a mode: then the search for
         modes is repeated from the draws with the largest weights.
         """
-        pilot, position, share = self._weights(found, samples)
+        pilot, position, share, likelihood = self._weights(found, samples)
         from_prior = round(PRIOR_SHARE * len(position))
         is_unseen = (share[:from_prior].sum(0) > MOST_FROM_PRIOR) | (share.amax(0) > MOST_OF_ONE)
         if self.few_dims:  # where it is cheap
@@ -105,13 +109,14 @@ class Laplace:
             best = share[:, unseen].topk(MORE_STARTS, dim=0).indices
             starts = position[:, unseen].take_along_dim(best[..., None], 0)
             self.fit = refit(self.log_joint, self.fit, found[unseen], starts)
-            again, _, new_share = self._weights(found[unseen], samples)
-            pilot, share[:, unseen] = pilot.updated(unseen, again), new_share
-        return pilot, share[:from_prior].sum(0).cpu()
+            again, _, share[:, unseen], likelihood[:, unseen] = self._weights(found[unseen], samples)
+            pilot = pilot.updated(unseen, again)
+        information = (share * likelihood).nan_to_num(0.0).sum(0).cpu() - pilot.log_mean.cpu()
+        return pilot, share[:from_prior].sum(0).cpu(), information
 
     @torch.no_grad()
-    def _weights(self, rows: Tensor, count: int) -> tuple[RunningWeights, Tensor, Tensor]:
-        """Weights of draws from normals and prior; the last positions, and the share of the weight of each."""
+    def _weights(self, rows: Tensor, count: int) -> tuple[RunningWeights, Tensor, Tensor, Tensor]:
+        """Weights of draws from normals and prior; the last positions, their shares of the weight, log p(x | z)."""
         normals, running = self.fit.normals.rows(rows), RunningWeights(len(rows), count, rows.device)
         for done in range(0, count, AT_ONCE):
             position = draw_mixture(self.log_joint, normals, rows, min(AT_ONCE, count - done))
@@ -119,4 +124,4 @@ class Laplace:
             log_weights = (joint - log_mixture(normals, position, log_prior)).double()
             log_weights = log_weights.nan_to_num(nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf)
             running.update(log_weights)
-        return running, position, log_weights.softmax(0).nan_to_num(0.0)
+        return running, position, log_weights.softmax(0).nan_to_num(0.0), (joint - log_prior).double()
