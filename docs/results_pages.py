@@ -202,6 +202,25 @@ def fit_overhead() -> str:
     return table(head, rows) + source(content, f"fit_overhead.py {options} --json FILE")
 
 
+def loader_time() -> str:
+    """An epoch over a DataLoader of tensors, against Pyro's loop."""
+    content = results("loader_time")
+    batches = list(dict.fromkeys(row["batch"] for row in content["rows"]))
+    found = {(row["what"], row["batch"]): row for row in content["rows"]}
+
+    def cell(what: str, batch: int) -> str:
+        row = found[what, batch]
+        low, high = row["range"]
+        return f"{row['ms']:.1f} ms, {row['to_pyro']:.2f} ({low:.2f} to {high:.2f})"
+
+    whats = dict.fromkeys(row["what"] for row in content["rows"])
+    rows = [[what, *(cell(what, batch) for batch in batches)] for what in whats]
+    settings = content["settings"]
+    options = f"--images {settings['images']} --rounds {settings['rounds']}"
+    head = ["time of a step, and its ratio to Pyro's loop", *(f"batches of {batch}" for batch in batches)]
+    return table(head, rows) + source(content, f"loader_time.py {options} --json FILE")
+
+
 def reproduced(*, only_run: bool = False) -> str:
     """Papers' log p(x), and ours: by the protocol of the paper, and by estimate; perhaps of five rows that were run."""
     path = ROOT / "benchmarks" / "reproduce" / "papers.py"
@@ -244,6 +263,7 @@ TABLES = {
     "scaling": scaling,
     "several_processes": several_processes,
     "fit_overhead": fit_overhead,
+    "loader_time": loader_time,
 }
 
 
