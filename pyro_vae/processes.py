@@ -8,6 +8,7 @@ import logging
 import os
 import pickle
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,9 @@ from pyro_vae.system.files import replace
 
 __all__ = ["Processes", "join", "launch"]
 
+# A thread of gloo may still hold the tensor of the last message. To release it, it needs Python's lock, which the end
+# of the group holds while it waits for that thread: with torch 2.7, some processes never ended.
+_SECONDS_TO_RELEASE = 0.2
 STRATEGIES = ("ddp", "ddp_spawn", "ddp_fork", "fsdp")
 
 Result = TypeVar("Result")
@@ -197,6 +201,7 @@ def _call_copy(fabric: Any, function: bytes, path: Path) -> None:
 def _leave() -> None:
     """Ends the threads of the process group, which would abort the process at exit."""
     if torch.distributed.is_initialized():
+        time.sleep(_SECONDS_TO_RELEASE)
         torch.distributed.destroy_process_group()
         gc.collect()  # the threads end when nothing refers to the group
 
