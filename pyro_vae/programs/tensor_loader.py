@@ -26,6 +26,8 @@ def by_indexing(loader: DataLoader[Any]) -> DataLoader[Any]:
         user's own, or if it does not make batches.
 
     Example:
+        >>> from torch.utils.data import DataLoader, TensorDataset
+        >>> from pyro_vae.programs.tensor_loader import by_indexing
         >>> rows = TensorDataset(torch.arange(12.0).view(6, 2), torch.arange(6))
         >>> loader = DataLoader(rows, batch_size=4, sampler=[5, 0, 1])
         >>> [labels.tolist() for _, labels in by_indexing(loader)]
