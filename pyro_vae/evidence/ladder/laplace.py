@@ -25,8 +25,8 @@ AT_ONCE = 128  # samples to draw at once, whatever the chunk size
 # few dimensions many samples reach everywhere, while chains may not.
 MOST_VARIANCE, MOST_VARIANCE_WITH_PRIOR, MOST_VARIANCE_OF_FEW_DIMS = 1.0, 20.0, 100.0
 LARGEST_VARIANCE = 1e3  # all above is the same
-# If the data say less about the latents, in nats, many draws from the prior are enough of the posterior; chains along a
-# narrow, curved one may reach only a part of it.
+# Nats. If the data say less about the latents, many samples reach everywhere too, and chains can start from the prior;
+# those from a mode may reach only a part of a narrow, curved posterior.
 LITTLE_INFORMATION = 12.0
 
 
@@ -59,7 +59,7 @@ class Laplace:
         samples = PILOT_OF_FEW_DIMS if self.few_dims else PILOT[LAPLACE]
         pilot, from_prior, information = self.pilot(found, samples)
         self.variance[found.cpu()] = expected_relative_variance(pilot.moments()).clamp_max(LARGEST_VARIANCE)
-        little = information < (torch.inf if self.few_dims else LITTLE_INFORMATION)
+        little = (information < LITTLE_INFORMATION) | self.few_dims
         wanted = self._wanted(found, pilot, from_prior, little)
         block.floor.raise_by(found, pilot)
         for count in wanted.unique().tolist():
