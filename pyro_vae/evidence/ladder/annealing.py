@@ -67,12 +67,15 @@ class Annealing:
             left = part.nonzero()[:, 0]
             temperatures = (wanted / more).ceil().clamp(fewest, most).long()
             while len(left) and not block.is_late():
-                last = not bool((temperatures[left] < most).any())
                 number = min(more * chains, MOST_CHAINS)
-                self.run_chains(rung, left, temperatures[left], max(number, LAST_CHAINS) if last else number)
+                is_last = temperatures[left] >= most
+                for some, count in ((left[~is_last], number), (left[is_last], max(number, LAST_CHAINS))):
+                    if len(some):
+                        self.run_chains(rung, some, temperatures[some], count)
+                # With as many temperatures again, chains whose weights vary too much would be repeated until by chance
+                # those with the large weights are missing.
+                left = left[~is_last]
                 left = left[block.is_unsettled(rows[left]) & ~block.contradicted[rows[left].cpu()]]
-                if last:
-                    break
                 temperatures, more = (2 * temperatures).clamp_max(most), 2 * more
 
     def pilot(self, rung: int, rows: Tensor) -> tuple[AnnealedPath, Schedule]:
