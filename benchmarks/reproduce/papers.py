@@ -40,6 +40,7 @@ PAPERS = {
     "vae-2-layers-50": Paper(f"VAE, k = 50, {TWO}", "dynamic", -84.78, BURDA),
     "iwae-2-layers-5": Paper(f"IWAE, k = 5, {TWO}", "dynamic", -83.89, BURDA),
     "iwae-2-layers-50": Paper(f"IWAE, k = 50, {TWO}", "dynamic", -82.90, BURDA),
+    "vae-1-fixed": Paper(f"VAE, {ONE}", "fixed", -88.71, "Burda et al. 2015, fixed binarization"),
     "gated-vae": Paper(f"VAE, {GATED}", "fixed", -88.56, TOMCZAK),
     "gated-vamp": Paper(f"VampPrior of 500, {GATED}", "fixed", -85.57, TOMCZAK),
     "hvae": Paper("HVAE, two layers of 40, gated", "fixed", -86.05, TOMCZAK),
