@@ -233,7 +233,7 @@ def reproduced(*, only_run: bool = False) -> str:
         paper, row = papers.PAPERS[name], found.get(name, {})
         about = [f"`{name}`: {paper.model}", paper.test, f"{paper.log_prob:.2f}"]
         if "protocol" not in row:
-            return [*about, "not run here", "", ""]
+            return [*about, "not run here", "", "", ""]
         protocol, above = row["protocol"], row.get("estimate")
         number = f"{protocol['log_prob']:.2f}"
         is_reproduced = protocol["log_prob"] >= paper.log_prob - NEAR
@@ -243,13 +243,16 @@ def reproduced(*, only_run: bool = False) -> str:
             log_prob = f">= {mean:.2f}" if error is None else f"{mean:.2f} +- {error:.2f}"
             log_prob += f" ({above['images']} images)" if above["images"] < protocol["images"] else ""
         minutes = f"{row['train']['cpu_seconds'] / 60:.0f}"
-        return [*about, f"**{number}**" if is_reproduced else number, log_prob, minutes]
+        layers = row["activity"]["layers"].values() if "activity" in row else []
+        active = ", ".join(f"{layer['active']} of {layer['units']}" for layer in layers)
+        return [*about, f"**{number}**" if is_reproduced else number, log_prob, minutes, active]
 
     head = ["row", "binarization", "paper", "ours, by the paper's protocol", "ours, by `estimate`", "minutes"]
     if only_run:
-        return table(head, map(cells, [name for name in papers.PAPERS if name in found][:5]))
+        return table(head, [cells(name)[: len(head)] for name in papers.PAPERS if name in found][:5])
     machine = next(iter(found.values()))["train"]["machine"]
-    return table(head, map(cells, papers.PAPERS)) + source({"machine": machine}, "reproduce ROW --data FOLDER")
+    rows = map(cells, papers.PAPERS)
+    return table([*head, "active units"], rows) + source({"machine": machine}, "reproduce ROW --data FOLDER")
 
 
 TABLES = {

@@ -13,7 +13,7 @@ from pyro_vae import data, evidence, load
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ROWS = ["vae-1-short", "vae-1", "vae-5", "vae-50", "iwae-5", "iwae-50"]
 ROWS += ["vae-2-layers-1", "vae-2-layers-5", "vae-2-layers-50", "iwae-2-layers-5", "iwae-2-layers-50"]
-ROWS += ["gated-vae", "gated-vamp", "hvae", "hvae-vamp"]
+ROWS += ["vae-1-fixed", "gated-vae", "gated-vamp", "hvae", "hvae-vamp"]
 FEW = {"train": 300, "valid": 100, "test": 40}  # images
 
 
@@ -88,6 +88,10 @@ def test_numbers_are_those_of_the_run_and_finished_parts_are_not_repeated(reprod
     error = every_second.mean_error + 1.96 * above.std().item() / 20**0.5 * 0.5**0.5
     assert first["estimate"]["above_protocol_error"] == pytest.approx(error, abs=1e-9)
     assert first["estimate"]["certificate_gap"] is not None
+    torch.manual_seed(0)
+    parts = evidence.decompose_elbo(vae.model, vae.guide, x, progress=False)
+    assert first["activity"]["layers"] == {"z": {"active": parts.active["z"].sum().item(), "units": 40}}
+    assert first["activity"]["rate"] == parts.rate
     assert (first["row"], first["paper"]["log_prob"]) == ("gated-vae", -88.56)
 
     copy = tmp_path / "copies" / "row.json"

@@ -35,7 +35,8 @@ from reproduce.papers import PAPERS, Paper
 from reproduce.rows import RECIPES, SEED
 from reproduce.sharing import share
 
-PARTS = "train", "protocol", "estimate"
+PARTS = "train", "protocol", "estimate", "activity"
+ACTIVITY_IMAGES = 2000
 RESULTS, PROTOCOL, ESTIMATE = "results.json", "protocol.keep", "estimate_{images}.keep"
 
 
@@ -142,6 +143,16 @@ def estimate(paper: Paper, folder: Path | None, out: Path, images: int, certify:
     return {"images": len(chosen), "certify": certify, **finite, "methods": methods, **times}
 
 
+def activity(paper: Paper, folder: Path | None, out: Path) -> dict[str, Any]:
+    """The number of active units of each layer (Burda et al. 2015, section 5.2), the lowest layer first."""
+    x = test_images(paper, folder)
+    vae, chosen = load(out), x[:: max(1, len(x) // ACTIVITY_IMAGES)]
+    torch.manual_seed(SEED)
+    result = evidence.decompose_elbo(vae.model, vae.guide, chosen)
+    layers = {name: {"active": int(units.sum()), "units": units.numel()} for name, units in result.active.items()}
+    return {"images": len(chosen), "rate": result.rate, "layers": dict(sorted(layers.items()))}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=RECIPES, metavar="ROW", help=f"one of {', '.join(RECIPES)}")
@@ -164,6 +175,7 @@ def main() -> None:
         "train": lambda: train(RECIPES[args.row], args.data, out),
         "protocol": lambda: protocol(paper, args.data, out),
         "estimate": lambda: estimate(paper, args.data, out, args.images, args.certify),
+        "activity": lambda: activity(paper, args.data, out),
     }
     for part in PARTS:
         if part in args.parts and part not in found:
