@@ -15,7 +15,7 @@ from torch import nn as torch_nn
 from torch.distributions import kl_divergence
 from torch.testing import assert_close
 
-from pyro_vae import VAE, evidence
+from pyro_vae import VAE, evidence, posteriors
 
 
 class MeanField(torch_nn.Module):
@@ -29,6 +29,25 @@ class MeanField(torch_nn.Module):
         exact = exact_posterior(self.likelihood, x)
         scale = exact.precision_matrix.diagonal(dim1=-2, dim2=-1).rsqrt()
         return dist.Normal(exact.loc + self.shift * scale, self.widen * scale).to_event(1)
+
+
+class Constant(torch_nn.Module):
+    """A flow without a context: the same q for all data."""
+
+    def __init__(self, flow):
+        super().__init__()
+        self.flow = flow
+
+    def forward(self, x):
+        return self.flow().expand(x.shape[:1])
+
+
+class MeanFieldOutputs(MeanField):
+    """The outputs of a network for a flow: location, raw scale and a context of one number."""
+
+    def forward(self, x):
+        q = super().forward(x).base_dist
+        return torch.cat([q.loc, q.scale.expm1().log(), torch.zeros_like(q.loc[:, :1])], dim=-1)
 
 
 def divergence(q, p):
@@ -184,6 +203,52 @@ def test_networks_are_left_alone(vae, x):
         assert parameter.grad is None
 
 
+def test_a_flow_that_is_a_normal_has_the_gaps_of_the_normal():
+    """The free parameters are the outputs of the network."""
+    vae, x = random_instance(seed=3, latent=3, event=5, n=8)
+    exact = exact_posterior(vae.likelihood, x)
+    network = MeanFieldOutputs(vae.likelihood, shift=0.7, widen=1.3)
+    flow = posteriors.InverseAutoregressive(network, latent_dim=3, context_dim=1, hidden_features=[4]).double()
+    for parameter in flow.steps.parameters():
+        torch.nn.init.zeros_(parameter)  # each step is the identity
+    off = VAE(vae.prior, vae.likelihood, flow)
+    gap = evidence.inference_gap(off.model, off.guide, x, log_prob=exact_log_evidence(vae.likelihood, x))
+    family = divergence(MeanField(vae.likelihood)(x), exact)
+    network = divergence(MeanField(vae.likelihood, shift=0.7, widen=1.3)(x), exact) - family
+    assert network.mean() > 0.5
+    assert gap.converged.all()
+    assert ((gap.approximation - family).abs() < 5 * gap.best_elbo_std_error + 0.02).all()
+    errors = (gap.best_elbo_std_error**2 + gap.elbo_std_error**2).sqrt()
+    assert ((gap.amortization - network).abs() < 5 * errors + 0.02).all()
+
+
+def test_the_context_of_a_flow_of_zuko_is_free():
+    """Wherever the network of the context begins, the best q is the same, and the flow's weights stay as they are."""
+    vae, x = random_instance(seed=3, latent=2, event=3, n=6)
+    flow = zuko.flows.MAF(2, 2, transforms=1, hidden_features=()).double()  # q(z | c): means and log-scales linear in c
+    with torch.no_grad():
+        flow.transform.transforms[0].hyper[0].weight.mul_(2)
+    before = {name: tensor.clone() for name, tensor in flow.state_dict().items()}
+    gaps = []
+    for shift in (0.0, 1.0):
+        encoder = torch_nn.Linear(3, 2).double()
+        torch_nn.init.constant_(encoder.weight, 0.1)
+        torch_nn.init.constant_(encoder.bias, shift)
+        off = VAE(vae.prior, vae.likelihood, torch_nn.Sequential(encoder, flow))
+        exact = exact_log_evidence(vae.likelihood, x)
+        gaps.append(evidence.inference_gap(off.model, off.guide, x, log_prob=exact, num_particles=32))
+    one, other = gaps
+    assert one.converged.all()
+    assert other.converged.all()
+    assert (one.elbo - other.elbo).abs().mean() > 0.3
+    errors = (one.best_elbo_std_error**2 + other.best_elbo_std_error**2).sqrt()
+    assert ((one.best_elbo - other.best_elbo).abs() < 5 * errors + 0.02).all()
+    assert one.amortization.mean() > 0.3
+    assert (one.approximation > -5 * one.best_elbo_std_error).all()
+    for name, tensor in flow.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
 def test_bounded_latents_and_several_sites():
     def model(x):
         with pyro.plate("data", len(x)):
@@ -223,15 +288,7 @@ def test_a_log_normal_guide():
 
 
 def test_what_cannot_be_optimized(vae, x):
-    class Flow(torch_nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.flow = zuko.flows.MAF(2, 16, transforms=1)
-
-        def forward(self, x):
-            return self.flow(x.flatten(-3))
-
-    flow = VAE(vae.prior, vae.likelihood, Flow())
+    flow = VAE(vae.prior, vae.likelihood, Constant(zuko.flows.MAF(2, transforms=1)))
     with pytest.raises(ValueError, match="site 'z' of the guide, a NormalizingFlow, is not given by parameters"):
         evidence.inference_gap(flow.model, flow.guide, x)
 

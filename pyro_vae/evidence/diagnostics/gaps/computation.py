@@ -55,7 +55,9 @@ def inference_gap(
     Args:
         model: A Pyro program called as ``model(x)``, with a plate over the rows of x.
         guide: A Pyro program called as ``guide(x)``, with the model's latent sites, each a reparameterized
-            distribution with parameters that do not depend on other latents.
+            distribution with parameters that do not depend on other latents. Of a flow of this library the outputs of
+            its network are optimized for each datapoint, of a flow of zuko its context; the weights of the flow are
+            part of the family.
         x: Data, as for :func:`~pyro_vae.evidence.estimate`.
         log_prob: log p(x), if it is known: an ``Evidence`` of these datapoints, with its errors, or exact values in
             nats, ``[n]``.

@@ -9,9 +9,8 @@ import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from torch import Tensor
-from torch.distributions import transform_to
 
-from pyro_vae.distributions.independent import split_independent
+from pyro_vae.evidence.diagnostics.gaps.family import Family, distributions_of_modules, family_of
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.weights import sample_sites, terms
@@ -27,18 +26,19 @@ class LocalGuide:
         x: The datapoints, ``[n, *event]``.
 
     Raises:
-        ValueError: If a distribution of the guide cannot be reparameterized, is not given by its parameters (as a
-            normalizing flow is not), or has parameters that depend on other latents.
+        ValueError: If a distribution of the guide cannot be reparameterized, has no parameters for each datapoint that
+            can be found, or has parameters that depend on other latents.
     """
 
     def __init__(self, programs: Programs, x: Tensor) -> None:
         self.programs, self.x = programs, x
-        self.families: dict[str, _Family] = {}
-        traces = (poutine.trace(programs.guide).get_trace(x) for _ in range(2))
-        first, second = map(poutine.util.prune_subsample_sites, traces)
+        self.families: dict[str, Family] = {}
+        with distributions_of_modules() as made:
+            traces = (poutine.trace(programs.guide).get_trace(x) for _ in range(2))
+            first, second = map(poutine.util.prune_subsample_sites, traces)
         for name, site in sample_sites(first):
-            family = _Family(name, site["fn"])
-            again = _Family(name, second.nodes[name]["fn"])
+            family = family_of(name, site["fn"], made)
+            again = family_of(name, second.nodes[name]["fn"], made)
             if not all(torch.equal(a, b) for a, b in zip(family.parameters, again.parameters, strict=True)):
                 raise ValueError(f"site {name!r} of the guide has random parameters: they depend on other latents")
             self.families[name] = family
@@ -88,49 +88,15 @@ class LocalGuide:
     def put_back(self, earlier: LocalGuide, rows: Tensor) -> None:
         """Gives some datapoints their earlier parameters: where ``rows``, ``[n]``, is true."""
         for name, family in self.families.items():
-            family.put_back(earlier.families[name], rows, self.programs.layout.data_dim)
-
-
-class _Family:
-    """A family of distributions with free, unconstrained parameters."""
-
-    def __init__(self, name: str, fn: Any) -> None:
-        fn, self.event_dims = split_independent(fn)
-        self.kind = type(fn)
-        constraints = getattr(fn, "arg_constraints", {})
-        names = [key for key in constraints if key in fn.__dict__]
-        names = names or [key for key in constraints if hasattr(fn, key)]  # those of a LogNormal are properties
-        if "scale_tril" in constraints:
-            names = ["loc", "scale_tril"]  # one of three equivalent ways to give the covariance
-        if not fn.has_rsample or not names:
-            raise ValueError(
-                f"site {name!r} of the guide, a {self.kind.__name__}, is not given by parameters that can be optimized "
-                "for each datapoint: it must be reparameterized, and no normalizing flow"
-            )
-        self.transforms = {key: transform_to(constraints[key]) for key in names}
-        self.trailing = [constraints[key].event_dim + self.event_dims for key in names]  # to the right of the plates
-        self.parameters = [
-            transform.inv(getattr(fn, key).detach()).clone().requires_grad_()
-            for key, transform in self.transforms.items()
-        ]
-
-    def put_back(self, earlier: _Family, rows: Tensor, data_dim: int) -> None:
-        """Takes the parameters of some datapoints from an earlier copy."""
-        for parameter, old, trailing in zip(self.parameters, earlier.parameters, self.trailing, strict=True):
-            dim = data_dim - trailing
-            if parameter.ndim >= -dim and parameter.shape[dim] == len(rows):
-                parameter.copy_(torch.where(rows.reshape(-1, *[1] * (-dim - 1)), old, parameter))
-
-    def __call__(self) -> Any:
-        given = {
-            key: transform(parameter)
-            for (key, transform), parameter in zip(self.transforms.items(), self.parameters, strict=True)
-        }
-        return self.kind(**given, validate_args=False).to_event(self.event_dims)
+            old = earlier.families[name].parameters
+            for parameter, before, trailing in zip(family.parameters, old, family.trailing, strict=True):
+                dim = self.programs.layout.data_dim - trailing
+                if parameter.ndim >= -dim and parameter.shape[dim] == len(rows):
+                    parameter.copy_(torch.where(rows.reshape(-1, *[1] * (-dim - 1)), before, parameter))
 
 
 class _Replaced(Messenger):
-    def __init__(self, families: dict[str, _Family]) -> None:
+    def __init__(self, families: dict[str, Family]) -> None:
         super().__init__()
         self.families = families
 
