@@ -1,4 +1,4 @@
-"""The documentation site has every public name, and its link checker sees what leads nowhere."""
+"""The documentation site has every public name, and its checker sees what leads nowhere or was not rendered."""
 
 import re
 import sys
@@ -9,7 +9,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 sys.path[:0] = [str(DOCS), str(DOCS / "_ext")]
 
-from check_links import dead_links  # noqa: E402
+from check_links import dead_links, raw_markup  # noqa: E402
 from public import public_modules, public_names  # noqa: E402
 
 
@@ -68,6 +68,24 @@ def test_the_link_checker_sees_what_leads_nowhere(tmp_path, link, works):
     (tmp_path / "b.html").write_text('<p id="there"></p>')
     (tmp_path / "a.png").write_bytes(b"")
     assert bool(dead_links(tmp_path)) != works
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("<p>a<br>b: c</p>", True),
+        ("<p>:::{grid-item-card} Start</p>", False),
+        ("<p>see `fit`</p>", False),
+        ("<p>see {ref}</p>", False),
+        ("<p>[a](b.md)</p>", False),
+        ("<p>$$x$$</p>", False),
+        ("<pre>::: <span>`a`</span> ]( {b}</pre><p>c</p>", True),
+        ("<p><code>{n}</code></p><p>{n}</p>", False),
+    ],
+)
+def test_the_checker_sees_markup_that_was_not_rendered(tmp_path, text, rendered):
+    (tmp_path / "a.html").write_text(text)
+    assert bool(raw_markup(tmp_path)) != rendered
 
 
 def test_a_site_without_pages_is_no_success(tmp_path):
