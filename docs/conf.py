@@ -29,6 +29,7 @@ extensions = [
     "mathml",
     "public_names",
     "repository_links",
+    "unbroken_errors",
     "whole_streams",
 ]
 exclude_patterns = ["_build", "inventories"]
