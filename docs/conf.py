@@ -26,10 +26,10 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
     "sphinx_design",  # cards of the front page
+    "line_breaks",
     "mathml",
     "public_names",
     "repository_links",
-    "unbroken_errors",
     "whole_streams",
 ]
 exclude_patterns = ["_build", "inventories"]

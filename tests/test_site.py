@@ -106,9 +106,9 @@ def test_the_checker_sees_markup_that_was_not_rendered(tmp_path, text, rendered)
 @pytest.mark.parametrize("text", ["-91.41 +- 0.02 nats", "-91.41\n+-  0.02 nats"])
 def test_a_number_and_its_error_stay_on_one_line(text):
     pytest.importorskip("sphinx", reason="the site is built with sphinx")
-    from unbroken_errors import unbroken
+    from line_breaks import with_error
 
-    assert unbroken(text) == "-91.41\N{NO-BREAK SPACE}+-\N{NO-BREAK SPACE}0.02 nats"
+    assert with_error(text) == "-91.41\N{NO-BREAK SPACE}+-\N{WORD JOINER}\N{NO-BREAK SPACE}0.02 nats"
 
 
 def test_a_site_without_pages_is_no_success(tmp_path):
