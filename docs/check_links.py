@@ -1,4 +1,4 @@
-"""Fails if a page of the built site has a link, an anchor or a picture that leads nowhere.
+"""Fails if a page of the site has a link, an anchor or a picture that leads nowhere, or markup that was not rendered.
 
 Run: python docs/check_links.py docs/_build/html
 
@@ -7,30 +7,56 @@ Addresses of other sites are only checked for their form: ``python -m sphinx -b 
 
 from __future__ import annotations
 
+import re
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+RAW = re.compile(r":::|`|\$\$|\]\(|\{[a-z-]+\}")  # what Markdown and its directives look like, in text that is not code
+CODE = ("code", "pre", "script", "style", "svg", "math")
 ATTRIBUTES = {"a": "href", "link": "href", "img": "src", "script": "src", "source": "src"}
 
 
 class Page(HTMLParser):
-    """The links and the anchors of a page."""
+    """The links, the anchors and the text of a page."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.links: set[str] = set()
         self.anchors: set[str] = set()
+        self.text: list[str] = []  # without code
+        self.depth = 0  # in how many tags of code it is
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Notes what a tag refers to, and how it can be referred to."""
+        self.depth += tag in CODE
         for name, value in attrs:
             if name == ATTRIBUTES.get(tag) and value:
                 self.links.add(value)
             elif name == "id" or (name == "name" and tag == "a"):
                 self.anchors.add(value or "")
+
+    def handle_endtag(self, tag: str) -> None:
+        """Notes where code ends."""
+        self.depth -= tag in CODE
+
+    def handle_data(self, data: str) -> None:
+        """Notes text that is not code."""
+        if not self.depth:
+            self.text.append(data)
+
+
+def raw_markup(site: Path) -> list[str]:
+    """Lines with markup that was not rendered, each with its page; those of source code are not looked at."""
+    found = []
+    for path in sorted(site.rglob("*.html")):
+        where = path.relative_to(site)
+        if where.parts[0] != "_modules":
+            lines = "".join(Page(path.read_text()).text).splitlines()
+            found += [f"{where}: {line.strip()}" for line in lines if RAW.search(line)]
+    return found
 
 
 def dead_links(site: Path) -> list[str]:
@@ -61,11 +87,11 @@ def _has(page: Page | None, anchor: str) -> bool:
 
 
 def main() -> int:
-    """Prints what leads nowhere, and returns 1 if there is such a link."""
+    """Prints what leads nowhere or was not rendered, and returns 1 if there is any."""
     (folder,) = sys.argv[1:]
-    dead = dead_links(Path(folder))
-    print("\n".join([*dead, f"{len(dead)} dead links"]))
-    return min(1, len(dead))
+    dead, raw = dead_links(Path(folder)), raw_markup(Path(folder))
+    print("\n".join([*dead, *raw, f"{len(dead)} dead links, {len(raw)} lines of raw markup"]))
+    return int(bool(dead or raw))
 
 
 if __name__ == "__main__":

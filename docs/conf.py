@@ -26,6 +26,7 @@ extensions = [
     "sphinx.ext.intersphinx",
     "sphinx_copybutton",
     "sphinx_design",  # cards of the front page
+    "line_breaks",
     "mathml",
     "public_names",
     "repository_links",
@@ -45,7 +46,7 @@ nitpick_ignore_regex = [
 ]
 
 # Markdown and notebooks
-myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline", "attrs_block"]
+myst_enable_extensions = ["dollarmath", "amsmath", "deflist", "attrs_inline", "attrs_block", "colon_fence"]
 myst_heading_anchors = 3
 myst_dmath_double_inline = True  # $$...$$ may follow a line of text
 nb_execution_mode = "cache"  # a notebook is executed again only if its code has changed

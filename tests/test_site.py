@@ -1,5 +1,6 @@
-"""The documentation site has every public name, and its link checker sees what leads nowhere."""
+"""The documentation site has every public name, and its checker sees what leads nowhere or was not rendered."""
 
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ import pytest
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 sys.path[:0] = [str(DOCS), str(DOCS / "_ext")]
 
-from check_links import dead_links  # noqa: E402
+from check_links import dead_links, raw_markup  # noqa: E402
 from public import public_modules, public_names  # noqa: E402
 
 
@@ -41,6 +42,20 @@ def test_every_public_package_has_a_page_that_is_reached():
     assert pages <= set(index)
 
 
+def test_no_docstring_of_a_property_begins_like_a_type():
+    """In "Whether k-hat is above 0.7: do not trust it", Sphinx takes the words before the colon for the type."""
+    classes = {value for value in public_names().values() if isinstance(value, type)}
+    assert len(classes) > 50
+    found = set()
+    for kind in classes:
+        for name in dir(kind):
+            value = inspect.getattr_static(kind, name)
+            first = (inspect.getdoc(value) or "").partition("\n")[0]
+            if isinstance(value, property) and not name.startswith("_") and re.search(r":(?= |$)", first):
+                found |= {value.fget.__qualname__} if value.fget.__module__.startswith("pyro_vae") else set()
+    assert not found
+
+
 def test_every_page_is_in_a_table_of_contents():
     contents = (DOCS / "index.md").read_text().splitlines()
     for path in DOCS.glob("*.md"):
@@ -68,6 +83,32 @@ def test_the_link_checker_sees_what_leads_nowhere(tmp_path, link, works):
     (tmp_path / "b.html").write_text('<p id="there"></p>')
     (tmp_path / "a.png").write_bytes(b"")
     assert bool(dead_links(tmp_path)) != works
+
+
+@pytest.mark.parametrize(
+    ("text", "rendered"),
+    [
+        ("<p>a<br>b: c</p>", True),
+        ("<p>:::{grid-item-card} Start</p>", False),
+        ("<p>see `fit`</p>", False),
+        ("<p>see {ref}</p>", False),
+        ("<p>[a](b.md)</p>", False),
+        ("<p>$$x$$</p>", False),
+        ("<pre>::: <span>`a`</span> ]( {b}</pre><p>c</p>", True),
+        ("<p><code>{n}</code></p><p>{n}</p>", False),
+    ],
+)
+def test_the_checker_sees_markup_that_was_not_rendered(tmp_path, text, rendered):
+    (tmp_path / "a.html").write_text(text)
+    assert bool(raw_markup(tmp_path)) != rendered
+
+
+@pytest.mark.parametrize("text", ["-91.41 +- 0.02 nats", "-91.41\n+-  0.02 nats"])
+def test_a_number_and_its_error_stay_on_one_line(text):
+    pytest.importorskip("sphinx", reason="the site is built with sphinx")
+    from line_breaks import with_error
+
+    assert with_error(text) == "-91.41\N{NO-BREAK SPACE}+-\N{WORD JOINER}\N{NO-BREAK SPACE}0.02 nats"
 
 
 def test_a_site_without_pages_is_no_success(tmp_path):

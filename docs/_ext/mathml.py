@@ -13,6 +13,7 @@ from sphinx.util.math import get_node_equation_number
 BEFORE = re.compile(r"(?<=</m[in]>)(?=<mi>(?:log|exp|max|min)</mi>)")
 AFTER = re.compile(r"(?<=<mi>(?:log|exp|max|min)</mi>)(?=<m[inrs])")
 SPACE = '<mspace width="0.17em" />'
+WORD_JOINER = "\N{WORD JOINER}"  # Browsers may break a line after a formula, even before a full stop. This forbids it.
 
 
 def mathml(latex: str, display: str) -> str:
@@ -22,7 +23,7 @@ def mathml(latex: str, display: str) -> str:
 
 def inline(translator: Any, node: nodes.math) -> None:
     """Writes a formula within a line."""
-    translator.body.append(mathml(node.astext(), "inline"))
+    translator.body.append(mathml(node.astext(), "inline") + WORD_JOINER)
     raise nodes.SkipNode
 
 

@@ -62,7 +62,7 @@ class ContinuousBernoulli(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, ``[*batch]``: 1 / (1 - exp(-l)) - 1 / l."""
+        """The mean, ``[*batch]``, which is 1 / (1 - exp(-l)) - 1 / l."""
         small, near, far = self._split(1.0)
         size = far.abs()
         below = 1 / size - torch.exp(-size) / -torch.expm1(-size)  # the mean at -size, where no exponential overflows
@@ -70,7 +70,7 @@ class ContinuousBernoulli(TorchDistribution):
 
     @property
     def variance(self) -> Tensor:
-        """The variance, ``[*batch]``: 1 / l^2 - 1 / (4 sinh(l / 2)^2)."""
+        """The variance, ``[*batch]``, which is 1 / l^2 - 1 / (4 sinh(l / 2)^2)."""
         small, near, far = self._split(1.0)
         size = far.abs()
         odds = torch.exp(-size) / -torch.expm1(-size)

@@ -78,7 +78,7 @@ class DiscretizedLogistic(TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean, ``[*batch]``: the sum over levels of the probability of a value above the level."""
+        """The mean, ``[*batch]``, which is the sum over levels of the probability of a value above the level."""
         top = self.levels - 1
         mean = torch.zeros_like(self.loc)
         loc, scale = self.loc.unsqueeze(-1), self.scale.unsqueeze(-1)

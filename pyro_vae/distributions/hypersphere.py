@@ -35,7 +35,7 @@ class HypersphericalUniform(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        """Zeros, ``[*batch, d]``: the center of the sphere."""
+        """The center of the sphere, zeros ``[*batch, d]``."""
         return torch.zeros_like(self._like)
 
     @property

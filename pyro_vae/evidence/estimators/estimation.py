@@ -55,8 +55,8 @@ def estimate(
     Discrete latents and latents on a sphere have no gradients. There the samples are from the guide, and then from its
     mixture with the prior (:func:`~pyro_vae.evidence.defensive`).
 
-    Pilots decide what to try; what is reported comes from fresh draws. Fresh draws that are far worse than the pilot
-    are replaced by a longer run; this is a small selection by their own sample.
+    A small sample, the pilot, decides which method is tried and with how many samples. The estimate comes from new
+    draws. If these are far worse than the pilot, a longer run replaces them. This selection is a small bias.
 
     Every method gives a lower bound on average. So an estimate is rejected where another method, or a sample from the
     guide, is higher. A mode of the posterior that no start and no chain comes near remains unseen.

@@ -28,7 +28,7 @@ class Bounds(WithSummary):
 
     @property
     def gap(self) -> float:
-        """The mean of ``upper - lower``: on average at least the error of either bound."""
+        """The mean of ``upper - lower``, on average at least the error of either bound."""
         return (self.upper - self.lower).mean().item()
 
     @property

@@ -175,7 +175,7 @@ class Evidence(WithSummary):
 
     @property
     def mean_bias(self) -> float:
-        """The expectation of ``mean`` minus the mean of log p(x): a negative number (delta method).
+        """The expectation of ``mean`` minus the mean of log p(x), a negative number (delta method).
 
         It is as unreliable as ``std_error``; ``bias`` has bounds.
         """
@@ -215,7 +215,7 @@ class Evidence(WithSummary):
 
     @property
     def doubtful(self) -> Tensor:
-        """Whether k-hat is above 0.7, ``[n]``: do not trust the estimate there."""
+        """Whether k-hat is above 0.7, ``[n]``; do not trust the estimate there."""
         return self.pareto_k > MAX_PARETO_K
 
     def summary(self) -> str:

@@ -55,7 +55,7 @@ class Calibration(WithSummary):
 
     @property
     def p_values(self) -> dict[str, Tensor]:
-        """By latent site, ``[...]``: the p-value of each coordinate, under the hypothesis that its ranks are uniform.
+        """By latent site, the p-value of each coordinate, ``[...]``, under the hypothesis that its ranks are uniform.
 
         Neyman's smooth test of order 4 (Rayner, Thas & Best 2009, chapter 4): the four lowest orthonormal polynomials
         of the rank, each summed over the datapoints; the sum of their squares is chi-square with 4 degrees of freedom.

@@ -50,7 +50,7 @@ class InferenceGap(WithSummary):
 
     @property
     def approximation(self) -> Tensor:
-        """The loss by the family of q, ``[n]``: KL(q* || p(z | x)) of the best q* in it; NaN if it was not found."""
+        """The loss due to the family of q, KL(q* || p(z | x)) of its best q*, ``[n]``; NaN if that was not found."""
         return (self.log_prob - self.best_elbo).masked_fill(~self.converged, torch.nan)
 
     @property
@@ -63,7 +63,7 @@ class InferenceGap(WithSummary):
 
     @property
     def total(self) -> Tensor:
-        """The inference gap, ``[n]``: KL(q || p(z | x))."""
+        """The inference gap, ``[n]``, which is KL(q || p(z | x))."""
         return self.log_prob - self.elbo
 
     def summary(self) -> str:

@@ -77,7 +77,7 @@ class NutsComparison(WithSummary):
 
     @property
     def sd_ratio(self) -> dict[str, Tensor]:
-        """Standard deviation of the guide over that of NUTS, ``[n, ...]``: below 1 where q is too narrow."""
+        """Standard deviation of the guide over that of NUTS, ``[n, ...]``; below 1 where q is too narrow."""
         sds = self.nuts_sd
         return {name: sd / sds[name] for name, sd in self.guide_sd.items()}
 
