@@ -134,7 +134,7 @@ RECIPES: dict[str, Callable[..., Run]] = {
     "vae-2-layers-50": partial(dynamic, two_layers, kl_weight=WARM_UP, loss=ELBO(50)),
     "iwae-2-layers-5": partial(dynamic, two_layers, loss=IWAE(5), epochs=150),
     "iwae-2-layers-50": partial(dynamic, two_layers, loss=IWAE(50)),
-    "vae-1-fixed": partial(fixed, lambda train: one_layer()),
+    "vae-1-fixed": partial(fixed, lambda _: one_layer()),
     "gated-vae": partial(fixed, gated),
     "gated-vamp": partial(fixed, partial(gated, vamp=True)),
     "hvae": partial(fixed, ladder),
