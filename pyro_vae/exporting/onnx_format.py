@@ -59,7 +59,7 @@ def _replacing(program: ExportedProgram, replaced: Mapping[Any, Any]) -> Exporte
     To replace them before that would trace the program once more, which is a quarter of the time of an export.
     """
     found = copy.copy(program)
-    found.run_decompositions = lambda table: program.run_decompositions({**table, **replaced})  # type: ignore[method-assign]  # of this copy alone
+    found.run_decompositions = lambda table: program.run_decompositions({**table, **replaced})  # of this copy alone
     return found
 
 
