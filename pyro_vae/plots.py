@@ -8,6 +8,7 @@ Grey images are drawn with 0 as white. For photographs, pass ``cmap="gray"``, wh
 from __future__ import annotations
 
 import io
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -79,7 +80,8 @@ def panels(
 def png(figure: Figure, dpi: float) -> bytes:
     """The content of a PNG file with the figure, in this number of pixels to the inch."""
     content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=dpi)
+    # Pictures are areas of one colour. To compress only repetitions of a pixel takes little time; files are 9% larger.
+    figure.savefig(content, format="png", dpi=dpi, pil_kwargs={"compress_type": zlib.Z_RLE})
     return content.getvalue()
 
 

@@ -103,7 +103,8 @@ def test_every_command_on_every_kind_of_data(kind, tmp_path, capsys):
     assert f"{likelihood} likelihood, {network} networks; change with --likelihood" in said
     assert not out.exists()
     assert words in run(capsys, "train", out, "--data", data, *SMALL, *fewer)
-    assert "log p(x)" in run(capsys, "evaluate", out, "--limit", 2, "--tolerance", 0.5)
+    if kind != "channels last":  # which differs from colour images by how it is read
+        assert "log p(x)" in run(capsys, "evaluate", out, "--limit", 2, "--tolerance", 0.5)
     assert "codes.csv" in run(capsys, "encode", out)
     codes = pd.read_csv(out / "codes.csv")
     assert list(codes)[:3] == ["row", "z0", "z1"]
@@ -248,36 +249,35 @@ def test_parts_for_other_data_than_images(name, tmp_path, capsys):
 
 FLOW = ["--posterior.transforms", 1, "--posterior.hidden", 8, "--posterior.context", 4]
 GREY = write_array("grey", (np.arange(64).reshape(8, 8) * 3 + RNG.integers(0, 60, (N, 8, 8))).astype(np.uint8))
+# Each likelihood once, with another posterior: the data, the posterior and other words.
 SCORED = {
-    **{name: (KINDS["vectors"][0], ["--posterior", name]) for name in ("normal", "full-normal")},
-    "low-rank": (KINDS["vectors"][0], ["--posterior", "low-rank", "--posterior.rank", 1]),
-    **{name: (KINDS["vectors"][0], ["--posterior", name, *FLOW]) for name in ("iaf", "spline")},
-    "projected-normal": OTHERS["sphere"],
-    "product-of-experts": (KINDS["vectors"][0], ["--posterior", "product-of-experts"]),
-    "bernoulli": (KINDS["binary images"][0], []),
+    "bernoulli": (KINDS["binary images"][0], "low-rank", ["--posterior.rank", 1]),
     "categorical": (
         write_array("dna", RNG.integers(0, 4, (N, 7))),
-        ["--likelihood", "categorical", "--likelihood.classes", 4],
+        "full-normal", ["--likelihood", "categorical", "--likelihood.classes", 4],
     ),
-    "columns": (write_table, []),
-    **{name: (GREY, ["--likelihood", name]) for name in ("continuous-bernoulli", "discretized-logistic")},
-    **{name: OTHERS[name] for name in COUNTS},
-    **{f"{name} likelihood": (KINDS["series"][0], ["--likelihood", name]) for name in ("normal", "heteroscedastic-normal")},
+    "columns": (write_table, "product-of-experts", []),
+    "continuous-bernoulli": (GREY, "iaf", ["--likelihood", "continuous-bernoulli", *FLOW]),
+    "discretized-logistic": (GREY, "spline", ["--likelihood", "discretized-logistic", *FLOW]),
+    **{name: (write_counts, "normal", ["--likelihood", name]) for name in COUNTS},
+    "normal": (KINDS["vectors"][0], "projected-normal", ["--prior", "hyperspherical"]),
+    "heteroscedastic-normal": (KINDS["series"][0], "product-of-experts", ["--likelihood", "heteroscedastic-normal"]),
 }  # fmt: skip
 
 
 def test_scores_are_tested_with_every_posterior_and_likelihood():
-    assert {*POSTERIORS, *LIKELIHOODS} <= {name.removesuffix(" likelihood") for name in SCORED}
+    assert {*LIKELIHOODS} == {*SCORED}
+    assert {*POSTERIORS} == {posterior for _, posterior, _ in SCORED.values()}
 
 
 @pytest.mark.parametrize("name", SCORED)
 def test_scores_are_those_of_the_model(name, tmp_path, capsys):
     """log p(x) against importance sampling with the guide; the reconstruction error against p(x | z) at the code."""
-    write, words = SCORED[name]
+    write, posterior, words = SCORED[name]
     data, out = write(tmp_path), tmp_path / "run"
-    run(capsys, "train", out, "--data", data, *SMALL, *words)
-    has_mean = name not in ("iaf", "spline", "projected-normal")
-    has_regret = name in ("full-normal", "product-of-experts", "columns", "poisson", "iaf")
+    run(capsys, "train", out, "--data", data, *SMALL, "--posterior", posterior, *words)
+    has_mean = posterior not in ("iaf", "spline", "projected-normal")
+    has_regret = name in ("categorical", "columns", "continuous-bernoulli", "poisson")  # of four posteriors
     run(capsys, "score", out, "--split", "test", "--limit", 3, *(["--regret"] if has_regret else []))
     scores = torch.tensor(pd.read_csv(out / "scores.csv").drop(columns="row").to_numpy())
     vae = load(out)

@@ -320,6 +320,7 @@ def test_parts_that_do_not_fit(kind, change, error, match):
         kind(**good | change)
 
 
+@pytest.mark.parametrize("semi", [with_features], indirect=True)
 def test_semi_supervised_programs_can_be_compiled(semi, by_inductor):
     x = semi.sample(torch.arange(9) % CLASSES)
     with warnings.catch_warnings():

@@ -16,7 +16,7 @@ import pyro_vae
 from pyro_vae import data
 from pyro_vae.training.session import Session
 
-SIZES = ["--epochs", 2, "--images", 40, "--batch-size", 20, "--test-images", 4, "--num-samples", 30, "--device", "cpu"]
+SIZES = ["--epochs", 2, "--images", 40, "--batch-size", 20, "--test-images", 2, "--num-samples", 30, "--device", "cpu"]
 SIZES += ["--max-temperatures", 4]  # enough for numbers, if not for errors
 
 

@@ -12,7 +12,7 @@ from new_process import script, start
 from pyro_vae.training import LAST, load
 
 EXAMPLE = Path(__file__).resolve().parents[1] / "examples" / "mnist_svi.py"
-SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--test-images", "40", "--device", "cpu"]
+SMALL = ["--epochs", "2", "--batch-size", "1000", "--hidden", "32", "--test-images", "20", "--device", "cpu"]
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ SMALLER = {
         ("mnist.test[:100]", "mnist.test[:8]"),
     ],
     "docs/index.md": [("[:5000]", "[:500]"), ("images[:20]", "images[:3]")],
+    "docs/evidence.md": [("range(8)", "range(3)")],
     "docs/fast_svi.md": [("mnist.train, 128", "mnist.train[:2560], 128")],
     "docs/explorer.md": [
         ("mnist.test)", "mnist.test[:40])"),
@@ -37,6 +38,13 @@ SMALLER = {
     ],
     "docs/export.md": [("mnist.train[:5000]", "mnist.train[:1000]")],
     "docs/training.md": [("mnist.train[:5000]", "mnist.train[:1280]"), ("[:1000]", "[:200]")],
+    "docs/tools.md": [
+        ("mnist.train[:500]", "mnist.train[:100]"),
+        ("epochs=20,", "epochs=3,"),
+        ("epochs=5, num_samples=50", "epochs=2, num_samples=10"),
+        ("score_samples(X[:20])", "score_samples(X[:5])"),
+        ("evidence(X[:20])", "evidence(X[:5])"),
+    ],
     "docs/representation.md": [("[:5000]", "[:500]"), ("[:1000]", "[:200]"), ("sample((1000,))", "sample((200,))")],
 }
 

@@ -81,7 +81,7 @@ def in_few(combinations):
 
 
 FEW = in_few(FITTING)
-COMPILED = 6  # combinations that are compiled, all at once
+COMPILED = slice(1, 6)  # combinations that are compiled, all at once
 
 
 def identify(names):
@@ -105,7 +105,7 @@ def test_every_combination(names):
     for device in DEVICES:
         _the_same_elsewhere(vae, x, device)
     vae = vae.double()
-    _evidence_equals_quadrature(vae, x.double() if x.is_floating_point() else x)
+    _evidence_equals_quadrature(vae, x[:3].double() if x.is_floating_point() else x[:3])
 
 
 # Rows with a module that is not of the library, which cannot be described in a file.
@@ -208,7 +208,8 @@ def _evidence_equals_quadrature(vae, x):
     # The density of the prior integrates to one, and with the likelihood to the evidence. Densities with a kink
     # (Laplace, splines) leave an error of 10^-3 on this grid.
     assert log_prior.logsumexp(0).exp().item() == pytest.approx(1, abs=3e-3)
-    exact = torch.stack([(log_prior + vae.likelihood(z).log_prob(row)).logsumexp(0) for row in x])
+    p_x = vae.likelihood(z)
+    exact = torch.stack([(log_prior + p_x.log_prob(row)).logsumexp(0) for row in x])
     # With half of the draws from the prior no weight exceeds twice the likelihood, so that errors are normal: beyond 6
     # standard errors once in 10^9, where k-hat does not say that there were too few samples.
     result = evidence.importance(vae.model, vae.guide, x, num_samples=2000, proposal=evidence.defensive(0.5))
@@ -242,8 +243,8 @@ def test_svi_trains_it(names):
         return weights.log_weights(vae.model, vae.guide, x, 200).mean().item()
 
     before = elbo()
-    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), Trace_ELBO())
-    for _ in range(60):
+    svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.02}), Trace_ELBO())
+    for _ in range(30):
         svi.step(x)
     assert elbo() > before
 
@@ -284,7 +285,7 @@ def test_both_of_pyros_elbos_and_ours_agree(names):
 
 def test_they_can_be_compiled(by_inductor):
     """Inductor makes machine code of them that gives the same numbers: of several together, since it takes seconds."""
-    vaes = [VAE(*make(*names)) for names in FEW[:COMPILED]]
+    vaes = [VAE(*make(*names)) for names in FEW[COMPILED]]
     data, others = ([vae.sample(4) for vae in vaes] for _ in range(2))
     layouts = [weights.find_layout(vae.model, vae.guide, x) for vae, x in zip(vaes, data, strict=True)]
 

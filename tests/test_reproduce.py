@@ -1,6 +1,7 @@
 """The scripts of benchmarks/reproduce: every recipe trains, and the numbers are those of the run."""
 
 import json
+import math
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ROWS = ["vae-1-short", "vae-1", "vae-5", "vae-50", "iwae-5", "iwae-50"]
 ROWS += ["vae-2-layers-1", "vae-2-layers-5", "vae-2-layers-50", "iwae-2-layers-5", "iwae-2-layers-50"]
 ROWS += ["vae-1-fixed", "gated-vae", "gated-vamp", "hvae", "hvae-vamp"]
-FEW = {"train": 300, "valid": 100, "test": 40}  # images
+FEW = {"train": 60, "valid": 20, "test": 10}  # images
 
 
 @pytest.fixture(scope="module")
@@ -29,6 +30,7 @@ def reproduce(few_images, monkeypatch):
     """The script, with few images, few samples, and two epochs of three steps, and without the literature's file."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     from reproduce import __main__ as script
+    from reproduce import rows
 
     def few(name, root=None, num_valid=10_000):  # noqa: ARG001
         if name == "mnist":
@@ -37,10 +39,10 @@ def reproduce(few_images, monkeypatch):
         return replace(few_images, **fixed)
 
     monkeypatch.setattr(data, "load", few)
+    fit = rows.fit
+    monkeypatch.setattr(rows, "fit", lambda *args, **options: fit(*args, **{**options, "batch_size": 20}))
     for name, recipe in script.RECIPES.items():
-        size = {"batch_size": 100} if recipe.func.__name__ == "dynamic" else {}  # the others have that size
-        short = partial(recipe, epochs=2, compile="graph", progress=False, **size)
-        monkeypatch.setitem(script.RECIPES, name, short)
+        monkeypatch.setitem(script.RECIPES, name, partial(recipe, epochs=2, compile="graph", progress=False))
         monkeypatch.setitem(script.PAPERS, name, script.PAPERS[name]._replace(num_samples=50))
     return script
 
@@ -69,7 +71,7 @@ def test_recipes_learn_and_can_be_loaded_from_their_folders(name, reproduce, mon
 
 
 def test_numbers_are_those_of_the_run_and_finished_parts_are_not_repeated(reproduce, monkeypatch, tmp_path, capsys):
-    first = run(reproduce, monkeypatch, tmp_path, "gated-vae", "--images", "20", "--certify", "5")
+    first = run(reproduce, monkeypatch, tmp_path, "gated-vae", "--images", "5", "--certify", "2")
     out = tmp_path / "gated-vae"
     vae, x = load(out), reproduce.test_images(reproduce.PAPERS["gated-vae"], tmp_path)
     torch.manual_seed(0)
@@ -79,13 +81,13 @@ def test_numbers_are_those_of_the_run_and_finished_parts_are_not_repeated(reprod
     assert first["protocol"]["elbo"] < first["protocol"]["log_prob"]
     torch.manual_seed(0)
     every_second = evidence.estimate(vae.model, vae.guide, x[::2], progress=False)
-    assert first["estimate"]["images"] == 20
+    assert first["estimate"]["images"] == 5
     assert first["estimate"]["log_prob"] == every_second.mean
     above = every_second.log_prob - by_guide.log_prob[::2]
     assert first["estimate"]["above_protocol"] == pytest.approx(above.mean().item(), abs=1e-9)
     assert above.mean() > 0  # 50 samples of a guide that was hardly trained
-    # Half of the images were left out: the standard error of a mean over 20 of 40, beside the error of the estimate.
-    error = every_second.mean_error + 1.96 * above.std().item() / 20**0.5 * 0.5**0.5
+    # Half of the images were left out: the standard error of a mean over 5 of 10, beside the error of the estimate.
+    error = every_second.mean_error + 1.96 * above.std().item() / 5**0.5 * 0.5**0.5
     assert first["estimate"]["above_protocol_error"] == pytest.approx(error, abs=1e-9)
     assert first["estimate"]["certificate_gap"] is not None
     torch.manual_seed(0)
@@ -97,7 +99,7 @@ def test_numbers_are_those_of_the_run_and_finished_parts_are_not_repeated(reprod
     copy = tmp_path / "copies" / "row.json"
     for part in reproduce.PARTS:
         monkeypatch.setattr(reproduce, part, None)  # fails if it is called
-    words = "gated-vae", "--images", "20", "--certify", "5", "--json", str(copy)
+    words = "gated-vae", "--images", "5", "--certify", "2", "--json", str(copy)
     assert run(reproduce, monkeypatch, tmp_path, *words) == first == json.loads(copy.read_text())
     assert "protocol" in capsys.readouterr().out
 
@@ -108,7 +110,8 @@ def test_numbers_are_those_of_the_run_and_finished_parts_are_not_repeated(reprod
     card = (tmp_path / "models" / "gated-vae" / "README.md").read_text()
     mean = first["protocol"]["log_prob"] + first["estimate"]["above_protocol"]
     assert f"{first['protocol']['log_prob']:.2f} (50 samples" in card
-    assert f"log p(x) = {mean:.1f} ± {error:.1f}" in card
+    decimals = max(0, 1 - math.floor(math.log10(error)))  # two digits of the error
+    assert f"log p(x) = {mean:.{decimals}f} ± {error:.{decimals}f} nats" in card
     command = json.loads((tmp_path / "models" / "gated-vae" / "command.json").read_text())
     assert command["options"]["data"] == "binarized_mnist"
 
