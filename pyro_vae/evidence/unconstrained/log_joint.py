@@ -39,10 +39,14 @@ class FastDensities:
         make: Makes a function fast, with two examples of its arguments: ``recorded`` or ``compiled`` of
             ``infer.recording.compiled``.
         pairs: The size of the batches.
+        after: How often a function runs as it is before, in every block. The blocks count for themselves, so that their
+            numbers do not depend on other blocks.
     """
 
-    def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256) -> None:
-        self.make, self.pairs = make, pairs
+    def __init__(
+        self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256, after: int = WORTH_RECORDING
+    ) -> None:
+        self.make, self.pairs, self.after = make, pairs, after
         self._functions: dict[tuple[str, int], Densities] = {}
 
     def of_pairs(
@@ -91,6 +95,8 @@ class OftenRecorded:
 
     For one block: an annealed chain evaluates its densities thousands of times, always with the same shapes.
     """
+
+    after = 0  # all calls are counted here
 
     def __init__(self) -> None:
         self._calls: Counter[Any] = Counter()
@@ -159,6 +165,7 @@ class LogJoint:
         if not sites:
             raise ValueError("the model has no latent sites")
         self.data: tuple[Tensor, ...] = (x,)
+        self._calls: Counter[Any] = Counter()
         dependent = _dependent(sites, self._sites(particles_at_once(chunk_size, len(x))))
         self.vectors = LatentVectors(model, sites, layout, dependent)
         self.dims = self.vectors.dims
@@ -211,13 +218,16 @@ class LogJoint:
 
     def _evaluate(self, function: Densities, position: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         particles, m = position.shape[:2]
+        key = function.__name__, len(self.data)
+        self._calls[key] += 1
+        fast = self.fast if self.fast is not None and self._calls[key] > self.fast.after else None
         with pyro.validation_enabled(False):
             if self.by_pairs:
                 pairs = position.reshape(1, particles * m, -1)
                 index = rows.repeat(particles)
                 at_once = self.chunk_size
-                if self.fast is not None:
-                    function, at_once = self.fast.of_pairs(function, pairs, self.data, at_once)
+                if fast is not None:
+                    function, at_once = fast.of_pairs(function, pairs, self.data, at_once)
                 chunks = zip(index.split(at_once), pairs.split(at_once, dim=1), strict=True)
                 parts = [function(z, *(each[at] for each in self.data)) for at, z in chunks]
                 return tuple(
@@ -229,7 +239,7 @@ class LogJoint:
                 whole[:, rows] = position
                 position = whole
             at_once = max(1, self.chunk_size // len(self.x))
-            function = function if self.fast is None else self.fast.of_block(function)
+            function = function if fast is None else fast.of_block(function)
             parts = [function(z, *self.data) for z in position.split(at_once)]
             return tuple(torch.cat(values)[:, rows] for values in zip(*parts, strict=True))
 
