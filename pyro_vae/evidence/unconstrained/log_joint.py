@@ -122,7 +122,8 @@ class OftenRecorded:
             self._calls[key] += 1
             if self._calls[key] <= WORTH_RECORDING:
                 return function(position, *data)
-            self._functions[key] = recorded(function, (position, *data), (0.9 * position, *data))
+            every = (position, *data)
+            self._functions[key] = recorded(lambda *every: function(*every), every, (0.9 * position, *data))
         return self._functions[key](position, *data)
 
 
@@ -170,6 +171,8 @@ class LogJoint:
         self.vectors = LatentVectors(model, sites, layout, dependent)
         self.dims = self.vectors.dims
         self.by_pairs = self._is_separable()
+        if self.fast is not None and not self.by_pairs:  # always the same rows, so there are few shapes
+            self.fast = OftenRecorded()
 
     @torch.no_grad()
     def draw(self, program: Program, num_particles: int) -> Tensor:
