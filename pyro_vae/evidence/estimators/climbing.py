@@ -93,7 +93,7 @@ def fast_densities(compile: bool | str, x: Tensor, num_models: int = 1) -> FastD
     if not compile:
         return None
     pays = x.device.type == "cpu" and len(x) >= WORTH_COMPILING and num_models == 1
-    return FastDensities(compiled, after=0) if compile != "auto" or pays else FastDensities()
+    return FastDensities(compiled, sizes=(256,), after=0) if compile != "auto" or pays else FastDensities()
 
 
 def block_rows(programs: Programs) -> int:

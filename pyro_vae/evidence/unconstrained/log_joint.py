@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
 from typing import Any
@@ -33,40 +33,44 @@ def particles_at_once(chunk_size: int, rows: int) -> int:
 
 
 class FastDensities:
-    """Densities of pairs, recorded once for batches of one size; smaller batches are padded.
+    """Densities of pairs, recorded once for batches of one or a few sizes; smaller batches are padded.
 
     Args:
         make: Makes a function fast, with two examples of its arguments: ``recorded`` or ``compiled`` of
             ``infer.recording.compiled``.
-        pairs: The size of the batches.
+        sizes: The sizes of the batches, in increasing order. Small models take little more time for large batches.
         after: How often a function runs as it is before, in every block. The blocks count for themselves, so that their
             numbers do not depend on other blocks.
     """
 
     def __init__(
-        self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256, after: int = WORTH_RECORDING
+        self,
+        make: Callable[..., Callable[..., Any]] = recorded,
+        sizes: Sequence[int] = (256, 1024),
+        after: int = WORTH_RECORDING,
     ) -> None:
-        self.make, self.pairs, self.after = make, pairs, after
-        self._functions: dict[tuple[str, int], Densities] = {}
+        self.make, self.sizes, self.after = make, sizes, after
+        self._functions: dict[tuple[str, int, int], Densities] = {}
 
     def of_pairs(
-        self,
-        function: Densities,
-        position: Tensor,
-        data: tuple[Tensor, ...],
-        chunk_size: int,  # noqa: ARG002
+        self, function: Densities, position: Tensor, data: tuple[Tensor, ...], chunk_size: int, calls: Counter[Any]
     ) -> tuple[Densities, int]:
-        """The fast version of a function, made at the first use of one of its name, and the size of its batches.
+        """The fast version of a function, and the size of its batches.
 
         Args:
             function: Called with positions ``[1, pairs, dims]`` and data ``[pairs, ...]``.
-            position: Example positions, ``[1, any, dims]``.
+            position: The positions, ``[1, pairs, dims]``.
             data: Example data, ``[n, ...]``.
             chunk_size: The number of pairs that the function would compute at once.
+            calls: What the block has called so far.
         """
-        key = function.__name__, len(data)  # the same for all blocks
+        size = next((each for each in self.sizes[::-1] if 2 * position.shape[1] > each), self.sizes[0])
+        key = function.__name__, len(data), size  # the same for all blocks
+        calls[key] += 1
+        if calls[key] <= self.after:
+            return function, chunk_size
         if key not in self._functions:
-            rows = torch.arange(self.pairs, device=position.device)
+            rows = torch.arange(size, device=position.device)
             example, other = (
                 (position[:, (rows + shift) % position.shape[1]], *(each[(rows + shift) % len(each)] for each in data))
                 for shift in (0, 7)
@@ -76,14 +80,14 @@ class FastDensities:
 
         def filled_up(position: Tensor, *data: Tensor) -> tuple[Tensor, ...]:
             count = position.shape[1]
-            if count == self.pairs:
+            if count == size:
                 return fast(position, *data)
-            if count < self.pairs // 8:
+            if count < size // 8:
                 return function(position, *data)
-            rows = torch.arange(self.pairs, device=position.device) % count
+            rows = torch.arange(size, device=position.device) % count
             return tuple(part[:, :count] for part in fast(position[:, rows], *(each[rows] for each in data)))
 
-        return filled_up, self.pairs
+        return filled_up, size
 
     def of_block(self, function: Densities) -> Densities:
         """A function of the whole block stays as it is."""
@@ -96,8 +100,6 @@ class OftenRecorded:
     For one block: an annealed chain evaluates its densities thousands of times, always with the same shapes.
     """
 
-    after = 0  # all calls are counted here
-
     def __init__(self) -> None:
         self._calls: Counter[Any] = Counter()
         self._functions: dict[Any, Densities] = {}
@@ -108,6 +110,7 @@ class OftenRecorded:
         position: Tensor,  # noqa: ARG002
         data: tuple[Tensor, ...],  # noqa: ARG002
         chunk_size: int,
+        calls: Counter[Any],  # noqa: ARG002
     ) -> tuple[Densities, int]:
         """As for :class:`FastDensities`."""
         return self.of_block(function), chunk_size
@@ -221,16 +224,13 @@ class LogJoint:
 
     def _evaluate(self, function: Densities, position: Tensor, rows: Tensor) -> tuple[Tensor, ...]:
         particles, m = position.shape[:2]
-        key = function.__name__, len(self.data)
-        self._calls[key] += 1
-        fast = self.fast if self.fast is not None and self._calls[key] > self.fast.after else None
         with pyro.validation_enabled(False):
             if self.by_pairs:
                 pairs = position.reshape(1, particles * m, -1)
                 index = rows.repeat(particles)
                 at_once = self.chunk_size
-                if fast is not None:
-                    function, at_once = fast.of_pairs(function, pairs, self.data, at_once)
+                if self.fast is not None:
+                    function, at_once = self.fast.of_pairs(function, pairs, self.data, at_once, self._calls)
                 chunks = zip(index.split(at_once), pairs.split(at_once, dim=1), strict=True)
                 parts = [function(z, *(each[at] for each in self.data)) for at, z in chunks]
                 return tuple(
@@ -242,7 +242,7 @@ class LogJoint:
                 whole[:, rows] = position
                 position = whole
             at_once = max(1, self.chunk_size // len(self.x))
-            function = function if fast is None else fast.of_block(function)
+            function = function if self.fast is None else self.fast.of_block(function)
             parts = [function(z, *self.data) for z in position.split(at_once)]
             return tuple(torch.cat(values)[:, rows] for values in zip(*parts, strict=True))
 
