@@ -456,7 +456,8 @@ def test_the_bounds_of_a_certificate_are_on_either_side_of_the_truth():
 class Echo:
     """A ladder that gives back what it was given: x as lower bounds, the exact draws as upper ones."""
 
-    def __init__(self, programs, x, settings):
+    def __init__(self, programs, x, settings, fast):
+        assert fast is None
         assert len(x) <= settings.num_datapoints < len(programs.x)
         self.x = x
 

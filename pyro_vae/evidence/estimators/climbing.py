@@ -69,7 +69,7 @@ class Climb:
 
     def certificate(self, count: int) -> Certificate:
         """The result of the same procedure on this number of datapoints drawn from the model."""
-        return certified(self.programs, self.settings, count, rows=block_rows(self.programs))
+        return certified(self.programs, self.settings, count, rows=block_rows(self.programs), fast=self.fast)
 
 
 class Clock:
