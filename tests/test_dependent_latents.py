@@ -153,8 +153,7 @@ def test_no_units_where_elements_are_mixed():
 LAYERS = {  # the width of p(z1 | z2), that of p(x | z1), and the number of elements of z1
     "narrow z1": (0.02, 0.3, 20),
     "z1 a little narrower than its likelihood": (0.3, 1.0, 20),
-    "narrow z1, few": (0.02, 0.3, 6),
-    "both alike": (0.3, 0.3, 6),
+    "both alike, few": (0.3, 0.3, 6),
     "wide z1": (1.0, 0.05, 20),
     "wide z1, few": (1.0, 0.05, 6),
 }
