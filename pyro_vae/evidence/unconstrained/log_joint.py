@@ -17,7 +17,7 @@ from pyro_vae.evidence.unconstrained.latent_vectors import LatentVectors
 from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, trace_of, vectorized
 
-AT_ONCE, PAIRS_AT_ONCE = 8, 1024  # particles; of few rows more
+AT_ONCE = 8
 WORTH_RECORDING = 50  # calls: they take as long as to record one
 
 # Of positions [1, pairs, dims], x [pairs, *event], and perhaps an approximate likelihood [pairs, 2, dims].
@@ -27,9 +27,9 @@ Densities = Callable[..., tuple[Tensor, ...]]
 def particles_at_once(chunk_size: int, rows: int) -> int:
     """How many particles programs draw at once: so few that the chunk size is seldom the limit.
 
-    The noise of a program depends on this number. Of few rows it is large, since a run for few pairs takes as long.
+    The noise of a program depends on this number.
     """
-    return max(1, min(max(AT_ONCE, PAIRS_AT_ONCE // rows), chunk_size // rows))
+    return max(1, min(AT_ONCE, chunk_size // rows))
 
 
 class FastDensities:
