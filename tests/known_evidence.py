@@ -273,8 +273,10 @@ def two_layers(n: int, width: float, noise: float, dims: int) -> Known:
     z2 = torch.cartesian_prod(line, line)
     loc, scale = layer(z2)
     log_prior = normal(z2, 0, 1).sum(1) + 2 * log_weight[1]
-    marginal = dist.Normal(loc, (scale**2 + noise**2).sqrt()).to_event(1)
-    return Known(model, guide, x, torch.stack([(log_prior + marginal.log_prob(row)).logsumexp(0) for row in x]))
+    variance = scale**2 + noise**2
+    constant = log_prior - (loc.square() / variance + variance.log() + LOG_2PI).sum(1) / 2
+    exponent = x @ (loc / variance).mT - x.square() @ (0.5 / variance).mT  # of normals, for all rows at once
+    return Known(model, guide, x, (constant + exponent).logsumexp(1))
 
 
 def uniform_below_a_latent(n: int) -> Known:
@@ -318,7 +320,7 @@ def flow_prior(n: int) -> Known:
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(torch.stack([x, x], -1) / 2, 0.6).to_event(1))
 
-    line, log_weight = even_grid(-14, 14, 1001)
+    line, log_weight = even_grid(-14, 14, 701)  # as 1001 to 4e-5
     z = torch.cartesian_prod(line, line)
     log_prior = flow().log_prob(z) + 2 * log_weight[1]
     x = flow().sample((n,)) @ weight + 0.3 * torch.randn(n, dtype=torch.float64)

@@ -19,6 +19,7 @@ from pyro_vae import evidence, weights
 from pyro_vae.evidence.estimators.annealing import path_from, pilot
 from pyro_vae.evidence.estimators.simulation import simulate
 from pyro_vae.evidence.runner.blocks import Programs
+from pyro_vae.evidence.unconstrained import log_joint as log_joint_module
 from pyro_vae.evidence.unconstrained.annealed_path import AnnealedPath, FromPrior, Schedule, sigmoid_schedule
 from pyro_vae.evidence.unconstrained.hmc import State, hmc_move
 from pyro_vae.evidence.unconstrained.latent_vectors import LatentVectors
@@ -72,6 +73,30 @@ def test_it_approaches_the_truth_from_below_with_more_temperatures():
     assert errors[0] < errors[1] < errors[2] < 0
     assert errors[2] > errors[0] / 5
     assert evidence.importance(vae.model, vae.guide, x).mean - exact < errors[2]
+
+
+@pytest.mark.parametrize(("start", "all_rows"), [("prior", False), ("laplace", True), ("guide", False)])
+def test_densities_are_recorded_when_they_are_called_often_and_stay_the_same(monkeypatch, start, all_rows):
+    """Also if the model accepts nothing but all rows."""
+    vae, x = random_instance(seed=3, latent=3, event=4, n=5, shift=0.5)
+    calls = []
+
+    def model(x):
+        calls.append(1)
+        if all_rows and len(x) != 5:
+            raise ValueError("another number of rows")
+        return vae.model(x)
+
+    results = {}
+    for often in (10, 10**9):
+        calls.clear()
+        monkeypatch.setattr(log_joint_module, "WORTH_RECORDING", often)
+        torch.manual_seed(1)
+        settings = {"num_chains": 4, "num_temperatures": 150, "num_leapfrog": 1, "start": start}
+        results[often] = evidence.annealed(model, vae.guide, x, **settings).log_prob, len(calls)
+    (fast, few), (plain, many) = results.values()
+    assert_close(fast, plain, rtol=0, atol=1e-9)
+    assert few < many / 2
 
 
 def test_from_the_exact_posterior_no_weight_varies():

@@ -49,7 +49,7 @@ PROGRAMS = {
 }
 PATH = {"num_chains": 30, "num_temperatures": 3, "num_leapfrog": 2}
 CALLS = {
-    "estimate": lambda *of: evidence.estimate(*of, max_temperatures=8, certify=len(of[2]), compile=False),
+    "estimate": lambda *of: evidence.estimate(*of, max_temperatures=8, certify=len(of[2])),
     "importance": lambda *of: evidence.importance(*of, num_samples=50),
     "annealed": lambda *of: evidence.annealed(*of, **PATH),
     "inference_gap": lambda *of: evidence.inference_gap(

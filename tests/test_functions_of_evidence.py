@@ -72,7 +72,7 @@ CALLS = {
     "compare_with_nuts": lambda *args: evidence.compare_with_nuts(*args, num_samples=4, warmup_steps=4, **QUIET),
     "decompose_elbo": lambda *args: evidence.decompose_elbo(*args, **QUIET),
     "defensive": lambda *args: weigh(evidence.defensive(0.5), *args),
-    "estimate": lambda *args: evidence.estimate(*args, certify=len(args[-1]), tolerance=0.3, compile=False, **QUIET),
+    "estimate": lambda *args: evidence.estimate(*args, certify=len(args[-1]), tolerance=0.3, **QUIET),
     "importance": lambda *args: evidence.importance(*args, num_samples=300, **QUIET),
     "impute": lambda *args: evidence.impute(*args, num_samples=4, **QUIET),
     "inference_gap": lambda *args: evidence.inference_gap(

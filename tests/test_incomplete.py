@@ -207,7 +207,7 @@ def test_nothing_is_drawn_where_no_value_is_missing(monkeypatch):
 
 def test_chunks_make_no_difference_but_noise():
     vae = make_vae()
-    x = with_gaps(vae.sample(N))
+    x = with_gaps(vae.sample(6))
     values = [evidence.impute(vae.model, vae.guide, x, num_samples=2000, chunk_size=size).x for size in (1000, 4096)]
     assert_close(*values, rtol=0, atol=0.3)  # a standard error is below 0.05
 

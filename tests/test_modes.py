@@ -340,16 +340,41 @@ def test_modes_that_grow_in_number_with_the_starts_are_not_complete(monkeypatch,
     assert taken == [8, 16, 32][: 1 if is_late or not even else 3]
 
 
-@pytest.mark.parametrize("count", [10, 64, 91])
-def test_densities_that_are_recorded_for_batches_of_one_size_are_those_of_each_pair(count):
+@pytest.mark.parametrize("sizes", [(64,), (16, 64)])
+@pytest.mark.parametrize("count", [1, 10, 64, 91])
+def test_densities_that_are_recorded_for_batches_of_some_sizes_are_those_of_each_pair(count, sizes):
     """Full batches, what is left over and filled up, and few that are not worth it; each pair has its own numbers."""
     vae, x = random_instance(seed=1, latent=3, event=4, n=13)
     layout, rows = Programs(vae.model, vae.guide, x).layout, torch.arange(count) % 13
     slow = LogJoint(vae.model, x, layout, 1000)
-    fast = LogJoint(vae.model, x, layout, 1000, FastDensities(lambda function, *_: function, pairs=64))
+    fast = LogJoint(vae.model, x, layout, 1000, FastDensities(lambda function, *_: function, sizes=sizes, after=0))
     position = torch.randn(1, count, 3, dtype=torch.float64)
     for name in ("densities", "gradient", "parts"):
         assert_close(getattr(fast, name)(position, rows), getattr(slow, name)(position, rows))
+
+
+def test_densities_are_recorded_after_a_number_of_calls():
+    """Of each function and block by itself. Then the model runs no more."""
+    vae, x = random_instance(seed=1, latent=3, event=4, n=13)
+    runs = []
+
+    def model(x):
+        runs.append(len(x))
+        return vae.model(x)
+
+    layout, rows, fast = Programs(vae.model, vae.guide, x).layout, torch.arange(13), FastDensities(sizes=(13,), after=3)
+    position = torch.randn(1, 13, 3, dtype=torch.float64)
+    ran, values = [], []
+    for block in (x, x + 1):
+        joint = LogJoint(model, block, layout, 1000, fast)
+        for name in ("densities", "gradient"):
+            for _ in range(6):
+                runs.clear()
+                values.append(getattr(joint, name)(position, rows)[-1 if name == "densities" else 0])
+                ran.append(len(runs) > 0)
+    assert ran == 2 * [True, True, True, True, False, False] + 2 * [True, True, True, False, False, False]
+    assert_close(torch.stack(values[:12]), values[0].expand(12, -1, -1))
+    assert_close(torch.stack(values[12:]), values[12].expand(12, -1, -1))
 
 
 def test_a_center_moves_at_most_three_standard_deviations_at_a_time():

@@ -39,7 +39,7 @@ def new_programs():
 
 
 CALLS = {
-    "estimate": lambda *of: evidence.estimate(*of, certify=3, compile=False, **QUIET),
+    "estimate": lambda *of: evidence.estimate(*of, certify=3, **QUIET),
     "importance": lambda *of: evidence.importance(*of, num_samples=50, **QUIET),
     "annealed": lambda *of: evidence.annealed(*of, **PATH),
     "sandwich": lambda *of: evidence.sandwich(*of, **PATH),
@@ -85,7 +85,7 @@ def test_a_result_given_draws_of_global_latents_has_no_model_either():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(x / 2, 0.8))
 
-    result = evidence.estimate(model, guide, torch.randn(N), given={"w": torch.zeros(20)}, compile=False, **QUIET)
+    result = evidence.estimate(model, guide, torch.randn(N), given={"w": torch.zeros(20)}, **QUIET)
     data = pickle.dumps(result)
     assert len(data) < 200 * 20 * 16 + SMALL  # each draw has its own numbers, and no copy of those of the others
     assert torch.equal(pickle.loads(data).given[7].log_prob, result.given[7].log_prob)

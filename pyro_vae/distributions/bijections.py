@@ -87,7 +87,8 @@ def _onto(support: Any) -> Transform:
     if support.is_discrete:
         raise ValueError("is discrete; gradients need continuous latents")
     bounds = _bounds(support)
-    if bounds is not None and not all(bound.isfinite().all() for bound in map(torch.as_tensor, bounds)):
+    # Whether tensors are finite is not asked: they may depend on latents, and then no recording could go on from there.
+    if bounds is not None and not all(not isinstance(bound, Tensor) and math.isfinite(bound) for bound in bounds):
         return _Between(*bounds)
     try:
         return biject_to(support)

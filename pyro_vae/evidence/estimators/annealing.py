@@ -23,7 +23,7 @@ from pyro_vae.evidence.unconstrained.annealed_path import (
 )
 from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
-from pyro_vae.evidence.unconstrained.log_joint import LogJoint
+from pyro_vae.evidence.unconstrained.log_joint import LogJoint, OftenRecorded
 from pyro_vae.processes import Processes
 from pyro_vae.system.progress import Progress
 from pyro_vae.weights import Program
@@ -127,7 +127,8 @@ def path_from(start: str, programs: Programs, x: Tensor, num_leapfrog: int) -> A
     Raises:
         ValueError: If a latent site is discrete, or on a sphere.
     """
-    log_joint = informed(LogJoint(programs.model, x, programs.layout, programs.chunk_size), programs.guide)
+    log_joint = LogJoint(programs.model, x, programs.layout, programs.chunk_size, OftenRecorded())
+    log_joint = informed(log_joint, programs.guide)
     every = torch.arange(len(x), device=x.device)
     if start == "prior":
         return AnnealedPath(FromPrior(log_joint, every), num_leapfrog)

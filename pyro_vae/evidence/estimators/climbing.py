@@ -18,7 +18,7 @@ from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.results.evidence import Evidence
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
-from pyro_vae.infer.recording.compiled import compiled, recorded
+from pyro_vae.infer.recording.compiled import compiled
 
 ROWS = {"cpu": 1024, "cuda": 4096}  # datapoints that climb together
 MOST_NUMBERS = 2**25  # of the matrices of a block
@@ -69,7 +69,7 @@ class Climb:
 
     def certificate(self, count: int) -> Certificate:
         """The result of the same procedure on this number of datapoints drawn from the model."""
-        return certified(self.programs, self.settings, count, rows=block_rows(self.programs))
+        return certified(self.programs, self.settings, count, rows=block_rows(self.programs), fast=self.fast)
 
 
 class Clock:
@@ -93,7 +93,7 @@ def fast_densities(compile: bool | str, x: Tensor, num_models: int = 1) -> FastD
     if not compile:
         return None
     pays = x.device.type == "cpu" and len(x) >= WORTH_COMPILING and num_models == 1
-    return FastDensities(compiled if compile != "auto" or pays else recorded)
+    return FastDensities(compiled, sizes=(256,), after=0) if compile != "auto" or pays else FastDensities()
 
 
 def block_rows(programs: Programs) -> int:

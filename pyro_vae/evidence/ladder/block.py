@@ -19,6 +19,7 @@ from pyro_vae.evidence.results.running_weights import RunningWeights, weigh
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.log_joint import particles_at_once
 
+PAIRS_AT_ONCE = 1024  # whose weights are computed at once, in blocks of few rows
 ROUNDING = 8.0  # units in the last place of log p(x): the rounding error of its terms
 
 
@@ -52,8 +53,10 @@ class Block:
 
     def weigh(self, proposal: Proposal, count: int) -> RunningWeights:
         """Weights of ``count`` draws for all rows."""
-        at_once = particles_at_once(self.programs.chunk_size, len(self.x))
-        return weigh(partial(self.programs.log_weights, proposal), self.x, count, at_once * len(self.x))
+        n, chunk_size = len(self.x), self.programs.chunk_size
+        # Of few rows there may be thousands of samples, and a run for few pairs takes as long as one for many.
+        at_once = max(particles_at_once(chunk_size, n), min(PAIRS_AT_ONCE, chunk_size) // n)
+        return weigh(partial(self.programs.log_weights, proposal), self.x, count, at_once * n)
 
     def report(
         self,

@@ -135,17 +135,25 @@ class FromGuide(_Scaled):
         """log q(z | x) and log p(x, z)."""
         position = self.to_position(coordinates)
         parts = position.split(max(1, self.log_joint.chunk_size // position.shape[1]))
-        start, slope = map(torch.cat, zip(*(value_and_gradient(self._log_posterior, z) for z in parts), strict=True))
+        function = self._value_and_gradient
+        if self.log_joint.fast is not None:
+            function = self.log_joint.fast.of_block(function)
+        start, slope = map(torch.cat, zip(*(function(z, *self.log_joint.data) for z in parts), strict=True))
         end, end_slope = self.log_joint.gradient(position, self.rows)
         return State(coordinates, start, end, self.scale * slope, self.scale * end_slope)
 
     def _draw_position(self, num_chains: int) -> Tensor:
         return self.log_joint.draw(self.guide, num_chains)
 
-    def _log_posterior(self, position: Tensor) -> Tensor:
-        joint = self.log_joint
-        latents, log_det = joint.to_latents(position)
-        return terms_at(no_sites, self.guide, joint.x, latents, len(position), joint.layout).log_posterior + log_det
+    def _value_and_gradient(self, position: Tensor, *data: Tensor) -> tuple[Tensor, ...]:
+        """log q(z | x) and its gradient."""
+
+        def log_posterior(position: Tensor) -> Tensor:
+            latents, log_det = self.log_joint.vectors.to_latents(position, *data)
+            at = terms_at(no_sites, self.guide, data[0], latents, len(position), self.log_joint.layout)
+            return at.log_posterior + log_det
+
+        return value_and_gradient(log_posterior, position)
 
 
 Start = FromNormals | FromPrior | FromGuide  #: Where a path begins: a density, and coordinates of about unit scale.

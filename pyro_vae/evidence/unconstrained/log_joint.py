@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from copy import copy
+from functools import partial
 from typing import Any
 
 import pyro
@@ -16,6 +18,7 @@ from pyro_vae.infer.recording.compiled import recorded
 from pyro_vae.weights import Layout, Program, no_sites, sample_sites, terms_at, trace_of, vectorized
 
 AT_ONCE = 8
+WORTH_RECORDING = 50  # calls: they take as long as to record one
 
 # Of positions [1, pairs, dims], x [pairs, *event], and perhaps an approximate likelihood [pairs, 2, dims].
 Densities = Callable[..., tuple[Tensor, ...]]
@@ -30,29 +33,44 @@ def particles_at_once(chunk_size: int, rows: int) -> int:
 
 
 class FastDensities:
-    """Densities of pairs, recorded once for batches of one size; smaller batches are padded.
+    """Densities of pairs, recorded once for batches of one or a few sizes; smaller batches are padded.
 
     Args:
         make: Makes a function fast, with two examples of its arguments: ``recorded`` or ``compiled`` of
             ``infer.recording.compiled``.
-        pairs: The size of the batches.
+        sizes: The sizes of the batches, in increasing order. Small models take little more time for large batches.
+        after: How often a function runs as it is before, in every block. The blocks count for themselves, so that their
+            numbers do not depend on other blocks.
     """
 
-    def __init__(self, make: Callable[..., Callable[..., Any]] = recorded, pairs: int = 256) -> None:
-        self.make, self.pairs = make, pairs
-        self._functions: dict[tuple[str, int], Densities] = {}
+    def __init__(
+        self,
+        make: Callable[..., Callable[..., Any]] = recorded,
+        sizes: Sequence[int] = (256, 1024),
+        after: int = WORTH_RECORDING,
+    ) -> None:
+        self.make, self.sizes, self.after = make, sizes, after
+        self._functions: dict[tuple[str, int, int], Densities] = {}
 
-    def fast(self, function: Densities, position: Tensor, data: tuple[Tensor, ...]) -> Densities:
-        """The fast version of a function, made at the first use of one of its name.
+    def of_pairs(
+        self, function: Densities, position: Tensor, data: tuple[Tensor, ...], chunk_size: int, calls: Counter[Any]
+    ) -> tuple[Densities, int]:
+        """The fast version of a function, and the size of its batches.
 
         Args:
             function: Called with positions ``[1, pairs, dims]`` and data ``[pairs, ...]``.
-            position: Example positions, ``[1, any, dims]``.
+            position: The positions, ``[1, pairs, dims]``.
             data: Example data, ``[n, ...]``.
+            chunk_size: The number of pairs that the function would compute at once.
+            calls: What the block has called so far.
         """
-        key = function.__name__, len(data)  # the same for all blocks
+        size = next((each for each in self.sizes[::-1] if 2 * position.shape[1] > each), self.sizes[0])
+        key = function.__name__, len(data), size  # the same for all blocks
+        calls[key] += 1
+        if calls[key] <= self.after:
+            return function, chunk_size
         if key not in self._functions:
-            rows = torch.arange(self.pairs, device=position.device)
+            rows = torch.arange(size, device=position.device)
             example, other = (
                 (position[:, (rows + shift) % position.shape[1]], *(each[(rows + shift) % len(each)] for each in data))
                 for shift in (0, 7)
@@ -62,14 +80,54 @@ class FastDensities:
 
         def filled_up(position: Tensor, *data: Tensor) -> tuple[Tensor, ...]:
             count = position.shape[1]
-            if count == self.pairs:
+            if count == size:
                 return fast(position, *data)
-            if count < self.pairs // 8:
+            if count < size // 8:
                 return function(position, *data)
-            rows = torch.arange(self.pairs, device=position.device) % count
+            rows = torch.arange(size, device=position.device) % count
             return tuple(part[:, :count] for part in fast(position[:, rows], *(each[rows] for each in data)))
 
-        return filled_up
+        return filled_up, size
+
+    def of_block(self, function: Densities) -> Densities:
+        """A function of the whole block stays as it is."""
+        return function
+
+
+class OftenRecorded:
+    """Functions that are recorded for those shapes of their arguments with which they are called often.
+
+    For one block: an annealed chain evaluates its densities thousands of times, always with the same shapes.
+    """
+
+    def __init__(self) -> None:
+        self._calls: Counter[Any] = Counter()
+        self._functions: dict[Any, Densities] = {}
+
+    def of_pairs(
+        self,
+        function: Densities,
+        position: Tensor,  # noqa: ARG002
+        data: tuple[Tensor, ...],  # noqa: ARG002
+        chunk_size: int,
+        calls: Counter[Any],  # noqa: ARG002
+    ) -> tuple[Densities, int]:
+        """As for :class:`FastDensities`."""
+        return self.of_block(function), chunk_size
+
+    def of_block(self, function: Densities) -> Densities:
+        """The function, which counts its calls, and becomes fast when there were many."""
+        return partial(self._call, function)
+
+    def _call(self, function: Densities, position: Tensor, *data: Tensor) -> tuple[Tensor, ...]:
+        key = function.__qualname__, position.shape, len(data)
+        if key not in self._functions:
+            self._calls[key] += 1
+            if self._calls[key] <= WORTH_RECORDING:
+                return function(position, *data)
+            every = (position, *data)
+            self._functions[key] = recorded(lambda *every: function(*every), every, (0.9 * position, *data))
+        return self._functions[key](position, *data)
 
 
 class LogJoint:
@@ -85,7 +143,8 @@ class LogJoint:
         x: Data, ``[n, *event]``.
         layout: The layout of the programs.
         chunk_size: The number of (particle, datapoint) pairs to compute at once.
-        fast: Makes the densities fast, once for all blocks that share it; by default they run as they are.
+        fast: Makes the densities fast: :class:`FastDensities` once for all blocks that share it. By default they run as
+            they are.
 
     Attributes:
         dims: The number of latent dimensions of a datapoint.
@@ -98,17 +157,25 @@ class LogJoint:
     """
 
     def __init__(
-        self, model: Program, x: Tensor, layout: Layout, chunk_size: int, fast: FastDensities | None = None
+        self,
+        model: Program,
+        x: Tensor,
+        layout: Layout,
+        chunk_size: int,
+        fast: FastDensities | OftenRecorded | None = None,
     ) -> None:
         self.model, self.x, self.layout, self.chunk_size, self.fast = model, x, layout, chunk_size, fast
         sites = self._sites(1)
         if not sites:
             raise ValueError("the model has no latent sites")
         self.data: tuple[Tensor, ...] = (x,)
+        self._calls: Counter[Any] = Counter()
         dependent = _dependent(sites, self._sites(particles_at_once(chunk_size, len(x))))
         self.vectors = LatentVectors(model, sites, layout, dependent)
         self.dims = self.vectors.dims
         self.by_pairs = self._is_separable()
+        if self.fast is not None and not self.by_pairs:  # always the same rows, so there are few shapes
+            self.fast = OftenRecorded()
 
     @torch.no_grad()
     def draw(self, program: Program, num_particles: int) -> Tensor:
@@ -163,7 +230,7 @@ class LogJoint:
                 index = rows.repeat(particles)
                 at_once = self.chunk_size
                 if self.fast is not None:
-                    function, at_once = self.fast.fast(function, pairs, self.data), self.fast.pairs
+                    function, at_once = self.fast.of_pairs(function, pairs, self.data, at_once, self._calls)
                 chunks = zip(index.split(at_once), pairs.split(at_once, dim=1), strict=True)
                 parts = [function(z, *(each[at] for each in self.data)) for at, z in chunks]
                 return tuple(
@@ -175,6 +242,7 @@ class LogJoint:
                 whole[:, rows] = position
                 position = whole
             at_once = max(1, self.chunk_size // len(self.x))
+            function = function if self.fast is None else self.fast.of_block(function)
             parts = [function(z, *self.data) for z in position.split(at_once)]
             return tuple(torch.cat(values)[:, rows] for values in zip(*parts, strict=True))
 

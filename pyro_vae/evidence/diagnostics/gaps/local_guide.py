@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy, deepcopy
 from typing import Any
 
@@ -33,6 +34,7 @@ class LocalGuide:
     def __init__(self, programs: Programs, x: Tensor) -> None:
         self.programs, self.x = programs, x
         self.families: dict[str, Family] = {}
+        self._recorded: dict[int, Callable[..., tuple[Tensor, ...]]] = {}  # gradients, by the number of particles
         with distributions_of_modules() as made:
             traces = (poutine.trace(programs.guide).get_trace(x) for _ in range(2))
             first, second = map(poutine.util.prune_subsample_sites, traces)
@@ -67,14 +69,18 @@ class LocalGuide:
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, num_steps)
 
         @torch.enable_grad()
-        def gradients(x: Tensor) -> tuple[Tensor, ...]:
+        def gradients(x: Tensor, wanted: Tensor) -> tuple[Tensor, ...]:
             # The loss is a sum over datapoints, and Adam scales each number by itself: datapoints are independent.
-            loss = -self.log_weights(x, num_particles).mean(0)[rows].sum()
+            loss = -torch.where(wanted, self.log_weights(x, num_particles).mean(0), 0.0).sum()
             return torch.autograd.grad(loss, parameters)
 
-        fast = recorded(gradients, self.x, self.x.roll(1, 0)) if num_steps >= STEPS_TO_RECORD else gradients
+        wanted = torch.zeros(len(self.x), dtype=torch.bool, device=self.x.device).index_fill_(0, rows, True)
+        if num_steps >= STEPS_TO_RECORD and num_particles not in self._recorded:
+            others = self.x.roll(1, 0), wanted.roll(1, 0)
+            self._recorded[num_particles] = recorded(gradients, (self.x, wanted), others)
+        fast = self._recorded.get(num_particles, gradients)
         for _ in range(num_steps):
-            for parameter, gradient in zip(parameters, fast(self.x), strict=True):
+            for parameter, gradient in zip(parameters, fast(self.x, wanted), strict=True):
                 parameter.grad = gradient.nan_to_num(0.0, 0.0, 0.0)
             optimizer.step()
             schedule.step()
@@ -82,7 +88,7 @@ class LocalGuide:
     def copied(self) -> LocalGuide:
         """A copy with parameters of its own."""
         same = copy(self)
-        same.families = deepcopy(self.families)
+        same.families, same._recorded = deepcopy(self.families), {}  # which are of the parameters here
         return same
 
     def put_back(self, earlier: LocalGuide, rows: Tensor) -> None:
