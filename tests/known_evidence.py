@@ -125,6 +125,39 @@ def mixture_prior(n: int, modes: int = 3, dims: int = 2, seen: str = "one", narr
     return Known(model, guide, x, exact)
 
 
+def two_widths(n: int, dims: int, wide: float, apart: float) -> Known:
+    """A prior with a narrow mode of most mass beside a wide one, far lower, of which the data say little.
+
+    They say much about five other latents, so that the posterior is far from the prior.
+    """
+    loc, scale, share = f64(-apart, apart), f64(wide, 0.2), f64(0.3, 0.7)
+    noise, fine = 10.0, 0.01
+
+    def prior(x: Tensor) -> dist.TorchDistribution:
+        each = (part.to(x)[:, None].expand(2, dims) for part in (loc, scale))
+        return dist.MixtureSameFamily(dist.Categorical(share.to(x)), dist.Normal(*each).to_event(1))
+
+    def model(x):
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(x.new_zeros(5), 1.0).to_event(1))
+            z = pyro.sample("z", prior(x))
+            mean, width = torch.cat([a, z.expand(*a.shape[:-1], dims)], -1), x.new_full((5 + dims,), noise)
+            width[:5] = fine
+            pyro.sample("x", dist.Normal(mean, width).to_event(1), obs=x)
+
+    def guide(x):
+        with pyro.plate("data", len(x)):
+            pyro.sample("a", dist.Normal(x[:, :5], 2 * fine).to_event(1))
+            pyro.sample("z", dist.Normal(x.new_zeros(len(x), dims), 1.0).to_event(1))
+
+    like = torch.zeros(1, dtype=torch.float64)
+    a, z = torch.randn(n, 5, dtype=torch.float64), prior(like).sample((n,))
+    x = torch.cat([a + fine * torch.randn_like(a), z + noise * torch.randn_like(z)], -1)
+    exact = normal(x[:, :5], 0.0, math.hypot(1.0, fine)).sum(-1)
+    modes = [normal(x[:, 5:], loc[i], (scale[i] ** 2 + noise**2).sqrt()).sum(-1) + share[i].log() for i in range(2)]
+    return Known(model, guide, x, exact + torch.stack(modes).logsumexp(0))
+
+
 def both_signs(n: int, seen: str = "one", noise: float = 0.3) -> Known:
     """z^2 is observed: a mode on either side of zero."""
 

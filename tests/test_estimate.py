@@ -96,6 +96,7 @@ HARD = {  # where the error may be infinite, but is not to be too small
     "banana": known.banana,
     "spike and slab": known.spike_and_slab,
     "mixture prior in 10 dimensions": partial(known.mixture_prior, dims=10),
+    "a narrow mode and a wide one": partial(known.two_widths, dims=12, wide=1.0, apart=2.0),
     "guide between three modes": partial(known.mixture_prior, seen="between"),
     "four squares": known.many_signs,
 }

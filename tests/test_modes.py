@@ -251,8 +251,10 @@ def test_the_share_of_a_mode_is_its_mass_and_not_its_height():
         with pyro.plate("data", len(x)):
             pyro.sample("z", dist.Normal(loc[1].expand(len(x)), 0.2))
 
-    normals = find_modes(joint_of(model, guide, torch.zeros(3, dtype=torch.float64)), guide).normals
-    assert_close(normals.log_weight.exp(), torch.full((2, 3), 0.5).double(), rtol=0, atol=0.01)
+    for seed in range(2, 6):  # which draws from the prior there are must not matter
+        torch.manual_seed(seed)
+        normals = find_modes(joint_of(model, guide, torch.zeros(3, dtype=torch.float64)), guide).normals
+        assert_close(normals.log_weight.exp(), torch.full((2, 3), 0.5).double(), rtol=0, atol=0.01)
 
 
 def test_a_step_to_where_the_density_is_lower_is_taken_back():

@@ -40,12 +40,16 @@ def fit_normals(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor
         A mixture of at most as many normals as there are starts. For a datapoint without a finite mode, ``log_weight``
         is -inf for all normals.
     """
-    position, distinct = _ends(log_joint, starts, scale, rows, ASCENT_STEPS)
+    position, value, distinct = _ends(log_joint, starts, scale, rows, ASCENT_STEPS)
     several = (distinct.sum(0) > 1).nonzero()[:, 0]
+    if len(several):
+        least = value[0, several] - _most_wider(log_joint, position[0, several], rows[several], scale[several])
+        distinct[:, several] &= value[:, several] > least - NEGLIGIBLE
+        several = several[distinct[:, several].sum(0) > 1]
     if len(several):
         first = (~distinct[:, several]).byte().argsort(stable=True, dim=0)[: int(distinct.sum(0).max())]
         kept = position[:, several].take_along_dim(first[..., None], 0)
-        ends, still_distinct = _ends(log_joint, kept, scale[several], rows[several], MORE_ASCENT_STEPS)
+        ends, _, still_distinct = _ends(log_joint, kept, scale[several], rows[several], MORE_ASCENT_STEPS)
         position[: len(ends), several] = ends
         distinct[:, several] = False
         distinct[: len(ends), several] = still_distinct
@@ -65,13 +69,26 @@ def highest(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor) ->
     return position.take_along_dim(best[None, :, None], 0)[0]
 
 
-def _ends(log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
-    """The ends of the ascent, the highest first, and which of them are the highest of their mode, ``[starts, m]``."""
+def _ends(
+    log_joint: LogJoint, starts: Tensor, scale: Tensor, rows: Tensor, num_steps: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The ends of the ascent, the highest first, their values, and which are the highest of their mode."""
     position, value = _ascend(log_joint, starts, scale, rows, num_steps)
     order = value.nan_to_num(nan=-torch.inf).argsort(0, descending=True)
     value = value.gather(0, order)
     position = position.take_along_dim(order[..., None], 0)
-    return position, _distinct(log_joint, position, value, rows)
+    return position, value, _distinct(log_joint, position, value, rows)
+
+
+def _most_wider(log_joint: LogJoint, top: Tensor, rows: Tensor, scale: Tensor) -> Tensor:
+    """The log of how much wider than the highest mode another one can be, ``[m]``.
+
+    A mode can be lower by so much and have the same mass. None is much wider than the prior.
+    """
+    if log_joint.dims > MOST_DIMS:
+        return torch.zeros_like(scale[:, 0])
+    *_, log_det = _at_width_of_prior(log_joint, top, rows, scale)
+    return (scale.log().sum(-1) - log_det).clamp_min(0.0)
 
 
 def _ascend(
@@ -123,7 +140,7 @@ def _two_loops(gradient: Tensor, history: list[tuple[Tensor, Tensor, Tensor]]) -
 
 def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor) -> Tensor:
     """Which ends are the highest of their mode, ``[ends, n]``, for ends in descending order of value."""
-    distinct = value.isfinite() & (value > value[0] - NEGLIGIBLE)
+    distinct = value.isfinite()
     for low in range(1, len(position)):
         both = (distinct[low] & distinct[:low].any(0)).nonzero()[:, 0]
         if len(both) == 0:
@@ -142,13 +159,10 @@ def _distinct(log_joint: LogJoint, position: Tensor, value: Tensor, rows: Tensor
 
 def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
     """Newton's method near a mode: center, factor, inverse of the factor, log-determinant, value."""
-    log_det = scale.log().sum(-1)
     if log_joint.dims > MOST_DIMS:
         _, value = log_joint.densities(center[None], rows)
-        return center, scale, 1 / scale, log_det, value[0]
-    factor, inverse = torch.diag_embed(scale), torch.diag_embed(1 / scale)
-    value, gradient = (part[0] for part in log_joint.gradient(center[None], rows))
-    factor, inverse, log_det = _curvature(log_joint, center, gradient, rows, factor, inverse, log_det, LEAST_CURVATURE)
+        return center, scale, 1 / scale, scale.log().sum(-1), value[0]
+    value, gradient, factor, inverse, log_det = _at_width_of_prior(log_joint, center, rows, scale)
     moved = torch.zeros_like(value)
     for _ in range(NEWTON_STEPS):
         step = (factor @ (factor.mT @ gradient[..., None]))[..., 0]
@@ -170,6 +184,13 @@ def _finish(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) ->
         for whole, part in zip((factor, inverse, log_det), parts, strict=True):
             whole[again] = part
     return center, factor, inverse, log_det, value
+
+
+def _at_width_of_prior(log_joint: LogJoint, center: Tensor, rows: Tensor, scale: Tensor) -> tuple[Tensor, ...]:
+    """Value, gradient, and :func:`_curvature` from differences as wide as the prior."""
+    value, gradient = (part[0] for part in log_joint.gradient(center[None], rows))
+    start = torch.diag_embed(scale), torch.diag_embed(1 / scale), scale.log().sum(-1)
+    return value, gradient, *_curvature(log_joint, center, gradient, rows, *start, LEAST_CURVATURE)
 
 
 def _curvature(

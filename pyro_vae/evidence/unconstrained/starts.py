@@ -16,8 +16,14 @@ MORE_DRAWS = 256  # from the prior, in few dimensions
 
 @torch.no_grad()
 def prior_scale(log_joint: LogJoint) -> Tensor:
-    """The approximate width of the prior in each dimension, ``[n, dims]``."""
-    return center_and_scale(log_joint.draw(log_joint.model, DRAWS))[1]
+    """The approximate width of the prior in each dimension, ``[n, dims]``.
+
+    No posterior mode should be much wider. If half of the prior's mass is in a narrow mode, the median deviation is the
+    width of that mode, but the outer quantiles are those of the whole.
+    """
+    draws = log_joint.draw(log_joint.model, DRAWS)
+    low, high = draws.quantile(draws.new_tensor([0.05, 0.95]), dim=0)
+    return torch.maximum(center_and_scale(draws)[1], (high - low) / (2 * 1.6449))
 
 
 def center_and_scale(draws: Tensor) -> tuple[Tensor, Tensor]:
