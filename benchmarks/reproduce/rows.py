@@ -100,7 +100,16 @@ def vamp_prior(posterior: torch.nn.Module, train: Tensor) -> priors.VampPrior:
     return priors.VampPrior(torch.nn.Sequential(torch.nn.Hardtanh(0, 1), posterior), train[:500])
 
 
-def fixed(make: Callable[[Tensor], Any], folder: Path | None, out: Path, *, epochs: int = 100, **options: Any) -> Run:
+def fixed(
+    make: Callable[[Tensor], Any],
+    folder: Path | None,
+    out: Path,
+    *,
+    epochs: int = 100,
+    batch_size: int = 100,
+    lr: float = 1e-3,
+    **options: Any,
+) -> Run:
     mnist = data.load("binarized_mnist", root=folder)
     torch.manual_seed(SEED)
     return fit(
@@ -108,8 +117,8 @@ def fixed(make: Callable[[Tensor], Any], folder: Path | None, out: Path, *, epoc
         mnist.train,
         mnist.valid,
         epochs=epochs,
-        batch_size=100,
-        lr=1e-3,
+        batch_size=batch_size,
+        lr=lr,
         scheduler=partial(CosineAnnealingLR, T_max=epochs),
         kl_weight=linear_warm_up(epochs / 5),
         patience=epochs,
@@ -134,7 +143,7 @@ RECIPES: dict[str, Callable[..., Run]] = {
     "vae-2-layers-50": partial(dynamic, two_layers, kl_weight=WARM_UP, loss=ELBO(50)),
     "iwae-2-layers-5": partial(dynamic, two_layers, loss=IWAE(5), epochs=150),
     "iwae-2-layers-50": partial(dynamic, two_layers, loss=IWAE(50)),
-    "vae-1-fixed": partial(fixed, lambda _: one_layer()),
+    "vae-1-fixed": partial(fixed, lambda _: one_layer(), epochs=200, batch_size=200, lr=3e-3),
     "gated-vae": partial(fixed, gated),
     "gated-vamp": partial(fixed, partial(gated, vamp=True)),
     "hvae": partial(fixed, ladder),
