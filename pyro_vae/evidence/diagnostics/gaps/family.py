@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import copy
+from copy import deepcopy
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -141,8 +141,6 @@ class _ByContext:
         return as_pyro(self.module(self.parameters[0])).to_event(self.event_dims)
 
 
-def _without_network(posterior: nn.Module) -> nn.Module:
-    """The posterior as a function of the outputs of its network."""
-    rest = copy(posterior)
-    rest._modules = {**posterior._modules, "network": nn.Identity()}
-    return rest
+def _without_network(posterior: Any) -> nn.Module:
+    """A copy of the posterior, as a function of the outputs of its network."""
+    return deepcopy(posterior, {id(posterior.network): nn.Identity()})
