@@ -24,6 +24,7 @@ from pyro_vae.evidence.unconstrained.latent_draws import latent_draws
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities, LogJoint
 from pyro_vae.evidence.unconstrained.normal_mixture import NormalMixture
 from pyro_vae.evidence.unconstrained.posterior_means import at_means
+from pyro_vae.evidence.unconstrained.starts import center_and_scale, prior_scale
 
 
 def joint_of(model, guide, x, chunk_size=None):
@@ -255,6 +256,15 @@ def test_the_share_of_a_mode_is_its_mass_and_not_its_height():
         torch.manual_seed(seed)
         normals = find_modes(joint_of(model, guide, torch.zeros(3, dtype=torch.float64)), guide).normals
         assert_close(normals.log_weight.exp(), torch.full((2, 3), 0.5).double(), rtol=0, atol=0.01)
+
+
+def test_the_width_of_a_prior_of_many_latents():
+    """More numbers than torch.quantile takes, and the same as it finds for a few of them."""
+    draws = torch.randn(32, 1100, 500)
+    scale = prior_scale(SimpleNamespace(draw=lambda *_: draws, model=None))
+    low, high = draws[:, :20].quantile(torch.tensor([0.05, 0.95]), dim=0)
+    expected = torch.maximum(center_and_scale(draws[:, :20])[1], (high - low) / (2 * 1.6449))
+    assert_close(scale[:20], expected)
 
 
 def test_a_step_to_where_the_density_is_lower_is_taken_back():

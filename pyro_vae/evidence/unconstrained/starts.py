@@ -22,7 +22,10 @@ def prior_scale(log_joint: LogJoint) -> Tensor:
     width of that mode, but the outer quantiles are those of the whole.
     """
     draws = log_joint.draw(log_joint.model, DRAWS)
-    low, high = draws.quantile(draws.new_tensor([0.05, 0.95]), dim=0)
+    ordered, at = draws.sort(0).values, 0.05 * (DRAWS - 1)  # torch.quantile refuses large tensors
+    below = int(at)
+    low = ordered[below].lerp(ordered[below + 1], at - below)
+    high = ordered[-1 - below].lerp(ordered[-2 - below], at - below)
     return torch.maximum(center_and_scale(draws)[1], (high - low) / (2 * 1.6449))
 
 
