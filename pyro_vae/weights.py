@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import pyro
@@ -207,14 +208,22 @@ def vectorized_trace_pair(
 
 def vectorized(program: Program, num_particles: int, layout: Layout) -> Program:
     """The program in a plate of particles."""
-    return pyro.plate("num_particles_vectorized", num_particles, dim=layout.particle_dim)(program)
+    return _particle_plate(num_particles, layout.particle_dim)(program)
+
+
+@lru_cache(maxsize=64)  # a new plate takes as long as a sample statement
+def _particle_plate(num_particles: int, dim: int) -> Any:
+    return pyro.plate("num_particles_vectorized", num_particles, dim=dim)
 
 
 def terms_at(
     model: Program, guide: Program, x: Tensor, latents: dict[str, Tensor], num_particles: int, layout: Layout
 ) -> Terms:
     """The terms of the log-weights at given latents, by site, each with all its dimensions in the programs."""
-    model_trace, guide_trace = (trace_of(program, x, num_particles, layout, latents) for program in (model, guide))
+    model_trace, guide_trace = (
+        Trace() if program is no_sites else trace_of(program, x, num_particles, layout, latents)
+        for program in (model, guide)
+    )
     return terms_of(model_trace, guide_trace, layout)
 
 

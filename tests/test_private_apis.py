@@ -29,7 +29,7 @@ from pyro_vae import SVI, VAE, likelihoods, nn, posteriors, priors
 from pyro_vae.evidence.runner.chunks import Allocations
 from pyro_vae.infer.recording.record import record
 from pyro_vae.saving import bounded
-from pyro_vae.system import private_apis
+from pyro_vae.system import kernel_source, private_apis
 
 GONE = SimpleNamespace()  # something without any private name
 
@@ -206,6 +206,53 @@ def test_compiled_graphs(monkeypatch):
         losses, weights = train(True)
     assert losses == expected[0]
     assert torch.equal(weights, expected[1])
+
+
+@pytest.fixture
+def new_cache(monkeypatch, tmp_path):
+    """Inductor has compiled nothing yet, but for the headers. A function that counts its libraries."""
+    codecache = importlib.import_module("torch._inductor.codecache")  # it decides now where headers are
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    codecache.FxGraphCache.clear()
+    return lambda: len([*tmp_path.rglob("*.so")])
+
+
+def two_kernels(size):
+    """A graph, with an input. A product stands between its kernels. For no other size are they the same."""
+    x = torch.randn(size, size, dtype=torch.float64)
+    return record(lambda x: [(x.sin() @ x).sigmoid()], x), x
+
+
+@pytest.mark.parametrize(("threads", "libraries"), [(1, 1), (9, 2)])
+def test_kernels_are_in_as_few_libraries_as_there_are_threads_to_compile_in(new_cache, threads, libraries):
+    graph, x = two_kernels(20 + threads)
+    with torch._inductor.config.patch(compile_threads=threads):
+        fast = private_apis.compile_graph(graph, [x])
+    for each in (x, x + 1):
+        torch.testing.assert_close(fast(each), graph(each))
+    assert new_cache() - libraries in (0, 1)  # perhaps one more, by which Inductor tries the processor's instructions
+
+
+def test_kernels_have_a_library_each_where_they_do_not_compile_together(monkeypatch, new_cache):
+    monkeypatch.setattr(kernel_source, "ARGUMENT", "this is not C++")
+    graph, x = two_kernels(40)
+    torch.testing.assert_close(private_apis.compile_graph(graph, [x])(x), graph(x))
+    assert new_cache() >= 2
+
+
+def test_only_usual_sources_are_put_together_and_only_where_inductor_is_the_one_we_know(monkeypatch):
+    usual = 'extern "C"  void  kernel(float* out) {}'
+    assert kernel_source.is_usual(usual)
+    assert not kernel_source.is_usual("#define a b\n" + usual)
+    assert not kernel_source.is_usual(usual + usual)
+    collector = importlib.import_module("torch._inductor.async_compile").AsyncCompile
+    before = collector.cpp_pybinding, collector.wait
+    with private_apis._few_libraries():
+        assert (collector.cpp_pybinding, collector.wait) != before
+    assert (collector.cpp_pybinding, collector.wait) == before
+    monkeypatch.setattr(private_apis, "_COLLECTS", ("no_such_method",))
+    with private_apis._few_libraries():
+        assert (collector.cpp_pybinding, collector.wait) == before
 
 
 def test_bfloat16(monkeypatch):

@@ -10,7 +10,9 @@ meant to use or to override, such as ``_validate_args`` of ``self``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,8 @@ from torch.distributions import Distribution, transforms
 from torch.fx import GraphModule
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
+
+from pyro_vae.system.kernel_source import Kernel, is_usual, one_source
 
 # Recording
 
@@ -181,7 +185,77 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     """
     from torch import _inductor  # imports take a second
 
-    return _inductor.compile(graph, list(inputs), options={"fallback_random": True, "reorder_for_locality": False})
+    with _few_libraries():
+        return _inductor.compile(graph, list(inputs), options={"fallback_random": True, "reorder_for_locality": False})
+
+
+@contextmanager
+def _few_libraries() -> Iterator[None]:
+    """Lets Inductor make one library for each thread of its compiler, rather than one for each kernel in C++.
+
+    A compiler spends most of its time on what all kernels include. ``AsyncCompile`` collects kernels by
+    ``cpp_pybinding``, and compiles them at the latest in ``wait``; ``CppPythonBindingsCodeCache`` makes functions of
+    Python of them (torch 2.7 to 2.15). If torch no longer has these names: one library for each kernel.
+    """
+    from torch._inductor import async_compile
+
+    collector: Any = getattr(async_compile, "AsyncCompile", None)
+    if not all(hasattr(collector, name) for name in _COLLECTS):
+        yield
+        return
+    this_thread, kernels = threading.get_ident(), list[Kernel]()
+    compile_now, wait = collector.cpp_pybinding, collector.wait
+
+    def collect(self: Any, argtypes: Sequence[str], source: str) -> Any:
+        if threading.get_ident() != this_thread or not is_usual(source):
+            return compile_now(self, argtypes, source)
+        kernels.append(Kernel(argtypes, source))
+        return kernels[-1]
+
+    def compile_all(self: Any, scope: dict[str, Any]) -> None:
+        if threading.get_ident() == this_thread:
+            try:
+                functions = _functions(kernels, async_compile)
+            except Exception:  # nothing is lost but time
+                functions = [compile_now(self, *kernel) for kernel in kernels]
+            made = dict(zip(map(id, kernels), functions, strict=True))
+            scope.update({name: made[id(value)] for name, value in scope.items() if isinstance(value, Kernel)})
+            kernels.clear()
+        wait(self, scope)
+
+    collector.cpp_pybinding, collector.wait = collect, compile_all
+    try:
+        yield
+    finally:
+        collector.cpp_pybinding, collector.wait = compile_now, wait
+
+
+_COLLECTS = ("cpp_pybinding", "submit", "wait")
+
+
+def _functions(kernels: Sequence[Kernel], async_compile: Any) -> list[Callable[..., None]]:
+    """The kernels as functions of Python, from as many libraries as there are threads to compile in."""
+    threads = async_compile.get_compile_threads()
+    submit = async_compile.AsyncCompile.submit if threads > 1 else None
+    functions: list[Any] = [None] * len(kernels)
+    libraries = [
+        _library(async_compile.CppPythonBindingsCodeCache, kernels[i::threads], submit)
+        for i in range(min(threads, len(kernels)))
+    ]
+    for i, library in enumerate(libraries):
+        functions[i::threads] = library()()
+    return functions
+
+
+def _library(cache: Any, kernels: Sequence[Kernel], submit: Any) -> Callable[[], Callable[[], tuple[Any, ...]]]:
+    """Starts to compile kernels. Returns a function that waits for the library, and gives what returns its kernels."""
+    source = one_source(kernels)
+    parts = {
+        "extra_parse_arg": source.bindings.replace("{", "{{").replace("}", "}}"),
+        "call_entry_function": source.entry,
+    }
+    library: Any = type("Library", (cache,), parts)
+    return library.load_pybinding_async([], source.kernels, submit_fn=submit)
 
 
 def has_bfloat16() -> bool:
