@@ -44,6 +44,7 @@ from pyro_vae.plots import new_figure
 from pyro_vae.scripts import count, exit_at_interrupt, positive
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
+from pyro_vae.system.rows import evenly_spaced
 from pyro_vae.training import NotFiniteError, Run
 
 IMAGE = (1, 28, 28)
@@ -187,7 +188,7 @@ def load(args: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor]:
     else:
         mnist = data.load("mnist", num_valid=0)
         train, test = mnist.train, data.binarize.fixed(mnist.test)
-    return train[: args.images], test[: args.test_images]
+    return train[: args.images], test[evenly_spaced(len(test), args.test_images)]
 
 
 def line(result: dict[str, Any]) -> str:

@@ -27,6 +27,7 @@ from pyro_vae import SVI, VAE, BottomUp, HierarchicalVAE, TopDown, data, evidenc
 from pyro_vae.scripts import count, exit_at_interrupt, positive
 from pyro_vae.system.devices import choose_device
 from pyro_vae.system.files import writable_folder
+from pyro_vae.system.rows import evenly_spaced
 
 IMAGE, LATENT, HIDDEN = (1, 28, 28), 40, [300, 300]
 CONTEXT = 60
@@ -134,7 +135,8 @@ def main() -> None:
     except (ValueError, OSError) as error:
         parser.error(str(error))
     images = mnist.train[: args.images].to(device)
-    test = (mnist.test if args.binarized else data.binarize.fixed(mnist.test))[: args.test_images].to(device)
+    test = mnist.test if args.binarized else data.binarize.fixed(mnist.test)
+    test = test[evenly_spaced(len(test), args.test_images)].to(device)
     transform = None if args.binarized else data.binarize.dynamic
     chosen = {
         name: build

@@ -162,6 +162,22 @@ def test_evaluate_takes_other_data_and_a_part_of_them(trained, tmp_path, capsys)
     assert json.loads((trained / "evidence.json").read_text())["datapoints"] == 3
 
 
+def test_evaluate_takes_datapoints_that_are_evenly_spaced(trained, tmp_path, capsys, monkeypatch):
+    """The first ones of a test set may be of one kind."""
+    np.save(tmp_path / "other.npy", np.random.default_rng(0).integers(0, 2, (30, *SIZE)).astype(np.float32))
+    seen, estimate = [], evidence.estimate
+    monkeypatch.setattr(
+        evidence, "estimate", lambda *args, **options: seen.append(args[2]) or estimate(*args, **options)
+    )
+    for words in ([], ["--limit", 3], ["--limit", 10_000]):
+        run(capsys, "evaluate", trained, "--data", tmp_path / "other.npy", "--split", "train", *words)
+    every, some, again = seen
+    n = len(every)
+    assert n > 6
+    assert torch.equal(some, every[[0, n // 3, 2 * n // 3]])
+    assert torch.equal(again, every)
+
+
 def test_sample_draws_what_the_seed_says(trained, tmp_path, capsys):
     drawn = []
     for seed in (0, 0, 1):

@@ -27,6 +27,8 @@ class Evaluate(OnRows):
 
     split: Literal["test", "valid", "train"] = "test"
     """Part of the data to use."""
+    limit: Annotated[int | None, by_default("all")] = None
+    """Number of datapoints to use, evenly spaced: the first ones may be of one kind."""
     tolerance: float = 0.05
     """Upper limit, in nats, of the bias of each log p(x) and of the Monte Carlo error of their mean."""
     max_temperatures: int = 512
@@ -71,6 +73,12 @@ class Evaluate(OnRows):
         write_json(out, {**_numbers(result), **_elbos(check), **content})
         print(f"\nwrote {out}")
 
+    def chosen(self, n: int) -> Any:
+        """Which of n datapoints to use, as an index."""
+        from pyro_vae.system.rows import evenly_spaced
+
+        return evenly_spaced(n, self.limit or n)
+
 
 def _numbers(result: Evidence) -> dict[str, Any]:
     """log p(x) in nats per datapoint, with its errors."""
@@ -88,7 +96,7 @@ def _numbers(result: Evidence) -> dict[str, Any]:
         numbers |= {"certificate_gap": gap.gap, "certificate_gap_std_error": gap.gap_std_error}
     # An unknown error is infinite, and JSON has no infinity.
     finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-    methods = {row.name: {"datapoints": row.datapoints, "settled": row.settled} for row in result.rungs}
+    methods = {row.name: {"datapoints": row.datapoints, "settled": row.settled} for row in result.methods}
     return {"datapoints": len(result.log_prob), **finite, "methods": methods}
 
 

@@ -49,7 +49,7 @@ class Explore(OnRun):
         folder = folder_of(self.run)
         out = self.out or writable_folder(folder) / "explorer.html"
         seen = seen_of(self.run, data, self.data)
-        x, labels = rows_of(seen, data, self.split, None, vae)
+        x, labels = rows_of(seen, data, self.split, slice, vae)
         torch.manual_seed(self.seed)
         part = "all data" if self.split == "all" else f"{self.split} data"
         pyro_vae.explorer.write(

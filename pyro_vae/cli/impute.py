@@ -57,7 +57,7 @@ class Impute(OnRun):
         num_samples = max(self.draws, 1000)
         torch.manual_seed(self.seed)
         if table is None:
-            x, _ = rows_of(seen_of(self.run, data, self.data), data, "all", None, vae)
+            x, _ = rows_of(seen_of(self.run, data, self.data), data, "all", slice, vae)
             x = x.to(next(vae.parameters()).device)
             result = pyro_vae.evidence.impute(vae.model, vae.guide, x, num_samples=num_samples)
             print(result.summary())

@@ -68,7 +68,11 @@ class OnRows(OnRun):
             check_count("--limit", self.limit)
         vae, data = self.open()
         out = file or writable_folder(folder_of(self.run)) / default
-        x, labels = rows_of(seen_of(self.run, data, self.data), data, self.split, self.limit, vae)
+        x, labels = rows_of(seen_of(self.run, data, self.data), data, self.split, self.chosen, vae)
         x = x.to(next(vae.parameters()).device)
         vae.check(x)
         return vae, x, labels, out
+
+    def chosen(self, n: int) -> Any:  # noqa: ARG002
+        """Which of n datapoints to use, as an index."""
+        return slice(self.limit)

@@ -48,11 +48,11 @@ class Plot(OnRun):
         folder = folder_of(self.run)
         out = writable_folder(self.out or folder)
         seen = seen_of(self.run, data, self.data)
-        test, labels = rows_of(seen, data, "test", MAX_CODES, vae)
+        test, labels = rows_of(seen, data, "test", lambda _: slice(MAX_CODES), vae)
         vae.check(test.to(next(vae.parameters()).device))
         figures = _figures(vae, test, labels)
         if seen.table is not None:
-            rows = rows_of(seen, data, "all", MAX_CODES, vae)[0]
+            rows = rows_of(seen, data, "all", lambda _: slice(MAX_CODES), vae)[0]
             samples = drawing.drawn(vae, MAX_CODES)[0]
             figures["columns"] = pyro_vae.plots.columns(seen.table.frame(rows), seen.table.frame(samples))
         losses = _losses(folder / "history.csv")

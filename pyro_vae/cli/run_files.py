@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -114,14 +115,14 @@ def seen_of(run: Path, data: Data, chosen: Data | None = None) -> Seen:
     return Seen("a table", splits, "columns", table=table, classes=classes, whole=(x, labels))
 
 
-def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> tuple[Tensor, Tensor | None]:
+def rows_of(seen: Seen, data: Data, part: str, chosen: Callable[[int], Any], vae: Any) -> tuple[Tensor, Tensor | None]:
     """A part of the data as the VAE takes them, ``[n, *event]``, and their labels, if there are any.
 
     Args:
         seen: The data.
         data: The options that choose them.
         part: train, valid, test, or all in the order of the file.
-        limit: The number of datapoints to use, from the first one.
+        chosen: Which of n datapoints to use, as an index.
         vae: The VAE.
 
     Raises:
@@ -131,8 +132,9 @@ def rows_of(seen: Seen, data: Data, part: str, limit: int | None, vae: Any) -> t
         used, n = len(seen.splits.train), len(seen.files)
         warn(f"the training data are larger than memory: {used} of {n} datapoints are used, drawn at random")
     x, labels = seen.all() if part == "all" else (getattr(seen.splits, part), getattr(seen.splits, f"{part}_labels"))
-    x = data.binarized(x[:limit])
-    return x.to(vae.event_dtype), None if labels is None else labels[:limit]
+    rows = chosen(len(x))
+    x = data.binarized(x[rows])
+    return x.to(vae.event_dtype), None if labels is None else labels[rows]
 
 
 def by_flag(options: Any) -> dict[str, Any]:
