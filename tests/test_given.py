@@ -54,7 +54,7 @@ def test_evidence_given_each_draw_and_the_mean_over_them(x):
     for each, log_prob in zip(result.given, known, strict=True):
         assert each.settled.all()
         assert ((each.log_prob - log_prob).abs() <= 3 * each.error).all()
-        assert each.rungs  # it is as any other estimate
+        assert each.methods  # it is as any other estimate
     mean = known.logsumexp(0) - torch.tensor(6.0).log()
     of_estimates = result.error - result.draws_error
     assert ((result.log_prob - mean).abs() <= 3 * of_estimates).all()

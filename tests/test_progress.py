@@ -162,8 +162,8 @@ def test_a_file_of_another_format_is_refused(vae, tmp_path):
     file = tmp_path / "run"
     estimate(vae, keep=file)
     tensors, text = from_bytes(file.read_bytes())
-    file.write_bytes(to_bytes(tensors, text.replace('"evidence": 3', '"evidence": 4')))
-    with pytest.raises(ValueError, match="run has format 4; expected 3"):
+    file.write_bytes(to_bytes(tensors, text.replace('"evidence": 4', '"evidence": 5')))
+    with pytest.raises(ValueError, match="run has format 5; expected 4"):
         estimate(vae, keep=file)
 
 

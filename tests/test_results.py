@@ -42,7 +42,7 @@ from pyro_vae.html_table import html_table
 LONGEST_REPR = 300
 NO_RESULTS = {
     *(weights.Layout, exporting.Program),  # no numbers to look at
-    *(evidence.Rung, training.RunProgress),  # rows of the results that have them
+    *(evidence.Method, training.RunProgress),  # rows of the results that have them
 }
 NO_PICTURE = {"ElboEstimate", "FidelityAndDiversity", "FilledTable", "Score", "Table", "Terms"}  # a few numbers each
 WITH_MODEL = {"Run"}  # which is there to hold one

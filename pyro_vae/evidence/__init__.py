@@ -20,7 +20,7 @@ from pyro_vae.evidence.estimators.importance_sampling import importance
 from pyro_vae.evidence.proposals import Proposal, defensive, widened
 from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.results.comparison import Comparison
-from pyro_vae.evidence.results.evidence import Evidence, Rung
+from pyro_vae.evidence.results.evidence import Evidence, Method
 from pyro_vae.evidence.results.imputation import Imputation
 from pyro_vae.evidence.results.sandwich import Sandwich
 from pyro_vae.evidence.unconstrained.laplace_proposal import laplace
@@ -37,9 +37,9 @@ __all__ = [
     "Imputation",
     "InferenceGap",
     "Interrupted",
+    "Method",
     "NutsComparison",
     "Proposal",
-    "Rung",
     "Sandwich",
     "annealed",
     "calibrate",

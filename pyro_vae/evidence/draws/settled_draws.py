@@ -15,7 +15,7 @@ from pyro_vae.evidence.ladder.laplace import Laplace
 from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.ladder.without_gradients import SHARE_WITH_PRIOR
 from pyro_vae.evidence.proposals import defensive
-from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE, WITH_PRIOR
+from pyro_vae.evidence.results.methods import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE, WITH_PRIOR
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.laplace_proposal import draw_mixture, log_mixture
 from pyro_vae.evidence.unconstrained.log_joint import FastDensities
@@ -77,9 +77,9 @@ def _from_guide(
     block: Block, num_draws: int, latents: dict[str, Tensor], pareto_k: Tensor, ess: Tensor
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """The arguments, with those rows filled in whose draws are from the guide, or from its mixture with the prior."""
-    programs, rung = block.programs, block.columns["rung"]
+    programs, used = block.programs, block.columns["method"]
     for method, proposal in ((GUIDE, terms), (WITH_PRIOR, defensive(SHARE_WITH_PRIOR))):
-        taken = rung == method
+        taken = used == method
         if not taken.any():
             continue
         drawn = posterior_draws(programs.model, programs.guide, block.x, num_draws, programs.layout, proposal)
@@ -94,11 +94,11 @@ def _from_vectors(
     block: Block, laplace: Laplace, annealing: Annealing, num_draws: int
 ) -> tuple[dict[str, Tensor], Tensor, Tensor]:
     """Latents, k-hat and ESS from the normals, or from annealed chains."""
-    rung, temperatures, log_joint = block.columns["rung"], block.columns["num_temperatures"], laplace.log_joint
-    vectors = torch.zeros(num_draws, len(rung), log_joint.dims, dtype=block.programs.dtype, device=block.x.device)
-    pareto_k, ess = (torch.zeros(len(rung), dtype=torch.float64) for _ in range(2))
+    used, temperatures, log_joint = block.columns["method"], block.columns["num_temperatures"], laplace.log_joint
+    vectors = torch.zeros(num_draws, len(used), log_joint.dims, dtype=block.programs.dtype, device=block.x.device)
+    pareto_k, ess = (torch.zeros(len(used), dtype=torch.float64) for _ in range(2))
     for method in (LAPLACE, ANNEALED, FROM_PRIOR):
-        rows = (rung == method).nonzero()[:, 0]
+        rows = (used == method).nonzero()[:, 0]
         for some in rows.split(max(1, NUMBERS_AT_ONCE // (CANDIDATES * num_draws * log_joint.dims))):
             if not len(some):
                 continue

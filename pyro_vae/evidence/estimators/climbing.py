@@ -62,7 +62,7 @@ class Climb:
         return Evidence(
             **columns,
             samples="samples or chains",
-            seconds_by_rung=tuple(seconds.sum(0).tolist()),
+            seconds_by_method=tuple(seconds.sum(0).tolist()),
             stopped_by_budget=int(late.sum()),
             draw=partial(to_arviz, programs.model, programs.guide, programs.x[: len(late)]),
         )

@@ -98,7 +98,7 @@ def estimate(
 
     Returns:
         The estimate. ``error`` is the half-width of a 95% interval for each datapoint, bias included; it is infinite
-        where only a lower bound is known. ``rung`` is the method of each estimate; ``rungs`` has the number of
+        where only a lower bound is known. ``method`` is the method of each estimate; ``methods`` has the number of
         datapoints that each method settled, and its seconds.
 
     Raises:

@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_vae.evidence.ladder.block import Block
 from pyro_vae.evidence.ladder.laplace import MOST_VARIANCE
 from pyro_vae.evidence.ladder.settings import MARGIN
-from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR
+from pyro_vae.evidence.results.methods import ANNEALED, FROM_PRIOR
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.unconstrained.annealed_path import (
     AnnealedPath,
@@ -51,13 +51,13 @@ class Annealing:
         self.block, self.log_joint, self.normals, self.variance = block, log_joint, normals, variance
         self.paths: dict[int, tuple[Tensor, AnnealedPath, Schedule]] = {}
 
-    def run(self, rung: int, rows: Tensor) -> None:
+    def run(self, method: int, rows: Tensor) -> None:
         """Chains with as many temperatures as a pilot asks for; twice as many of both where they were too few."""
-        path, schedule = self.pilot(rung, rows)
-        self.paths[rung] = rows, path, schedule
+        path, schedule = self.pilot(method, rows)
+        self.paths[method] = rows, path, schedule
         block, settings = self.block, self.block.settings
         most = settings.max_temperatures
-        fewest = min(FEWEST_TEMPERATURES[rung], most)
+        fewest = min(FEWEST_TEMPERATURES[method], most)
         variance = schedule.variance.cpu() * schedule.num_temperatures  # about the same for any number of temperatures
         wanted = variance / math.log1p(MARGIN * NUM_CHAINS * settings.variance_for_bias)
         wanted = wanted.nan_to_num(UNKNOWN, UNKNOWN).ceil()
@@ -71,25 +71,25 @@ class Annealing:
                 is_last = temperatures[left] >= most
                 for some, count in ((left[~is_last], number), (left[is_last], max(number, LAST_CHAINS))):
                     if len(some):
-                        self.run_chains(rung, some, temperatures[some], count)
+                        self.run_chains(method, some, temperatures[some], count)
                 # With as many temperatures again, chains whose weights vary too much would be repeated until by chance
                 # those with the large weights are missing.
                 left = left[~is_last]
                 left = left[block.is_unsettled(rows[left]) & ~block.contradicted[rows[left].cpu()]]
                 temperatures, more = (2 * temperatures).clamp_max(most), 2 * more
 
-    def pilot(self, rung: int, rows: Tensor) -> tuple[AnnealedPath, Schedule]:
+    def pilot(self, method: int, rows: Tensor) -> tuple[AnnealedPath, Schedule]:
         """The path of some rows, and its temperatures and step sizes."""
-        steps = PILOT_TEMPERATURES[rung]
-        if rung == FROM_PRIOR:
-            path = AnnealedPath(FromPrior(self.log_joint, rows), NUM_LEAPFROG[rung])
+        steps = PILOT_TEMPERATURES[method]
+        if method == FROM_PRIOR:
+            path = AnnealedPath(FromPrior(self.log_joint, rows), NUM_LEAPFROG[method])
             return path, path.pilot(steps, sigmoid_schedule(steps))
-        path = AnnealedPath(FromNormals(self.log_joint, self.normals, rows), NUM_LEAPFROG[rung])
+        path = AnnealedPath(FromNormals(self.log_joint, self.normals, rows), NUM_LEAPFROG[method])
         return path, path.pilot(steps, [t / steps for t in range(steps + 1)])
 
-    def run_chains(self, rung: int, index: Tensor, num_temperatures: Tensor, num_chains: int) -> None:
+    def run_chains(self, method: int, index: Tensor, num_temperatures: Tensor, num_chains: int) -> None:
         """Runs chains along the path of a method, for some of its rows ``[m]``, and reports their estimates."""
-        rows, path, schedule = self.paths[rung]
+        rows, path, schedule = self.paths[method]
         index = index.to(rows.device)
         resized = schedule.rows(index).resized(num_temperatures.to(rows.device))
         annealed = path.some(index).forward(num_chains, resized)
@@ -99,9 +99,9 @@ class Annealing:
         moved = annealed.log_weights.var(0).cpu() * num_temperatures
         variance = self.variance[rows[index].cpu()]
         expected = torch.log1p(variance)
-        stuck = (moved < STUCK * expected) & (variance > MOST_VARIANCE) & (rung == ANNEALED)
+        stuck = (moved < STUCK * expected) & (variance > MOST_VARIANCE) & (method == ANNEALED)
         self.block.report(
-            rung,
+            method,
             rows[index],
             weights,
             samples=num_chains,

@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.evidence.ladder.contradiction import Floor
 from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.proposals import Proposal
-from pyro_vae.evidence.results.rungs import RUNGS
+from pyro_vae.evidence.results.methods import METHODS
 from pyro_vae.evidence.results.running_weights import RunningWeights, weigh
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.log_joint import particles_at_once
@@ -46,7 +46,7 @@ class Block:
         self.rows = torch.arange(len(x), device=x.device)
         nothing = {"log_prob": torch.nan, "error": torch.inf, "bias": torch.inf}
         self.columns = {name: torch.full((len(x),), value, dtype=torch.float64) for name, value in nothing.items()}
-        self.columns["seconds"] = torch.zeros(len(x), len(RUNGS), dtype=torch.float64)
+        self.columns["seconds"] = torch.zeros(len(x), len(METHODS), dtype=torch.float64)
         self.floor = Floor(len(x))
         self.contradicted = torch.zeros(len(x), dtype=torch.bool)
         self.late = False
@@ -60,7 +60,7 @@ class Block:
 
     def report(
         self,
-        rung: int,
+        method: int,
         rows: Tensor,
         weights: RunningWeights,
         pilot: RunningWeights | None = None,
@@ -73,7 +73,7 @@ class Block:
         """Keeps an estimate of rows ``[m]`` where it has a smaller error than the one so far, or that has none.
 
         Args:
-            rung: The method.
+            method: The method.
             rows: The rows.
             weights: The weights of the estimate.
             pilot: The weights of the pilot, which tell more about the error.
@@ -98,7 +98,7 @@ class Block:
         columns["bias"] = columns["bias"].masked_fill(missed, torch.inf)
         nothing = torch.full_like(columns["error"], torch.nan)
         columns |= {
-            "rung": torch.full_like(rows, rung),
+            "method": torch.full_like(rows, method),
             "num_samples": torch.full_like(rows, samples),
             "num_temperatures": torch.zeros_like(rows) if num_temperatures is None else num_temperatures[usable],
             "acceptance": nothing if acceptance is None else acceptance[usable],
@@ -131,8 +131,8 @@ class Block:
         return self.late
 
     @contextmanager
-    def timed(self, rung: int) -> Iterator[None]:
+    def timed(self, method: int) -> Iterator[None]:
         """Adds the time to that of a method."""
         before = time.perf_counter()
         yield
-        self.columns["seconds"][:, rung] += (time.perf_counter() - before) / len(self.x)
+        self.columns["seconds"][:, method] += (time.perf_counter() - before) / len(self.x)

@@ -16,7 +16,7 @@ from pyro_vae.evidence.ladder.pilots import PILOT
 from pyro_vae.evidence.ladder.settings import Settings
 from pyro_vae.evidence.ladder.upper_bound import upper_bound, upper_bound_without_gradients
 from pyro_vae.evidence.ladder.without_gradients import without_gradients
-from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE
+from pyro_vae.evidence.results.methods import ANNEALED, FROM_PRIOR, GUIDE, LAPLACE
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.laplace_proposal import fit_block
@@ -100,13 +100,13 @@ class Ladder:
             self.laplace = Laplace(block, log_joint, fit_block(log_joint, block.programs.guide, block.is_late))
             self.laplace.run()
         self.annealing = Annealing(block, log_joint, self.laplace.fit.normals, self.laplace.variance)
-        for rung in (ANNEALED, FROM_PRIOR):
+        for method in (ANNEALED, FROM_PRIOR):
             rows = block.unsettled
-            if rung == ANNEALED:
+            if method == ANNEALED:
                 rows = rows[self.laplace.is_start[rows]]
             if len(rows) and not block.is_late():
-                with block.timed(rung):
-                    self.annealing.run(rung, rows)
+                with block.timed(method):
+                    self.annealing.run(method, rows)
         with block.timed(GUIDE):
             self._guide_where_it_is_higher(guided)
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_vae.evidence.ladder.block import Block
 from pyro_vae.evidence.ladder.pilots import MOST_SAMPLES_OF_FEW, PILOT, wanted_samples
 from pyro_vae.evidence.results.error_bars import expected_relative_variance
-from pyro_vae.evidence.results.rungs import LAPLACE
+from pyro_vae.evidence.results.methods import LAPLACE
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.unconstrained.laplace_proposal import PRIOR_SHARE, Fit, draw_mixture, log_mixture, refit
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from pyro_vae.evidence.ladder.settings import MARGIN, Settings
 from pyro_vae.evidence.results.error_bars import expected_relative_variance
-from pyro_vae.evidence.results.rungs import GUIDE, LAPLACE, WITH_PRIOR
+from pyro_vae.evidence.results.methods import GUIDE, LAPLACE, WITH_PRIOR
 from pyro_vae.evidence.results.running_weights import RunningWeights
 
 PILOT = {GUIDE: 64, WITH_PRIOR: 256, LAPLACE: 64}  # samples

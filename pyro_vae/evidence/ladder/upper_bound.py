@@ -8,7 +8,7 @@ from torch import Tensor
 from pyro_vae.evidence.ladder.annealing import FEWEST_TEMPERATURES, NUM_CHAINS, Annealing
 from pyro_vae.evidence.ladder.block import Block
 from pyro_vae.evidence.ladder.laplace import Laplace
-from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR
+from pyro_vae.evidence.results.methods import ANNEALED, FROM_PRIOR
 from pyro_vae.weights import log_mean_exp, terms_at
 
 UPPER_TEMPERATURES = 4  # times the number of temperatures of the estimates
@@ -21,14 +21,14 @@ def upper_bound(block: Block, laplace: Laplace, annealing: Annealing, latents: d
     """
     upper = torch.full((len(block.x),), torch.nan, dtype=torch.float64)
     position = laplace.log_joint.to_vectors(_one_particle(block, latents))
-    from_prior = block.columns["rung"].to(block.rows.device) == FROM_PRIOR
+    from_prior = block.columns["method"].to(block.rows.device) == FROM_PRIOR
     from_prior |= ~laplace.fit.normals.found
     if laplace.few_dims:
         from_prior |= ~laplace.fit.complete
-    for rung, rows in ((ANNEALED, block.rows[~from_prior]), (FROM_PRIOR, block.rows[from_prior])):
+    for method, rows in ((ANNEALED, block.rows[~from_prior]), (FROM_PRIOR, block.rows[from_prior])):
         if len(rows):
-            path, schedule = annealing.pilot(rung, rows)
-            taken = block.columns["num_temperatures"][rows.cpu()].clamp_min(FEWEST_TEMPERATURES[rung])
+            path, schedule = annealing.pilot(method, rows)
+            taken = block.columns["num_temperatures"][rows.cpu()].clamp_min(FEWEST_TEMPERATURES[method])
             exact = position[:, rows].expand(NUM_CHAINS, -1, -1)
             back = path.reverse(exact, schedule.resized(UPPER_TEMPERATURES * taken))
             upper[rows.cpu()] = -log_mean_exp(-back.log_weights).cpu()

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from pyro_vae.evidence.results.error_bars import LEAST_SAMPLES
+from pyro_vae.evidence.results.methods import METHODS
 from pyro_vae.evidence.results.pictures import draw_estimates, draw_images
-from pyro_vae.evidence.results.rungs import RUNGS
 from pyro_vae.html_table import WithSummary, html_table
 from pyro_vae.weights import standard_error
 
@@ -55,7 +55,7 @@ def median_and_largest(values: Tensor, spec: str = ".3f") -> str:
     return f"median {known.median().item():{spec}}, largest {known.max().item():{spec}}"
 
 
-class Rung(NamedTuple):
+class Method(NamedTuple):
     """What one of the methods of :func:`~pyro_vae.evidence.estimate` did."""
 
     name: str  #: The name of the method.
@@ -93,10 +93,11 @@ class Evidence(WithSummary):
         acceptance: For annealed chains, the acceptance rate of their moves, ``[n]``; the target is 0.8. NaN where there
             were no chains.
         draw: Makes what :meth:`to_arviz` returns. It holds the programs, so it is not pickled.
-        rung: The number of the method that gave the estimate of each datapoint, ``[n]``; :attr:`rungs` has the names.
-            Only :func:`~pyro_vae.evidence.estimate` has this and the following attributes.
+        method: The number of the method that gave the estimate of each datapoint, ``[n]``; their names are in
+            ``pyro_vae.evidence.results.methods``. Only :func:`~pyro_vae.evidence.estimate` has this and the following
+            attributes.
         num_temperatures: The number of temperatures of its chains, ``[n]``; 0 where there were none.
-        seconds_by_rung: The time that each method took.
+        seconds_by_method: The time that each method took.
         stopped_by_budget: The number of datapoints in blocks where the budget did not allow another method.
         certificate: The result of the same procedure on data drawn from the model, with ``estimate(certify=...)``.
         given: For ``estimate(given=...)``, log p(x | w) for each draw of the global latents w.
@@ -117,9 +118,9 @@ class Evidence(WithSummary):
     samples: str = "importance samples"
     acceptance: Tensor | None = None
     draw: Callable[..., Any] | None = field(default=None, compare=False)
-    rung: Tensor | None = None
+    method: Tensor | None = None
     num_temperatures: Tensor | None = None
-    seconds_by_rung: tuple[float, ...] = ()
+    seconds_by_method: tuple[float, ...] = ()
     stopped_by_budget: int = 0
     certificate: Certificate | None = None
     given: tuple[Evidence, ...] = ()
@@ -161,7 +162,7 @@ class Evidence(WithSummary):
         error = error_of_mean(self.error[self.settled], self.bias[self.settled])
         # They are selected by their own samples, so too many of them have missed the tail. The methods of `estimate`
         # are selected by pilots: there it takes many unsettled datapoints for this to matter.
-        chosen = self.rung is None or left_out > MANY
+        chosen = self.method is None or left_out > MANY
         return error * (1 + 5 * left_out) if chosen else error
 
     @property
@@ -202,15 +203,15 @@ class Evidence(WithSummary):
         return self.log_prob - half, self.log_prob + half
 
     @property
-    def rungs(self) -> list[Rung]:
+    def methods(self) -> list[Method]:
         """What each method did, in the order in which they are tried; empty if there was only one method."""
-        if self.rung is None:
+        if self.method is None:
             return []
         rows = []
-        for number, (name, seconds) in enumerate(zip(RUNGS, self.seconds_by_rung, strict=True)):
-            taken = self.rung == number
+        for number, (name, seconds) in enumerate(zip(METHODS, self.seconds_by_method, strict=True)):
+            taken = self.method == number
             if seconds > 0 or taken.any():
-                rows.append(Rung(name, int(taken.sum()), int((taken & self.settled).sum()), seconds))
+                rows.append(Method(name, int(taken.sum()), int((taken & self.settled).sum()), seconds))
         return rows
 
     @property
@@ -229,7 +230,7 @@ class Evidence(WithSummary):
         ]
         if n > 1:
             lines.append(f"  error of the finite test set (standard error): {self.population_std_error:.3f}")
-        lines += self._of_draws() if self.given else self._table() if self.rung is not None else self._weights()
+        lines += self._of_draws() if self.given else self._table() if self.method is not None else self._weights()
         lines += self._warning()
         if self.certificate is not None:
             lines.append(self.certificate.summary())
@@ -288,7 +289,7 @@ class Evidence(WithSummary):
     def _table(self) -> list[str]:
         """What each method did."""
         return [f"  {'method':<24}{'datapoints':>10}{'settled':>10}{'seconds':>10}"] + [
-            f"  {row.name:<24}{row.datapoints:>10}{row.settled:>10}{row.seconds:>10.1f}" for row in self.rungs
+            f"  {row.name:<24}{row.datapoints:>10}{row.settled:>10}{row.seconds:>10.1f}" for row in self.methods
         ]
 
     def _warning(self) -> list[str]:
@@ -303,7 +304,7 @@ class Evidence(WithSummary):
             return lines
         if self.given:
             return [*lines, f"  WARNING: the error is not known for {unknown:.1%} of the datapoints. {self._more()}"]
-        if self.rung is None and self.num_samples < LEAST_SAMPLES:
+        if self.method is None and self.num_samples < LEAST_SAMPLES:
             too_few = f"{self.num_samples} samples are too few for an error"
             return [*lines, f"  WARNING: {too_few}; take {LEAST_SAMPLES} or more."]
         kind = "Note" if unknown < FEW else "WARNING"
@@ -326,7 +327,7 @@ class Evidence(WithSummary):
 
     def _advice(self) -> str:
         """What to do to know the error of more datapoints."""
-        if self.rung is not None:
+        if self.method is not None:
             return "a larger budget" if self.stopped_by_budget else "a larger max_temperatures"
         if self.samples == "annealed chains":
             return "more temperatures, then more chains"
@@ -394,7 +395,7 @@ class Evidence(WithSummary):
         }
         if n > 1:
             rows["error of the finite test set"] = f"{self.population_std_error:.3f}"
-        for row in self.rungs:
+        for row in self.methods:
             rows[row.name] = f"{row.datapoints} datapoints, {row.settled} settled, {row.seconds:.1f} seconds"
         if self.stopped_by_budget:
             rows["the budget ran out on"] = f"{self.stopped_by_budget} datapoints"

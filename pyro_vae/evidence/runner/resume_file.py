@@ -14,7 +14,7 @@ from torch import Tensor
 from pyro_vae.system.files import replace
 from pyro_vae.system.tensor_files import from_bytes, to_bytes
 
-FORMAT = 3  # 1 was a pickle; 2 had one more dimension in the columns of estimate
+FORMAT = 4  # 1 was a pickle; 2 had one more dimension in the columns of estimate; 3 named one of them "rung"
 COLUMN, FINGERPRINT = "column ", "fingerprint "
 DAMAGED = "is not a file that an evidence run was kept in, or is damaged"
 
