@@ -23,6 +23,7 @@ BLOCK = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", r
 PYRO, BY_HAND, NUMPYRO = "Pyro, TraceMeanField_ELBO", "by hand", "NumPyro"
 BASELINES = PYRO, BY_HAND, NUMPYRO
 IN_SHORT = "vae-1", "iwae-5", "vae-2-layers-1", "gated-vae", "hvae"  # the rows of README.md
+TITLES = {"mnist": "MNIST", "omniglot": "Omniglot", "fashion_mnist": "Fashion-MNIST"}
 NEAR = 0.3  # nats: a row whose number by the protocol is not lower than that below the paper's is reproduced
 FLOW_OF_PYRO = "Pyro, Trace_ELBO"  # the KL divergence from a flow has no formula
 
@@ -232,7 +233,7 @@ def reproduced(*, in_short: bool = False) -> str:
 
     def cells(name: str) -> list[str]:
         paper, row = papers.PAPERS[name], found.get(name, {})
-        about = [f"`{name}`: {paper.model}", paper.test, f"{paper.log_prob:.2f}"]
+        about = [f"`{name}`: {paper.model}", f"{TITLES[paper.data]}, {paper.test}", f"{paper.log_prob:.2f}"]
         if "protocol" not in row:
             return [*about, "not run here", "", "", ""]
         protocol, above = row["protocol"], row.get("estimate")
@@ -248,7 +249,7 @@ def reproduced(*, in_short: bool = False) -> str:
         active = ", ".join(f"{layer['active']} of {layer['units']}" for layer in layers)
         return [*about, f"**{number}**" if is_reproduced else number, log_prob, minutes, active]
 
-    head = ["row", "binarization", "paper", "ours, by the paper's protocol", "ours, by `estimate`", "minutes"]
+    head = ["row", "data and binarization", "paper", "ours, by the paper's protocol", "ours, by `estimate`", "minutes"]
     if in_short:
         return table(head, [cells(name)[: len(head)] for name in IN_SHORT])
     machine = next(iter(found.values()))["train"]["machine"]

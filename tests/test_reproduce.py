@@ -14,7 +14,8 @@ from pyro_vae import data, evidence, load
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 ROWS = ["vae-1-short", "vae-1", "vae-5", "vae-50", "iwae-5", "iwae-50"]
 ROWS += ["vae-2-layers-1", "vae-2-layers-5", "vae-2-layers-50", "iwae-2-layers-5", "iwae-2-layers-50"]
-ROWS += ["vae-1-fixed", "gated-vae", "gated-vamp", "hvae", "hvae-vamp"]
+ROWS += ["miwae", "piwae", "ciwae", "ladder", "omniglot-vae-1", "omniglot-iwae-50", "fashion-vae", "fashion-vamp"]
+ROWS += ["vae-1-fixed", "iwae-50-fixed", "gated-vae", "gated-vamp", "hvae", "hvae-vamp"]
 FEW = {"train": 60, "valid": 20, "test": 10}  # images
 
 
@@ -116,11 +117,12 @@ def test_numbers_are_those_of_the_run_and_finished_parts_are_not_repeated(reprod
     assert command["options"]["data"] == "binarized_mnist"
 
 
-def test_rows_of_the_fixed_binarization_need_its_file(reproduce, monkeypatch, tmp_path, capsys):
-    monkeypatch.setattr("sys.argv", ["reproduce", "hvae", "--runs", str(tmp_path)])
+@pytest.mark.parametrize("row", ["hvae", "omniglot-vae-1"])
+def test_rows_of_other_data_need_their_files(row, reproduce, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["reproduce", row, "--runs", str(tmp_path)])
     with pytest.raises(SystemExit):
         reproduce.main()
-    assert "the row hvae needs --data FOLDER" in capsys.readouterr().err
+    assert f"the row {row} needs --data FOLDER" in capsys.readouterr().err
 
 
 def test_seconds_of_all_sessions_are_counted(reproduce, monkeypatch, tmp_path):

@@ -1,6 +1,6 @@
 """Rows of the literature's tables of log p(x), trained and evaluated with this library.
 
-    python benchmarks/reproduce ROW --data FOLDER   # with binarized_mnist.npz
+    python benchmarks/reproduce ROW --data FOLDER   # with the files of other data than MNIST
 
 trains the VAE of a row (``rows.py`` has the recipes), and estimates log p(x) of all test images by the protocol of the
 paper, which is importance sampling with the guide, and by ``evidence.estimate``. The numbers are in ``results.json`` in
@@ -61,7 +61,7 @@ class CpuTime:
 def test_images(paper: Paper, folder: Path | None) -> Tensor:
     if paper.test == "fixed":
         return data.load("binarized_mnist", root=folder).test
-    return data.binarize.fixed(data.load("mnist").test)
+    return data.binarize.fixed(data.load(paper.data, root=folder).test)
 
 
 def timed(compute: Callable[[], Any], keep: Path) -> tuple[Any, dict[str, float]]:
@@ -138,7 +138,7 @@ def estimate(paper: Paper, folder: Path | None, out: Path, images: int, certify:
             "certificate_gap": result.certificate.gap,
             "certificate_gap_std_error": result.certificate.gap_std_error,
         }
-    methods = {rung.name: {"images": rung.datapoints, "settled": rung.settled} for rung in result.rungs}
+    methods = {method.name: {"images": method.datapoints, "settled": method.settled} for method in result.methods}
     finite = {name: value if math.isfinite(value) else None for name, value in numbers.items()}  # JSON has no infinity
     return {"images": len(chosen), "certify": certify, **finite, "methods": methods, **times}
 
@@ -156,7 +156,7 @@ def activity(paper: Paper, folder: Path | None, out: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("row", choices=RECIPES, metavar="ROW", help=f"one of {', '.join(RECIPES)}")
-    parser.add_argument("--data", type=Path, help="folder with binarized_mnist.npz, for the rows of Tomczak & Welling")
+    parser.add_argument("--data", type=Path, help="folder with the files of other data than MNIST")
     parser.add_argument("--runs", type=Path, default=Path("runs/reproduce"), help="folder for the folders of runs")
     parser.add_argument("--json", type=Path, help="file for a copy of the results")
     parser.add_argument("--share", type=Path, metavar="FOLDER", help="folder for a copy of the model, with a card")
@@ -165,7 +165,7 @@ def main() -> None:
     parser.add_argument("--certify", type=count(0), default=100, help="number of drawn images for its certificate")
     args = parser.parse_args()
     paper, out = PAPERS[args.row], args.runs / args.row
-    if paper.test == "fixed" and args.data is None:
+    if (paper.test == "fixed" or paper.data != "mnist") and args.data is None:
         parser.error(f"the row {args.row} needs --data FOLDER")
     path = out / RESULTS
     found = json.loads(path.read_text()) if path.exists() else {"row": args.row, "paper": paper._asdict()}

@@ -12,10 +12,12 @@ from pyro_vae import load
 from pyro_vae.saving.pretrained import save_with_card
 from pyro_vae.saving.versions import versions
 
-DATA = {
-    "dynamic": {"data": "mnist", "binarize": "dynamic"},
-    "fixed": {"data": "binarized_mnist", "binarize": "none"},
-}
+
+def options(paper: dict[str, Any]) -> dict[str, str]:
+    """How the command line reads the test images of a row."""
+    if paper["test"] == "fixed":
+        return {"data": "binarized_mnist", "binarize": "none"}
+    return {"data": paper.get("data", "mnist"), "binarize": "dynamic"}  # older results do not name the data
 
 
 def log_prob(found: dict[str, Any]) -> tuple[float, float]:
@@ -37,7 +39,7 @@ def share(found: dict[str, Any], run: Path, out: Path) -> None:
         mean, error = log_prob(found)
         lines.append(f"by evidence.estimate:  {mean:.2f} ({found['estimate']['images']} of these images)")
         evidence = SimpleNamespace(mean=mean, mean_error=error, summary=lambda: "\n".join(lines))
-    data = DATA[paper["test"]]
+    data = options(paper)
     settings = {name: value for name, value in found["train"]["settings"].items() if name not in ("train", "valid")}
     save_with_card(load(run), out, None, [], evidence=evidence, data=data["data"], settings=settings)
     command = {"command": "train", "options": data, "versions": versions()}
