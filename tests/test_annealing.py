@@ -341,20 +341,27 @@ def test_temperatures_that_are_found_go_from_0_to_1():
         assert torch.equal(found.rows(torch.tensor([4, 2])).log_sizes, found.log_sizes[:, [4, 2]])
 
 
-def test_increments_of_temperatures_that_are_found_vary_alike():
-    """From the prior, where nearly all happens at high temperatures: no step has 3 times the mean's deviation."""
+def test_log_weights_vary_less_with_temperatures_that_are_found():
+    """From the prior, where nearly all happens at high temperatures.
+
+    The variances of the increments add up to 3.0 to 4.8 (in six runs), with a sigmoid schedule to 5.6 to 12, and with
+    even steps to 77 to 130.
+    """
     vae, x = random_instance(seed=9, latent=4, event=30, n=3)
     path = path_of(vae, x)
-    schedule = pilot(path, 60, "prior")
-    assert (schedule.inverse_temperatures.diff(dim=0)[0] < 1e-2).all()
-    state = path.start.evaluate(path.start.draw(400))
-    deviations = []
-    for t, beta in enumerate(schedule.inverse_temperatures[1:], 1):
-        step = beta - schedule.inverse_temperatures[t - 1]
-        deviations.append((step * (state.end - state.start)).std(0))
-        state = hmc_move(state, path.start.evaluate, beta, schedule.log_sizes[t].exp(), 3).state
-    deviations = torch.stack(deviations)
-    assert (deviations < 3 * deviations.mean(0)).all()
+    found = pilot(path, 60, "prior")
+
+    def variance(betas):
+        state, total = path.start.evaluate(path.start.draw(400)), 0.0
+        for t in range(1, 61):
+            total += ((betas[t] - betas[t - 1]) * (state.end - state.start)).var(0).sum().item()
+            beta = torch.as_tensor(betas[t], dtype=x.dtype).expand(3)
+            state = hmc_move(state, path.start.evaluate, beta, found.log_sizes[t].exp(), 3).state
+        return total
+
+    assert (found.inverse_temperatures.diff(dim=0)[0] < 1e-2).all()
+    assert variance(found.inverse_temperatures) < variance(sigmoid_schedule(60))
+    assert variance(found.inverse_temperatures) < variance([t / 60 for t in range(61)]) / 8
 
 
 @pytest.mark.parametrize("start", STARTS)

@@ -172,8 +172,8 @@ def test_the_interpreter_survives_damaged_files(run, tmp_path):
     for name in (LAST, BEST):
         for i in range(100):
             data = bytearray((run / name).read_bytes())
-            for place in torch.randint(int(300 if i % 2 else len(data)), (1 + i % 7,), generator=generator).tolist():
-                data[place] = int(torch.randint(256, (), generator=generator))
+            for place in torch.randperm(300 if i % 2 else len(data), generator=generator)[: 1 + i % 7].tolist():
+                data[place] ^= int(torch.randint(1, 256, (), generator=generator))
             (tmp_path / f"{i}.{name}").write_bytes(data[: len(data) - i if i % 3 else None])
     program = (
         "import sys, pathlib, pyro_vae\n"

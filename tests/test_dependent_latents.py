@@ -17,7 +17,7 @@ from torch.testing import assert_close
 from pyro_vae import BottomUp, HierarchicalVAE, TopDown, evidence, likelihoods, nn, posteriors, priors
 from pyro_vae.distributions.bijections import bijection
 from pyro_vae.evidence.draws import settled_draws as settled_draws_module
-from pyro_vae.evidence.results import rungs
+from pyro_vae.evidence.results import methods
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.approximate_likelihood import informed
 from pyro_vae.evidence.unconstrained.log_joint import LogJoint
@@ -302,7 +302,7 @@ def test_where_no_error_is_known_the_guide_is_the_lower_bound_if_it_is_higher(mo
     x = torch.linspace(-2, 2, 40, dtype=torch.float64)
     exact = log_prob(x)
     result = evidence.estimate(model, guide, x, max_temperatures=1, progress=iter)
-    guided = result.rung == rungs.GUIDE
+    guided = result.method == methods.GUIDE
     assert guided.any()
     assert result.error[guided].isinf().all()
     assert_close(result.log_prob[guided], exact[guided], rtol=0, atol=1e-6)

@@ -17,7 +17,7 @@ from pyro_vae import evidence, weights
 from pyro_vae.evidence.draws.resampling import posterior_draws, resample
 from pyro_vae.evidence.draws.settled_draws import _from_chains, settled_draws
 from pyro_vae.evidence.ladder.ladder import Ladder
-from pyro_vae.evidence.results.rungs import ANNEALED, FROM_PRIOR, GUIDE, WITH_PRIOR
+from pyro_vae.evidence.results.methods import ANNEALED, FROM_PRIOR, GUIDE, WITH_PRIOR
 from pyro_vae.evidence.results.running_weights import RunningWeights
 from pyro_vae.evidence.runner.blocks import Programs
 from pyro_vae.evidence.unconstrained.annealed_path import AnnealedPath, FromPrior, sigmoid_schedule
@@ -106,7 +106,7 @@ def test_draws_by_annealing_are_from_a_posterior_that_is_a_ring(ladders):
     x = torch.tensor([1.0, 2.0])
     drawn = settled_draws(Programs(ring, beside_it, x), x, 400)
     (ladder,) = ladders
-    assert (ladder.columns["rung"] >= ANNEALED).any()
+    assert (ladder.columns["method"] >= ANNEALED).any()
     assert not drawn.doubtful.any()
     r = torch.linspace(1e-3, 6, 20_000)
     density = (r.log() - r**2 / 2 - ((x[:, None] - r) / WIDTH) ** 2 / 2).softmax(-1)
@@ -150,7 +150,7 @@ def classes_guide(x):
 def test_discrete_latents_come_from_the_guide_or_the_prior(ladders):
     x = torch.tensor([0.0, 1.0, 2.5])
     drawn = settled_draws(Programs(classes, classes_guide, x), x, 4000)
-    assert set(ladders[0].columns["rung"].tolist()) <= {GUIDE, WITH_PRIOR}
+    assert set(ladders[0].columns["method"].tolist()) <= {GUIDE, WITH_PRIOR}
     z = torch.arange(3.0)
     exact = (torch.tensor([0.2, 0.3, 0.5]).log() - (x[:, None] - z) ** 2 / 2).softmax(-1)
     share = (drawn.latents["z"][..., None] == z).double().mean(0)

@@ -226,17 +226,17 @@ def test_what_is_left_out_widens_the_error_of_the_others():
     plain = result.mean_error
     result = replace(result, error=result.error.index_fill(0, torch.arange(4), torch.inf))
     assert result.settled_mean_error == pytest.approx(plain * (1 + 5 * 0.04), rel=0.05)
-    by_pilots = replace(result, rung=torch.zeros(100, dtype=torch.int64))
+    by_pilots = replace(result, method=torch.zeros(100, dtype=torch.int64))
     assert by_pilots.settled_mean_error == pytest.approx(plain, rel=0.05)
 
 
 def test_a_method_has_settled_what_has_a_known_error():
     torch.manual_seed(0)
     result = evidence_of(normal(2, 1.2)(200, 4))
-    rung, seconds = torch.tensor([2, 2, 2, 4]), (0.0, 0.0, 3.0, 1.0, 2.0)
+    method, seconds = torch.tensor([2, 2, 2, 4]), (0.0, 0.0, 3.0, 1.0, 2.0)
     error = result.error.index_fill(0, torch.tensor([1, 3]), torch.inf)
-    result = replace(result, error=error, rung=rung, seconds_by_rung=seconds)
-    found = [(each.name, each.datapoints, each.settled, each.seconds) for each in result.rungs]
+    result = replace(result, error=error, method=method, seconds_by_method=seconds)
+    found = [(each.name, each.datapoints, each.settled, each.seconds) for each in result.methods]
     assert found == [("Laplace", 3, 2, 3.0), ("annealed from Laplace", 0, 0, 1.0), ("annealed from prior", 1, 0, 2.0)]
 
 

@@ -28,7 +28,7 @@ from pyro_vae.evidence.ladder.block import Block
 from pyro_vae.evidence.ladder.laplace import Laplace
 from pyro_vae.evidence.ladder.pilots import wanted_samples
 from pyro_vae.evidence.ladder.settings import Settings
-from pyro_vae.evidence.results import rungs
+from pyro_vae.evidence.results import methods
 from pyro_vae.evidence.results.certificate import Certificate
 from pyro_vae.evidence.results.error_bars import expected_relative_variance
 from pyro_vae.evidence.results.running_weights import RunningWeights
@@ -66,7 +66,7 @@ def test_five_hundred_linear_gaussian_models_with_a_good_guide_and_a_bad_one(off
     assert outside(result, exact).double().mean() <= 0.07
     assert result.error.median() <= 4 * difference.square().mean().sqrt()
     assert abs(difference.mean()) <= result.mean_error < 0.05
-    assert (result.rung == rungs.LAPLACE).double().mean() > 0.9
+    assert (result.method == methods.LAPLACE).double().mean() > 0.9
 
 
 EASY = {  # (almost) all datapoints have a known error
@@ -240,7 +240,7 @@ def test_with_too_few_temperatures_the_error_is_infinite():
     assert result.log_prob.isfinite().all()
     assert (~result.settled).any()
     assert outside(result, exact).sum() <= most_outside(20)
-    assert (result.num_temperatures[result.rung >= rungs.ANNEALED] <= 2).all()
+    assert (result.num_temperatures[result.method >= methods.ANNEALED] <= 2).all()
     assert "lower bound" in result.summary()
 
 
@@ -275,15 +275,15 @@ def test_an_estimate_below_what_another_has_seen_is_taken_back():
     assert (
         (block.floor.value < torch.tensor([5.05, 0.05, -4.95])) & (block.floor.value > torch.tensor([4.5, -0.5, -5.5]))
     ).all()
-    block.report(rungs.LAPLACE, rows, weights_of(log_weights), samples=400)
+    block.report(methods.LAPLACE, rows, weights_of(log_weights), samples=400)
     assert block.contradicted.tolist() == [True, False, False]
     for name in ("error", "bias"):
         assert block.columns[name].isinf().tolist() == [True, False, False]
     assert block.unsettled.tolist() == [0]
     low = block.columns["log_prob"].clone()
-    block.report(rungs.FROM_PRIOR, rows, weights_of(log_weights + 5), samples=400)
+    block.report(methods.FROM_PRIOR, rows, weights_of(log_weights + 5), samples=400)
     assert block.columns["error"].isfinite().all()
-    assert block.columns["rung"][0] == rungs.FROM_PRIOR
+    assert block.columns["method"][0] == methods.FROM_PRIOR
     assert block.columns["log_prob"][0] > low[0] + 4.9
 
 
@@ -401,9 +401,9 @@ def test_chains_that_do_not_see_why_weights_of_their_normals_vary_are_not_believ
     laplace = laplace_of(block)
     variance = torch.tensor([100.0, 100.0, 0.0]).double()
     annealing = Annealing(block, laplace.log_joint, laplace.fit.normals, variance)
-    for rung, believed in ((rungs.ANNEALED, [False, True]), (rungs.FROM_PRIOR, [True, True])):
-        annealing.paths[rung] = rows, Standstill(), Standstill()
-        annealing.run_chains(rung, index, torch.tensor([24, 24]), 32)
+    for method, believed in ((methods.ANNEALED, [False, True]), (methods.FROM_PRIOR, [True, True])):
+        annealing.paths[method] = rows, Standstill(), Standstill()
+        annealing.run_chains(method, index, torch.tensor([24, 24]), 32)
         assert block.columns["error"][index].isfinite().tolist() == believed
 
 
@@ -529,11 +529,11 @@ def test_the_same_seed_gives_the_same_result_and_chunks_only_round():
         torch.manual_seed(3)
         results.append(estimate(model, guide, x, chunk_size=chunk_size, max_temperatures=64))
     first, again, *others, small = results
-    for name in ("log_prob", "error", "rung", "num_samples", "num_temperatures", "ess"):
+    for name in ("log_prob", "error", "method", "num_samples", "num_temperatures", "ess"):
         assert torch.equal(getattr(first, name).nan_to_num(-1), getattr(again, name).nan_to_num(-1))
     for other in others:
         assert_close(other.log_prob, first.log_prob, rtol=0, atol=1e-6)
-        assert torch.equal(other.rung, first.rung)
+        assert torch.equal(other.method, first.method)
     assert ((small.log_prob - first.log_prob).abs() <= small.error + first.error).all()
     assert not torch.equal(small.log_prob, first.log_prob)
 
@@ -564,9 +564,9 @@ def test_data_made_in_inference_mode(vae):
 
 def test_what_it_says(vae, x):
     result = estimate(vae.model, vae.guide, x)
-    assert len(result.rung) == len(result.num_samples) == len(result.acceptance) == len(x)
-    assert len(result.seconds_by_rung) == len(rungs.RUNGS)
-    assert result.seconds_by_rung[rungs.LAPLACE] > 0
+    assert len(result.method) == len(result.num_samples) == len(result.acceptance) == len(x)
+    assert len(result.seconds_by_method) == len(methods.METHODS)
+    assert result.seconds_by_method[methods.LAPLACE] > 0
     assert result.settled.all()
     assert result.summary().startswith("log p(x) = ")
     assert "nan" not in result.summary() + result._repr_html_()

@@ -83,7 +83,7 @@ CALLS = {
     "to_arviz": lambda *args: evidence.to_arviz(*args, num_draws=16, **QUIET),
     "widened": lambda *args: weigh(evidence.widened(1.5), *args),
 }
-SLOW = ("compare_with_nuts", "estimate", "impute", "inference_gap", "to_arviz")
+SLOW = ("annealed", "compare_with_nuts", "estimate", "impute", "inference_gap", "sandwich", "to_arviz")
 # A sentence in the place of a result.
 REFUSALS = {
     ("calibrate", one_site): r"x has \d+ datapoints?, too few for their ranks to tell; expected at least 50",

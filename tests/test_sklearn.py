@@ -18,6 +18,7 @@ from pyro_vae import VAE, likelihoods, nn, posteriors, priors
 
 pytest.importorskip("sklearn", "1.6", reason="pip install 'pyro-vae[sklearn]'")
 
+import joblib
 from sklearn.base import clone
 from sklearn.datasets import load_wine
 from sklearn.metrics import roc_auc_score
@@ -209,12 +210,13 @@ def test_random_numbers_are_its_own(fitted):
     assert not np.array_equal(first.transform(data()), second.transform(data()))
 
 
-def test_grid_search_chooses_by_log_p_and_so_do_two_processes():
+def test_grid_search_chooses_by_log_p_and_so_do_two_processes(processes):
     grid = {"vaetransformer__epochs": [1, 30]}
     searches = []
     for n_jobs in (1, 2):
         pipeline = make_pipeline(StandardScaler(), VAETransformer(hidden=(8,), num_samples=50, random_state=0))
-        searches.append(GridSearchCV(pipeline, grid, cv=2, n_jobs=n_jobs).fit(data()))
+        with joblib.parallel_config("multiprocessing", context=processes):  # joblib's own would import torch first
+            searches.append(GridSearchCV(pipeline, grid, cv=2, n_jobs=n_jobs).fit(data()))
     alone, together = searches
     assert alone.best_params_ == {"vaetransformer__epochs": 30}
     assert_allclose(alone.cv_results_["mean_test_score"], together.cv_results_["mean_test_score"], rtol=1e-5)
