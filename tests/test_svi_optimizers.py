@@ -14,6 +14,8 @@ from pyro import distributions as dist
 from pyro.distributions import constraints
 from torch import nn
 
+from pyro_vae.infer.optimizers import FusedAdam, as_pyro_optim, step_by
+
 pytestmark = pytest.mark.usefixtures("float64")
 
 
@@ -184,3 +186,35 @@ def test_a_saved_state_is_that_of_pyro():
         states.append({name: one["state"][0] for name, one in adam.get_state().items()})
     close(*states)
     assert float(next(iter(states[0].values()))["step"]) == STEPS
+
+
+def subnormal(tensor):
+    return (tensor != 0) & (tensor.abs() < torch.finfo(tensor.dtype).tiny)
+
+
+@pytest.mark.parametrize(("dtype", "steps"), [(torch.float32, 1500), (torch.float64, 200)])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_moments_do_not_become_subnormal_where_gradients_stay_zero_and_parameters_are_those_of_torch(
+    kind, dtype, steps
+):
+    """A CPU computes a hundred times as slowly with subnormal numbers."""
+    ours, theirs = ([torch.linspace(-1, 1, 8, dtype=dtype), torch.zeros(2, dtype=dtype)] for _ in range(2))
+    optimizers = [kind(parameters, lr=0.01, fused=True) for parameters in (ours, theirs)]
+    first = [torch.randn_like(each) for each in ours]
+    for parameters, optimizer in zip((ours, theirs), optimizers, strict=True):
+        step_by(as_pyro_optim(optimizer), parameters, first)
+    fused = FusedAdam(as_pyro_optim(optimizers[0]), ours)
+    ever_subnormal = False
+    for i in range(steps):
+        gradients = [torch.randn_like(each) for each in ours]
+        gradients[0][:3] = 0
+        gradients[1].zero_()
+        if i == 700:  # as in a resumed run
+            fused = FusedAdam(as_pyro_optim(optimizers[0]), ours)
+        fused(gradients)
+        step_by(as_pyro_optim(optimizers[1]), theirs, gradients)
+        assert not any(subnormal(optimizers[0].state[each]["exp_avg"]).any() for each in ours)
+        ever_subnormal |= any(bool(subnormal(optimizers[1].state[each]["exp_avg"]).any()) for each in theirs)
+    assert ever_subnormal == (dtype == torch.float32)
+    assert all(map(torch.equal, ours, theirs))
+    assert float(optimizers[0].state[ours[0]]["step"]) == steps + 1

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from inspect import Parameter, signature
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pyro.optim import PyroOptim
 from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
-from torch.optim.adam import adam
-from torch.optim.adamw import adamw
 
-from pyro_vae.system.private_apis import has_step_hooks, mark_as_stepped
+from pyro_vae.system.private_apis import has_step_hooks, mark_as_stepped, update_by_adam
 
 
 class TorchOptimizer(PyroOptim):
@@ -76,7 +74,7 @@ def check_steps_by_gradients(kind: Any) -> None:
 def fuse(optimizer: Optimizer) -> None:
     """Lets Adam and AdamW use the same kernel as recorded steps, so that all steps round alike."""
     for group in optimizer.param_groups:
-        if type(optimizer) in _STEPS and not (group["differentiable"] or group["capturable"]):
+        if type(optimizer) in (Adam, AdamW) and not (group["differentiable"] or group["capturable"]):
             group["fused"], group["foreach"] = True, False
 
 
@@ -87,6 +85,25 @@ def step_by(optim: PyroOptim, parameters: Sequence[Tensor], gradients: Sequence[
     optim(list(parameters))
     for parameter in parameters:
         parameter.grad = None
+
+
+class _Group(NamedTuple):
+    """A parameter group of an optimizer."""
+
+    optimizer: Optimizer
+    state: Any  #: That of the optimizer.
+    settings: dict[str, Any]
+    indices: list[int]  #: Of its parameters.
+
+
+class _Call(NamedTuple):
+    """An update of parameters of one device and dtype, with equal settings."""
+
+    kind: type[Optimizer]
+    groups: list[int]  #: Where they are from.
+    indices: list[int]  #: Of the parameters.
+    tensors: list[list[Tensor]]  #: The parameters, first and second moments, the largest of these, numbers of steps.
+    options: dict[str, Any]
 
 
 class FusedAdam:
@@ -106,65 +123,76 @@ class FusedAdam:
     def __init__(self, optim: PyroOptim, parameters: Sequence[Tensor]) -> None:
         self._optim = optim
         self._parameters = parameters
-        self._owners = [_owner(optim, parameter) for parameter in parameters]
-        self._states = [optimizer.state for optimizer, _ in self._owners]
+        self._groups = self._find_groups()
         self._settings = self._read(_SETTINGS)
-        self._rates = self._read(["lr"])
+        self._rates = self._read(("lr",))
         self._calls = self._calls_of_equal_settings()
 
     def is_current(self) -> bool:
         """Takes over changed learning rates. Returns False if states or other settings have changed."""
         if self._read(_SETTINGS) != self._settings:
             return False
-        for parameter, (optimizer, _), state in zip(self._parameters, self._owners, self._states, strict=True):
-            if _optimizer(self._optim, parameter) is not optimizer or optimizer.state is not state:
+        for optimizer, state, _, indices in self._groups:
+            if _optimizer(self._optim, self._parameters[indices[0]]) is not optimizer or optimizer.state is not state:
                 return False
-        rates = self._read(["lr"])
+        rates = self._read(("lr",))
         if rates != self._rates:
-            for indices, _, _, options in self._calls:
-                different = {rates[i] for i in indices}
+            for call in self._calls:
+                different = {rates[i] for i in call.groups}
                 if len(different) > 1:
                     return False
                 ((rate,),) = different
-                if isinstance(options["lr"], Tensor):
-                    options["lr"].fill_(rate)
+                if isinstance(call.options["lr"], Tensor):
+                    call.options["lr"].fill_(rate)
                 else:
-                    options["lr"] = rate
+                    call.options["lr"] = rate
             self._rates = rates
         return True
 
     def __call__(self, gradients: Sequence[Tensor]) -> None:
         """Updates the parameters."""
-        for indices, step, (parameters, *states), options in self._calls:
-            step(parameters, [gradients[i] for i in indices], *states, fused=True, **options)
+        for kind, _, indices, (parameters, *states), options in self._calls:
+            update_by_adam(kind, parameters, [gradients[i] for i in indices], *states, **options)
+            if parameters[0].device.type == "cpu" and int(states[-1][0]) % _STEPS_BETWEEN == 0:
+                _drop_tiny(states[0])
 
     def rehearse(self) -> None:
         """Updates copies, so that the kernels are loaded."""
-        for _, step, tensors, options in self._calls:
+        for kind, _, _, tensors, options in self._calls:
             parameters, *states = [[each.clone() for each in some] for some in tensors]
-            step(parameters, [torch.zeros_like(each) for each in parameters], *states, fused=True, **options)
+            update_by_adam(kind, parameters, [torch.zeros_like(each) for each in parameters], *states, **options)
+
+    def _find_groups(self) -> list[_Group]:
+        groups: dict[int, _Group] = {}
+        for i, parameter in enumerate(self._parameters):
+            optimizer, settings = _owner(self._optim, parameter)
+            groups.setdefault(id(settings), _Group(optimizer, optimizer.state, settings, [])).indices.append(i)
+        return list(groups.values())
 
     def _read(self, names: Sequence[str]) -> list[tuple[Any, ...]]:
-        return [tuple([group[name] for name in names]) for _, group in self._owners]
+        return [tuple([group.settings[name] for name in names]) for group in self._groups]
 
-    def _calls_of_equal_settings(self) -> list[tuple[list[int], Any, list[list[Tensor]], dict[str, Any]]]:
+    def _calls_of_equal_settings(self) -> list[_Call]:
         alike = defaultdict(list)
-        for i, (optimizer, group) in enumerate(self._owners):
-            alike[type(optimizer), self._settings[i], group["lr"]].append(i)
+        for i, (group, settings, (rate,)) in enumerate(zip(self._groups, self._settings, self._rates, strict=True)):
+            for index in group.indices:
+                parameter = self._parameters[index]
+                key = type(group.optimizer), settings, rate, parameter.device, parameter.dtype
+                alike[key].append((i, index))
         calls = []
-        for (kind, settings, rate), indices in alike.items():
+        for (kind, settings, rate, device, _), found in alike.items():
             options = dict(zip(_SETTINGS, settings, strict=True))
             options["beta1"], options["beta2"] = options.pop("betas")
-            device = self._parameters[indices[0]].device
             if device.type == "cuda":  # in a CUDA graph only tensors can change
                 rate = torch.tensor(float(rate), dtype=torch.float32, device=device)
             options["lr"] = rate
-            calls.append((indices, _STEPS[kind], self._tensors(indices), options))
+            groups, indices = map(list, zip(*found, strict=True))
+            states = [self._groups[i].state[self._parameters[index]] for i, index in found]
+            calls.append(_Call(kind, groups, indices, self._tensors(indices, states), options))
         return calls
 
-    def _tensors(self, indices: list[int]) -> list[list[Tensor]]:
+    def _tensors(self, indices: list[int], states: list[dict[str, Tensor]]) -> list[list[Tensor]]:
         parameters = [self._parameters[i] for i in indices]
-        states = [self._states[i][self._parameters[i]] for i in indices]
         for state, parameter in zip(states, parameters, strict=True):
             state["step"] = state["step"].to(parameter.device)  # fused kernels need it there
         return [
@@ -176,14 +204,25 @@ class FusedAdam:
         ]
 
 
-_STEPS = {Adam: adam, AdamW: adamw}
+_STEPS_BETWEEN = 64  # by the optimizer's own count, so that a resumed run does the same
 _SETTINGS = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+
+
+def _drop_tiny(moments: Sequence[Tensor]) -> None:
+    """Sets first moments to zero that are too small to change a parameter.
+
+    Where a gradient is zero for hundreds of steps (that of a pixel that is seldom on), they decay until they are
+    subnormal numbers, with which CPUs compute a hundred times as slowly. This comes before: 0.9 ** 64 is 1e-3.
+    """
+    for each in moments:
+        if each.dtype in (torch.float32, torch.float64):
+            torch.hardshrink(each, 1e8 * torch.finfo(each.dtype).tiny, out=each)
 
 
 def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, Any]]:
     """The torch optimizer that updates the parameter, and its parameter group."""
     optimizer = _optimizer(optim, parameter)
-    if type(optimizer) not in _STEPS or has_step_hooks(optimizer):
+    if type(optimizer) not in (Adam, AdamW) or has_step_hooks(optimizer):
         raise NotImplementedError
     if parameter.device.type not in ("cpu", "cuda") or "exp_avg" not in optimizer.state.get(parameter, {}):
         raise NotImplementedError

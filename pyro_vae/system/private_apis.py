@@ -23,7 +23,9 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, transforms
 from torch.fx import GraphModule
-from torch.optim import Optimizer
+from torch.optim import AdamW, Optimizer
+from torch.optim.adam import adam
+from torch.optim.adamw import adamw
 from torch.overrides import TorchFunctionMode
 
 from pyro_vae.system.kernel_source import Kernel, is_usual, one_source
@@ -278,6 +280,41 @@ def has_step_hooks(optimizer: Optimizer) -> bool:
     """
     names = ("_optimizer_step_pre_hooks", "_optimizer_step_post_hooks")
     return any(bool(getattr(optimizer, name, True)) for name in names)
+
+
+def update_by_adam(
+    kind: type[Optimizer],
+    parameters: list[Tensor],
+    gradients: list[Tensor],
+    first: list[Tensor],
+    second: list[Tensor],
+    largest: list[Tensor],
+    steps: list[Tensor],
+    **options: Any,
+) -> None:
+    """A step of Adam or AdamW by one kernel, for tensors of one device and dtype.
+
+    By ``torch._fused_adam_``, ``torch._fused_adamw_`` and ``torch._foreach_add_`` (torch 2.7 to 2.15). Without them: by
+    ``torch.optim``'s functions, which call them, and which look at all tensors first.
+
+    Args:
+        kind: ``torch.optim.Adam`` or ``AdamW``.
+        parameters: What is updated.
+        gradients: Their gradients.
+        first: The first moments.
+        second: The second moments.
+        largest: The largest second moments so far; empty without ``amsgrad``.
+        steps: The numbers of steps so far.
+        options: The settings by name.
+    """
+    is_decoupled = kind is AdamW
+    update = getattr(torch, "_fused_adamw_" if is_decoupled else "_fused_adam_", None)
+    if update is not None and hasattr(torch, "_foreach_add_"):
+        torch._foreach_add_(steps, 1)
+        update(parameters, gradients, first, second, largest, steps, **options)
+    else:
+        by_torch = adamw if is_decoupled else adam
+        by_torch(parameters, gradients, first, second, largest, steps, fused=True, **options)
 
 
 def mark_as_stepped(optimizer: Any) -> None:
