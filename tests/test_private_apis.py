@@ -208,6 +208,26 @@ def test_compiled_graphs(monkeypatch):
     assert torch.equal(weights, expected[1])
 
 
+def test_a_compiler_that_does_not_know_the_instructions_of_the_processor(monkeypatch):
+    """Inductor is told that it does. Where that is wrong, it is asked again, and finds out by itself."""
+    by_torch, asked = torch._inductor.compile, []
+
+    def compile_(graph, inputs, options):
+        asked.append(options.get("cpp.vec_isa_ok"))
+        instructions = importlib.import_module("torch._inductor.cpu_vec_isa").valid_vec_isa_list
+        if len(asked) == 1:
+            instructions()
+            raise RuntimeError("unrecognized command-line option -mavx1024")
+        assert instructions.cache_info().currsize == 0
+        return by_torch(graph, inputs, options)
+
+    monkeypatch.setattr(torch._inductor, "compile", compile_)
+    x = torch.randn(3)
+    graph = record(lambda x: [(x.sin() + 1).exp()], x)
+    torch.testing.assert_close(private_apis.compile_graph(graph, [x])(x), graph(x))
+    assert asked == [True, None]
+
+
 @pytest.fixture
 def new_cache(monkeypatch, tmp_path):
     """Inductor has compiled nothing yet, but for the headers. A function that counts its libraries of kernels.

@@ -180,15 +180,30 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     """Machine code for a graph, which draws random numbers from torch's generators.
 
     By ``torch._inductor.compile`` (torch 2.7 to 2.15). ``reorder_for_locality`` is off, since in torch 2.7 it changes
-    the order of random draws.
+    the order of random draws. Inductor is told that the C++ compiler knows the instructions of this processor: to try
+    them all takes up to nine seconds. If it does not, nothing can be compiled, and they are tried after all.
 
     Raises:
         Exception: If it cannot be compiled, or the function is gone: then the graph is replayed as it is.
     """
     from torch import _inductor  # imports take a second
 
+    options: dict[str, Any] = {"fallback_random": True, "reorder_for_locality": False}
     with _few_libraries():
-        return _inductor.compile(graph, list(inputs), options={"fallback_random": True, "reorder_for_locality": False})
+        try:
+            return _inductor.compile(graph, list(inputs), options={**options, "cpp.vec_isa_ok": True})
+        except Exception:
+            _forget_instructions()
+            return _inductor.compile(graph, list(inputs), options=options)
+
+
+def _forget_instructions() -> None:
+    """Lets Inductor find out anew what the compiler knows. ``valid_vec_isa_list`` keeps it (torch 2.7 to 2.15)."""
+    from torch._inductor import cpu_vec_isa
+
+    forget = getattr(getattr(cpu_vec_isa, "valid_vec_isa_list", None), "cache_clear", None)
+    if forget is not None:
+        forget()
 
 
 @contextmanager
