@@ -21,7 +21,7 @@ from pyro import poutine
 from pyro.infer import Trace_ELBO
 from torch._subclasses import fake_tensor
 from torch.distributions import transforms
-from torch.fx.experimental import proxy_tensor
+from torch.fx.experimental import proxy_tensor, symbolic_shapes
 from torch.optim.lr_scheduler import StepLR
 
 import pyro_vae
@@ -226,6 +226,34 @@ def test_a_compiler_that_does_not_know_the_instructions_of_the_processor(monkeyp
     graph = record(lambda x: [(x.sin() + 1).exp()], x)
     torch.testing.assert_close(private_apis.compile_graph(graph, [x])(x), graph(x))
     assert asked == [True, None]
+
+
+@pytest.mark.parametrize("is_described", [True, False])
+def test_what_was_compiled_before_is_found(is_described, monkeypatch, tmp_path):
+    """Also by another process; then neither code is generated, nor the C++ compiler called."""
+    counters = importlib.import_module("torch._dynamo.utils").counters
+    importlib.import_module("torch._inductor.codecache")  # it decides now where headers are
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
+    if not is_described:
+        monkeypatch.setattr(private_apis, "_described", list)
+    x = torch.randn(7)
+    graph = record(lambda x: [(x.sin() + 1).exp() * 3], x)
+    hits = []
+    for _ in range(2):
+        before = counters["inductor"]["fxgraph_cache_hit"]
+        torch.testing.assert_close(private_apis.compile_graph(graph, [x])(x), graph(x))
+        hits.append(counters["inductor"]["fxgraph_cache_hit"] - before)
+    assert hits == [0, int(is_described)]
+
+
+@pytest.mark.parametrize(("owner", "name"), [(fake_tensor, "FakeTensorMode"), (symbolic_shapes, "ShapeEnv")])
+def test_descriptions_for_inductor(owner, name, monkeypatch):
+    x = torch.randn(7, 3).T
+    (described,) = private_apis._described([x])
+    assert isinstance(described, fake_tensor.FakeTensor)
+    assert (described.shape, described.stride()) == (x.shape, x.stride())
+    monkeypatch.delattr(owner, name)
+    assert private_apis._described([x]) == [x]
 
 
 @pytest.fixture

@@ -210,7 +210,7 @@ class RecordedStep:
         return time.perf_counter() - start
 
 
-_SECONDS_TO_COMPILE = 10.0
+_SECONDS_TO_COMPILE = 5.0
 
 
 def _largest(tensor: Tensor) -> float:

@@ -74,8 +74,8 @@ class SVI(pyro.infer.SVI):
         loss: An ELBO of Pyro, or a function of model, guide and their arguments.
         loss_and_grads: As in Pyro.
         compile: False runs every step as in Pyro. ``"graph"`` replays the operations as they were recorded. True
-            compiles them with Inductor, which takes seconds (on two cores about ten the first time, and a C++
-            compiler). ``"auto"`` begins with ``"graph"``, and compiles once that would have paid for itself in the
+            compiles them with Inductor, which takes seconds (on two cores about six the first time, then two) and
+            a C++ compiler. ``"auto"`` begins with ``"graph"``, and compiles once that would have paid for itself in the
             steps done; it keeps the compiled step if it is faster.
         precision: ``"bfloat16"`` computes matrix products and convolutions of replayed steps in bfloat16, everything
             else in float32. If the CPU has no instructions for it, there is a warning, and float32 is used.

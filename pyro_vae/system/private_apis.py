@@ -189,12 +189,28 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     from torch import _inductor  # imports take a second
 
     options: dict[str, Any] = {"fallback_random": True, "reorder_for_locality": False}
+    described = _described(inputs)
     with _few_libraries():
         try:
-            return _inductor.compile(graph, list(inputs), options={**options, "cpp.vec_isa_ok": True})
+            return _inductor.compile(graph, described, options={**options, "cpp.vec_isa_ok": True})
         except Exception:
             _forget_instructions()
-            return _inductor.compile(graph, list(inputs), options=options)
+            return _inductor.compile(graph, described, options=options)
+
+
+def _described(inputs: Sequence[Tensor]) -> list[Any]:
+    """Fake tensors with the fixed shapes of these, so that Inductor finds what an earlier process has compiled.
+
+    It looks only if the fake tensors have a ``ShapeEnv`` (torch 2.7 to 2.15). Without these names: the tensors
+    themselves, so that everything but the C++ compiler's part is done again.
+    """
+    from torch._subclasses import fake_tensor
+    from torch.fx.experimental import symbolic_shapes
+
+    if not (hasattr(fake_tensor, "FakeTensorMode") and hasattr(symbolic_shapes, "ShapeEnv")):
+        return list(inputs)
+    mode = fake_tensor.FakeTensorMode(shape_env=symbolic_shapes.ShapeEnv())
+    return [mode.from_tensor(each, static_shapes=True) for each in inputs]
 
 
 def _forget_instructions() -> None:

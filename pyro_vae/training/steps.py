@@ -22,7 +22,7 @@ from pyro_vae.training.sharding import ShardedLoss, whole_and_shards
 from pyro_vae.training.sources import Batch
 from pyro_vae.training.train_state import TrainState
 
-_SECONDS_TO_COMPILE = 20.0  # compiling takes about ten, and what it saves is a rough estimate
+_SECONDS_TO_COMPILE = 8.0  # compiling takes about six, and what it saves is a rough estimate
 
 
 class Requests(NamedTuple):

@@ -87,7 +87,7 @@ def estimate(
         budget: Seconds after which no further method is tried; by default there is no limit.
         chunk_size: The number of (particle, datapoint) pairs to compute at once. By default it suits the programs and
             the device.
-        compile: True compiles the densities of the model, which takes half a minute (and a C++ compiler). ``"auto"``
+        compile: True compiles the densities of the model, which takes ten seconds (and a C++ compiler). ``"auto"``
             does so for 2000 datapoints and more on a CPU, and otherwise records and replays them. False runs the model
             as it is. Results agree to rounding. A model that cannot be compiled runs as it is, with a warning.
         progress: Whether to show a progress bar; or a function that wraps the blocks, such as ``tqdm.tqdm``.

@@ -45,7 +45,7 @@ def compiled(function: Function, example: Inputs, other: Inputs) -> Function:
 
 
 def recorded(function: Function, example: Inputs, other: Inputs, close: Close = _close) -> Function:
-    """As :func:`compiled`, but without Inductor, which takes half a minute, and without a warning.
+    """As :func:`compiled`, but without Inductor, which takes ten seconds, and without a warning.
 
     This saves the time of the Python code at each call, which is most of the time for small tensors.
     """
