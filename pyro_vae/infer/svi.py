@@ -78,7 +78,8 @@ class SVI(pyro.infer.SVI):
             a C++ compiler. ``"auto"`` begins with ``"graph"``, and compiles once that would have paid for itself in the
             steps done; it keeps the compiled step if it is faster.
         precision: ``"bfloat16"`` computes convolutions and matrix products of replayed steps in bfloat16, everything
-            else in float32. On a CPU, small products stay in float32 too, which is faster. If the CPU has no instructions for it, there is a warning, and float32 is used.
+            else in float32. On a CPU, small products stay in float32 too, which is faster. If the CPU has no
+            instructions for it, there is a warning, and float32 is used.
         before_update: Called at each step with the losses (mostly one) and the gradients, which it may change in place.
             If it returns False, the parameters are not updated. Use it to clip, to look for NaN, or to add up gradients
             over processes.
