@@ -24,6 +24,8 @@ def products_in_bfloat16(graph: GraphModule) -> None:
     float32, as in mixed-precision training (Micikevicius et al. 2018, section 3.1). On a CPU, small matrix products
     stay as they are: the casts and the call would take longer.
     """
+    for node in graph.graph.find_nodes(op="get_attr"):
+        node.meta.setdefault("val", getattr(graph, node.target))  # torch 2.7 describes no attributes of the graph
     _split_sums_from_products(graph)
     casts: dict[Node, Node] = {}
 
