@@ -215,7 +215,7 @@ def test_a_compiler_that_does_not_know_the_instructions_of_the_processor(monkeyp
     def compile_(graph, inputs, options):
         asked.append(options.get("cpp.vec_isa_ok"))
         instructions = importlib.import_module("torch._inductor.cpu_vec_isa").valid_vec_isa_list
-        if len(asked) == 1:
+        if len(asked) < 3:
             instructions()
             raise RuntimeError("unrecognized command-line option -mavx1024")
         assert instructions.cache_info().currsize == 0
@@ -225,7 +225,7 @@ def test_a_compiler_that_does_not_know_the_instructions_of_the_processor(monkeyp
     x = torch.randn(3)
     graph = record(lambda x: [(x.sin() + 1).exp()], x)
     torch.testing.assert_close(private_apis.compile_graph(graph, [x])(x), graph(x))
-    assert asked == [True, None]
+    assert asked == [True, True, None]
 
 
 @pytest.mark.parametrize("is_described", [True, False])
@@ -243,7 +243,9 @@ def test_what_was_compiled_before_is_found(is_described, monkeypatch, tmp_path):
         before = counters["inductor"]["fxgraph_cache_hit"]
         torch.testing.assert_close(private_apis.compile_graph(graph, [x])(x), graph(x))
         hits.append(counters["inductor"]["fxgraph_cache_hit"] - before)
-    assert [bool(each) for each in hits] == [False, is_described]
+    version = tuple(map(int, torch.__version__.split(".")[:2]))
+    assert hits[0] == 0
+    assert version < (2, 8) or hits[1] == is_described
 
 
 @pytest.mark.parametrize(("owner", "name"), [(fake_tensor, "FakeTensorMode"), (symbolic_shapes, "ShapeEnv")])

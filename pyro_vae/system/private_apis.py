@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import SimpleNamespace
 from typing import Any
 
@@ -189,19 +189,18 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     from torch import _inductor  # imports take a second
 
     options: dict[str, Any] = {"fallback_random": True, "reorder_for_locality": False}
-    described = _described(inputs)
     with _few_libraries():
-        try:
-            return _inductor.compile(graph, described, options={**options, "cpp.vec_isa_ok": True})
-        except Exception:
-            _forget_instructions()
-            return _inductor.compile(graph, described, options=options)
+        for known in (_described(inputs), list(inputs)):  # torch 2.7 raises an error if it finds a description
+            with suppress(Exception):
+                return _inductor.compile(graph, known, options={**options, "cpp.vec_isa_ok": True})
+        _forget_instructions()
+        return _inductor.compile(graph, list(inputs), options=options)
 
 
 def _described(inputs: Sequence[Tensor]) -> list[Any]:
     """Fake tensors with the fixed shapes of these, so that Inductor finds what an earlier process has compiled.
 
-    It looks only if the fake tensors have a ``ShapeEnv`` (torch 2.7 to 2.15). Without these names: the tensors
+    It looks only if the fake tensors have a ``ShapeEnv`` (torch 2.8 to 2.15). Without these names: the tensors
     themselves, so that everything but the C++ compiler's part is done again.
     """
     from torch._subclasses import fake_tensor
