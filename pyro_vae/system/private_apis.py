@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -188,13 +188,19 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     """
     from torch import _inductor  # imports take a second
 
-    options: dict[str, Any] = {"fallback_random": True, "reorder_for_locality": False}
-    with _few_libraries():
-        for known in (_described(inputs), list(inputs)):  # torch 2.7 raises an error if it finds a description
-            with suppress(Exception):
-                return _inductor.compile(graph, known, options={**options, "cpp.vec_isa_ok": True})
-        _forget_instructions()
-        return _inductor.compile(graph, list(inputs), options=options)
+    def compiled(known: list[Any], options: dict[str, Any]) -> Callable[..., Any]:
+        options = {"fallback_random": True, "reorder_for_locality": False, **options}
+        with _few_libraries():
+            return _inductor.compile(graph, known, options=options)
+
+    told = {"cpp.vec_isa_ok": True}
+    for known in (_described(inputs), list(inputs)):  # torch 2.7 fails where it finds what was compiled before
+        try:
+            return compiled(known, told)
+        except Exception:
+            continue
+    _forget_instructions()
+    return compiled(list(inputs), {})
 
 
 def _described(inputs: Sequence[Tensor]) -> list[Any]:
