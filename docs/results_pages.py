@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from statistics import median
@@ -105,13 +105,12 @@ def step_time() -> str:
     ) + source(content, f"step_time.py --models mlp --rounds {content['rounds']} --json FILE")
 
 
-def step_time_of_others() -> str:
-    """Other batch sizes and other models."""
-    batches, models = results("step_time_batches"), results("step_time_models")
-    each = {
-        f"{one['work']['model']} {one['work']['batch_size']}": one["rows"]
-        for one in (*batches["results"], *models["results"])
-    }
+def step_times(contents: Sequence[dict[str, Any]], commands: Sequence[str]) -> str:
+    """A table with a column for each model and batch size, of the contestants that all of them have."""
+    found = [one for content in contents for one in content["results"]]
+    models = [one["work"]["model"] for one in found]
+    found.sort(key=lambda one: (models.index(one["work"]["model"]), one["work"]["batch_size"]))
+    each = {f"{one['work']['model']} {one['work']['batch_size']}": one["rows"] for one in found}
 
     def cell(rows: dict[str, Any], name: str) -> str:
         row = rows[name]
@@ -122,16 +121,33 @@ def step_time_of_others() -> str:
         return f"{median(milliseconds(row)):.3g} ({median(row['ratios'][NUMPYRO]):.2f})"
 
     titles = {PYRO: f"{PYRO} (flow: Trace_ELBO)"}
-    names = [name for name in batches["results"][0]["rows"] if name != FLOW_OF_PYRO]
-    first = table(
-        ["ms per step (ratio to NumPyro)", *each],
-        ([titles.get(name, name), *(cell(rows, name) for rows in each.values())] for name in names),
+    first, *others = each.values()
+    names = [name for name in first if name != FLOW_OF_PYRO and all(name in rows for rows in others)]
+    rows = ([titles.get(name, name), *(cell(rows, name) for rows in each.values())] for name in names)
+    return table(["ms per step (ratio to NumPyro)", *each], rows) + source(
+        contents[0], "`, `python benchmarks/".join(commands)
     )
+
+
+def step_time_of_others() -> str:
+    """Other batch sizes and other models."""
+    batches, models = results("step_time_batches"), results("step_time_models")
     commands = (
         f"step_time.py --models mlp --batch 32 512 2048 4096 --rounds {batches['rounds']} --json FILE",
-        f"python benchmarks/step_time.py --models flow conv --rounds {models['rounds']} --json FILE",
+        f"step_time.py --models flow conv --rounds {models['rounds']} --json FILE",
     )
-    return first + source(batches, "`, `".join(commands))
+    return step_times([batches, models], commands)
+
+
+def step_time_avx512() -> str:
+    """Batch sizes and models on a machine with AVX-512 and AMX."""
+    contents = [results(f"avx512/step_time_{name}") for name in ("batches", "mlp", "models")]
+    works = "--models mlp --batch 32 512 2048", "--models mlp", "--models flow conv"
+    commands = [
+        f"step_time.py {work} --rounds {content['rounds']} --json FILE"
+        for work, content in zip(works, contents, strict=True)
+    ]
+    return step_times(contents, commands)
 
 
 def time_to_quality(recipe: str) -> str:
@@ -263,6 +279,7 @@ TABLES = {
     "step_time_in_short": step_time_in_short,
     "step_time": step_time,
     "step_time_of_others": step_time_of_others,
+    "step_time_avx512": step_time_avx512,
     "time_to_quality_same": lambda: time_to_quality("same"),
     "time_to_quality_own": lambda: time_to_quality("own"),
     "scaling": scaling,
