@@ -512,7 +512,7 @@ def test_a_hostile_checkpoint_is_refused_in_our_own_words(tmp_path, capsys):
         (["train", "OUT", "--data", "nothing"], "expected one of mnist"),
         (["train", "OUT", "--data", "nothing.npy"], "nothing.npy"),
         (["train", "OUT", "--data", "images.mat"], "expected one of .npy, .npz, .pt"),
-        (["train", "OUT", "--data", "binarized_mnist"], "binarized_mnist needs root"),
+        (["train", "OUT", "--data", "binarized_mnist"], "binarized_mnist needs --data-root, the folder with its files"),
         (
             ["train", "OUT", "--free-bits", "1", "--loss", "trace"],
             "--free-bits replaces --loss and --particles; leave them out",

@@ -34,6 +34,13 @@ def test_every_public_name_is_in_the_api_reference():
     assert len(pages) == len(set(pages))
 
 
+def test_every_picture_has_a_description():
+    """For those who do not see it."""
+    pages = [DOCS.parent / "README.md", *DOCS.rglob("*.md")]
+    assert sum("![" in page.read_text() for page in pages) > 3
+    assert not [page.name for page in pages if "![](" in page.read_text()]
+
+
 def test_every_public_package_has_a_page_that_is_reached():
     pages = {path.stem for path in (DOCS / "api").glob("*.rst")}
     assert pages == set(public_modules())

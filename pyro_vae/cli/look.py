@@ -109,7 +109,10 @@ def _check_no_names(path: Path, array: str | None, labels: str | None) -> None:
 def _by_name(path: Path, root: Path | None) -> Seen:
     if path.is_file():
         raise ValueError(f"the data file {str(path)!r} has an unknown format: its name has no suffix")
-    return Seen(str(path), load_by_name(str(path), root), "bernoulli")
+    try:
+        return Seen(str(path), load_by_name(str(path), root), "bernoulli")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(str(error).replace(" needs root=,", " needs --data-root,")) from error
 
 
 def _with_labels(seen: Seen) -> Seen:
