@@ -56,6 +56,9 @@ TORCH_OPTIMIZERS = {
     "AdamW": partial(torch.optim.AdamW, lr=0.01, weight_decay=0.1, amsgrad=True),
     "SGD": partial(torch.optim.SGD, lr=1e-3, momentum=0.9),
     "RMSprop": partial(torch.optim.RMSprop, lr=1e-3),
+    "Adam, betas of tensors": partial(
+        torch.optim.Adam, lr=0.01, betas=(torch.tensor(0.8), torch.tensor(0.99)), foreach=False
+    ),
     "learning rate of a tensor": lambda parameters: torch.optim.Adam(parameters, lr=torch.tensor(0.01), foreach=False),
 }
 

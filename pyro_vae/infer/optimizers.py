@@ -227,7 +227,7 @@ def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, An
     if parameter.device.type not in ("cpu", "cuda") or "exp_avg" not in optimizer.state.get(parameter, {}):
         raise NotImplementedError
     group = next(group for group in optimizer.param_groups if any(parameter is each for each in group["params"]))
-    if group["differentiable"]:
+    if group["differentiable"] or any(isinstance(beta, Tensor) for beta in group["betas"]):
         raise NotImplementedError
     mark_as_stepped(optimizer)
     if parameter.device.type == "cuda":
