@@ -188,19 +188,18 @@ def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[...,
     """
     from torch import _inductor  # imports take a second
 
-    def compiled(known: list[Any], options: dict[str, Any]) -> Callable[..., Any]:
+    def compiled(examples: list[Any], **options: Any) -> Callable[..., Any]:
         options = {"fallback_random": True, "reorder_for_locality": False, **options}
         with _few_libraries():
-            return _inductor.compile(graph, known, options=options)
+            return _inductor.compile(graph, examples, options=options)
 
-    told = {"cpp.vec_isa_ok": True}
-    for known in (_described(inputs), list(inputs)):  # torch 2.7 fails where it finds what was compiled before
+    for examples in (_described(inputs), list(inputs)):  # torch 2.7 fails where it finds what was compiled before
         try:
-            return compiled(known, told)
+            return compiled(examples, **{"cpp.vec_isa_ok": True})
         except Exception:
             continue
     _forget_instructions()
-    return compiled(list(inputs), {})
+    return compiled(list(inputs))
 
 
 def _described(inputs: Sequence[Tensor]) -> list[Any]:
