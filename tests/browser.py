@@ -26,6 +26,19 @@ def find_chromium() -> str | None:
     return own if Path(own).exists() else None
 
 
+def wait_until(page, expression: str) -> None:
+    """Waits until an expression of JavaScript is true in the page.
+
+    Playwright's ``wait_for_function`` evaluates it by ``eval`` unless it is true at once. The policy of our pages
+    forbids that.
+    """
+    for _ in range(3000):
+        if page.evaluate(expression):
+            return
+        page.wait_for_timeout(20)
+    raise TimeoutError(f"not true after a minute: {expression}")
+
+
 @pytest.fixture(scope="module")
 def browser():
     """One browser for the tests of a module; they are skipped where there is none."""

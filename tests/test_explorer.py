@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import pandas as pd
 import pytest
 import torch
-from browser import PICTURES, browser  # noqa: F401  # a fixture
+from browser import PICTURES, browser, wait_until  # noqa: F401  # a fixture
 from conftest import small_vae
 from PIL import Image
 from test_cli import error, run
@@ -42,7 +42,7 @@ class Tab:
         self.page.on("pageerror", lambda exception: self.problems.append(str(exception)))
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.goto(path.as_uri())
-        self.page.wait_for_function("window.explorer && window.explorer.ready && explorer.state.outputs")
+        wait_until(self.page, "window.explorer && window.explorer.ready && explorer.state.outputs")
         self.path = path
 
     def _hear(self, message):
@@ -258,7 +258,7 @@ def test_everything_works_with_the_keyboard(open_page, digits):
     z, _ = tab.state()
     codes = torch.tensor(tab.page.evaluate("Array.from(explorer.codes)")).reshape(-1, 2)
     assert (codes - z).abs().sum(1).min() == 0
-    tab.page.wait_for_function("document.getElementById('status').textContent.includes('At the code of datapoint')")
+    wait_until(tab.page, "document.getElementById('status').textContent.includes('At the code of datapoint')")
     assert not tab.page.locator("#play").is_visible()  # it moves
     # Whatever can be operated has a name.
     nameless = tab.page.evaluate(
