@@ -229,11 +229,10 @@ def test_a_compiler_that_does_not_know_the_instructions_of_the_processor(monkeyp
 
 
 @pytest.mark.parametrize("is_described", [True, False])
-def test_what_was_compiled_before_is_found(is_described, monkeypatch, tmp_path):
+@pytest.mark.usefixtures("new_cache")
+def test_what_was_compiled_before_is_found(is_described, monkeypatch):
     """Also by another process; then neither code is generated, nor the C++ compiler called."""
     counters = importlib.import_module("torch._dynamo.utils").counters
-    importlib.import_module("torch._inductor.codecache")  # it decides now where headers are
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))
     if not is_described:
         monkeypatch.setattr(private_apis, "_described", list)
     x = torch.randn(7)

@@ -200,7 +200,7 @@ def subnormal(tensor):
 def test_moments_do_not_become_subnormal_where_gradients_stay_zero_and_parameters_are_those_of_torch(
     kind, dtype, steps
 ):
-    """A CPU computes a hundred times as slowly with subnormal numbers."""
+    """A CPU computes many times more slowly with subnormal numbers."""
     ours, theirs = ([torch.linspace(-1, 1, 8, dtype=dtype), torch.zeros(2, dtype=dtype)] for _ in range(2))
     optimizers = [kind(parameters, lr=0.01, fused=True) for parameters in (ours, theirs)]
     first = [torch.randn_like(each) for each in ours]

@@ -212,7 +212,7 @@ def _drop_tiny(moments: Sequence[Tensor]) -> None:
     """Sets first moments to zero that are too small to change a parameter.
 
     Where a gradient is zero for hundreds of steps (that of a pixel that is seldom on), they decay until they are
-    subnormal numbers, with which CPUs compute a hundred times as slowly. This comes before: 0.9 ** 64 is 1e-3.
+    subnormal numbers, with which CPUs compute many times more slowly. This comes before: 0.9 ** 64 is 1e-3.
     """
     for each in moments:
         if each.dtype in (torch.float32, torch.float64):
