@@ -25,6 +25,7 @@ from pyro_vae.system.tensor_files import ChecksumError, from_bytes, text_of, to_
 COMMANDS = ["train", "evaluate", "sample", "plot", "explore", "score", "encode", "impute", "share", "export", "info"]
 LAZY = [pyro_vae, data, saving]
 SLOW = ["torch", "pyro", "numpy", "pandas", "matplotlib", "arviz", "zuko", "torchvision", "lightning_fabric", "rich"]
+COMPILER = ["torch._dynamo", "torch._inductor", "sympy"]
 
 # Runs command lines in a new process: for each, the exit status and what it has imported.
 PROGRAM = f"""
@@ -59,6 +60,22 @@ def run(tmp_path_factory) -> Path:
     x = torch.rand(7, 1, 4, 4, generator=torch.Generator().manual_seed(0)).round()
     fit(small_vae(), x, x, epochs=2, compile=False, progress=False, out=folder)
     return folder
+
+
+def test_training_and_evidence_do_not_import_the_compiler_of_torch(run):
+    """TorchDynamo takes 1.5 seconds to import, and is needed where steps are compiled."""
+    program = f"""
+import sys, torch
+from pyro_vae import evidence, fit, load, save
+vae, x = load({str(run)!r}), torch.rand(9, 1, 4, 4).round()
+done = fit(vae, x, x, epochs=2, progress=False, out="new", clip_norm=1.0, accumulate=2)
+evidence.estimate(vae.model, vae.guide, x[:2], progress=False)
+evidence.importance(vae.model, vae.guide, x, num_samples=10, progress=False)
+print(vae.likelihood.__class__.__name__, len(done.history), [name for name in {COMPILER} if name in sys.modules])
+"""
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=run, timeout=300)
+    assert done.stdout == "Bernoulli 2 []\n"
 
 
 def test_help_imports_nothing_slow(tmp_path):

@@ -13,6 +13,7 @@ from programs_for_svi import STEPS, Program, call, tutorial
 from pyro import distributions as dist
 from pyro.distributions import constraints
 from torch import nn
+from torch.testing import assert_close
 
 from pyro_vae.infer.optimizers import FusedAdam, as_pyro_optim, step_by
 
@@ -221,3 +222,24 @@ def test_moments_do_not_become_subnormal_where_gradients_stay_zero_and_parameter
     assert ever_subnormal == (dtype == torch.float32)
     assert all(map(torch.equal, ours, theirs))
     assert float(optimizers[0].state[ours[0]]["step"]) == steps + 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("amsgrad", [True, False])
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW])
+def test_the_first_state_is_that_of_torch(kind, amsgrad, dtype):
+    """Also where memory is not in the order of the dimensions, and for parameters without gradients."""
+    ours, theirs = ([torch.linspace(-1, 1, 6, dtype=dtype).reshape(2, 3).T, torch.zeros(2, dtype=dtype)] for _ in "ab")
+    optimizers = [kind([*each, torch.ones(1)], amsgrad=amsgrad, fused=True) for each in (ours, theirs)]
+    gradients = [torch.randn_like(each) for each in ours]
+    FusedAdam(as_pyro_optim(optimizers[0]), ours)(gradients)
+    step_by(as_pyro_optim(optimizers[1]), theirs, gradients)
+    assert all(map(torch.equal, ours, theirs))
+    state, expected = (each.state_dict()["state"] for each in optimizers)
+    assert_close(state, expected, rtol=0, atol=0, check_stride=True)
+
+
+def test_the_first_step_of_an_optimizer_that_is_not_fused_is_its_own():
+    for optimizer in (torch.optim.Adam([parameter := torch.ones(1)]), pyro.optim.Adam({"lr": 0.1})):
+        with pytest.raises(NotImplementedError):
+            FusedAdam(as_pyro_optim(optimizer), [parameter])

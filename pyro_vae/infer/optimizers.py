@@ -13,7 +13,9 @@ from pyro.optim.lr_scheduler import PyroLRScheduler
 from torch import Tensor
 from torch.optim import Adam, AdamW, Optimizer
 
-from pyro_vae.system.private_apis import has_step_hooks, mark_as_stepped, update_by_adam
+from pyro_vae.system.private_apis import has_step_hooks, import_dynamo_late, mark_as_stepped, update_by_adam
+
+import_dynamo_late()
 
 
 class TorchOptimizer(PyroOptim):
@@ -113,7 +115,7 @@ class FusedAdam:
     ``get_state`` and ``set_state`` work as usual.
 
     Args:
-        optim: The optimizer. It must have updated every parameter once.
+        optim: The optimizer. It must have updated every parameter once, unless it is one of torch, and fused.
         parameters: The parameters, in the order of the gradients.
 
     Raises:
@@ -224,15 +226,27 @@ def _owner(optim: PyroOptim, parameter: Tensor) -> tuple[Optimizer, dict[str, An
     optimizer = _optimizer(optim, parameter)
     if type(optimizer) not in (Adam, AdamW) or has_step_hooks(optimizer):
         raise NotImplementedError
-    if parameter.device.type not in ("cpu", "cuda") or "exp_avg" not in optimizer.state.get(parameter, {}):
+    if parameter.device.type not in ("cpu", "cuda"):
         raise NotImplementedError
-    group = next(group for group in optimizer.param_groups if any(parameter is each for each in group["params"]))
-    if group["differentiable"] or any(isinstance(beta, Tensor) for beta in group["betas"]):
+    groups = [group for group in optimizer.param_groups if any(parameter is each for each in group["params"])]
+    if not groups or groups[0]["differentiable"] or any(isinstance(beta, Tensor) for beta in groups[0]["betas"]):
         raise NotImplementedError
+    group = groups[0]
+    if "exp_avg" not in optimizer.state.get(parameter, {}):
+        if not group["fused"] or optimizer.state.get(parameter):
+            raise NotImplementedError
+        optimizer.state[parameter].update(_first_state(parameter, group["amsgrad"]))
     mark_as_stepped(optimizer)
     if parameter.device.type == "cuda":
         group["fused"] = True  # so that its own steps can use the state on the GPU
     return optimizer, group
+
+
+def _first_state(parameter: Tensor, amsgrad: bool) -> dict[str, Tensor]:
+    """The state that a fused optimizer of torch begins with, whose own first step would import TorchDynamo."""
+    names = ("exp_avg", "exp_avg_sq", "max_exp_avg_sq")[: 3 if amsgrad else 2]
+    moments = {name: torch.zeros_like(parameter, memory_format=torch.preserve_format) for name in names}
+    return {"step": torch.zeros((), dtype=torch.float32, device=parameter.device), **moments}
 
 
 def _optimizer(optim: PyroOptim, parameter: Tensor) -> Any:

@@ -10,6 +10,7 @@ meant to use or to override, such as ``_validate_args`` of ``self``.
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,6 +40,7 @@ _NEEDED: dict[str, tuple[Any, str]] = {
     "pyro.infer.util.torch": (pyro.infer.util, "torch"),
     "pyro.util.torch_isnan": (pyro.util, "torch_isnan"),
     "Distribution._validate_sample": (Distribution, "_validate_sample"),
+    "torch.utils._python_dispatch.TorchDispatchMode": (torch.utils._python_dispatch, "TorchDispatchMode"),
     "OpOverload._schema": (torch.ops.aten.add.Tensor, "_schema"),
     "Tensor._backward_hooks": (Tensor, "_backward_hooks"),
     **{f"Module.{name}": (nn.Module(), name) for name in _HELD},
@@ -98,17 +100,6 @@ def decompositions(names: Sequence[str]) -> dict[Any, Callable[..., Any]]:
     return {} if find is None else find(known)
 
 
-def make_fx(function: Callable[..., Any]) -> Callable[..., GraphModule]:
-    """``torch.fx.experimental.proxy_tensor.make_fx`` runs a function, and returns its operations (torch 2.7 to 2.15).
-
-    Raises:
-        Exception: If it is gone: then nothing can be recorded.
-    """
-    from torch.fx.experimental import proxy_tensor  # imports take a second
-
-    return proxy_tensor.make_fx(function)
-
-
 def schema_of(operation: Any) -> Any | None:
     """Which arguments an operation of a graph writes to, or shares memory with; None for what is no such operation.
 
@@ -150,30 +141,6 @@ class _TorchThatTraces:
 
 
 # Speed
-
-
-def descriptions_of_one_mode() -> list[tuple[Any, str, Any]]:
-    """Owner, name and temporary value of what makes recording take half the time.
-
-    Each value of a recorded graph is described by a fake tensor, which has its shape, strides, dtype and device.
-    ``torch.fx.experimental.proxy_tensor.extract_val`` makes it (torch 2.7 to 2.15), and with it a new
-    ``FakeTensorMode``, which keeps a copy of the stack of Python's calls. Here all fake tensors share one mode. If
-    torch no longer has these names, nothing is replaced.
-    """
-    from torch._subclasses import fake_tensor  # imports take a second
-    from torch.fx.experimental import proxy_tensor
-
-    if not (hasattr(proxy_tensor, "extract_val") and hasattr(fake_tensor, "FakeTensor")):
-        return []
-    by_torch, mode = proxy_tensor.extract_val, fake_tensor.FakeTensorMode(allow_fallback_kernels=True)
-
-    def describe(value: Any, *args: Any, **kwargs: Any) -> Any:
-        if type(value) not in (Tensor, nn.Parameter) or value.layout != torch.strided:
-            return by_torch(value, *args, **kwargs)
-        meta = torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-        return fake_tensor.FakeTensor(mode, meta, value.device)
-
-    return [(proxy_tensor, "extract_val", describe)]
 
 
 def compile_graph(graph: GraphModule, inputs: Sequence[Tensor]) -> Callable[..., Any]:
@@ -307,6 +274,34 @@ def has_bfloat16() -> bool:
         return False
 
 
+def import_dynamo_late() -> None:
+    """Lets optimizers be made, saved and loaded without TorchDynamo, whose import takes 1.5 seconds.
+
+    ``torch._disable_dynamo`` imports it to exclude methods of ``Optimizer`` from it (torch 2.7 to 2.15), and keeps the
+    function that it then calls as ``__dynamo_disable``. As long as nothing else has imported TorchDynamo, there is
+    nothing to be excluded from. If torch no longer has these names, only the time is lost.
+    """
+    for name in ("add_param_group", "state_dict", "load_state_dict", "zero_grad"):
+        method = getattr(Optimizer, name)
+        function = getattr(method, "__wrapped__", None)
+        if function is not None and not hasattr(function, _REPLACED):
+            setattr(function, _REPLACED, _without_dynamo(method, function))
+
+
+def _without_dynamo(method: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if getattr(function, _REPLACED, None) is call:
+            delattr(function, _REPLACED)
+        return method(*args, **kwargs)
+
+    return call
+
+
+_REPLACED = "__dynamo_disable"
+
+
 def has_step_hooks(optimizer: Optimizer) -> bool:
     """Whether an optimizer calls functions around its steps, which an update by one kernel would not.
 
@@ -393,7 +388,8 @@ class _FunctionMode(TorchFunctionMode):
         return mode.__torch_dispatch__(func, types, args, kwargs)
 
 
-# Lets a subclass see every operation, by __torch_dispatch__ (torch 2.7 to 2.15). Without it: calls of functions.
+# Lets a subclass see every operation, by __torch_dispatch__ (torch 2.7 to 2.15). Without it: calls of functions, and
+# nothing is recorded.
 try:
     from torch.utils._python_dispatch import TorchDispatchMode as _TorchDispatchMode
 

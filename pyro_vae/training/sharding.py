@@ -40,17 +40,13 @@ def _networks(module: nn.Module) -> list[nn.Module]:
 
 def gathered(tree: Any) -> Any:
     """The tree with whole tensors instead of spread ones. All processes must call this."""
-    from torch.distributed.tensor import DTensor
-
-    return map_leaves(lambda leaf: leaf.full_tensor() if isinstance(leaf, DTensor) else leaf, tree)
+    return map_leaves(lambda leaf: leaf.full_tensor() if _is_spread(leaf) else leaf, tree)
 
 
-def whole_and_shards(tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def whole_and_shards(tensors: Sequence[Any]) -> tuple[list[Tensor], list[Tensor]]:
     """The tensors that each process has whole, and the shards that this process has of the others."""
-    from torch.distributed.tensor import DTensor
-
-    whole = [tensor for tensor in tensors if not isinstance(tensor, DTensor)]
-    return whole, [tensor.to_local() for tensor in tensors if isinstance(tensor, DTensor)]
+    whole = [tensor for tensor in tensors if not _is_spread(tensor)]
+    return whole, [tensor.to_local() for tensor in tensors if _is_spread(tensor)]
 
 
 def sharded_state(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> dict[str, Any]:
@@ -72,12 +68,17 @@ def load_weights(vae: nn.Module, weights: Mapping[str, Tensor]) -> None:
 
 def spread_as(tensor: Any, value: Any) -> Any:
     """A whole value spread like the tensor; anything else as it is."""
-    from torch.distributed.tensor import DTensor, distribute_tensor
-
-    is_whole = isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == tensor.shape
-    if not isinstance(tensor, DTensor) or not is_whole:
+    is_whole = isinstance(value, Tensor) and not _is_spread(value) and value.shape == tensor.shape
+    if not _is_spread(tensor) or not is_whole:
         return value
+    from torch.distributed.tensor import distribute_tensor
+
     return distribute_tensor(value, tensor.device_mesh, tensor.placements)
+
+
+def _is_spread(value: Any) -> bool:
+    """Whether it is a ``DTensor``, whose import takes a second."""
+    return hasattr(value, "full_tensor")
 
 
 class ShardedLoss:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
 from torch.fx import GraphModule, Node
+
+from pyro_vae.infer.recording.operations import TensorKind
 
 aten = torch.ops.aten
 CONVOLUTIONS = {aten.convolution.default, aten.convolution_backward.default}
@@ -23,8 +24,6 @@ def products_in_bfloat16(graph: GraphModule) -> None:
     float32, as in mixed-precision training (Micikevicius et al. 2018, section 3.1). On a CPU, small matrix products
     stay as they are: the casts and the call would take longer.
     """
-    for node in graph.graph.find_nodes(op="get_attr"):
-        node.meta.setdefault("val", getattr(graph, node.target))  # torch 2.7 describes no attributes of the graph
     _split_sums_from_products(graph)
     casts: dict[Node, Node] = {}
 
@@ -42,7 +41,7 @@ def products_in_bfloat16(graph: GraphModule) -> None:
         if node.target in PRODUCTS and all(map(_is_float32, node.all_input_nodes)) and _is_faster(node):
             for argument in node.all_input_nodes:
                 node.replace_input_with(argument, cast(argument))
-            outputs = [node] if isinstance(node.meta["val"], Tensor) else list(node.users)
+            outputs = [node] if isinstance(node.meta["val"], TensorKind) else list(node.users)
             for output in outputs:
                 with graph.graph.inserting_after(output):
                     result = _to(graph, output, torch.float32)
@@ -73,16 +72,15 @@ def _is_faster(node: Node) -> bool:
 def _is_faster_product(first: Any, second: Any) -> bool:
     """The same for a matrix product of these, or for several of them."""
     left, right = first.meta["val"], second.meta["val"]
-    return left.device.type != "cpu" or left.numel() * right.shape[-1] >= LARGE
+    return left.device.type != "cpu" or left.shape.numel() * right.shape[-1] >= LARGE
 
 
 def _to(graph: GraphModule, node: Node, dtype: torch.dtype) -> Node:
     result = graph.graph.call_function(aten._to_copy.default, (node,), {"dtype": dtype})
-    if isinstance(node.meta.get("val"), Tensor):
-        result.meta["val"] = node.meta["val"].to(dtype)
+    result.meta["val"] = node.meta["val"]._replace(dtype=dtype)
     return result
 
 
 def _is_float32(node: Node) -> bool:
     value = node.meta.get("val")
-    return isinstance(value, Tensor) and value.dtype == torch.float32
+    return isinstance(value, TensorKind) and value.dtype == torch.float32

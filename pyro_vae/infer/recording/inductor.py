@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.fx import GraphModule
 
 from pyro_vae.infer.recording.bfloat16 import PRODUCTS
+from pyro_vae.infer.recording.operations import TensorKind
 from pyro_vae.infer.recording.record import deprecations_ignored
 from pyro_vae.system.private_apis import compile_graph, schema_of
 
@@ -56,10 +57,10 @@ def seconds_saved(graph: GraphModule) -> float:
     for node in graph.graph.nodes:
         value, operation = node.meta.get("val"), node.target
         schema = schema_of(operation)
-        if schema is None or not isinstance(value, Tensor) or operation in _KEPT:
+        if schema is None or not isinstance(value, TensorKind) or operation in _KEPT:
             continue
         is_view = any(argument.alias_info is not None for argument in schema.arguments)
-        seconds += 0.0 if is_view else 4e-6 + 2e-10 * value.numel()
+        seconds += 0.0 if is_view else 4e-6 + 2e-10 * value.shape.numel()
     return seconds
 
 

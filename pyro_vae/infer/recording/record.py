@@ -13,18 +13,17 @@ from torch import Tensor
 from torch.fx import GraphModule
 from torch.overrides import TorchFunctionMode
 
+from pyro_vae.infer.recording.operations import NeedsValueError, operations
 from pyro_vae.infer.recording.simplify import simplify
 from pyro_vae.system.private_apis import (
     check_recording,
-    descriptions_of_one_mode,
-    make_fx,
     sums_without_selection,
     value_checks,
 )
 
 
 def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
-    """Runs the function once and returns the operations on tensors that it consists of (``make_fx``).
+    """Runs the function once and returns the operations on tensors that it consists of.
 
     The operations of a backward pass inside the function are included. So are random draws: each call of the graph
     draws new numbers from torch's generators. Tensors that are not inputs, such as parameters, are attributes of the
@@ -42,19 +41,18 @@ def record(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
         Exception: Whatever the function raises; also if it decides by the values of tensors.
     """
     check_recording()
-    recorder = make_fx(function)
     no_checks = [(owner, name, lambda *_: False) for owner, name in value_checks()]
     # torch.jit.trace cannot trace what is being recorded, and after the attempt it cannot trace anything.
-    patches = [*no_checks, *sums_without_selection(), *descriptions_of_one_mode(), (torch.jit, "trace", _refuse)]
+    patches = [*no_checks, *sums_without_selection(), (torch.jit, "trace", _refuse)]
     with _NumbersStayTensors(), _replaced(patches), pyro.validation_enabled(False), deprecations_ignored():
-        graph = recorder(*inputs)
+        graph = operations(function, *inputs)
     simplify(graph)
     return graph
 
 
 def why(error: Exception) -> str:
     """Why something cannot be recorded or compiled, in a line."""
-    if "_local_scalar_dense" in str(error):
+    if isinstance(error, NeedsValueError):
         return "what they do depends on the values of tensors"
     return f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')}"
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
+from pyro_vae.infer.recording.operations import TensorKind
 from pyro_vae.system.private_apis import schema_of
 
 aten = torch.ops.aten
@@ -61,9 +62,7 @@ def _returns_as_it_is(node: Node) -> Node | None:
     if node.target is aten.t.default and source.target is aten.t.default:
         return source.all_input_nodes[0]
     value, old = node.meta.get("val"), source.meta.get("val")
-    if not (isinstance(value, Tensor) and isinstance(old, Tensor)):
-        return None
-    if (value.shape, value.dtype, value.stride()) != (old.shape, old.dtype, old.stride()):
+    if not isinstance(value, TensorKind) or value != old:
         return None
     if node.target in _VIEWS:
         return source
@@ -77,10 +76,8 @@ def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
     for node in list(graph.graph.nodes):
         if node in written or not _is_pure(node):
             continue
-        if node.target in _CONSTANT and "val" in node.args[0].meta:  # torch 2.7 describes no attributes of the graph
-            like = node.args[0].meta["val"]
-            arguments = (torch.empty_strided(like.shape, like.stride(), dtype=like.dtype, device=like.device),)
-            arguments += node.args[1:]
+        if node.target in _CONSTANT:
+            arguments = node.args[0].meta["val"].empty(), *node.args[1:]
         elif node.target is aten.lift_fresh_copy.default:  # a tensor literal in the program
             arguments = (getattr(graph, node.args[0].target),)
         elif all(argument in values for argument in node.all_input_nodes):
