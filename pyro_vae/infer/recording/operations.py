@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.fx import Graph, GraphModule, Node
 from torch.utils.weak import WeakTensorKeyDictionary
 
@@ -92,8 +92,8 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not _PLAIN.issuperset(types):  # a subclass of Tensor calls the operations that it consists of
-            return NotImplemented
+        if any(kind.__torch_dispatch__ is not Tensor.__torch_dispatch__ for kind in types):
+            return NotImplemented  # a subclass of Tensor calls the operations that it consists of
         schema = schema_of(func)
         if schema is None:
             raise NotImplementedError(f"{func} cannot be recorded")
@@ -158,5 +158,4 @@ class _Recorder(TorchDispatchMode):
                 del self._constants[each]
 
 
-_PLAIN = {Tensor, nn.Parameter}
 _IN_CODE = (int, float, complex, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
