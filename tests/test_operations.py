@@ -174,14 +174,30 @@ def test_a_decision_by_values_is_an_error(decide):
         operations(lambda x: x if decide(x) else -x, example())
 
 
-def test_a_literal_that_was_written_to_is_no_constant():
+def test_a_literal_that_gets_other_values_is_no_constant():
     def through_a_view(x):
         literal = torch.tensor([1.0])
         literal.view(()).copy_(x.sum())
         return x if literal.item() > 0 else -x
 
-    with pytest.raises(NeedsValueError):
-        operations(through_a_view, example())
+    def as_output(x):
+        literal = torch.tensor(1.0)
+        torch.add(x[0, 0], 1.0, out=literal)
+        return x if literal > 0 else -x
+
+    for function in (through_a_view, as_output):
+        with pytest.raises(NeedsValueError):
+            operations(function, example())
+
+
+def test_literals_stay_constants_where_they_get_constant_values_or_are_read():
+    def function(x):
+        literal = torch.tensor(1.0)
+        literal.add_(torch.tensor(2.0)).mul_(-1.0)
+        y = x.clone().add_(literal)
+        return y if literal < 0 else -y
+
+    assert_close(operations(function, example())(example(1)), example(1) - 3.0)
 
 
 def test_a_decision_by_what_does_not_change_is_made_once():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -113,11 +113,11 @@ class _Recorder(TorchDispatchMode):
         in_graph, named = map_leaves(self._argument, (tuple(args), kwargs))
         node = self._graph.create_node("call_function", func, in_graph, named, func.overloadpacket.__name__)
         result = func(*args, **kwargs)
-        if schema.is_mutable:
-            self._forget_constants(tensors)
         is_random = torch.Tag.nondeterministic_seeded in func.tags
         is_constant = bool(tensors) and all(each in self._constants for each in tensors) and not is_random
-        self._bind(result, node, is_literal or is_constant)
+        if schema.is_mutable and not is_constant:
+            self._forget_constants(_written(schema, args, kwargs))
+        self._bind(result, node, is_constant or is_literal)
         return result
 
     def _bind(self, value: Any, node: Node, is_constant: bool = False) -> None:
@@ -151,11 +151,18 @@ class _Recorder(TorchDispatchMode):
         return node is not None and node.op != "get_attr" and tensor not in self._constants
 
     def _forget_constants(self, written: list[Tensor]) -> None:
-        """Some of these have been written to, and with them whatever shares their memory."""
+        """These, and whatever shares their memory, have got values that may change."""
         memory = {each.untyped_storage().data_ptr() for each in written}
         for each in list(self._constants):
             if each.untyped_storage().data_ptr() in memory:
                 del self._constants[each]
+
+
+def _written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
+    """The arguments that an operation writes to."""
+    given = dict(zip([each.name for each in schema.arguments], args, strict=False)) | dict(kwargs)
+    names = [each.name for each in schema.arguments if each.alias_info is not None and each.alias_info.is_write]
+    return [each for each in leaves_of([given.get(name) for name in names]) if isinstance(each, Tensor)]
 
 
 _IN_CODE = (int, float, complex, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
