@@ -25,9 +25,11 @@ _NEUTRAL = {
     aten.sub.Tensor: 0,
     aten.pow.Tensor_Scalar: 1,
 }
+_COMMUTATIVE = {aten.mul.Tensor, aten.add.Tensor}
 _VIEWS = {aten.detach.default, aten.expand.default, aten.view.default, aten.alias.default}
 # The shape of the argument determines the result.
 _CONSTANT = {aten.ones_like.default, aten.zeros_like.default, aten.full_like.default}
+_Constants = dict[Node, Tensor]
 
 
 def simplify(graph: GraphModule) -> None:
@@ -38,13 +40,10 @@ def simplify(graph: GraphModule) -> None:
     """
     graph.graph.eliminate_dead_code()
     written = _written_in_place(graph)
-    for node in graph.graph.nodes:
-        same = _returns_as_it_is(node)
-        if same is not None and not {node, same} & written:
-            node.replace_all_uses_with(same)
-    graph.graph.eliminate_dead_code()
-    _fold_constants(graph, written)
-    graph.graph.eliminate_dead_code()
+    _drop_what_does_nothing(graph, written, {})
+    constants = _fold_constants(graph, written)
+    _drop_what_does_nothing(graph, written, constants)
+    _name_constants(graph, constants)
     graph.recompile()
 
 
@@ -54,26 +53,49 @@ def written_attributes(graph: GraphModule) -> list[Tensor]:
     return [getattr(graph, name) for name in sorted(names)]
 
 
-def _returns_as_it_is(node: Node) -> Node | None:
+def _drop_what_does_nothing(graph: GraphModule, written: set[Node], constants: _Constants) -> None:
+    for node in graph.graph.nodes:
+        same = _returns_as_it_is(node, constants)
+        if same is not None and not {node, same} & written:
+            node.replace_all_uses_with(same)
+    graph.graph.eliminate_dead_code()
+
+
+def _returns_as_it_is(node: Node, constants: _Constants) -> Node | None:
     """The node with the same value, if this one does nothing."""
-    if node.op != "call_function" or not node.args or not isinstance(node.args[0], Node):
+    arguments: tuple[Any, ...] = node.args
+    if node.op != "call_function" or not arguments or not isinstance(arguments[0], Node):
         return None
-    source = node.args[0]
-    if node.target is aten.t.default and source.target is aten.t.default:
-        return source.all_input_nodes[0]
-    value, old = node.meta.get("val"), source.meta.get("val")
-    if not isinstance(value, TensorKind) or value != old:
-        return None
-    if node.target in _VIEWS:
-        return source
     operation: Any = node.target
-    neutral = _NEUTRAL.get(operation)
-    return source if neutral is not None and not node.kwargs and node.args[1:] == (neutral,) else None
+    if operation is aten.t.default and arguments[0].target is aten.t.default:
+        return arguments[0].all_input_nodes[0]
+    if operation in _VIEWS:
+        return arguments[0] if _are_alike(node, arguments[0]) else None
+    if operation not in _NEUTRAL or node.kwargs:
+        return None
+    for source, other in [arguments, arguments[::-1]][: 2 if operation in _COMMUTATIVE else 1]:
+        if _are_alike(node, source) and _is_everywhere(other, _NEUTRAL[operation], constants):
+            return source
+    return None
 
 
-def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
-    values: dict[Node, Tensor] = {}
-    for node in list(graph.graph.nodes):
+def _are_alike(node: Node, source: Any) -> bool:
+    """Whether they have the same shape, strides, dtype and device."""
+    kind = node.meta.get("val")
+    return isinstance(kind, TensorKind) and isinstance(source, Node) and source.meta.get("val") == kind
+
+
+def _is_everywhere(value: Any, number: int, constants: _Constants) -> bool:
+    """Whether it is this number, or a constant tensor with this number alone."""
+    if isinstance(value, Node):
+        return value in constants and bool((constants[value] == number).all())
+    return value == number
+
+
+def _fold_constants(graph: GraphModule, written: set[Node]) -> _Constants:
+    """The nodes that have the same values in each call."""
+    values: _Constants = {}
+    for node in graph.graph.nodes:
         if node in written or not _is_pure(node):
             continue
         if node.target in _CONSTANT:
@@ -87,13 +109,21 @@ def _fold_constants(graph: GraphModule, written: set[Node]) -> None:
         value = node.target(*arguments, **map_arg(node.kwargs, values.__getitem__))
         if isinstance(value, Tensor):
             values[node] = value
-    for node, value in values.items():
+    return values
+
+
+def _name_constants(graph: GraphModule, constants: _Constants) -> None:
+    """Replaces those that others need by attributes of the graph."""
+    for node, value in constants.items():
+        if constants.keys() >= node.users.keys():
+            continue
         name = f"_folded_{node.name}"
         graph.register_buffer(name, value)
         with graph.graph.inserting_before(node):
             constant = graph.graph.get_attr(name)
         constant.meta["val"] = node.meta.get("val")
         node.replace_all_uses_with(constant)
+    graph.graph.eliminate_dead_code()
 
 
 def _is_pure(node: Node) -> bool:
