@@ -50,6 +50,12 @@ def new_figure(**options: Any) -> Figure:
     """Returns a ``matplotlib.figure.Figure``, which needs no display, and which notebooks show.
 
     Importing matplotlib takes half a second, so it is imported here.
+
+    Example:
+        >>> figure = plots.new_figure(figsize=(4, 3))
+        >>> axes = figure.add_subplot(xlabel="$z_1$", ylabel="$z_2$")
+        >>> points = axes.scatter(*vae.encode(x).T)
+        >>> figure.savefig("codes.png")
     """
     from pyro_vae.notebook_figure import NotebookFigure
 
@@ -86,7 +92,12 @@ def png(figure: Figure, dpi: float) -> bytes:
 
 
 def curves(lines: Mapping[str, Sequence[float]], ylabel: str = "negative ELBO (nats per datapoint)") -> Figure:
-    """Draws one line for each name against the epoch, from 1."""
+    """Draws one line for each name against the epoch, from 1.
+
+    Example:
+        >>> figure = plots.curves({"train": [120.4, 111.0, 107.2], "valid": [118.9, 112.3, 109.5]})
+        >>> figure.savefig("curves.png")
+    """
     figure = new_figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot(xlabel="epoch", ylabel=ylabel)
     for name, values in lines.items():
@@ -106,6 +117,10 @@ def image_grid(images: Tensor, columns: int = 10, title: str | None = None, cmap
 
     Raises:
         ValueError: If the images have another shape.
+
+    Example:
+        >>> figure = plots.image_grid(vae.sample(20), columns=5, title="samples")
+        >>> figure.savefig("samples.png")
     """
     return _grids({title or "": images}, columns, cmap)
 
@@ -121,12 +136,24 @@ def samples(draws: Tensor, means: Tensor, columns: int = 10, cmap: str = "gray_r
 
     Raises:
         ValueError: If the images have another shape.
+
+    Example:
+        >>> _, p_x = vae.draw_prior(20)
+        >>> figure = plots.samples(p_x.sample(), p_x.mean, columns=5)
+        >>> len(figure.axes)
+        2
     """
     return _grids({"samples x ~ p(x)": draws, "means of p(x | z), same z": means}, columns, cmap)
 
 
 def reconstructions(originals: Tensor, reconstructed: Tensor, columns: int = 10) -> Figure:
-    """Draws originals ``[n, channels, height, width]``, and below each its reconstruction."""
+    """Draws originals ``[n, channels, height, width]``, and below each its reconstruction.
+
+    Example:
+        >>> figure = plots.reconstructions(x, vae.reconstruct(x), columns=4)
+        >>> len(figure.axes)
+        1
+    """
     pairs = zip(originals.split(columns), reconstructed.split(columns), strict=True)
     rows = [_pad(part, columns) for pair in pairs for part in pair]
     return image_grid(torch.cat(rows), columns, title="odd rows: originals; even rows: reconstructions")
@@ -147,6 +174,11 @@ def comparison(
 
     Raises:
         ValueError: If the images have another shape, or their shapes differ.
+
+    Example:
+        >>> figure = plots.comparison({"data": x, "reconstructions": vae.reconstruct(x)}, columns=4)
+        >>> [label.get_text() for label in figure.axes[0].get_yticklabels()]
+        ['data', 'reconstructions']
     """
     shapes = {name: list(version.shape) for name, version in images.items()}
     if len(set(map(tuple, shapes.values()))) != 1:
@@ -177,6 +209,10 @@ def manifold(likelihood: nn.Module, columns: int = 20, cmap: str = "gray_r") -> 
         likelihood: Maps latents ``[columns^2, 2]`` to p(x | z), whose means are drawn.
         columns: The number of images in a row and in a column.
         cmap: The colours of grey images.
+
+    Example:
+        >>> figure = plots.manifold(vae.likelihood, columns=10)
+        >>> figure.savefig("manifold.png")
     """
     return image_grid(_decode_quantiles(likelihood, columns), columns, cmap=cmap)
 
@@ -185,6 +221,12 @@ def codes(z: Tensor, labels: Tensor | None = None) -> Figure:
     """Draws two-dimensional codes ``[n, 2]`` as points, coloured by their labels ``[n]`` if there are any.
 
     The points are drawn in random order, so that no class hides another.
+
+    Example:
+        >>> labels = torch.arange(8) % 2
+        >>> figure = plots.codes(vae.encode(x), labels)
+        >>> figure.axes[0].get_xlabel()
+        '$z_1$'
     """
     figure = new_figure(figsize=(6.5, 6), layout="constrained")
     _draw_codes(figure.add_subplot(), z, labels)
@@ -212,6 +254,11 @@ def latent_space(
         columns: The number of images in a row and in a column.
         title: A title.
         cmap: The colours of grey images.
+
+    Example:
+        >>> figure = plots.latent_space(vae.likelihood, vae.encode(x), columns=10, title="after one epoch")
+        >>> [axes.get_title() for axes in figure.axes]
+        ['decoded: means of p(x | z)', 'encoded: means of q(z | x)']
     """
     text, _, room = _wrapped(title or "", 9.2)
     figure = new_figure(figsize=(9.2, 4.4 + room), layout="compressed")
@@ -239,6 +286,12 @@ def series(values: Tensor, means: Tensor, columns: int = 5, title: str | None = 
 
     Raises:
         ValueError: If the shapes differ or have another number of dimensions.
+
+    Example:
+        >>> means = torch.linspace(0, 6, 30).sin().reshape(1, 30, 1).repeat(5, 1, 1)
+        >>> figure = plots.series(torch.normal(means, 0.1), means)
+        >>> len(figure.axes)
+        5
     """
     if values.ndim != 3 or values.shape != means.shape or not len(values):
         raise ValueError(
@@ -264,6 +317,13 @@ def columns(data: Any, samples: Any) -> Figure:
     Args:
         data: A data frame of pandas.
         samples: Another one. Its columns are drawn.
+
+    Example:
+        >>> import pandas as pd
+        >>> data = pd.DataFrame({"height": [162.0, 175.5, 181.0], "smokes": ["no", "yes", "no"]})
+        >>> samples = pd.DataFrame({"height": [170.2, 166.8, 178.4], "smokes": ["no", "no", "yes"]})
+        >>> [axes.get_title() for axes in plots.columns(data, samples).axes]
+        ['height', 'smokes']
     """
     figure, every = panels(len(samples.columns), 4, (2.4, 1.8), (0.0, 0.3))
     for axes, name in zip(every, samples.columns, strict=True):
@@ -289,6 +349,10 @@ def write_gif(figures: Iterable[Figure], path: str | Path, seconds: float = 0.4,
     Raises:
         ValueError: If there are no figures, or they differ in size.
         OSError: If the file cannot be written.
+
+    Example:
+        >>> figures = (plots.image_grid(vae.sample(9), columns=3) for _ in range(3))
+        >>> plots.write_gif(figures, "samples.gif", seconds=0.5)
     """
     from PIL import Image
 

@@ -12,7 +12,16 @@ __all__ = ["count", "exit_at_interrupt", "positive"]
 
 
 def count(least: int = 1) -> Callable[[str], int]:
-    """The ``type=`` of an option that is an integer of at least ``least``."""
+    """The ``type=`` of an option that is an integer of at least ``least``.
+
+    Example:
+        >>> from argparse import ArgumentParser
+        >>> from pyro_vae.scripts import count
+        >>> parser = ArgumentParser()
+        >>> option = parser.add_argument("--epochs", type=count(), default=10)
+        >>> parser.parse_args(["--epochs", "5"]).epochs
+        5
+    """
 
     def parse(text: str) -> int:
         try:
@@ -24,7 +33,16 @@ def count(least: int = 1) -> Callable[[str], int]:
 
 
 def positive(text: str) -> float:
-    """The ``type=`` of an option that is a positive, finite number."""
+    """The ``type=`` of an option that is a positive, finite number.
+
+    Example:
+        >>> from argparse import ArgumentParser
+        >>> from pyro_vae.scripts import positive
+        >>> parser = ArgumentParser()
+        >>> option = parser.add_argument("--lr", type=positive, default=1e-3)
+        >>> parser.parse_args(["--lr", "3e-4"]).lr
+        0.0003
+    """
     try:
         return check_positive("", float(text))
     except ValueError:
@@ -37,6 +55,15 @@ def exit_at_interrupt(main: Callable[[], None], message: str | None = None) -> N
     Args:
         main: The function.
         message: The line; by default the message of the exception, or "interrupted".
+
+    Example:
+        >>> from pyro_vae.scripts import exit_at_interrupt
+        >>> def main():
+        ...     raise KeyboardInterrupt
+        >>> exit_at_interrupt(main, "stopped")
+        Traceback (most recent call last):
+            ...
+        SystemExit: 130
     """
     try:
         main()

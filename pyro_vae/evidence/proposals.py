@@ -34,6 +34,12 @@ def widened(factor: float) -> Proposal:
     Raises:
         ValueError: If the factor is not positive; when drawing, if a site of the guide has a bounded or discrete
             support, or no mean in closed form.
+
+    Example:
+        >>> proposal = evidence.widened(1.5)
+        >>> result = evidence.importance(vae.model, vae.guide, x, num_samples=100, proposal=proposal, progress=False)
+        >>> result.log_prob.shape
+        torch.Size([8])
     """
     check_positive("factor", factor)
 
@@ -76,6 +82,12 @@ def defensive(prior_weight: float = 0.1) -> Proposal:
 
     Raises:
         ValueError: If it is not between 0 and 1.
+
+    Example:
+        >>> proposal = evidence.defensive(prior_weight=0.2)
+        >>> result = evidence.importance(vae.model, vae.guide, x, num_samples=100, proposal=proposal, progress=False)
+        >>> result.log_prob.shape
+        torch.Size([8])
     """
     if not 0 < prior_weight < 1:
         raise ValueError(f"prior_weight is {prior_weight!r}; expected a number between 0 and 1")

@@ -26,7 +26,18 @@ TOLERANCE = 1e-4
 
 
 class ExportError(RuntimeError):
-    """A program cannot be exported, or its file computes something else."""
+    """A program cannot be exported, or its file computes something else.
+
+    Example:
+        >>> from pyro_vae.exporting import ExportError, Program, export_programs
+        >>> words, examples = {"x": "an image", "y": "the image with noise"}, ({"x": x}, {"x": x[:1]})
+        >>> program = Program("noisy", lambda x: {"y": x + torch.randn_like(x)}, [], examples, words, "x with noise")
+        >>> try:
+        ...     export_programs([program], "files", formats=("torch",))
+        ... except ExportError as error:  # each call draws other noise
+        ...     print(error)
+        noisy.pt2 gives y with a difference of ... for 8 rows
+    """
 
 
 class _Format(NamedTuple):
@@ -54,6 +65,11 @@ def check_formats(formats: Sequence[str]) -> tuple[str, ...]:
     Raises:
         ValueError: If there are none, or one is unknown.
         ImportError: If a package is not installed.
+
+    Example:
+        >>> from pyro_vae.exporting import check_formats
+        >>> check_formats("torch")
+        ('torch',)
     """
     formats = (formats,) if isinstance(formats, str) else tuple(dict.fromkeys(formats))
     if not formats:
@@ -90,6 +106,15 @@ def export_programs(
         ImportError: If packages for a format are not installed.
         ValueError: If a format is unknown.
         OSError: If the files cannot be written.
+
+    Example:
+        >>> from pyro_vae.exporting import Program, export_programs
+        >>> network = vae.posterior.network
+        >>> words, examples = {"x": "an image", "y": "the parameters of q(z | x)"}, ({"x": x}, {"x": x[:1]})
+        >>> program = Program("network", lambda x: {"y": network(x)}, [network], examples, words, "the encoder")
+        >>> description = export_programs([program], "files", formats=("torch",))
+        >>> list(description["programs"]["network"]["files"])
+        ['network.pt2']
     """
     formats, folder = check_formats(formats), Path(folder)
     is_new = not folder.exists()

@@ -21,6 +21,20 @@ class Program:
         examples: Inputs by name, for two numbers of rows.
         words: What each input and output is, by name.
         about: What the function is.
+
+    Example:
+        >>> from pyro_vae.exporting import Program
+        >>> network = vae.posterior.network
+        >>> program = Program(
+        ...     name="network",
+        ...     function=lambda x: {"y": network(x)},
+        ...     parts=[network],
+        ...     examples=({"x": x}, {"x": x[:1]}),
+        ...     words={"x": "an image", "y": "the parameters of q(z | x)"},
+        ...     about="the encoder",
+        ... )
+        >>> program.module()(x)["y"].shape
+        torch.Size([8, 4])
     """
 
     name: str

@@ -27,6 +27,14 @@ class GradientMoments(WithSummary):
         num_draws: The number of draws.
         total_variance: The sum of the variances of all entries: the mean squared distance of a draw from the mean.
         total_variance_std_error: The standard error of that.
+
+    Example:
+        >>> moments = infer.gradient_variance(vae.model, vae.guide, x, {"ELBO": losses.ELBO()}, num_draws=10)
+        >>> print(moments["ELBO"])
+        gradient of 172 entries, 10 draws
+          signal to noise ...
+          total variance ... +- ... (standard error)
+          ...
     """
 
     mean: dict[str, Tensor]

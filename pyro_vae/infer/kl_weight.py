@@ -24,6 +24,13 @@ class WeightedLatents:
     Args:
         program: A model or a guide.
         weight: A number, or a tensor ``[]``. If the tensor is changed in place, the next call uses the new value.
+
+    Example:
+        >>> from pyro_vae.infer.kl_weight import WeightedLatents
+        >>> beta = torch.tensor(0.1)
+        >>> model, guide = (WeightedLatents(program, beta) for program in (vae.model, vae.guide))
+        >>> svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), pyro.infer.TraceMeanField_ELBO())
+        >>> loss, _ = svi.step(x), beta.fill_(0.2)  # the next step has another weight
     """
 
     def __init__(self, program: Callable[..., Any], weight: Tensor | float) -> None:
@@ -58,6 +65,12 @@ def linear_warm_up(epochs: float, start: float = 0.0) -> Callable[[float], float
 
     Raises:
         ValueError: If ``epochs`` is not positive or ``start`` not from 0 to 1.
+
+    Example:
+        >>> from pyro_vae.infer.kl_weight import linear_warm_up
+        >>> weight = linear_warm_up(10)
+        >>> weight(0), weight(5), weight(20)
+        (0.0, 0.5, 1.0)
     """
     check_positive("epochs", epochs)
     if not 0 <= start <= 1:

@@ -87,6 +87,12 @@ class SVI(pyro.infer.SVI):
     Raises:
         TypeError: If ``optim`` is not an optimizer.
         ValueError: If ``compile`` or ``precision`` is none of these.
+
+    Example:
+        >>> svi = SVI(vae.model, vae.guide, pyro.optim.Adam({"lr": 0.01}), pyro.infer.TraceMeanField_ELBO())
+        >>> history = [svi.step(x) / len(x) for _ in range(100)]  # nats per datapoint
+        >>> history[-1] < history[0]
+        True
     """
 
     def __init__(

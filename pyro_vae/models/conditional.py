@@ -44,6 +44,16 @@ class ConditionalVAE(LatentVariableModel):
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
+
+    Example:
+        >>> vae = ConditionalVAE(
+        ...     priors.StandardNormal(2),
+        ...     likelihoods.Bernoulli(nn.mlp(2 + 3, [8], (1, 4, 4))),
+        ...     posteriors.Normal(nn.mlp(16 + 3, [8], 4)),
+        ...     conditions=3,
+        ... )
+        >>> vae.sample(torch.eye(3)).shape  # an image of each class
+        torch.Size([3, 1, 4, 4])
     """
 
     _example_y: Tensor

@@ -19,6 +19,11 @@ class ConditionalPosterior(nn.Module):
     Args:
         features: Maps x ``[*batch, *event]`` to features ``[*batch, features]``.
         posterior: Maps features and conditions, ``[*batch, features + conditions]``, to q(z | x, y).
+
+    Example:
+        >>> posterior = ConditionalPosterior(nn.mlp((1, 4, 4), [8], 6), posteriors.Normal(nn.mlp(6 + 3, [], 4)))
+        >>> posterior(x[:3], torch.eye(3)).event_shape
+        torch.Size([2])
     """
 
     def __init__(self, features: nn.Module, posterior: nn.Module) -> None:

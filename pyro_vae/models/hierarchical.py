@@ -43,6 +43,17 @@ class HierarchicalVAE(LatentVariableModel):
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
+
+    Example:
+        >>> vae = HierarchicalVAE(
+        ...     priors.StandardNormal(2),
+        ...     [posteriors.Normal(nn.mlp(2, [8], 6))],
+        ...     likelihoods.Bernoulli(nn.mlp(3, [8], (1, 4, 4))),
+        ...     BottomUp([posteriors.Normal(nn.mlp((1, 4, 4), [8], 6)), posteriors.Normal(nn.mlp(3, [8], 4))]),
+        ... )
+        >>> z = vae.encode(x)
+        >>> z["z1"].shape, z["z2"].shape
+        (torch.Size([8, 3]), torch.Size([8, 2]))
     """
 
     layers: nn.ModuleList
@@ -190,6 +201,14 @@ class BottomUp(nn.Module):
     Args:
         layers: From the bottom up, L modules such as ``posteriors.Normal(nn.mlp(...))``: the first maps x to
             q(z_1 | x), the others z_{l-1} to q(z_l | z_{l-1}).
+
+    Example:
+        >>> posterior = BottomUp([posteriors.Normal(nn.mlp(16, [8], 6)), posteriors.Normal(nn.mlp(3, [8], 4))])
+        >>> layers = [posteriors.Normal(nn.mlp(2, [8], 6))]
+        >>> likelihood = likelihoods.Bernoulli(nn.mlp(3, [8], 16))
+        >>> vae = HierarchicalVAE(priors.StandardNormal(2), layers, likelihood, posterior)
+        >>> vae.encode(torch.zeros(5, 16))["z1"].shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, layers: Sequence[nn.Module]) -> None:
@@ -222,6 +241,15 @@ class TopDown(nn.Module):
 
     Raises:
         ValueError: If the numbers of features and layers differ.
+
+    Example:
+        >>> features = [nn.mlp(16, [8], 5), nn.mlp(5, [8], 5)]
+        >>> posterior = TopDown(features, [posteriors.Normal(nn.mlp(5, [], 6)), posteriors.Normal(nn.mlp(5, [], 4))])
+        >>> layers = [posteriors.Normal(nn.mlp(2, [8], 6))]
+        >>> likelihood = likelihoods.Bernoulli(nn.mlp(3, [8], 16))
+        >>> vae = HierarchicalVAE(priors.StandardNormal(2), layers, likelihood, posterior)
+        >>> vae.encode(torch.zeros(5, 16))["z1"].shape
+        torch.Size([5, 3])
     """
 
     def __init__(self, features: Sequence[nn.Module], layers: Sequence[nn.Module]) -> None:

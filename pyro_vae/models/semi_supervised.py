@@ -50,6 +50,17 @@ class SemiSupervisedVAE(LatentVariableModel):
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
+
+    Example:
+        >>> vae = SemiSupervisedVAE(
+        ...     priors.StandardNormal(2),
+        ...     likelihoods.Bernoulli(nn.mlp(2 + 3, [8], (1, 4, 4))),
+        ...     ConditionalPosterior(nn.mlp((1, 4, 4), [8], 6), posteriors.Normal(nn.mlp(6 + 3, [], 4))),
+        ...     classifier=nn.mlp((1, 4, 4), [8], 3),
+        ...     classes=3,
+        ... )
+        >>> vae.classify(x).sum(-1).allclose(torch.ones(8))
+        True
     """
 
     classifier: nn.Module

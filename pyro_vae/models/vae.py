@@ -35,6 +35,15 @@ class VAE(LatentVariableModel):
     Raises:
         TypeError: If a part is not a module or does not return a distribution.
         ValueError: If the parts do not fit together; they are run once, on one draw from the prior, to find out.
+
+    Example:
+        >>> vae = VAE(
+        ...     priors.StandardNormal(2),
+        ...     likelihoods.Bernoulli(nn.mlp(2, [8], (1, 4, 4))),
+        ...     posteriors.Normal(nn.mlp((1, 4, 4), [8], 4)),
+        ... )
+        >>> vae.sample(3).shape
+        torch.Size([3, 1, 4, 4])
     """
 
     _example_z: Tensor

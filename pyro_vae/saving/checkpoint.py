@@ -22,7 +22,16 @@ Tensors = TypeVar("Tensors")
 
 
 class CheckpointError(ValueError):
-    """A checkpoint that cannot be used: it is damaged, not written by this package, or of another model or run."""
+    """A checkpoint that cannot be used: it is damaged, not written by this package, or of another model or run.
+
+    Example:
+        >>> _ = open("model.safetensors", "w").write("not a model")
+        >>> try:
+        ...     load("model.safetensors")
+        ... except CheckpointError as error:
+        ...     print(error)
+        model.safetensors is not a checkpoint of pyro_vae, or is damaged: ...
+    """
 
 
 @contextmanager

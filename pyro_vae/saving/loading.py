@@ -32,6 +32,11 @@ def load(path: str | Path, vae: nn.Module | None = None) -> Any:
         OSError: If there is no file, or it cannot be read.
         CheckpointError: If the file is damaged, not written by this package, of a newer version or of another
             architecture, or if the VAE cannot be rebuilt.
+
+    Example:
+        >>> run = fit(vae, x, epochs=2, out="run", progress=False)
+        >>> load("run").reconstruct(x).shape
+        torch.Size([8, 1, 4, 4])
     """
     if vae is not None and not isinstance(vae, nn.Module):
         raise TypeError(f"vae is of type {type(vae).__name__}; expected a module, or None to have it rebuilt")

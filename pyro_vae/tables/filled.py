@@ -33,6 +33,20 @@ class FilledTable(WithSummary):
         upper: The upper ends, likewise.
         draws: The table filled in with draws, ``[num_draws]`` frames, for multiple imputation (Rubin 1987).
         imputation: The result of :func:`~pyro_vae.evidence.impute` for each row.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyro_vae.tables import Table, fill_table
+        >>> frame = pd.DataFrame({"age": [31.5, None, 48.0], "smokes": ["yes", "no", None]})
+        >>> table = Table.of(frame)
+        >>> likelihood = likelihoods.Incomplete(table.likelihood(nn.mlp(2, [8], table.num_parameters)))
+        >>> network = table.encoder(nn.mlp(table.num_features, [8], 4))
+        >>> vae = VAE(priors.StandardNormal(2), likelihood, posteriors.Normal(network))
+        >>> filled = fill_table(table, vae.model, vae.guide, frame, num_samples=100, num_draws=20, progress=False)
+        >>> filled
+        FilledTable(3 rows, 2 columns, 2 values filled in)
+        >>> bool(filled.lower["age"][1] < filled.frame["age"][1] < filled.upper["age"][1])
+        True
     """
 
     frame: pd.DataFrame
@@ -78,6 +92,18 @@ def fill_table(
         TypeError: If ``frame`` is not a data frame of pandas or polars.
         ValueError: If a value is invalid in its column, ``probability`` is not between 0 and 1, or ``num_draws`` is not
             positive.
+
+    Example:
+        >>> import pandas as pd
+        >>> from pyro_vae.tables import Table, fill_table
+        >>> frame = pd.DataFrame({"age": [31.5, None, 48.0], "smokes": ["yes", "no", None]})
+        >>> table = Table.of(frame)
+        >>> likelihood = likelihoods.Incomplete(table.likelihood(nn.mlp(2, [8], table.num_parameters)))
+        >>> network = table.encoder(nn.mlp(table.num_features, [8], 4))
+        >>> vae = VAE(priors.StandardNormal(2), likelihood, posteriors.Normal(network))
+        >>> filled = fill_table(table, vae.model, vae.guide, frame, num_samples=100, num_draws=20, progress=False)
+        >>> int(filled.frame.isna().sum().sum())
+        0
     """
     if not 0 < probability < 1:
         raise ValueError(f"probability is {probability!r}; expected a number between 0 and 1")

@@ -137,6 +137,11 @@ def fit(
         NotFiniteError: If a loss or a gradient is not finite; it says where that began.
         Interrupted: At Ctrl-C, with the run so far, after saving it.
         SystemExit: At SIGTERM, likewise.
+
+    Example:
+        >>> run = fit(vae, x[:6], x[6:], epochs=2, batch_size=3, seed=0, progress=False)
+        >>> [(row["epoch"], row["step"]) for row in run.history]
+        [(1, 2), (2, 4)]
     """
     vae = as_module(vae, train, batch_size, seed)
     if not isinstance(vae, nn.Module) or not hasattr(vae, "model") or not hasattr(vae, "guide"):

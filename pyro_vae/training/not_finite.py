@@ -23,6 +23,13 @@ class NotFiniteError(ArithmeticError):
         epoch: The epoch, from 1.
         batch: The batch in it, from 1.
         step: The step, from 1.
+
+    Example:
+        >>> try:
+        ...     fit(vae, x, epochs=5, lr=1e20, progress=False)
+        ... except NotFiniteError as error:
+        ...     error.step
+        2
     """
 
     def __init__(self, message: str, epoch: int, batch: int, step: int) -> None:

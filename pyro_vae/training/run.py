@@ -33,6 +33,11 @@ class RunProgress:
         epoch_seconds: The time that this epoch has taken.
         best_epoch: The epoch with the lowest validation loss, from 1; 0 before there is one.
         best_loss: That loss.
+
+    Example:
+        >>> run = fit(vae, x, epochs=2, batch_size=4, progress=False)
+        >>> run.progress.epoch, run.progress.step
+        (2, 4)
     """
 
     epoch: int = 0
@@ -64,6 +69,14 @@ class Run(WithSummary):
         out: The folder in which it is saved, or None.
         is_done: Whether this was the last epoch.
         settings: The arguments of ``fit`` that say how to train, by name, and fingerprints of the data.
+
+    Example:
+        >>> run = fit(vae, x[:6], x[6:], epochs=2, progress=False)
+        >>> print(run)
+        epochs: 2 of 2
+        train loss, nats per datapoint: ...
+        valid loss, nats per datapoint: ...
+        ...
     """
 
     vae: nn.Module

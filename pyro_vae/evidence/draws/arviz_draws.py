@@ -66,6 +66,11 @@ def to_arviz(
         TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As for :func:`~pyro_vae.evidence.importance`.
         Interrupted: At Ctrl-C, with the draws for the finished datapoints.
+
+    Example:
+        >>> draws = evidence.to_arviz(vae.model, vae.guide, x, num_draws=20, progress=False)
+        >>> draws["posterior"]["z"].shape
+        (4, 5, 8, 2)
     """
     num_draws = check_count("num_draws", num_draws, least=CHAINS) // CHAINS * CHAINS
     programs = Programs(model, guide, x, chunk_size, progress, keep, processes)

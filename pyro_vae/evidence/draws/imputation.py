@@ -63,6 +63,13 @@ def impute(
         TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As for :func:`~pyro_vae.evidence.importance`; or if the model does not observe x at one site.
         Interrupted: At Ctrl-C, with the result for the finished datapoints.
+
+    Example:
+        >>> likelihood, network = likelihoods.Incomplete(vae.likelihood), nn.FillMissing(vae.posterior.network)
+        >>> vae = VAE(vae.prior, likelihood, posteriors.Normal(network))
+        >>> x[0, :, :2] = float("nan")  # the upper half of an image
+        >>> bool(evidence.impute(vae.model, vae.guide, x, num_samples=50, progress=False).x.isnan().any())
+        False
     """
     num_samples = check_count("num_samples", num_samples)
     num_draws = check_count("num_draws", num_draws, least=0)

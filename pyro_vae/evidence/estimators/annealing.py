@@ -76,6 +76,12 @@ def annealed(
         TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As for :func:`~pyro_vae.evidence.importance`; or if a latent site is discrete.
         Interrupted: At Ctrl-C, with the result for the finished datapoints.
+
+    Example:
+        >>> options = {"num_chains": 8, "num_temperatures": 10, "num_leapfrog": 2}
+        >>> result = evidence.annealed(vae.model, vae.guide, x, **options, progress=False)
+        >>> result.log_prob.shape, result.acceptance.shape
+        (torch.Size([8]), torch.Size([8]))
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)

@@ -58,6 +58,12 @@ def sandwich(
         ValueError: As for :func:`annealed`; or if the model does not observe x at one site, or treats missing values as
             data.
         Interrupted: At Ctrl-C, with the result for the finished datapoints.
+
+    Example:
+        >>> options = {"num_chains": 8, "num_temperatures": 10, "num_leapfrog": 2}
+        >>> bounds = evidence.sandwich(vae.model, vae.guide, x, **options, progress=False)
+        >>> bounds.gap < 1
+        True
     """
     num_chains = check_count("num_chains", num_chains, least=2)
     settings = check_path(num_temperatures, num_leapfrog, start)

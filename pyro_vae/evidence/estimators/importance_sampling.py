@@ -62,6 +62,11 @@ def importance(
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, a datapoint has weights that are NaN, or zero for all samples, or the file is of another run.
         Interrupted: At Ctrl-C, with the result for the finished datapoints.
+
+    Example:
+        >>> result = evidence.importance(vae.model, vae.guide, x, num_samples=100, progress=False)
+        >>> result.log_prob.shape, result.ess.shape
+        (torch.Size([8]), torch.Size([8]))
     """
     num_samples = check_count("num_samples", num_samples)
     check_choice("compile", compile, (True, False, "auto"))

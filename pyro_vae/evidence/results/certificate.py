@@ -19,6 +19,12 @@ class Certificate(Bounds):
         upper: Estimates by annealing in reverse, ``[m]``, from the exact posterior draw that each datapoint comes with.
             On average at least log p(x).
         error: The errors that the estimates claim, ``[m]``.
+
+    Example:
+        >>> result = evidence.estimate(vae.model, vae.guide, x, certify=8, progress=False)
+        >>> print(result.certificate)
+        certificate: on 8 datapoints drawn from the model, the procedure is within ... +- ... nats
+          lower bound ..., upper bound ..., on average
     """
 
     lower: Tensor

@@ -27,6 +27,13 @@ class Comparison(WithSummary):
         error: The half-width of a 95% interval for it, ``[n]``, with the biases of both estimates; infinite where one
             of them is only a lower bound.
         bias: The part of ``error`` that does not average out, ``[n]``.
+
+    Example:
+        >>> other = VAE(vae.prior, likelihoods.Bernoulli(nn.mlp(2, [8], (1, 4, 4))), vae.posterior)
+        >>> a, b = (evidence.estimate(each.model, each.guide, x, progress=False) for each in (vae, other))
+        >>> comparison = evidence.compare(a, b)
+        >>> comparison.difference.shape, comparison.error.shape
+        (torch.Size([8]), torch.Size([8]))
     """
 
     difference: Tensor

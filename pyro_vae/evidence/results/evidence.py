@@ -56,7 +56,13 @@ def median_and_largest(values: Tensor, spec: str = ".3f") -> str:
 
 
 class Method(NamedTuple):
-    """What one of the methods of :func:`~pyro_vae.evidence.estimate` did."""
+    """What one of the methods of :func:`~pyro_vae.evidence.estimate` did.
+
+    Example:
+        >>> result = evidence.estimate(vae.model, vae.guide, x, progress=False)
+        >>> [(method.name, method.settled) for method in result.methods]
+        [('guide', 0), ('Laplace', 8)]
+    """
 
     name: str  #: The name of the method.
     datapoints: int  #: The number of datapoints whose estimate is from this method.
@@ -104,6 +110,16 @@ class Evidence(WithSummary):
         draws_error: The part of ``bias`` that comes from the finite number of these draws, ``[n]``. All datapoints
             share the draws, so it does not average out. Infinite for 2 to 4 draws. A single draw has no mean over
             draws: the part is 0, and ``log_prob`` is log p(x | w) for that draw.
+
+    Example:
+        >>> result = evidence.estimate(vae.model, vae.guide, x, progress=False)
+        >>> print(result)
+        log p(x) = ... +- ... nats (95%, bias included)
+          mean over 8 datapoints, with ... samples or chains each
+          ...
+        >>> lower, upper = result.interval()
+        >>> bool((lower < result.log_prob).all())
+        True
     """
 
     log_prob: Tensor

@@ -32,6 +32,15 @@ class Imputation(WithSummary):
         doubtful: Where the draws may not be from the posterior, so that the filled values may be wrong, ``[n]``.
         num_samples: The number of posterior draws for each datapoint.
         draws: Data filled in with draws instead of means, ``[num_draws, n, *event]``; None without ``num_draws``.
+
+    Example:
+        >>> likelihood, network = likelihoods.Incomplete(vae.likelihood), nn.FillMissing(vae.posterior.network)
+        >>> vae = VAE(vae.prior, likelihood, posteriors.Normal(network))
+        >>> x[0, :, :2] = float("nan")
+        >>> print(evidence.impute(vae.model, vae.guide, x, num_samples=50, progress=False))
+        filled in 8 values of 1 of 8 datapoints, from 50 posterior draws each
+          posterior predictive standard deviation of a value: median ..., largest ...
+          ...
     """
 
     x: Tensor

@@ -25,6 +25,13 @@ class Sandwich(Bounds):
         lower: Estimates by annealed importance sampling from the start to the posterior, ``[n]``.
         upper: Estimates by its reverse, ``[n]``, from the exact posterior draw that each datapoint comes with.
         acceptance: The acceptance rate of the moves in both directions, ``[n]``.
+
+    Example:
+        >>> options = {"num_chains": 8, "num_temperatures": 10, "num_leapfrog": 2}
+        >>> print(evidence.sandwich(vae.model, vae.guide, x, **options, progress=False))
+        log p(x) is from ... to ... nats (+- ..., for the choice of datapoints)
+          means over 8 datapoints drawn from the model, with 95% errors
+          gap ... +- ... nats; moves accepted: ...%
     """
 
     x: Tensor

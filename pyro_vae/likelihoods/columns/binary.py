@@ -9,7 +9,12 @@ from pyro_vae.nn.kind import Kind
 
 
 class Binary(Kind):
-    """0 or 1; a network gives the logit."""
+    """0 or 1; a network gives the logit.
+
+    Example:
+        >>> likelihoods.columns.Binary()(torch.zeros(3, 1)).mean
+        tensor([0.5000, 0.5000, 0.5000])
+    """
 
     num_parameters = 1
     num_features = 1

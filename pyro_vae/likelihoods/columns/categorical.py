@@ -31,6 +31,12 @@ class Categorical(Kind):
 
     Raises:
         ValueError: If ``categories`` is not an integer of at least 2.
+
+    Example:
+        >>> kind = likelihoods.columns.Categorical(4)
+        >>> kind(torch.zeros(2, 4)).probs
+        tensor([[0.2500, 0.2500, 0.2500, 0.2500],
+                [0.2500, 0.2500, 0.2500, 0.2500]])
     """
 
     def __init__(self, categories: int) -> None:

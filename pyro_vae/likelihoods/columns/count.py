@@ -22,6 +22,11 @@ class Count(Kind):
 
     Raises:
         ValueError: If ``scale`` is not positive.
+
+    Example:
+        >>> kind = likelihoods.columns.Count()
+        >>> kind(torch.zeros(3, kind.num_parameters)).log_prob(torch.tensor([0.0, 2.0, 5.0])).shape
+        torch.Size([3])
     """
 
     num_features = 1

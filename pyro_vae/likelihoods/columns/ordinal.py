@@ -37,6 +37,11 @@ class Ordinal(Kind):
 
     Raises:
         ValueError: If ``categories`` is not an integer of at least 2.
+
+    Example:
+        >>> kind = likelihoods.columns.Ordinal(4)
+        >>> kind(torch.tensor([[-9.0], [9.0]])).probs.argmax(-1)
+        tensor([0, 3])
     """
 
     num_parameters = 1

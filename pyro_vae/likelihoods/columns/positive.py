@@ -19,6 +19,11 @@ class Positive(Real):
 
     Raises:
         ValueError: If ``scale`` or ``floor`` is not positive.
+
+    Example:
+        >>> kind = likelihoods.columns.Positive(center=10.3, scale=1.1)  # of log(income)
+        >>> kind.features(torch.tensor([1e4, 3e4])).shape
+        torch.Size([2, 1])
     """
 
     def forward(self, parameters: Tensor) -> dist.TorchDistribution:

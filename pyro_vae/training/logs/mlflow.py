@@ -34,6 +34,10 @@ class MLflow(TrackedRun):
         ImportError: If the package ``mlflow`` is missing.
         TypeError: If the images are not a tensor.
         ValueError: If they have another shape, or ``every`` is not at least 1.
+
+    Example:
+        >>> from pyro_vae.training import logs
+        >>> log = logs.MLflow(images=x, params={"data": "random images"}, run_name="small")  # fit(..., callbacks=[log])
     """
 
     NAME, PACKAGE = "MLflow", "mlflow"

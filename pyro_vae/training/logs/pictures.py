@@ -38,6 +38,10 @@ class Pictures:
         TypeError: If the images are not a tensor.
         ValueError: If they have another shape, or ``every`` is not at least 1.
         OSError: If the folder cannot be written to.
+
+    Example:
+        >>> from pyro_vae.training.logs import Pictures
+        >>> pictures = Pictures("pictures", images=x, every=10)  # fit(..., callbacks=[pictures])
     """
 
     def __init__(self, folder: str | Path, images: Tensor, every: int = 5) -> None:

@@ -48,6 +48,10 @@ class TensorBoard:
         ValueError: If their shapes are wrong or differ in n, there are labels without images, or ``every`` is not at
             least 1.
         OSError: If the folder cannot be written to.
+
+    Example:
+        >>> from pyro_vae.training import logs
+        >>> run = fit(vae, x, epochs=2, callbacks=[logs.TensorBoard("logs")], progress=False)
     """
 
     def __init__(

@@ -35,6 +35,10 @@ class WandB(TrackedRun):
         ImportError: If the package ``wandb`` is missing.
         TypeError: If the images are not a tensor.
         ValueError: If they have another shape, or ``every`` is not at least 1.
+
+    Example:
+        >>> from pyro_vae.training import logs
+        >>> log = logs.WandB(images=x, project="vae", mode="offline")  # fit(..., callbacks=[log])
     """
 
     NAME, PACKAGE = "Weights & Biases", "wandb"

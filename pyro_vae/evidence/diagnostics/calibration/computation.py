@@ -71,6 +71,11 @@ def calibrate(
             their sites do not match, the model does not observe x at one site or takes missing values for data, or a
             draw is NaN.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
+
+    Example:
+        >>> calibration = evidence.calibrate(vae.model, vae.guide, vae.sample(100), progress=False)
+        >>> calibration.passed  # the guide is not trained yet
+        False
     """
     num_draws = check_count("num_draws", num_draws, least=LEAST_DRAWS)
     x = x_alone(model, x)

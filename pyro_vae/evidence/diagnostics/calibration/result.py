@@ -37,6 +37,15 @@ class Calibration(WithSummary):
         joint_ranks: The same for functions of all latents together, which depend on how the latents depend on each
             other and on x: ``"log p(x, z)"``, ``[n]``, and ``"random projection"``, ``[n, 8]``. With one latent
             coordinate there are no projections.
+
+    Example:
+        >>> calibration = evidence.calibrate(vae.model, vae.guide, vae.sample(100), progress=False)
+        >>> print(calibration)
+        NOT calibrated: q(z | x) is not the posterior
+          100 datapoints drawn from the model, ranks among 99 draws from the guide
+          ...
+        >>> calibration.ranks["z"].shape
+        torch.Size([100, 2])
     """
 
     ranks: dict[str, Tensor]

@@ -50,6 +50,16 @@ class ElboDecomposition(WithSummary):
         inactive: Which units have an activity below 0.01, by four standard errors. Some units may be neither.
         num_datapoints: The number of datapoints.
         num_aggregated: The number of datapoints that q(z) is the mean over, those of ``more`` included.
+
+    Example:
+        >>> parts = evidence.decompose_elbo(vae.model, vae.guide, x, progress=False)
+        >>> print(parts)
+        ELBO ... nats, the mean over 8 datapoints:
+          reconstruction, E log p(x | z)       ... +- ...
+          minus the rate, KL(q || p(z))        ... +- ...
+          ...
+        >>> parts.activity["z"].shape  # of each latent unit
+        torch.Size([2])
     """
 
     reconstruction: float

@@ -68,6 +68,10 @@ def check_elbo(
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, or the file is of another run.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
+
+    Example:
+        >>> evidence.check_elbo(vae.model, vae.guide, x, progress=False).passed
+        True
     """
     if num_particles is not None:
         check_count("num_particles", num_particles, least=2)

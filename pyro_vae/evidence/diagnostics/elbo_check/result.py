@@ -17,7 +17,13 @@ LEAST_SAMPLES = 100  # pairs of a particle and a datapoint; with fewer, 4 standa
 
 
 class ElboEstimate(NamedTuple):
-    """An estimate of the ELBO, the mean over the datapoints in nats, and its Monte Carlo standard error."""
+    """An estimate of the ELBO, the mean over the datapoints in nats, and its Monte Carlo standard error.
+
+    Example:
+        >>> check = evidence.check_elbo(vae.model, vae.guide, x, progress=False)
+        >>> check.trace.value < 0 < check.trace.std_error
+        True
+    """
 
     value: float
     std_error: float
@@ -51,6 +57,16 @@ class ElboCheck(WithSummary):
         seen: The differences that would have been noticed, in nats: between estimates with the same terms, and (98
             times of 100) between a sampled and an analytic KL divergence. Infinite if there are too few samples to
             compare.
+
+    Example:
+        >>> check = evidence.check_elbo(vae.model, vae.guide, x, progress=False)
+        >>> print(check)
+        Pyro Trace_ELBO           ... +- ...
+        mean log-weight           ... +- ...
+        Pyro TraceMeanField_ELBO  ... +- ...
+        analytic KL               ... +- ...
+        All estimates of the ELBO agree.
+        ...
     """
 
     trace: ElboEstimate

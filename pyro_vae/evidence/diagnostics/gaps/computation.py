@@ -75,6 +75,11 @@ def inference_gap(
         TypeError: If x is none of these, or has a dtype that the programs do not take.
         ValueError: As :func:`~pyro_vae.evidence.estimate`; or if q at a site cannot be optimized for each datapoint.
         Interrupted: At Ctrl-C, with the result for the datapoints that were done.
+
+    Example:
+        >>> gap = evidence.inference_gap(vae.model, vae.guide, x[:2], num_steps=50, max_rounds=1, progress=False)
+        >>> bool((gap.best_elbo > gap.elbo).all())
+        True
     """
     check_positive("tolerance", tolerance)
     num_samples = check_count("num_samples", num_samples, least=2)

@@ -56,6 +56,12 @@ def compare_with_nuts(
         ValueError: If x is empty or not accepted by the programs, the programs share no data plate, their sites do not
             match, a latent site is discrete, the log-density of the model is random, or NUTS finds no place to start.
         Interrupted: At Ctrl-C, with the result for the chains that were done, if there are two or more.
+
+    Example:
+        >>> options = {"num_samples": 10, "warmup_steps": 10}  # too few to converge
+        >>> result = evidence.compare_with_nuts(vae.model, vae.guide, x[:1], **options, progress=False)
+        >>> result.converged
+        False
     """
     num_samples, num_chains = check_count("num_samples", num_samples, least=4), check_count("num_chains", num_chains, 2)
     warmup_steps = check_count("warmup_steps", warmup_steps)

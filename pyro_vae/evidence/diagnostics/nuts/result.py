@@ -34,6 +34,12 @@ class NutsComparison(WithSummary):
         ess_sd: The effective sample size of NUTS for the standard deviation, ``[n, ...]``.
         r_hat: The rank-normalized split R-hat of NUTS, ``[n, ...]`` (Vehtari et al. 2021).
         diverging: Which transitions of NUTS diverged, ``[chains, draws]``.
+
+    Example:
+        >>> options = {"num_samples": 10, "warmup_steps": 10}  # too few to converge
+        >>> result = evidence.compare_with_nuts(vae.model, vae.guide, x[:1], **options, progress=False)
+        >>> result.nuts["z"].shape, result.r_hat["z"].shape
+        (torch.Size([2, 10, 1, 2]), torch.Size([1, 2]))
     """
 
     nuts: dict[str, Tensor]
