@@ -113,7 +113,14 @@ def test_the_code_on_scaling(capsys, tmp_path, monkeypatch):
     names = run("docs/scaling.md", tmp_path, monkeypatch, given)
     assert "log p(x) = " in capsys.readouterr().out
     files = names["Files"](sorted(tmp_path.glob("*.npy")), names["processes"])
-    trained = fit(vae, names["DataLoader"](files, 8, num_workers=2, persistent_workers=True), epochs=2)
+    loader = names["DataLoader"](
+        files,
+        8,
+        num_workers=2,
+        persistent_workers=True,
+        multiprocessing_context="fork",  # the class is in no module
+    )
+    trained = fit(vae, loader, epochs=2)
     assert trained.history[-1]["step"] == 2 * (5 + 3)  # 40 rows of one worker, 20 of the other
 
 

@@ -55,13 +55,13 @@ def twice(name):
 def test_every_estimator_has_every_option_with_the_same_words():
     """Those of ``estimate``, or a line that says so."""
     assert with_options() == set(OPTIONS)
-    as_for_estimate = "        chunk_size, progress, keep, processes: As for :func:`~pyro_vae.evidence.estimate`.\n"
+    as_for_estimate = "    chunk_size, progress, keep, processes: As for :func:`~pyro_vae.evidence.estimate`.\n"
     for option in ("chunk_size", "progress", "keep", "processes"):
-        entry = rf"^        {option}: .*\n(?:            .*\n)*"
-        words = re.search(entry, evidence.estimate.__doc__, re.MULTILINE).group()
+        entry = rf"^    {option}: .*\n(?:        .*\n)*"
+        words = re.search(entry, inspect.getdoc(evidence.estimate), re.MULTILINE).group()
         for name in OPTIONS:
             assert parameters(name)[option].kind is inspect.Parameter.KEYWORD_ONLY
-            text = getattr(evidence, name).__doc__
+            text = inspect.getdoc(getattr(evidence, name))
             assert (words in text) != (as_for_estimate in text), name
 
 

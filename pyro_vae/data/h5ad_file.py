@@ -35,8 +35,9 @@ def read_h5ad(
 
         content = anndata.read_h5ad(path)
         from scipy import sparse
-    layers = ", ".join(content.layers) or "none"
-    if layer is not None and layer not in content.layers:
+    names = [name for name in content.layers if name is not None]  # None is X, from anndata 0.13 on
+    layers = ", ".join(names) or "none"
+    if layer is not None and layer not in names:
         raise ValueError(f"array is {layer!r}; the data file {str(path)!r} has the layers {layers}")
     if labels is not None and labels not in content.obs:
         raise ValueError(f"labels is {labels!r}; obs of the data file {str(path)!r} has {', '.join(content.obs)}")
