@@ -95,8 +95,7 @@ def test_constrained_latents_plates_and_scales():
     """Exact guides of two sites in different plates agree with NUTS; scales are no part of the posterior."""
     result = compare_with_nuts(two_sites, two_sites_guide, TWO_SITES_X, num_samples=300, warmup_steps=80)
     assert {name: list(shift.shape) for name, shift in result.shift.items()} == {"rate": [2, 1], "v": [2, 2]}
-    assert result.passed
-    assert result.summary().startswith("q(z | x) agrees with NUTS")
+    assert "differs from NUTS" not in result.summary()
     assert (result.nuts["rate"] > 0).all()
     posterior = dist.Gamma(2 + TWO_SITES_X[:, :1], 2.0)
     for mean, sd in ((result.nuts_mean, result.nuts_sd), (result.guide_mean, result.guide_sd)):
@@ -349,3 +348,22 @@ def test_dropout_must_be_off(vae, x):
         compare_with_nuts(vae.model, vae.guide, x, **SHORT)
     vae.eval()
     assert compare_with_nuts(vae.model, vae.guide, x, **SHORT).nuts["z"].shape == (2, 10, 7, 2)
+
+
+@pytest.mark.parametrize(
+    ("shift", "r_hat", "passed", "words", "verdict"),
+    [
+        (0.0, 1.0, True, "q(z | x) agrees with NUTS", "<td>yes</td>"),
+        (1.0, 1.0, False, "q(z | x) differs from NUTS", "<td>no</td>"),
+        (1.0, 1.1, False, "q(z | x) differs from NUTS", "<td>no</td>"),
+        (0.0, 1.1, False, "not known whether q(z | x) agrees with NUTS", "<td>not known: NUTS has not converged</td>"),
+    ],
+)
+def test_agreement_with_chains_that_have_not_converged_is_not_known(shift, r_hat, passed, words, verdict):
+    nuts, guide = ({"z": torch.randn(4, 500, 2, 3)} for _ in range(2))
+    guide["z"] += shift
+    ess = {"z": torch.full((2, 3), 2000.0)}
+    result = NutsComparison(nuts, guide, ess, ess, {"z": torch.full((2, 3), r_hat)}, torch.zeros(4, 500).bool())
+    assert result.passed is passed
+    assert result.summary().startswith(words)
+    assert verdict in result._repr_html_()

@@ -126,9 +126,9 @@ class NutsComparison(WithSummary):
     def passed(self) -> bool:
         """Whether all means and standard deviations agree within 4 standard errors (false alarms 6e-5 for each).
 
-        False if the chains never moved, so that nothing is known.
+        False if NUTS has not converged, since then nothing is known.
         """
-        return not (self._differs.any() or self._stuck.any())
+        return self.converged and not self._differs.any()
 
     def summary(self) -> str:
         """The comparison in words, with a warning if NUTS itself cannot be trusted."""
@@ -146,7 +146,11 @@ class NutsComparison(WithSummary):
         shift, ratio, names = _coordinates(self.shift), _coordinates(self.sd_ratio), self._names
         worst, low, high = int(np.abs(shift).argmax()), int(ratio.argmin()), int(ratio.argmax())
         lines = [
-            "q(z | x) agrees with NUTS, within Monte Carlo error" if self.passed else "q(z | x) differs from NUTS",
+            "q(z | x) differs from NUTS"
+            if self._differs.any()
+            else "q(z | x) agrees with NUTS, within Monte Carlo error"
+            if self.passed
+            else "not known whether q(z | x) agrees with NUTS: no difference was found, but NUTS has not converged",
             f"  {self._num_datapoints} datapoint{'s' * (self._num_datapoints > 1)}, {len(shift)} latent coordinates",
             f"  NUTS: {self._run}",
             f"  means: {np.median(np.abs(shift)):.2f} sd apart at the median, at most {abs(shift[worst]):.2f} "
@@ -237,7 +241,8 @@ class NutsComparison(WithSummary):
         )
 
     def _repr_html_(self) -> str:
-        verdict = "not known: its chains never moved" if self._stuck.any() else "yes" if self.passed else "no"
+        known = "no" if self._differs.any() else "yes" if self.passed else "not known: NUTS has not converged"
+        verdict = "not known: its chains never moved" if self._stuck.any() else known
         rows = {
             "q agrees with NUTS": verdict,
             "datapoints": str(self._num_datapoints),
