@@ -76,6 +76,21 @@ def test_what_is_written_to_stays():
     assert aten.add_.Tensor in simplified(function)
 
 
+def test_what_is_written_to_in_a_list_stays():
+    def function(x):
+        ones, zeros = torch.ones(3, 4), torch.zeros(3, 4)
+        torch._foreach_add_([ones, zeros], [x, x])
+        return x * ones + zeros
+
+    assert simplified(function) == [
+        aten.ones.default,
+        aten.zeros.default,
+        aten._foreach_add_.List,
+        aten.mul.Tensor,
+        aten.add.Tensor,
+    ]
+
+
 def test_only_constants_that_are_needed_are_kept():
     graph = operations(lambda x: x * (torch.ones(3, 4).exp() - 1.0), X)
     simplify(graph)

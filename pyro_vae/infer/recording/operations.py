@@ -19,7 +19,7 @@ aten = torch.ops.aten
 
 
 class NeedsValueError(RuntimeError):
-    """A function decides by the value of a tensor, which is another in the next call."""
+    """A function decides by the value of a tensor, which may be another one in the next call."""
 
 
 class TensorKind(NamedTuple):
@@ -44,8 +44,8 @@ class TensorKind(NamedTuple):
 def operations(function: Callable[..., Any], *inputs: Tensor) -> GraphModule:
     """Runs a function once. Returns a graph of its operations; a backward pass inside of it is part of them.
 
-    ``torch.fx.experimental.proxy_tensor.make_fx`` finds the same operations, in four times as long. It also imports
-    TorchDynamo, which takes 1.5 seconds.
+    ``torch.fx.experimental.proxy_tensor.make_fx`` finds the same operations, in three times the time. It also
+    imports TorchDynamo, which takes 1.5 seconds.
 
     Args:
         function: What to run.
@@ -80,7 +80,7 @@ class _Recorder(TorchDispatchMode):
         super().__init__()
         self._graph = Graph()
         self._attributes: dict[str, Tensor] = {}  # the tensors of the graph that are neither inputs nor results
-        self._nodes: Any = WeakTensorKeyDictionary()  # those that have tensors as their values
+        self._nodes: Any = WeakTensorKeyDictionary()  # by tensor: the node that has this value
         self._constants: Any = WeakTensorKeyDictionary()  # tensors with the same values in each call, such as literals
         for i, tensor in enumerate(inputs):
             self._bind(tensor, self._graph.placeholder(f"input_{i}"))
@@ -116,12 +116,12 @@ class _Recorder(TorchDispatchMode):
         is_random = torch.Tag.nondeterministic_seeded in func.tags
         is_constant = bool(tensors) and all(each in self._constants for each in tensors) and not is_random
         if schema.is_mutable and not is_constant:
-            self._forget_constants(_written(schema, args, kwargs))
+            self._forget_constants([each for each, writes in shared_arguments(schema, args, kwargs) if writes])
         self._bind(result, node, is_constant or is_literal)
         return result
 
     def _bind(self, value: Any, node: Node, is_constant: bool = False) -> None:
-        """Notes which node has this value."""
+        """Notes that the node has this value."""
         if isinstance(value, Tensor):
             node.meta["val"] = TensorKind.of(value)
             self._nodes[value] = node
@@ -134,7 +134,7 @@ class _Recorder(TorchDispatchMode):
             node.meta["val"] = [part.meta.get("val") for part in parts]
 
     def _argument(self, value: Any) -> Any:
-        """What stands for a value in the graph."""
+        """The node of a tensor; any other value as it is."""
         if isinstance(value, Tensor):
             if value not in self._nodes:
                 name = f"tensor_{len(self._attributes)}"
@@ -150,19 +150,22 @@ class _Recorder(TorchDispatchMode):
         node = self._nodes.get(tensor)
         return node is not None and node.op != "get_attr" and tensor not in self._constants
 
-    def _forget_constants(self, written: list[Tensor]) -> None:
-        """These, and whatever shares their memory, have got values that may change."""
-        memory = {each.untyped_storage().data_ptr() for each in written}
+    def _forget_constants(self, written: list[Any]) -> None:
+        """From now on, the values of these tensors, and of those that share their memory, may change."""
+        memory = {each.untyped_storage().data_ptr() for each in written if isinstance(each, Tensor)}
         for each in list(self._constants):
             if each.untyped_storage().data_ptr() in memory:
                 del self._constants[each]
 
 
-def _written(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Tensor]:
-    """The arguments that an operation writes to."""
+def shared_arguments(schema: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Iterator[tuple[Any, bool]]:
+    """The arguments whose memory the result of an operation may share, and whether it writes to them."""
     given = dict(zip([each.name for each in schema.arguments], args, strict=False)) | dict(kwargs)
-    names = [each.name for each in schema.arguments if each.alias_info is not None and each.alias_info.is_write]
-    return [each for each in leaves_of([given.get(name) for name in names]) if isinstance(each, Tensor)]
+    for described in schema.arguments:
+        if described.alias_info is not None:
+            value = given.get(described.name)
+            for each in value if isinstance(value, list | tuple) else [value]:
+                yield each, described.alias_info.is_write
 
 
 _IN_CODE = (int, float, complex, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.fx import GraphModule, Node
 from torch.fx.node import map_arg
 
-from pyro_vae.infer.recording.operations import TensorKind
+from pyro_vae.infer.recording.operations import TensorKind, shared_arguments
 from pyro_vae.system.private_apis import schema_of
 
 aten = torch.ops.aten
@@ -165,12 +165,5 @@ def _shared_memory(node: Node) -> Iterator[tuple[Node, bool]]:
         yield from ((each, True) for each in node.args[3:5] if isinstance(each, Node))
     schema = schema_of(node.target)
     if schema is not None:
-        for described, argument in zip(schema.arguments, node.args, strict=False):
-            if described.alias_info is not None:
-                for each in argument if isinstance(argument, list | tuple) else [argument]:
-                    if isinstance(each, Node):
-                        yield each, described.alias_info.is_write
-        for described in schema.arguments:
-            keyword = node.kwargs.get(described.name)
-            if described.alias_info is not None and isinstance(keyword, Node):
-                yield keyword, described.alias_info.is_write
+        shared = shared_arguments(schema, node.args, node.kwargs)
+        yield from ((each, writes) for each, writes in shared if isinstance(each, Node))

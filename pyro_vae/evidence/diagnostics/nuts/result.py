@@ -128,7 +128,7 @@ class NutsComparison(WithSummary):
 
         False if NUTS has not converged, since then nothing is known.
         """
-        return self.converged and not self._differs.any()
+        return self._agrees is True
 
     def summary(self) -> str:
         """The comparison in words, with a warning if NUTS itself cannot be trusted."""
@@ -146,11 +146,7 @@ class NutsComparison(WithSummary):
         shift, ratio, names = _coordinates(self.shift), _coordinates(self.sd_ratio), self._names
         worst, low, high = int(np.abs(shift).argmax()), int(ratio.argmin()), int(ratio.argmax())
         lines = [
-            "q(z | x) differs from NUTS"
-            if self._differs.any()
-            else "q(z | x) agrees with NUTS, within Monte Carlo error"
-            if self.passed
-            else "not known whether q(z | x) agrees with NUTS: no difference was found, but NUTS has not converged",
+            _HEADLINES[self._agrees],
             f"  {self._num_datapoints} datapoint{'s' * (self._num_datapoints > 1)}, {len(shift)} latent coordinates",
             f"  NUTS: {self._run}",
             f"  means: {np.median(np.abs(shift)):.2f} sd apart at the median, at most {abs(shift[worst]):.2f} "
@@ -230,6 +226,13 @@ class NutsComparison(WithSummary):
         return self._shifted | self._narrower | self._wider
 
     @property
+    def _agrees(self) -> bool | None:
+        """Whether q agrees with NUTS; None if that is not known."""
+        if self._differs.any():
+            return False
+        return True if self.converged else None
+
+    @property
     def _names(self) -> list[str]:
         """The names of the coordinates: ``"z[3, 0]"`` is coordinate 0 of datapoint 3."""
         return [each for name, values in self.r_hat.items() for each in coordinate_names(name, values.shape)]
@@ -241,8 +244,7 @@ class NutsComparison(WithSummary):
         )
 
     def _repr_html_(self) -> str:
-        known = "no" if self._differs.any() else "yes" if self.passed else "not known: NUTS has not converged"
-        verdict = "not known: its chains never moved" if self._stuck.any() else known
+        verdict = "not known: its chains never moved" if self._stuck.any() else _VERDICTS[self._agrees]
         rows = {
             "q agrees with NUTS": verdict,
             "datapoints": str(self._num_datapoints),
@@ -253,6 +255,14 @@ class NutsComparison(WithSummary):
             "NUTS converged": "yes" if self.converged else "no: " + "; ".join(self.doubts),
         }
         return html_table(rows)
+
+
+_HEADLINES = {
+    True: "q(z | x) agrees with NUTS, within Monte Carlo error",
+    False: "q(z | x) differs from NUTS",
+    None: "not known whether q(z | x) agrees with NUTS: no difference was found, but NUTS has not converged",
+}
+_VERDICTS = {True: "yes", False: "no", None: "not known: NUTS has not converged"}
 
 
 def _means(draws: dict[str, Tensor]) -> dict[str, Tensor]:
